@@ -1,0 +1,1 @@
+"""What runs around the workers: the embedded stack, the nano checkpoint."""

@@ -1,0 +1,1 @@
+"""Kafka workers: each event in, exactly one verdict or dead letter out."""
