@@ -1,0 +1,66 @@
+"""The values that stages hand to each other: where a record came from, what is under way, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one input topic."""
+
+    topic: str
+    partition: int
+
+
+class Source(NamedTuple):
+    """The position of one input record; `epoch` counts the times this worker was given the partition."""
+
+    origin: TopicPartition
+    epoch: int
+    offset: int
+
+
+class Output(NamedTuple):
+    """One record to produce. `headers` is None for all but dead letters."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]] | None = None
+
+
+class Memory(NamedTuple):
+    """What dedup may write once the verdict is committed; `assessment` is None when nothing new was judged."""
+
+    event_key: bytes
+    content_key: bytes
+    entry: bytes
+    assessment: bytes | None
+
+
+class Finished(NamedTuple):
+    """An input record that needs no more work: its outputs wait for the next transaction."""
+
+    source: Source
+    outputs: tuple[Output, ...]
+    memory: Memory | None = None
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """A decoded event on its way to a verdict."""
+
+    source: Source
+    key: bytes
+    event: Any
+    received_at_ms: int
+    tokens: int
+
+
+def record_key(key: bytes | None, partition: int) -> bytes:
+    """Give the key that outputs carry: the record's own, or its source partition when it has none.
+
+    A record without a key is still in order with its neighbours on the partition, and so are its outputs.
+    """
+    return key if key is not None else str(partition).encode()
