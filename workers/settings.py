@@ -1,0 +1,225 @@
+"""All settings, from (strongest first) flags, environment, a YAML file, defaults. Contradictions are refused here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from workers.errors import Misconfigured
+
+CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
+
+_OWNED = {
+    "enable.auto.commit": "offsets are committed only inside the transaction that holds the verdicts",
+    "enable.auto.offset.store": "offsets are committed only inside the transaction that holds the verdicts",
+    "isolation.level": "read_committed also makes a new owner wait for offsets in doubt",
+    "transactional.id": "it is made from the group and the worker id",
+    "enable.idempotence": "a transaction needs the idempotent producer",
+    "acks": "a transaction needs all in-sync replicas",
+    "max.in.flight": "order within a key would be lost",
+    "max.in.flight.requests.per.connection": "order within a key would be lost",
+    "group.id": "set kafka.group",
+    "group.protocol": "set kafka.group_protocol",
+    "bootstrap.servers": "set kafka.bootstrap_servers",
+    "partition.assignment.strategy": "the ledger counts on cooperative-sticky",
+    "delivery.report.only.error": "only failures are needed, and every failure is",
+    "allow.auto.create.topics": "a mistyped topic would swallow verdicts",
+    "auto.offset.reset": "latest would lose what came before the first commit; commit a start position instead",
+    "transaction.timeout.ms": "set kafka.transaction_timeout_s",
+    "message.timeout.ms": "it has to stay below the transaction's timeout",
+    "delivery.timeout.ms": "it has to stay below the transaction's timeout",
+    "max.poll.interval.ms": "set kafka.max_poll_interval_s",
+    "partitioner": "outputs have to fall on the partition that Java producers would choose",
+    "enable.partition.eof": "end-of-partition notices would be taken for errors",
+}
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are refused, because a mistyped setting is worse than none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(Section):
+    """Where Kafka is and how the group behaves."""
+
+    bootstrap_servers: str = "localhost:9092"
+    group: str = Field("guardline-moderation", min_length=1)
+    group_protocol: Literal["consumer", "classic"] = "classic"
+    group_instance_id: str | None = None
+    session_timeout_s: Annotated[float, Field(ge=1)] | None = None
+    max_poll_interval_s: float = Field(300, ge=5)
+    transaction_timeout_s: float = Field(10, ge=2, le=900)
+    properties: dict[str, str | int | float | bool] = {}
+    """Any other librdkafka property (SASL, TLS, ...), for consumer and producer alike."""
+
+    @field_validator("properties")
+    @classmethod
+    def _refuse_what_breaks_a_guarantee(cls, properties: dict[str, Any]) -> dict[str, Any]:
+        for name in properties:
+            if name in _OWNED:
+                raise ValueError(f"kafka.properties: {name!r} cannot be set: {_OWNED[name]}")
+        return properties
+
+    @model_validator(mode="after")
+    def _check_session(self) -> Kafka:
+        if self.group_protocol == "consumer" and self.session_timeout_s is not None:
+            raise ValueError(
+                "kafka.session_timeout_s: the 'consumer' group protocol takes its session from the broker; "
+                "leave it out, or set kafka.group_protocol to 'classic'"
+            )
+        return self
+
+
+class Topics(Section):
+    """Names of the topics, and how `guardline topics create` makes them."""
+
+    inputs: list[str] = Field(["moderation.chat", "moderation.comments"], min_length=1)
+    verdicts: str = "moderation.verdicts"
+    review: str = "moderation.review"
+    dead_letters: str = "moderation.dead-letters"
+    partitions: int = Field(6, ge=1)
+    replication: int = Field(1, ge=1)
+    retention_hours: float = Field(168, gt=0)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The topics that a worker writes."""
+        return [self.verdicts, self.review, self.dead_letters]
+
+    @model_validator(mode="after")
+    def _no_loop(self) -> Topics:
+        both = set(self.inputs) & set(self.outputs)
+        if both:
+            raise ValueError(f"topics: {sorted(both)} are both read and written: the worker would feed itself")
+        return self
+
+
+class Redis(Section):
+    """Deduplication and policies."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    namespace: str = Field("guardline", min_length=1)
+    timeout_s: float = Field(0.5, gt=0)
+
+
+class Dedup(Section):
+    """What is remembered, and for how long. The memory bound is Redis's own `maxmemory`."""
+
+    enabled: bool = True
+    event_ttl_s: int = Field(86_400, ge=1)
+    content_ttl_s: int = Field(86_400, ge=1)
+    secret: SecretStr = SecretStr("")
+    """Key of the content hash: without it nobody can find out from Redis who wrote a guessed text."""
+
+
+class Guard(Section):
+    """The model, and the engine that runs it."""
+
+    engine: str = "ctranslate2"
+    model: str = "guard-nano"
+    threads: int | None = Field(None, ge=1)
+    max_windows: int = Field(8, ge=1)
+    context_tokens: int = Field(2048, ge=64)
+
+
+class Batch(Section):
+    """When a micro-batch closes, and how much may be under way."""
+
+    max_count: int = Field(256, ge=1)
+    max_tokens: int = Field(16_384, ge=1)
+    max_age_s: float = Field(0.01, ge=0)
+    in_flight: int = Field(4, ge=1)
+    """Micro-batches at the engine at a time."""
+    high_water: int = Field(20_000, ge=1)
+    low_water: int = Field(8_000, ge=0)
+    """Records held in memory at which intake pauses, and resumes."""
+
+    @model_validator(mode="after")
+    def _check_marks(self) -> Batch:
+        if self.low_water >= self.high_water:
+            raise ValueError("batch.low_water must be below batch.high_water, else intake pauses and resumes all the time")
+        return self
+
+
+class Commit(Section):
+    """When a transaction is due. Each costs a broker round trip or four, whatever it holds."""
+
+    max_count: int = Field(5_000, ge=1)
+    max_age_s: float = Field(0.1, ge=0)
+
+
+class Worker(Section):
+    """This process."""
+
+    id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
+    pipeline: str = "guardline"
+    grace_s: float = Field(25, ge=0)
+    """After SIGTERM: how long what is under way may take. Stay below the supervisor's own grace period."""
+    max_event_bytes: int = Field(262_144, ge=1)
+    unavailable_after_s: float = Field(30, ge=0)
+    """How long a judgement is retried before the tenant's `on_unavailable` decides."""
+    hold_s: float = Field(600, ge=0)
+    """The same for tenants whose `on_unavailable` is hold; then it is review."""
+
+
+class Http(Section):
+    """Where /livez, /readyz and /metrics are served; port 0 takes any free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9464, ge=0, le=65_535)
+
+
+class Settings(BaseSettings):
+    """Every setting of a worker. `GUARDLINE_KAFKA__GROUP` is `kafka.group` in the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GUARDLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    redis: Redis = Redis()
+    dedup: Dedup = Dedup()
+    guard: Guard = Guard()
+    batch: Batch = Batch()
+    commit: Commit = Commit()
+    worker: Worker = Field(default_factory=Worker)
+    http: Http = Http()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flags, environment, file."""
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        sources = [init_settings, env_settings]
+        if path:
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=Path(path)))
+        return tuple(sources)
+
+
+def load(**flags: Any) -> Settings:
+    """Read the settings.
+
+    Raises:
+        Misconfigured: with one sentence for each wrong setting, naming it.
+    """
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    if path and not Path(path).is_file():
+        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: no such file: {path}")
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()]
+        raise Misconfigured("; ".join(lines)) from None
