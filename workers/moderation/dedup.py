@@ -1,0 +1,159 @@
+"""What Redis remembers: events seen before and content judged before.
+
+Redis may lie, lag or die: at worst the model works twice. It must never decide whether a verdict is written, and no
+call here waits longer than `redis.timeout_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from workers.moderation.records import Memory, Source, UnderWay
+from workers.settings import Dedup as DedupSettings
+
+log = structlog.get_logger(__name__)
+
+MAX_CLAIMS = 65_536
+"""Events under way whose repeats are recognised before Redis knows them. Past it the oldest is forgotten."""
+
+RETRY_AFTER_S = 1.0
+"""After a failed call Redis is left alone for this long, so that an outage costs no time-out for each micro-batch."""
+
+REMEMBER = """
+local events, now_ttl, content_ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+for i = 1, #KEYS do
+  if i <= events then redis.call('SET', KEYS[i], ARGV[i + 3], 'EX', now_ttl, 'NX')
+  else redis.call('SET', KEYS[i], ARGV[i + 3], 'EX', content_ttl) end
+end
+"""
+
+
+class Known(NamedTuple):
+    """What is known of an event before judging."""
+
+    event_key: bytes
+    content_key: bytes
+    assessment: dict[str, Any] | None
+    duplicate_of: str | None
+
+
+class Dedup:
+    """Looks micro-batches up with one MGET, and writes them with one script after their commit.
+
+    Guarantee: `lookup` answers for every event, in order, and knows nothing rather than failing. Waits for Redis for
+    `timeout_s` at most.
+    """
+
+    def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._event_prefix = f"{namespace}:event:".encode()
+        self._content_prefix = f"{namespace}:content:".encode()
+        self._secret = blake2b(settings.secret.get_secret_value().encode(), digest_size=32).digest()
+        self._fingerprint = fingerprint.encode()
+        self._remember = redis.register_script(REMEMBER)
+        self._claims: OrderedDict[bytes, tuple[Source, str]] = OrderedDict()
+        self._down_until = 0.0
+        self.failures = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the last call was answered."""
+        return self._down_until == 0.0
+
+    async def lookup(self, batch: Sequence[UnderWay], verdict_ids: Sequence[str], shared: Sequence[bool]) -> list[Known]:
+        """Say for each event what is known. `shared`: the tenant shares judgements of equal content with others."""
+        keys = [self._keys(item.event, is_shared) for item, is_shared in zip(batch, shared, strict=True)]
+        stored = await self._stored(keys)
+        known: list[Known] = []
+        for index, item in enumerate(batch):
+            event_key, content_key = keys[index]
+            claim = self._claims.setdefault(event_key, (item.source, verdict_ids[index]))
+            entry, assessment = stored[2 * index], stored[2 * index + 1]
+            known.append(
+                Known(
+                    event_key,
+                    content_key,
+                    orjson.loads(assessment) if assessment is not None else None,
+                    _first(entry, claim, item.source, verdict_ids[index]),
+                )
+            )
+        while len(self._claims) > MAX_CLAIMS:
+            self._claims.popitem(last=False)
+        return known
+
+    def _keys(self, event: Mapping[str, Any], is_shared: bool) -> tuple[bytes, bytes]:
+        content = blake2b(key=self._secret, digest_size=16)
+        tenant = event["tenant_id"]
+        context = event.get("context")
+        # Lengths stand before what may hold any character, so that no two different events hash alike.
+        text = event["text"].encode()
+        content.update(
+            b"%b|%b|%b|%d|" % (self._fingerprint, b"" if is_shared else tenant.encode(), event.get("role", "user").encode(), len(text))
+        )
+        content.update(text)
+        if context:
+            content.update(orjson.dumps(context))
+        digest = content.digest()
+        event_digest = blake2b(
+            orjson.dumps((tenant, event["event_id"], event["surface"], event.get("language"))), key=digest, digest_size=16
+        ).digest()
+        return self._event_prefix + event_digest, self._content_prefix + digest
+
+    async def _stored(self, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        nothing: list[bytes | None] = [None] * (2 * len(keys))
+        if not self._settings.enabled or time.monotonic() < self._down_until:
+            return nothing
+        try:
+            stored: list[bytes | None] = await self._redis.mget([key for pair in keys for key in pair])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            return nothing
+        self._down_until = 0.0
+        return stored
+
+    async def remember(self, memories: Sequence[Memory]) -> None:
+        """Write what was committed (step 8). Best effort."""
+        for memory in memories:
+            self._claims.pop(memory.event_key, None)
+        if not self._settings.enabled or not memories or time.monotonic() < self._down_until:
+            return
+        judged = [memory for memory in memories if memory.assessment is not None]
+        keys = [memory.event_key for memory in memories] + [memory.content_key for memory in judged]
+        values = [memory.entry for memory in memories] + [memory.assessment for memory in judged]
+        ttls = (len(memories), self._settings.event_ttl_s, self._settings.content_ttl_s)
+        try:
+            await self._remember(keys=keys, args=[*ttls, *values])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        if self.is_up:
+            log.warning("redis does not answer: events are judged without deduplication", error=str(error))
+        self._down_until = time.monotonic() + RETRY_AFTER_S
+
+
+def entry_of(source: Source, verdict_id: str) -> bytes:
+    """Encode what an event's entry holds: the position that was judged first, and its verdict."""
+    (topic, partition), _, offset = source
+    return f"{verdict_id} {topic} {partition} {offset}".encode()
+
+
+def _first(entry: bytes | None, claim: tuple[Source, str], source: Source, verdict_id: str) -> str | None:
+    """Name the verdict that this one repeats. The very same position again is a replay, not a duplicate."""
+    if entry is not None:
+        return None if entry == entry_of(source, verdict_id) else entry.split(b" ", 1)[0].decode()
+    claimed, first_id = claim
+    if (claimed.origin, claimed.offset) == (source.origin, source.offset):
+        return None
+    return first_id
