@@ -54,7 +54,7 @@ class Judge:
         self._guard = guard
         self._slots = asyncio.Semaphore(in_flight)
         self._is_current = is_current
-        self._flights: dict[bytes, tuple[_Flight, int]] = {}
+        self._flights: dict[tuple[bytes, float], tuple[_Flight, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.judged = 0
         self.shared = 0
@@ -65,14 +65,16 @@ class Judge:
         """Assess the requests. `keys` say which contents are equal."""
         loop = asyncio.get_running_loop()
         own = _Flight(loop.create_future())
-        own_keys: list[bytes] = []
+        own_keys: list[tuple[bytes, float]] = []
         own_requests: list[Request] = []
         seats: list[tuple[_Flight, int]] = []
         for key, request, source in zip(keys, requests, sources, strict=True):
-            seat = self._flights.get(key)
+            # Who is patient must not be given the failure of who is not.
+            flight_key = (key, patience_s)
+            seat = self._flights.get(flight_key)
             if seat is None:
-                seat = self._flights[key] = (own, len(own_requests))
-                own_keys.append(key)
+                seat = self._flights[flight_key] = (own, len(own_requests))
+                own_keys.append(flight_key)
                 own_requests.append(request)
             else:
                 self.shared += 1
@@ -86,7 +88,9 @@ class Judge:
             await asyncio.shield(flight.done)
         return [flight.done.result()[index] for flight, index in seats]
 
-    async def _fly(self, flight: _Flight, keys: Sequence[bytes], requests: Sequence[Request], patience_s: float) -> None:
+    async def _fly(
+        self, flight: _Flight, keys: Sequence[tuple[bytes, float]], requests: Sequence[Request], patience_s: float
+    ) -> None:
         try:
             async with self._slots:
                 if any(self._is_current(source) for source in flight.waiters):

@@ -1,0 +1,188 @@
+"""From decoded events to finished records: batch, dedup, judge, decide. Lives in the event-loop thread.
+
+It must never touch Kafka; what it finishes goes to `deliver`, in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from workers import telemetry
+from workers.guard.guard import Request
+from workers.moderation.batcher import Batcher
+from workers.moderation.decide import Decided, decide, verdict_id
+from workers.moderation.dedup import Dedup, Known, entry_of
+from workers.moderation.judge import Judge, NobodyWaits
+from workers.moderation.records import Finished, Memory, Output, UnderWay
+from workers.policy.policy import CompiledPolicy
+from workers.settings import Settings
+
+
+class Policies(Protocol):
+    """The policies in force."""
+
+    def snapshot(self) -> Mapping[str, CompiledPolicy]:
+        """Give the policies for one micro-batch."""
+        ...
+
+
+class Pipeline:
+    """Runs micro-batches, one asyncio task each.
+
+    Guarantee: every submitted event is delivered exactly once as finished, unless its partition went away meanwhile
+    or `fail` was called. `submit` never blocks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        dedup: Dedup,
+        judge: Judge,
+        policies: Policies,
+        default_policy: CompiledPolicy,
+        deliver: Callable[[list[Finished]], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._dedup = dedup
+        self._judge = judge
+        self._policies = policies
+        self._default = default_policy
+        self._deliver = deliver
+        self._fail = fail
+        limits = settings.batch
+        self._batcher = Batcher(max_count=limits.max_count, max_tokens=limits.max_tokens, max_age_s=limits.max_age_s)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, events: list[UnderWay]) -> None:
+        """Take events in the order in which they were polled."""
+        loop = asyncio.get_running_loop()
+        for batch in self._batcher.add(events, loop.time()):
+            self._start(batch)
+        self._arm(loop)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._batcher.deadline()
+        if deadline is not None:
+            self._timer = loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._start(self._batcher.close())
+
+    def _start(self, batch: list[UnderWay]) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    async def _run(self, batch: list[UnderWay]) -> None:
+        started = time.monotonic()
+        pipeline = self._settings.worker.pipeline
+        policies = self._policies.snapshot()
+        default = self._default
+        applied = [policies.get(item.event["tenant_id"], default) for item in batch]
+        ids = [
+            verdict_id(pipeline, item.source.origin.topic, item.source.origin.partition, item.source.offset, item.event["event_id"])
+            for item in batch
+        ]
+        known = await self._dedup.lookup(batch, ids, [policy.shared_cache for policy in applied])
+        assessments = [entry.assessment for entry in known]
+        unknown = [index for index, assessment in enumerate(assessments) if assessment is None]
+        try:
+            await self._judge_unknown(batch, applied, known, unknown, assessments)
+        except NobodyWaits:
+            return
+        judged_ms = (time.monotonic() - started) * 1000
+        judged = set(unknown)
+        finished: list[Finished] = []
+        decisions = {"allow": 0, "review": 0, "block": 0}
+        duplicates = unavailable = 0
+        for index, item in enumerate(batch):
+            assessment = assessments[index]
+            entry = known[index]
+            decided = decide(
+                ids[index],
+                item.source,
+                item.event,
+                assessment,
+                applied[index],
+                duplicate_of=entry.duplicate_of,
+                received_at_ms=item.received_at_ms,
+                judged_ms=judged_ms,
+            )
+            decisions[decided.decision] += 1
+            duplicates += entry.duplicate_of is not None
+            unavailable += assessment is None
+            cached = orjson.dumps(assessment) if assessment is not None and index in judged else None
+            finished.append(
+                Finished(
+                    item.source,
+                    self._outputs(item, decided),
+                    Memory(entry.event_key, entry.content_key, entry_of(item.source, ids[index]), cached),
+                )
+            )
+        self._deliver(finished)
+        for decision, count in decisions.items():
+            if count:
+                telemetry.DECISIONS.labels(decision).inc(count)
+        telemetry.DUPLICATES.inc(duplicates)
+        telemetry.REUSED.inc(len(batch) - len(unknown))
+        telemetry.UNAVAILABLE.inc(unavailable)
+        telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
+        telemetry.REDIS_UP.set(self._dedup.is_up)
+
+    async def _judge_unknown(
+        self,
+        batch: Sequence[UnderWay],
+        applied: Sequence[CompiledPolicy],
+        known: Sequence[Known],
+        unknown: Sequence[int],
+        assessments: list[dict[str, Any] | None],
+    ) -> None:
+        """Fill in the assessments that nobody knows. Tenants that hold wait longer, in a flight of their own."""
+        worker = self._settings.worker
+        holding = [index for index in unknown if applied[index].on_unavailable == "hold"]
+        held = set(holding)
+        hasty = [index for index in unknown if index not in held] if held else unknown
+        parts = [(part, s) for part, s in ((hasty, worker.unavailable_after_s), (holding, worker.hold_s)) if part]
+        answers = await asyncio.gather(
+            *(
+                self._judge.judge(
+                    [known[index].content_key for index in part],
+                    [_request(batch[index].event) for index in part],
+                    [batch[index].source for index in part],
+                    patience_s,
+                )
+                for part, patience_s in parts
+            )
+        )
+        for (part, _), answer in zip(parts, answers, strict=True):
+            for index, assessment in zip(part, answer, strict=True):
+                assessments[index] = assessment
+
+    def _outputs(self, item: UnderWay, decided: Decided) -> tuple[Output, ...]:
+        verdict = Output(self._settings.topics.verdicts, item.key, decided.value)
+        if decided.review is None:
+            return (verdict,)
+        return (verdict, Output(self._settings.topics.review, item.key, decided.review))
+
+
+def _request(event: Mapping[str, Any]) -> Request:
+    context = event.get("context")
+    turns = tuple((turn["role"], turn["text"]) for turn in context) if context else ()
+    return Request(event["text"], event.get("role", "user"), turns)

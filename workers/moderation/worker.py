@@ -1,0 +1,362 @@
+"""The moderation worker: wires the stages, runs the Kafka thread, and ends in order.
+
+The event loop owns the main thread, so that signals are heard whatever Kafka does. Nothing but the Kafka thread
+touches the consumer, the producer or the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import KafkaException, Message
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from workers import telemetry
+from workers.errors import BadInput, Fatal, GuardlineError, Misconfigured
+from workers.guard.guard import Guard
+from workers.moderation.batcher import estimate_tokens
+from workers.moderation.decode import decode
+from workers.moderation.dedup import Dedup
+from workers.moderation.intake import Intake
+from workers.moderation.judge import Judge
+from workers.moderation.ledger import Ledger
+from workers.moderation.outbox import Outbox
+from workers.moderation.pipeline import Pipeline
+from workers.moderation.records import Finished, Memory, Output, Source, TopicPartition, UnderWay, record_key
+from workers.policy.presets import default_strict
+from workers.policy.store import PolicyCache
+from workers.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_COUNT = 500
+BUSY_POLL_S = 0.01
+"""With work under way: how long a finished record may wait for the thread to look at it."""
+IDLE_POLL_S = 0.1
+
+REVOKE_SHARE = 0.2
+"""The share of `max.poll.interval.ms` that the commit inside a revoke may take."""
+
+
+class KafkaThread(threading.Thread):
+    """Intake, decode, ledger and outbox, one after the other, until `stop` or a failure.
+
+    Guarantee: what is polled is registered before anything else sees it; what is committed was current when it was.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        max_bytes: dict[str, int],
+        *,
+        submit: Callable[[list[UnderWay]], None],
+        remember: Callable[[list[Memory]], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(name="kafka", daemon=True)
+        self._settings = settings
+        self._submit = submit
+        self._remember = remember
+        self._ended = ended
+        self._completed: deque[list[Finished]] = deque()
+        self._stop_by: float | None = None
+        self._quit = False
+        self.ledger = Ledger()
+        self.has_assignment = False
+        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
+        self._intake = Intake(settings.kafka, settings.topics.inputs, self.ledger, self._commit_before_revoke)
+
+    def deliver(self, finished: list[Finished]) -> None:
+        """Take finished records. Any thread."""
+        self._completed.append(finished)
+
+    def is_current(self, source: Source) -> bool:
+        """Say whether anybody waits for this work. Any thread."""
+        return self.ledger.is_current(source.origin, source.epoch)
+
+    def stop(self, grace_s: float) -> None:
+        """Drain: take no more in, finish what is under way for at most `grace_s`, commit, leave. Any thread."""
+        self._stop_by = time.monotonic() + grace_s
+
+    def quit(self) -> None:
+        """End now, without another commit. Any thread."""
+        self._quit = True
+
+    def run(self) -> None:
+        """Run until the end; `ended` gets what ended it."""
+        failure: BaseException | None = None
+        try:
+            while not self._is_done():
+                self._turn()
+            self._commit_before_revoke()
+            self._intake.close()
+        except BaseException as error:
+            failure = error
+        self._ended(failure)
+
+    def _is_done(self) -> bool:
+        if self._quit:
+            raise Fatal("stopped before everything under way was committed; the next owner does it again")
+        if self._stop_by is None:
+            return False
+        return self.ledger.in_flight == 0 or time.monotonic() >= self._stop_by
+
+    def _turn(self) -> None:
+        self._hold_back()
+        busy = self.ledger.in_flight > 0 or self._stop_by is not None
+        messages = self._intake.poll(POLL_COUNT, BUSY_POLL_S if busy else IDLE_POLL_S)
+        if messages:
+            self._take_in(messages)
+        self.has_assignment = bool(self.ledger.assigned)
+        self._collect()  # 1
+        commit = self._settings.commit
+        now = time.monotonic()
+        is_draining = self._stop_by is not None
+        if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
+            self._commit()
+        telemetry.IN_FLIGHT.set(self.ledger.in_flight)
+
+    def _hold_back(self) -> None:
+        limits = self._settings.batch
+        if self._stop_by is not None or self.ledger.in_flight >= limits.high_water:
+            self._intake.pause()
+        elif self.ledger.in_flight <= limits.low_water:
+            self._intake.resume()
+        telemetry.PAUSED.set(self._intake.is_paused)
+
+    def _take_in(self, messages: list[Message]) -> None:
+        """Decode and register; what cannot be decoded is finished at once, as a dead letter."""
+        under_way: list[UnderWay] = []
+        dead: list[Finished] = []
+        received: dict[str, int] = {}
+        now_ms = int(time.time() * 1000)
+        max_bytes = self._settings.worker.max_event_bytes
+        register = self.ledger.register
+        origins: dict[tuple[str, int], TopicPartition] = {}
+        for message in messages:
+            topic, partition, offset, value = message.topic(), message.partition(), message.offset(), message.value()
+            assert topic is not None and partition is not None and offset is not None  # noqa: PT018 - records have all
+            origin = origins.get((topic, partition)) or origins.setdefault((topic, partition), TopicPartition(topic, partition))
+            source = register(origin, offset)
+            if source is None:
+                continue
+            received[topic] = received.get(topic, 0) + 1
+            key = record_key(message.key(), partition)
+            try:
+                event = decode(value, max_bytes)
+            except BadInput as error:
+                telemetry.DEAD_LETTERS.labels(error.reason).inc()
+                dead.append(dead_letter(self._settings.topics.dead_letters, source, key, message, error))
+                continue
+            under_way.append(UnderWay(source, key, event, now_ms, estimate_tokens(len(value or b""))))
+        if under_way:
+            self._submit(under_way)
+        if dead:
+            self._completed.append(dead)
+        for topic, count in received.items():
+            telemetry.RECEIVED.labels(topic).inc(count)
+
+    def _collect(self) -> None:
+        now = time.monotonic()
+        while self._completed:
+            stale = self.ledger.complete(self._completed.popleft(), now)
+            if stale:
+                telemetry.STALE.inc(stale)
+
+    def _commit(self, deadline: float | None = None) -> bool:
+        prefix = self.ledger.take(limit=4 * self._settings.commit.max_count)  # 2
+        if not prefix:
+            return True
+        started = time.monotonic()
+        if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
+            telemetry.ABORTS.inc()
+            return False
+        now = time.monotonic()
+        self.ledger.settle(prefix, now)
+        self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
+        telemetry.COMMITTED.inc(len(prefix))
+        telemetry.COMMIT_SECONDS.observe(now - started)
+        return True
+
+    def _commit_before_revoke(self) -> None:
+        kafka = self._settings.kafka
+        deadline = time.monotonic() + min(REVOKE_SHARE * kafka.max_poll_interval_s, kafka.transaction_timeout_s)
+        if self._stop_by is not None:
+            # What is left of the grace period, but never so little that the last commit has no chance.
+            deadline = min(deadline, max(self._stop_by, time.monotonic() + 2))
+        self._collect()
+        self._commit(deadline)
+
+
+def dead_letter(topic: str, source: Source, key: bytes, message: Message, error: BadInput) -> Finished:
+    """Keep what cannot be decoded: raw value, its own headers, and why and where."""
+    (origin, partition), _, offset = source
+    headers = [(name, value if isinstance(value, bytes) else (value or "").encode()) for name, value in message.headers() or ()]
+    headers += [
+        ("reason", error.reason.encode()),
+        ("detail", error.detail.encode("utf-8", "backslashreplace")[:1024]),
+        ("source.topic", origin.encode()),
+        ("source.partition", str(partition).encode()),
+        ("source.offset", str(offset).encode()),
+    ]
+    return Finished(source, (Output(topic, key, message.value() or b"", headers),))
+
+
+class Worker:
+    """One process of the moderation group.
+
+    `run` returns after a drain, and raises `Misconfigured` at start or `Fatal` later, each with a sentence.
+    """
+
+    def __init__(self, settings: Settings, guard: Guard) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._kafka: KafkaThread | None = None
+        self._memory_tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether partitions are assigned (or waited for by a full group) and no drain has begun."""
+        return self._kafka is not None and self._kafka.is_alive() and not self._is_draining
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the Kafka thread runs; before it starts the process counts as alive."""
+        return self._kafka is None or self._kafka.is_alive()
+
+    async def run(self) -> None:
+        """Start everything, work until a signal, drain."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        max_bytes = await asyncio.to_thread(check_topics, settings)
+        redis = Redis.from_url(
+            settings.redis.url.get_secret_value(),
+            socket_timeout=settings.redis.timeout_s,
+            socket_connect_timeout=settings.redis.timeout_s,
+        )
+        await check_redis(redis)
+        await self._guard.start()
+        policies = PolicyCache(redis_url=settings.redis.url.get_secret_value(), namespace=settings.redis.namespace)
+        await policies.start()
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+        def end(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        def fail(error: BaseException) -> None:
+            end(error)
+            kafka.quit()
+
+        dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=self._guard.fingerprint)
+
+        def remember(memories: list[Memory]) -> None:
+            task = loop.create_task(dedup.remember(memories))
+            self._memory_tasks.add(task)
+            task.add_done_callback(self._memory_tasks.discard)
+
+        kafka = await asyncio.to_thread(
+            KafkaThread,
+            settings,
+            max_bytes,
+            submit=lambda events: _call(loop, pipeline.submit, events),
+            remember=lambda memories: _call(loop, remember, memories),
+            ended=lambda error: _call(loop, end, error),
+        )
+        judge = Judge(self._guard, in_flight=settings.batch.in_flight, is_current=kafka.is_current)
+        pipeline = Pipeline(
+            settings,
+            dedup=dedup,
+            judge=judge,
+            policies=policies,
+            default_policy=default_strict(),
+            deliver=kafka.deliver,
+            fail=fail,
+        )
+        self._kafka = kafka
+        kafka.start()
+        self._listen(loop, kafka)
+        log.info("worker started", worker=settings.worker.id, group=settings.kafka.group, model=self._guard.model)
+        try:
+            error = await ended
+        finally:
+            if self._memory_tasks:
+                await asyncio.wait(self._memory_tasks, timeout=2 * settings.redis.timeout_s)
+            await policies.close()
+            await redis.aclose()
+            await self._guard.close()
+        if error is not None:
+            raise error if isinstance(error, GuardlineError) else Fatal(f"an unexpected error: {error!r}") from error
+        log.info("worker stopped: everything taken in was committed or is left to the next owner")
+
+    def _listen(self, loop: asyncio.AbstractEventLoop, kafka: KafkaThread) -> None:
+        def drain() -> None:
+            if self._is_draining:
+                log.warning("second signal: ending at once")
+                # Daemon threads and open connections would hold a normal exit up.
+                os._exit(1)
+            self._is_draining = True
+            log.info("draining", under_way=kafka.ledger.in_flight, grace_s=self._settings.worker.grace_s)
+            kafka.stop(self._settings.worker.grace_s)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, drain)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
+    """Hand over to the event loop; one that is closed has nobody left to tell."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+def check_topics(settings: Settings) -> dict[str, int]:
+    """Check that Kafka answers and all topics exist; return how large a record each output topic takes, in bytes.
+
+    Raises:
+        Misconfigured: naming the setting.
+    """
+    kafka, topics = settings.kafka, settings.topics
+    admin = AdminClient({**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    try:
+        present = admin.list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise Misconfigured(
+            f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r} ({error.args[0].str()})"
+        ) from error
+    missing = [name for name in [*topics.inputs, *topics.outputs] if name not in present]
+    if missing:
+        raise Misconfigured(f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create")
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
+    client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
+    limits: dict[str, int] = {}
+    for resource, future in admin.describe_configs(resources).items():
+        try:
+            limits[resource.name] = min(client_limit, int(future.result(10)["max.message.bytes"].value))
+        except KafkaException as error:
+            raise Misconfigured(f"topics: cannot read the settings of {resource.name}: {error.args[0].str()}") from error
+    return limits
+
+
+async def check_redis(redis: Redis) -> None:
+    """Check that Redis answers.
+
+    Raises:
+        Misconfigured: naming the setting.
+    """
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        raise Misconfigured(f"redis.url: no Redis answers there ({error})") from error
