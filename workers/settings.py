@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
 
 from workers.errors import Misconfigured
 
@@ -223,3 +229,24 @@ def load(**flags: Any) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()]
         raise Misconfigured("; ".join(lines)) from None
+
+
+def origins() -> dict[str, str]:
+    """Say where each setting that is not a default came from: `{"kafka.group": "environment"}`."""
+    found: dict[str, str] = {}
+    for name, source in _sources():
+        for section, values in source().items():
+            if isinstance(values, dict):
+                for key in values:
+                    found[f"{section}.{key}"] = name
+    return found
+
+
+def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Weakest first."""
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    sources: list[tuple[str, PydanticBaseSettingsSource]] = []
+    if path:
+        sources.append((f"file {path}", YamlConfigSettingsSource(Settings, yaml_file=Path(path))))
+    sources.append(("environment", EnvSettingsSource(Settings)))
+    return sources

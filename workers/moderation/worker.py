@@ -217,9 +217,9 @@ class Worker:
     `run` returns after a drain, and raises `Misconfigured` at start or `Fatal` later, each with a sentence.
     """
 
-    def __init__(self, settings: Settings, guard: Guard) -> None:
+    def __init__(self, settings: Settings, guard: Guard | None = None) -> None:
         self._settings = settings
-        self._guard = guard
+        self._guard = guard or load_guard(settings.guard)
         self._kafka: KafkaThread | None = None
         self._memory_tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False

@@ -1,0 +1,244 @@
+"""The `guardline` command. Errors are sentences on standard error: exit code 2 for a wrong set-up, 1 for a failure later."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import structlog
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from workers import settings as settings_module
+from workers.errors import GuardlineError, Misconfigured
+from workers.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Content moderation for Kafka streams.")
+topics_app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
+worker_app = typer.Typer(no_args_is_help=True, help="Run a worker.")
+policy_app = typer.Typer(no_args_is_help=True, help="The tenants' policies.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(worker_app, name="worker")
+app.add_typer(policy_app, name="policy")
+console = Console(stderr=True)
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the input and output topics, with partitions and retention from the settings."""
+    from workers.topics import create
+
+    made, present = create(settings_module.load())
+    for name in made:
+        typer.echo(f"created {name}")
+    for name in present:
+        typer.echo(f"already there: {name}")
+
+
+@worker_app.command("moderation")
+def worker_moderation(
+    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id: two workers must not share it.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free one.")] = None,
+) -> None:
+    """Run one moderation worker until a signal. The first signal drains, a second one ends at once."""
+    settings = settings_module.load(
+        **({"worker": {"id": worker_id}} if worker_id else {}), **({"http": {"port": http_port}} if http_port is not None else {})
+    )
+    _log_to_stderr()
+    asyncio.run(_work(settings), loop_factory=_loop_factory()) if sys.version_info >= (3, 12) else _run_311(settings)
+
+
+def _loop_factory() -> Any:
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _run_311(settings: Settings) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from workers.health import served
+    from workers.moderation.worker import Worker
+
+    worker = Worker(settings)
+    async with served(settings.http, is_alive=lambda: worker.is_alive, is_ready=lambda: worker.is_ready) as port:
+        structlog.get_logger().info("serving /livez, /readyz, /metrics", port=port)
+        await worker.run()
+
+
+def _log_to_stderr() -> None:
+    is_terminal = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@app.command("produce")
+def produce_command(file: Annotated[str, typer.Argument(help="JSON lines of events; - for standard input.")]) -> None:
+    """Put events into the input topics, keyed by conversation, author or id."""
+    from workers.produce import produce
+
+    settings = settings_module.load()
+    if file != "-" and not Path(file).is_file():
+        raise Misconfigured(f"no such file: {file}")
+    with (nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb")) as lines:
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            total = None if file == "-" else Path(file).read_bytes().count(b"\n")
+            task = progress.add_task("events", total=total)
+            count = produce(settings, lines, lambda step: progress.advance(task, step))
+    typer.echo(f"{count} events produced", err=True)
+
+
+@app.command("verdicts")
+def verdicts_command(
+    follow: Annotated[bool, typer.Option(help="Go on with new ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    from_beginning: Annotated[bool, typer.Option(help="Start with the oldest one.")] = False,
+) -> None:
+    """Print verdicts. Without --follow, those that are there (as with --from-beginning)."""
+    from workers.verdicts import read
+
+    settings = settings_module.load()
+    records = read(settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow)
+    try:
+        for message in records:
+            if message is None:
+                continue
+            value = message.value() or b""
+            typer.echo(value.decode() if as_json else _line(orjson.loads(value)))
+    except KeyboardInterrupt:
+        return
+
+
+def _line(verdict: dict[str, Any]) -> str:
+    assessment = verdict["assessment"]
+    opinion = "no judgement" if assessment is None else " ".join([assessment["severity"], *assessment["categories"]])
+    again = f"  (repeats {verdict['duplicate_of']})" if verdict["duplicate_of"] else ""
+    return f"{verdict['decision']:<6}  {verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}  {opinion}{again}"
+
+
+@policy_app.command("set")
+def policy_set(
+    tenant: str, file: Annotated[Path, typer.Argument(help="A policy in YAML or JSON; - for standard input.")]
+) -> None:
+    """Put a tenant's policy in force."""
+    from schemas.policy import Policy
+    from workers.policy.policy import parse
+
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        document = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error}") from error
+    policy: Policy = parse(tenant, document)
+
+    async def put(store: Any) -> int:
+        return int(await store.put(tenant, policy))
+
+    version = _with_store(put)
+    typer.echo(f"policy for tenant {tenant!r}: version {version} is in force")
+
+
+@policy_app.command("get")
+def policy_get(tenant: str) -> None:
+    """Print a tenant's policy."""
+
+    async def get(store: Any) -> Any:
+        return await store.get(tenant)
+
+    policy = _with_store(get)
+    if policy is None:
+        raise Misconfigured(f"tenant {tenant!r} has no policy: the strict default decides for it")
+    typer.echo(yaml.safe_dump(policy.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@policy_app.command("list")
+def policy_list() -> None:
+    """List the tenants that have a policy."""
+
+    async def every(store: Any) -> Any:
+        return await store.list()
+
+    policies = _with_store(every)
+    table = Table("tenant", "version", "controversial")
+    for tenant, policy in sorted(policies.items()):
+        table.add_row(tenant, str(policy.version), str(policy.controversial))
+    Console().print(table)
+
+
+def _with_store(use: Any) -> Any:
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
+    from workers.policy.store import PolicyStore
+
+    settings = settings_module.load()
+
+    async def run() -> Any:
+        redis = Redis.from_url(settings.redis.url.get_secret_value(), socket_connect_timeout=5)
+        try:
+            return await use(PolicyStore(redis, settings.redis.namespace))
+        except (RedisError, OSError) as error:
+            raise Misconfigured(f"redis.url: no Redis answers there ({error})") from error
+        finally:
+            await redis.aclose()
+
+    return asyncio.run(run())
+
+
+@app.command("config")
+def config_command() -> None:
+    """Print the settings in force, secrets masked, and where each came from."""
+    table = Table("setting", "value", "from")
+    for name, value, origin in _flat(settings_module.load()):
+        table.add_row(name, value, origin)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _flat(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    origins = settings_module.origins()
+    for section, values in settings:
+        for name, value in values:
+            yield f"{section}.{name}", str(value), origins.get(f"{section}.{name}", "default")
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    try:
+        from infra.devstack.cli import app as devstack_app
+    except ImportError:
+        # The extra 'devstack' is not installed: everything else works.
+        pass
+    else:
+        app.add_typer(devstack_app, name="devstack", help="The embedded Kafka and Valkey.")
+    try:
+        app()
+    except Misconfigured as error:
+        _fail(error, 2)
+    except GuardlineError as error:
+        _fail(error, 1)
+    sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    sys.stderr.write(f"guardline: {error}\n")
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,44 @@
+"""/livez, /readyz and /metrics over HTTP, from the event loop that the worker lives in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from workers.errors import Misconfigured
+from workers.settings import Http
+
+
+@asynccontextmanager
+async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> AsyncIterator[int]:
+    """Serve until the block ends; give the port.
+
+    Raises:
+        Misconfigured: the port is taken.
+    """
+
+    def answer(check: Callable[[], bool]) -> Callable[[web.Request], object]:
+        async def handle(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n") if check() else web.Response(text="no\n", status=503)
+
+        return handle
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", answer(is_alive)), web.get("/readyz", answer(is_ready)), web.get("/metrics", metrics)])  # type: ignore[arg-type]
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, http.host, http.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise Misconfigured(f"http.port: cannot listen on {http.host}:{http.port} ({error.strerror})") from error
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

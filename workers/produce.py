@@ -1,0 +1,81 @@
+"""Puts events from JSON lines into the input topics, keyed so that a conversation stays in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from workers.errors import Fatal
+from workers.settings import Settings
+
+
+def produce(settings: Settings, lines: Iterable[bytes], sent: Callable[[int], None]) -> int:
+    """Produce each non-empty line as it is; return the count.
+
+    The topic is the one whose name ends in the event's surface (chat, comments), else the first. The key is the
+    line's `attributes.conversation_id` if it has one, else its author, else its id. A line that is no event is sent
+    all the same: the worker makes a dead letter of it, with its position.
+
+    Guarantee: returns only after the brokers have taken all lines. `sent` gets the lines of a step.
+
+    Raises:
+        Fatal: a record was refused.
+    """
+    kafka = settings.kafka
+    failures: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    producer = Producer(
+        {
+            **kafka.properties,
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 20,
+        }
+    )
+    count = 0
+    for line in lines:
+        value = line.strip()
+        if not value:
+            continue
+        topic, key = _destination(settings, value)
+        while True:
+            try:
+                producer.produce(topic, value, key, on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+            except KafkaException as error:
+                raise Fatal(f"line {count + 1} cannot be sent: {error.args[0].str()}") from error
+        count += 1
+        sent(1)
+        producer.poll(0)
+        if failures:
+            break
+    producer.flush(30)
+    if failures:
+        raise Fatal(f"Kafka refused {len(failures)} of {count} records: {failures[0].str()}")
+    return count
+
+
+def _destination(settings: Settings, value: bytes) -> tuple[str, bytes | None]:
+    inputs = settings.topics.inputs
+    try:
+        event: Any = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return inputs[0], None
+    if not isinstance(event, dict):
+        return inputs[0], None
+    surface = str(event.get("surface", ""))
+    topic = next((name for name in inputs if surface and name.rstrip("s").endswith(surface)), inputs[0])
+    attributes = event.get("attributes")
+    conversation = attributes.get("conversation_id") if isinstance(attributes, dict) else None
+    key = conversation or event.get("author_id") or event.get("event_id")
+    return topic, key.encode("utf-8", "replace") if isinstance(key, str) else None
