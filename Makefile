@@ -1,0 +1,57 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test check format lock nano bench-overhead bench-end-to-end
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv makes the environment; where it is missing, pip brings it into a folder of its own.
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@command -v uv >/dev/null 2>&1 || test -x $(VENV)-uv/bin/uv || \
+	  ($(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install --quiet --disable-pip-version-check uv)
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) --python-preference only-system $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(READY) ## the environment in .venv, complete for development
+
+demo: $(READY) ## set up all that is needed and run the main job on real input
+	@$(BIN)/python -m infra.demo
+
+test: $(READY) ## set up all that is needed and run the tests
+	$(BIN)/pytest
+
+check: $(READY) ## format, lint, mypy --strict, import borders
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
+lock: ## pin every dependency again
+	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) --group train -o requirements/train.txt
+
+nano: ## train guard-nano again: make nano DATA=FILE
+	@test -n "$(DATA)" || (echo "say where the training texts are: make nano DATA=FILE" >&2; exit 2)
+	@test -x $(VENV)-train/bin/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)-train
+	@$(UV) pip sync --quiet --python $(VENV)-train/bin/python --require-hashes requirements/train.txt
+	$(VENV)-train/bin/python -m infra.nano.train --data $(DATA) --out infra/nano/checkpoint
+
+bench-overhead: $(READY) ## the worker's cost: records/s against a bare exactly-once copy loop
+	@$(BIN)/python -m tests.benchmarks.overhead
+
+bench-end-to-end: $(READY) ## topic to topic with guard-nano, against the bare engine
+	@$(BIN)/python -m tests.benchmarks.end_to_end
