@@ -1,0 +1,21 @@
+"""Makes the int8 CTranslate2 folder of a checkpoint: `python -m infra.nano.convert FOLDER` (with hf/ inside)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from ctranslate2.converters import TransformersConverter
+
+
+def convert(folder: Path) -> None:
+    """Convert `folder`/hf to `folder`/ct2, with the tokenizer and the template beside the weights."""
+    source, target = folder / "hf", folder / "ct2"
+    TransformersConverter(str(source)).convert(str(target), quantization="int8", force=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(source / name, target / name)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]))
