@@ -15,7 +15,7 @@ import orjson
 from workers import telemetry
 from workers.guard.guard import Request
 from workers.moderation.batcher import Batcher
-from workers.moderation.decide import Decided, decide, verdict_id
+from workers.moderation.decide import Decided, verdict, verdict_id
 from workers.moderation.dedup import Dedup, Known, entry_of
 from workers.moderation.judge import Judge, NobodyWaits
 from workers.moderation.records import Finished, Memory, Output, UnderWay
@@ -107,7 +107,7 @@ class Pipeline:
             await self._judge_unknown(batch, applied, known, unknown, assessments)
         except NobodyWaits:
             return
-        judged_ms = (time.monotonic() - started) * 1000
+        judged_ms = round((time.monotonic() - started) * 1000, 1)
         judged = set(unknown)
         finished: list[Finished] = []
         decisions = {"allow": 0, "review": 0, "block": 0}
@@ -115,15 +115,19 @@ class Pipeline:
         for index, item in enumerate(batch):
             assessment = assessments[index]
             entry = known[index]
-            decided = decide(
-                ids[index],
-                item.source,
-                item.event,
-                assessment,
-                applied[index],
+            (topic, partition), _, offset = item.source
+            decided = verdict(
+                pipeline=pipeline,
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                event=item.event,
+                assessment=assessment,
+                policy=applied[index],
                 duplicate_of=entry.duplicate_of,
                 received_at_ms=item.received_at_ms,
                 judged_ms=judged_ms,
+                known_id=ids[index],
             )
             decisions[decided.decision] += 1
             duplicates += entry.duplicate_of is not None
@@ -176,10 +180,10 @@ class Pipeline:
                 assessments[index] = assessment
 
     def _outputs(self, item: UnderWay, decided: Decided) -> tuple[Output, ...]:
-        verdict = Output(self._settings.topics.verdicts, item.key, decided.value)
+        output = Output(self._settings.topics.verdicts, item.key, decided.value)
         if decided.review is None:
-            return (verdict,)
-        return (verdict, Output(self._settings.topics.review, item.key, decided.review))
+            return (output,)
+        return (output, Output(self._settings.topics.review, item.key, decided.review))
 
 
 def _request(event: Mapping[str, Any]) -> Request:

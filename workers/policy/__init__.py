@@ -1,0 +1,1 @@
+"""Tenants' policies: read, evaluate, store and follow their changes."""

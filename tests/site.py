@@ -1,0 +1,216 @@
+"""A site of one's own on the shared stack: topics, workers as processes, and the check that nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Message, Producer
+
+from workers.settings import Settings
+from workers.topics import create
+from workers.verdicts import read
+
+GUARDLINE = Path(sys.executable).with_name("guardline")
+
+
+def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40) -> None:
+    """Wait for a condition, never for a time."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"after {deadline_s} s still not: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Process:
+    """A worker as a process, with what it wrote to standard error."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def send(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self, timeout_s: float = 40) -> int:
+        return self.popen.wait(timeout_s)
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def has_partitions(self) -> bool:
+        return "partitions assigned" in self.text
+
+
+@dataclass
+class Outcome:
+    """What is visible to a read_committed reader: for each input position its verdicts and dead letters."""
+
+    by_position: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    order: dict[tuple[str, int], list[tuple[str, int, int]]] = field(default_factory=lambda: defaultdict(list))
+    verdicts: int = 0
+    dead_letters: int = 0
+
+
+class Site:
+    """Topics, group and namespace of one test."""
+
+    def __init__(self, kafka: str, redis: str, partitions: int = 4) -> None:
+        name = f"t{secrets.token_hex(4)}"
+        self.folder = tempfile.TemporaryDirectory(prefix="guardline-test-")
+        self.environment = {
+            "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka,
+            "GUARDLINE_KAFKA__GROUP": name,
+            "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": "6",
+            "GUARDLINE_REDIS__URL": redis,
+            "GUARDLINE_REDIS__NAMESPACE": name,
+            "GUARDLINE_TOPICS__INPUTS": json.dumps([f"{name}.chat", f"{name}.comments"]),
+            "GUARDLINE_TOPICS__VERDICTS": f"{name}.verdicts",
+            "GUARDLINE_TOPICS__REVIEW": f"{name}.review",
+            "GUARDLINE_TOPICS__DEAD_LETTERS": f"{name}.dead-letters",
+            "GUARDLINE_TOPICS__PARTITIONS": str(partitions),
+            "GUARDLINE_HTTP__PORT": "0",
+            "GUARDLINE_GUARD__THREADS": "1",
+        }
+        self.processes: list[Process] = []
+        self.sent: list[tuple[str, int, int]] = []
+        self.has_topics = False
+
+    def settings(self, **changes: str) -> Settings:
+        before = dict(os.environ)
+        os.environ.update({**self.environment, **changes})
+        try:
+            return Settings()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def create_topics(self) -> None:
+        create(self.settings())
+        self.has_topics = True
+
+    def command(self, *arguments: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+        run = subprocess.run(
+            [GUARDLINE, *arguments],
+            env={**os.environ, **self.environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or run.returncode == 0, run.stderr
+        return run
+
+    def worker(self, **changes: str) -> Process:
+        log = Path(self.folder.name) / f"worker-{len(self.processes)}.log"
+        environment = {**os.environ, **self.environment, **changes}
+        environment = {name: value for name, value in environment.items() if value != ""}
+        with log.open("wb") as out:
+            popen = subprocess.Popen([GUARDLINE, "worker", "moderation"], env=environment, stdout=out, stderr=out)
+        process = Process(popen, log)
+        self.processes.append(process)
+        return process
+
+    def produce(self, values: Iterable[tuple[bytes | None, bytes | None]], *, topic: int = 0, headers: Any = None) -> None:
+        """Send (key, value) pairs; their positions are what `outcome` has to answer."""
+        settings = self.settings()
+
+        def delivered(error: object, message: Message) -> None:
+            assert error is None, error
+            self.sent.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
+
+        producer = Producer(
+            {"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5,
+             "message.max.bytes": 4_000_000}
+        )
+        for key, value in values:
+            producer.produce(settings.topics.inputs[topic], value, key, headers=headers, on_delivery=delivered)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def events(self, count: int, start: int = 0, *, keys: int = 20, text: str = "good morning everyone {}") -> None:
+        """Send distinct events."""
+        self.produce(
+            (
+                f"room-{number % keys}".encode(),
+                json.dumps(
+                    {"event_id": f"e{number}", "tenant_id": "acme", "surface": "chat", "text": text.format(number)}
+                ).encode(),
+            )
+            for number in range(start, start + count)
+        )
+
+    def outcome(self) -> Outcome:
+        settings = self.settings()
+        outcome = Outcome()
+        outputs = [settings.topics.verdicts, settings.topics.dead_letters]
+        for message in read(settings.kafka, outputs, from_beginning=True, follow=False):
+            if message is None:
+                continue
+            if message.topic() == settings.topics.verdicts:
+                document = json.loads(message.value() or b"")
+                source = document["source"]
+                position = (source["topic"], source["partition"], source["offset"])
+                outcome.verdicts += 1
+            else:
+                document = {name: value for name, value in message.headers() or ()}
+                document["value"] = message.value()
+                position = (
+                    document["source.topic"].decode(),
+                    int(document["source.partition"]),
+                    int(document["source.offset"]),
+                )
+                outcome.dead_letters += 1
+            outcome.by_position[position].append(document)
+            outcome.order[(str(message.topic()), int(message.partition() or 0))].append(position)
+        return outcome
+
+    def answered(self) -> int:
+        return len(self.outcome().by_position)
+
+    def check(self, deadline_s: float = 60) -> Outcome:
+        """Every position that was sent has exactly one visible output, in order within its partition."""
+        eventually(lambda: self.answered() >= len(self.sent), f"{len(self.sent)} positions answered", deadline_s)
+        outcome = self.outcome()
+        assert set(outcome.by_position) == set(self.sent)
+        doubled = {position: len(found) for position, found in outcome.by_position.items() if len(found) != 1}
+        assert not doubled
+        for positions in outcome.order.values():
+            last: dict[tuple[str, int], int] = {}
+            for topic, partition, offset in positions:
+                assert last.get((topic, partition), -1) < offset, "out of order"
+                last[(topic, partition)] = offset
+        return outcome
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.send(signal.SIGCONT)
+                process.send(signal.SIGKILL)
+            process.wait(10)
+        self.folder.cleanup()
+
+
+def get(url: str) -> int:
+    """Give the status of a GET."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

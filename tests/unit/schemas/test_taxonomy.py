@@ -1,0 +1,16 @@
+from schemas.taxonomy import Category, Severity
+
+
+def test_the_names_are_the_models_own() -> None:
+    assert [severity.value for severity in Severity] == ["Safe", "Controversial", "Unsafe"]
+    assert [category.value for category in Category] == [
+        "Violent",
+        "Non-violent Illegal Acts",
+        "Sexual Content or Sexual Acts",
+        "PII",
+        "Suicide & Self-Harm",
+        "Unethical Acts",
+        "Politically Sensitive Topics",
+        "Copyright Violation",
+        "Jailbreak",
+    ]

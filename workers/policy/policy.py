@@ -1,0 +1,180 @@
+"""Turns an assessment into a tenant's decision. Pure: no I/O, no clock; the same input always gives the same decision.
+
+A judgement that could not be had is never allowed: the policy's `on_unavailable` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from schemas.policy import Policy, Rule
+from workers.policy.document import with_preset
+from workers.policy.presets import STRICT_DEFAULT
+
+_STRICTNESS = {"allow": 0, "review": 1, "block": 2}
+_UNAVAILABLE = ("unavailable",)
+
+MAX_TABLE = 4_096
+"""Remembered decisions of a policy. Models list categories in any order, so the table is emptied when it is full."""
+
+
+class _Line:
+    """A rule as plain values: reading a pydantic model and hashing enums would cost more than deciding."""
+
+    __slots__ = ("categories", "decision", "language", "min_score", "role", "severity", "surface")
+
+    def __init__(self, rule: Rule) -> None:
+        self.severity = rule.severity and rule.severity.value
+        self.categories = None if rule.categories is None else frozenset(item.value for item in rule.categories)
+        self.surface = rule.surface and rule.surface.value
+        self.role = rule.role and rule.role.value
+        self.language = rule.language and rule.language.lower()
+        self.min_score = rule.min_score
+        self.decision = rule.decision.value
+
+    def concerns(self, severity: str, category: str | None, surface: str, role: str, language: str | None) -> bool:
+        """Whether every condition but the score holds."""
+        return (
+            (self.severity is None or self.severity == severity)
+            and (self.categories is None or category in self.categories)
+            and (self.surface is None or self.surface == surface)
+            and (self.role is None or self.role == role)
+            and (self.language is None or _speaks(language, self.language))
+        )
+
+
+class CompiledPolicy:
+    """A policy, ready to decide.
+
+    Attributes:
+        id, version, digest: what a verdict says of its policy. The digest covers what decides, not id and version.
+        reference: the three as a dict; shared by all verdicts, never changed.
+        on_unavailable: hold, review or block. The caller does the waiting of `hold`.
+        shared_cache: whether judgements may be shared with other tenants.
+    """
+
+    __slots__ = (
+        "_defaults",
+        "_languages",
+        "_lines",
+        "_table",
+        "_uses_scores",
+        "digest",
+        "id",
+        "on_unavailable",
+        "reference",
+        "shared_cache",
+        "version",
+    )
+
+    def __init__(self, policy: Policy) -> None:
+        """Compile a policy.
+
+        Raises:
+            InvalidPolicy: it names a preset that does not exist.
+        """
+        full = with_preset(policy)
+        self.id = policy.id
+        self.version = policy.version
+        self.digest = digest(full)
+        self.reference: dict[str, str | int] = {"id": self.id, "version": self.version, "digest": self.digest}
+        self.on_unavailable = full.on_unavailable
+        self.shared_cache = full.shared_cache
+        self._defaults = {
+            "Safe": full.safe.value,
+            "Controversial": full.controversial.value,
+            "Unsafe": full.unsafe.value,
+        }
+        self._lines = [_Line(rule) for rule in full.rules]
+        self._uses_scores = any(line.min_score is not None for line in self._lines)
+        self._languages = frozenset(line.language for line in self._lines if line.language is not None)
+        self._table: dict[tuple[str, tuple[str, ...], str, str, str | None], tuple[str, tuple[str, ...]]] = {}
+
+    def decide(
+        self, assessment: Mapping[str, Any] | None, *, surface: str, role: str = "user", language: str | None = None
+    ) -> tuple[str, tuple[str, ...]]:
+        """Give the decision (allow, review or block) and the findings that led to it.
+
+        `assessment` is a `schemas.assessment.Assessment` as a dict; None when no judgement could be had.
+        """
+        if assessment is None:
+            return ("block" if self.on_unavailable == "block" else "review"), _UNAVAILABLE
+        if language is not None:
+            language = self._known_language(language) if self._languages else None
+        if self._uses_scores:
+            return self._evaluate(assessment, surface, role, language)
+        key = (assessment["severity"], tuple(assessment["categories"]), surface, role, language)
+        decided = self._table.get(key)
+        if decided is None:
+            if len(self._table) >= MAX_TABLE:
+                self._table.clear()
+            decided = self._table[key] = self._evaluate(assessment, surface, role, language)
+        return decided
+
+    def _known_language(self, language: str) -> str | None:
+        # What senders write is unbounded; the longest prefix that a rule names is not, so it may be a key of the table.
+        language = language.lower()
+        while language not in self._languages:
+            language, dash, _ = language.rpartition("-")
+            if not dash:
+                return None
+        return language
+
+    def _evaluate(
+        self, assessment: Mapping[str, Any], surface: str, role: str, language: str | None
+    ) -> tuple[str, tuple[str, ...]]:
+        severity = str(assessment["severity"])
+        categories: Sequence[str | None] = [str(category) for category in assessment["categories"]] or [None]
+        decided = [
+            (self._one(assessment, severity, category, surface, role, language), category) for category in categories
+        ]
+        strictest = max((decision for decision, _ in decided), key=_STRICTNESS.__getitem__)
+        if severity == "Safe" and strictest == "allow":
+            return strictest, ()
+        name = severity.lower()
+        return strictest, tuple(
+            name if category is None else f"{name}:{category}"
+            for decision, category in decided
+            if decision == strictest
+        )
+
+    def _one(
+        self,
+        assessment: Mapping[str, Any],
+        severity: str,
+        category: str | None,
+        surface: str,
+        role: str,
+        language: str | None,
+    ) -> str:
+        for line in self._lines:
+            if not line.concerns(severity, category, surface, role, language):
+                continue
+            if line.min_score is None or _score(line, assessment, severity, category) >= line.min_score:
+                return line.decision
+        return self._defaults[severity]
+
+
+def digest(policy: Policy) -> str:
+    """Give 16 hex digits of SHA-256 over the canonical JSON of what decides: equal rules, equal digest."""
+    content = policy.model_dump(mode="json", exclude={"id", "version", "preset", "schema_version"})
+    return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _speaks(language: str | None, wanted: str) -> bool:
+    return language is not None and (language == wanted or language.startswith(wanted + "-"))
+
+
+def _score(line: _Line, assessment: Mapping[str, Any], severity: str, category: str | None) -> float:
+    # A score that is missing meets no threshold above 0: the rule is passed over and the severity's default holds.
+    if line.categories is not None and category is not None:
+        return float(assessment["category_scores"].get(category, 0.0))
+    return float(assessment["scores"][severity.lower()])
+
+
+DEFAULT_STRICT = CompiledPolicy(STRICT_DEFAULT)
+"""What a tenant without a policy gets."""
