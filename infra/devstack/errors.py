@@ -1,7 +1,7 @@
 """The one error of the embedded stack."""
 
-from workers.errors import Fatal
+from workers.errors import Misconfigured
 
 
-class DevstackError(Fatal):
+class DevstackError(Misconfigured):
     """The embedded stack cannot do what was asked; the message is a sentence that says why and what to do."""

@@ -1,0 +1,54 @@
+"""What `guardline devstack` does: a stack in the background that outlives the command, one for each data folder."""
+
+from pathlib import Path
+
+import psutil
+
+from infra.devstack import state
+from infra.devstack.errors import DevstackError
+from infra.devstack.folders import default_data_folder
+from infra.devstack.stack import Addresses, Stack
+from infra.devstack.state import State
+
+STOP_TIMEOUT_S = 30.0
+
+
+def up(data: Path | None = None) -> Addresses:
+    """Start a stack in the background, and return when both servers answer. Raises DevstackError."""
+    with Stack() as stack:
+        addresses = stack.start(_folder(data))
+        stack.detach()
+    return addresses
+
+
+def status(data: Path | None = None) -> Addresses:
+    """The addresses of the stack that runs on `data`. Raises DevstackError when none does."""
+    now = _running(_folder(data))
+    return Addresses(now.kafka, now.redis)
+
+
+def down(data: Path | None = None) -> None:
+    """End the stack that runs on `data`, and return when it is gone; its data stays. Raises DevstackError."""
+    folder = _folder(data)
+    now = _running(folder)
+    try:
+        supervisor = psutil.Process(now.supervisor_pid)
+        # An id is given out again: never end a process that merely has the same one.
+        if supervisor.create_time() == now.create_time:
+            supervisor.terminate()
+            supervisor.wait(STOP_TIMEOUT_S)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        raise DevstackError(f"the stack on {folder} did not stop within {STOP_TIMEOUT_S:.0f} s; see the logs there.") from None
+
+
+def _folder(data: Path | None) -> Path:
+    return (data or default_data_folder()).expanduser().resolve()
+
+
+def _running(folder: Path) -> State:
+    now = state.read(folder) if state.is_running(folder) else None
+    if now is None:
+        raise DevstackError(f"no stack is running on {folder}. Start one with `guardline devstack up`.")
+    return now

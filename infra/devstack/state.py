@@ -1,0 +1,78 @@
+"""What a data folder knows of the stack that runs on it: a lock held as long as it runs, and its addresses.
+
+The lock decides whether a stack runs, for the kernel frees it with its holder; the file only says which one.
+"""
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from infra.devstack.errors import DevstackError
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A running stack: its addresses, and its processes. `create_time` tells the supervisor from a later process of that id."""
+
+    kafka: str
+    redis: str
+    kafka_pid: int
+    redis_pid: int
+    supervisor_pid: int
+    create_time: float
+
+
+def lock(data: Path) -> IO[str] | None:
+    """Take the lock of a data folder until the returned file is closed; None when another process holds it."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "lock").open("w")
+    except OSError as error:
+        raise DevstackError(f"cannot use the data folder {data}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def is_running(data: Path) -> bool:
+    """Whether some process holds the lock of the data folder."""
+    if not (data / "lock").exists():
+        return False
+    file = lock(data)
+    if file is None:
+        return True
+    file.close()
+    return False
+
+
+def read(data: Path) -> State | None:
+    """The last written state, or None while there is none."""
+    try:
+        return State(**json.loads((data / "state.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def write(data: Path, state: State) -> None:
+    """Replace the state in one step."""
+    part = data / f".state.{os.getpid()}.part"
+    part.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    part.replace(data / "state.json")
+
+
+def clear(data: Path) -> None:
+    """Forget the state: nothing runs."""
+    (data / "state.json").unlink(missing_ok=True)
+
+
+def already_running_sentence(data: Path) -> str:
+    """The refusal of a second stack on one data folder."""
+    state = read(data)
+    where = f"Kafka at {state.kafka}, Valkey at {state.redis}" if state else "it is starting or stopping"
+    return f"a stack is already running on {data}: {where}. Use it, stop it, or name another folder with --data."
