@@ -34,7 +34,7 @@ def spawn(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - the callers have one thread
+            preexec_fn=die_with_parent,
         )
 
 

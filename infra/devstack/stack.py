@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,10 +70,8 @@ class Stack:
         supervisor, self._supervisor, self._state = self._supervisor, None, None
         assert supervisor.stdin is not None
         assert supervisor.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             supervisor.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             supervisor.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -125,7 +123,9 @@ class Stack:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -145,17 +145,23 @@ class Stack:
             stdin.write(line.encode() + b"\n")
             stdin.flush()
         except BrokenPipeError as error:
-            raise DevstackError("the supervisor of this stack is gone; see supervisor.log in its data folder.") from error
+            raise DevstackError(
+                "the supervisor of this stack is gone; see supervisor.log in its data folder."
+            ) from error
 
     def _answer(self, data: Path | None) -> Addresses:
         stdout = self._running().stdout
         assert stdout is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         if not select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise DevstackError(f"the stack did not start within {START_TIMEOUT_S:.0f} s; see the logs in {data or 'its data folder'}.")
+            raise DevstackError(
+                f"the stack did not start within {START_TIMEOUT_S:.0f} s; see the logs in {data or 'its data folder'}."
+            )
         line = stdout.readline()
         if not line:
-            raise DevstackError(f"the supervisor ended without a word; see supervisor.log in {data or 'its data folder'}.")
+            raise DevstackError(
+                f"the supervisor ended without a word; see supervisor.log in {data or 'its data folder'}."
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise DevstackError(answer["error"])

@@ -15,7 +15,7 @@ from infra.devstack.errors import DevstackError
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A running stack: its addresses, and its processes. `create_time` tells the supervisor from a later process of that id."""
+    """A running stack: addresses and processes. `create_time` tells the supervisor from a later process of that id."""
 
     kafka: str
     redis: str

@@ -1,10 +1,10 @@
-"""The process that owns one Kafka and one Valkey: `python -m infra.devstack.supervisor DATA`, class path on standard input.
+"""The process that owns one Kafka and one Valkey: `python -m infra.devstack.supervisor DATA`.
 
 It ends both when its standard input ends, when its parent is gone or on SIGTERM, whichever comes first; the kernel ends
 both when it is itself killed. Only the line `detach` lets it outlive its parent.
 
-Standard input: a line with the class path, then `detach`, `restart kafka` or `restart valkey`. Standard output: one line
-of JSON each time something is ready, `{"state": {...}}` or `{"error": "a sentence"}`.
+Standard input: a line with the class path, then `detach`, `restart kafka` or `restart valkey`. Standard output: one
+line of JSON each time something is ready, `{"state": {...}}` or `{"error": "a sentence"}`.
 """
 
 import json
@@ -22,14 +22,14 @@ import psutil
 
 from infra.devstack import children, state, valkey
 from infra.devstack.errors import DevstackError
-from infra.devstack.kafka import Broker, PortTaken, aot_cache, free_ports
+from infra.devstack.kafka import Broker, PortTakenError, aot_cache, free_ports
 from infra.devstack.state import State
 
 PORT_ATTEMPTS = 5
 POLL_S = 0.25
 
 
-class _Stopped(Exception):
+class _StopRequestedError(Exception):
     """SIGTERM arrived."""
 
 
@@ -55,7 +55,7 @@ class Supervisor:
                 self.kafka, log_start = self._launch_kafka()
                 self.valkey = valkey.start(self.data, self.redis_port)
                 self.broker.wait_until_ready(self.kafka, log_start)
-            except PortTaken:
+            except PortTakenError:
                 self.stop(at_once=True)
                 continue
             self._train()
@@ -74,7 +74,7 @@ class Supervisor:
                 if self.valkey is not None:
                     children.stop(self.valkey)
                 self.valkey = valkey.start(self.data, self.redis_port)
-        except PortTaken:
+        except PortTakenError:
             raise DevstackError(f"cannot restart {name}: another process took its port.") from None
         return self._publish()
 
@@ -135,7 +135,7 @@ def main() -> None:
     except DevstackError as error:
         _say(error=str(error))
         sys.exit(1)
-    except _Stopped:
+    except _StopRequestedError:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -183,11 +183,11 @@ def _say(*, state: State | None = None, error: str | None = None) -> None:
     try:
         os.write(1, json.dumps(answer).encode() + b"\n")
     except BrokenPipeError:
-        raise _Stopped from None
+        raise _StopRequestedError from None
 
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
-    raise _Stopped
+    raise _StopRequestedError
 
 
 if __name__ == "__main__":

