@@ -12,7 +12,7 @@ from ctranslate2.converters import TransformersConverter
 def convert(folder: Path) -> None:
     """Convert `folder`/hf to `folder`/ct2, with the tokenizer and the template beside the weights."""
     source, target = folder / "hf", folder / "ct2"
-    TransformersConverter(str(source)).convert(str(target), quantization="int8", force=True)
+    TransformersConverter(str(source)).convert(str(target), quantization="int8_float32", force=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(source / name, target / name)
 

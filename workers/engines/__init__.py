@@ -1,0 +1,1 @@
+"""Engines: token ids in, log-probabilities out. They know nothing about moderation."""

@@ -1,0 +1,1 @@
+"""What Qwen3Guard-Gen is: its prompt, its labels, and one forward pass for a verdict."""

@@ -1,15 +1,17 @@
 """Reads policy documents, and refuses a wrong one with a sentence that says which rule is wrong and how."""
 
+import reprlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import get_args
 
+import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
-from workers.errors import GuardlineError
+from workers.errors import Misconfigured
 from workers.policy.presets import PRESETS
 
 _CHOICES: Mapping[str, type[StrEnum]] = {
@@ -25,34 +27,40 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
 _NOUNS = {"categories": "category"}
 
 
-class InvalidPolicy(GuardlineError):  # noqa: N818 - named like the other errors
+class InvalidPolicy(Misconfigured):
     """A policy document cannot be used: the last good one stays in force."""
 
 
-def read_policy(document: bytes | str | Mapping[str, object], tenant: str | None = None) -> Policy:
-    """Give the policy in a JSON text or a parsed document. `tenant` is used as the id where the document has none.
+def parse(tenant: str, document: object) -> Policy:
+    """Give the policy in a parsed document (a mapping). The tenant is its id where it has none.
 
     Raises:
         InvalidPolicy: naming the tenant, the rule (counted from 1), what is wrong and what is allowed.
     """
-    name = tenant
+    if not isinstance(document, Mapping):
+        raise InvalidPolicy(f"policy for tenant {tenant!r}: a policy is an object with fields such as 'rules'")
     try:
-        if isinstance(document, Mapping):
-            name = name or _id(document)
-            fields = document if tenant is None else {"id": tenant, **document}
-            policy = Policy.model_validate(fields)
-        else:
-            policy = Policy.model_validate_json(document)
+        policy = Policy.model_validate({"id": tenant, **document})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidPolicy(f"{_subject(name, first)}: {_complaint(first)}") from None
-    if tenant is not None and policy.id != tenant:
+        raise InvalidPolicy(f"{_subject(tenant, first)}: {_complaint(first)}") from None
+    if policy.id != tenant:
         raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
-    if policy.preset is not None and policy.preset not in PRESETS:
-        raise InvalidPolicy(
-            f"policy for tenant {policy.id!r}: unknown preset {policy.preset!r} (one of: {', '.join(PRESETS)})"
-        )
+    with_preset(policy)
     return policy
+
+
+def parse_json(tenant: str, text: bytes | str) -> Policy:
+    """Give the policy in a JSON text, as `parse` does.
+
+    Raises:
+        InvalidPolicy: as `parse`, and for what is not JSON.
+    """
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidPolicy(f"policy for tenant {tenant!r}: it is not JSON: {error}") from None
+    return parse(tenant, document)
 
 
 def with_preset(policy: Policy) -> Policy:
@@ -72,13 +80,8 @@ def with_preset(policy: Policy) -> Policy:
     return preset.model_copy(update={**own, "preset": None, "rules": [*policy.rules, *preset.rules]})
 
 
-def _id(document: Mapping[str, object]) -> str | None:
-    name = document.get("id")
-    return name if isinstance(name, str) else None
-
-
-def _subject(name: str | None, error: ErrorDetails) -> str:
-    subject = f"policy for tenant {name!r}" if name else "policy"
+def _subject(tenant: str, error: ErrorDetails) -> str:
+    subject = f"policy for tenant {tenant!r}"
     location = error["loc"]
     if len(location) >= 2 and location[0] == "rules" and isinstance(location[1], int):
         return f"{subject}, rule {location[1] + 1}"
@@ -90,10 +93,10 @@ def _complaint(error: ErrorDetails) -> str:
     field = str(location[-1]) if location else ""
     choices = _CHOICES.get(field)
     if error["type"] == "enum" and choices is not None:
-        return f"unknown {_NOUNS.get(field, field)} {error['input']!r} (one of: {', '.join(choices)})"
+        return f"unknown {_NOUNS.get(field, field)} {reprlib.repr(error['input'])} (one of: {', '.join(choices)})"
     if error["type"] == "literal_error" and field == "on_unavailable":
         allowed = ", ".join(get_args(Policy.model_fields["on_unavailable"].annotation))
-        return f"unknown on_unavailable {error['input']!r} (one of: {allowed})"
+        return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed})"
     if error["type"] == "extra_forbidden":
         return f"unknown field {field!r}"
     if error["type"] == "missing":

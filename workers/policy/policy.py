@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from schemas.policy import Policy, Rule
+from workers.policy.document import parse as parse
 from workers.policy.document import with_preset
-from workers.policy.presets import STRICT_DEFAULT
 
 _STRICTNESS = {"allow": 0, "review": 1, "block": 2}
 _UNAVAILABLE = ("unavailable",)
@@ -174,7 +174,3 @@ def _score(line: _Line, assessment: Mapping[str, Any], severity: str, category: 
     if line.categories is not None and category is not None:
         return float(assessment["category_scores"].get(category, 0.0))
     return float(assessment["scores"][severity.lower()])
-
-
-DEFAULT_STRICT = CompiledPolicy(STRICT_DEFAULT)
-"""What a tenant without a policy gets."""

@@ -1,0 +1,130 @@
+"""Measures a checkpoint on the held-out texts: `python -m infra.nano.measure --data FILE --checkpoint FOLDER`.
+
+Writes FOLDER/figures.json: scores of hf/ overall, by language and by source, and how often ct2/ gives the same label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import Qwen3ForCausalLM
+
+from infra.nano.data import Row, read
+from infra.nano.prompts import SEVERITIES, Prompts, batches_by_length, first_tokens
+
+Scores = npt.NDArray[np.float64]
+"""Shape (texts, 3): probability of Safe, Controversial, Unsafe."""
+Figures = dict[str, float | int | None]
+_FEWEST_TEXTS = 20
+_BATCH_TOKENS = 8_000
+
+
+def score_torch(model: Qwen3ForCausalLM, prompts: list[list[int]], severity_ids: list[int]) -> Scores:
+    """Score prompts that end with the forced `Safety:` by the transformers checkpoint."""
+    model.eval()
+    scores = np.zeros((len(prompts), len(severity_ids)))
+    with torch.no_grad():
+        for batch in tqdm(batches_by_length([len(p) for p in prompts], _BATCH_TOKENS), desc="transformers"):
+            # Padding is on the right and attention is causal: what follows the last token cannot change it.
+            ids = torch.zeros(len(batch), max(len(prompts[i]) for i in batch), dtype=torch.long)
+            for row, index in enumerate(batch):
+                ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
+            hidden = model.model(input_ids=ids).last_hidden_state
+            last = torch.tensor([len(prompts[i]) - 1 for i in batch])
+            logits = model.lm_head(hidden[torch.arange(len(batch)), last])[:, severity_ids]
+            scores[batch] = torch.softmax(logits.float(), -1).numpy()
+    return scores
+
+
+def score_ct2(folder: Path, tokenizer: Tokenizer, prompts: list[list[int]], severity_ids: list[int]) -> Scores:
+    """Score the same prompts by the int8 folder."""
+    generator = ctranslate2.Generator(str(folder), compute_type="int8", intra_threads=2)
+    scores = np.zeros((len(prompts), len(severity_ids)))
+    for batch in tqdm(batches_by_length([len(p) for p in prompts], _BATCH_TOKENS), desc="ctranslate2"):
+        results = generator.generate_batch(
+            [[tokenizer.id_to_token(token) for token in prompts[index]] for index in batch],
+            max_length=1,
+            return_logits_vocab=True,
+            include_prompt_in_result=False,
+        )
+        for index, result in zip(batch, results, strict=True):
+            logits = np.array(result.logits[0], dtype=np.float64).reshape(-1)[severity_ids]
+            weights = np.exp(logits - logits.max())
+            scores[index] = weights / weights.sum()
+    return scores
+
+
+def figures(rows: list[Row], scores: Scores) -> dict[str, Figures | dict[str, Figures]]:
+    """Give the scores overall, and by language and by source where at least 20 texts are held out."""
+    gold = np.array([SEVERITIES.index(row["safety"]) for row in rows])
+    return {
+        "overall": _figures(gold, scores),
+        "lang": _grouped([row["lang"] for row in rows], gold, scores),
+        "source": _grouped([row["source"] for row in rows], gold, scores),
+    }
+
+
+def _grouped(names: list[str], gold: npt.NDArray[np.int64], scores: Scores) -> dict[str, Figures]:
+    groups = {name: np.array([other == name for other in names]) for name in sorted(set(names))}
+    return {name: _figures(gold[at], scores[at]) for name, at in groups.items() if at.sum() >= _FEWEST_TEXTS}
+
+
+def _figures(gold: npt.NDArray[np.int64], scores: Scores) -> Figures:
+    guess = scores.argmax(-1)
+    unsafe = int((gold > 0).sum())
+    # Without texts of both kinds there is no curve to measure.
+    auc = roc_auc_score(gold > 0, 1 - scores[:, 0]) if 0 < unsafe < len(gold) else None
+    return {
+        "texts": len(gold),
+        "strict_f1": _rounded(f1_score(gold > 0, guess > 0, zero_division=0)),
+        "constant_strict_f1": _rounded(2 * unsafe / (unsafe + len(gold))),
+        "loose_f1": _rounded(f1_score(gold == 2, guess == 2, zero_division=0)),
+        "macro_f1": _rounded(f1_score(gold, guess, average="macro", zero_division=0)),
+        "auc": None if auc is None else _rounded(auc),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 3)
+
+
+def measure(data: Path, checkpoint: Path) -> None:
+    """Measure `checkpoint` on the texts of `data` that training held out, and write its figures.json."""
+    _, rows = read(data)
+    tokenizer = Tokenizer.from_file(str(checkpoint / "hf" / "tokenizer.json"))
+    severity_ids = first_tokens(tokenizer, SEVERITIES)
+    made = Prompts(tokenizer)
+    forced = tokenizer.encode("Safety:").ids
+    prompts = [made.around(content) + forced for content in made.contents([row["text"] for row in rows])]
+    model = Qwen3ForCausalLM.from_pretrained(str(checkpoint / "hf"), dtype=torch.float32)
+    scores = score_torch(model, prompts, severity_ids)
+    int8 = score_ct2(checkpoint / "ct2", tokenizer, prompts, severity_ids)
+    agreement = _rounded((scores.argmax(-1) == int8.argmax(-1)).mean())
+    result = {
+        **figures(rows, scores),
+        "int8": {"same_label": agreement, **figures(rows, int8)["overall"]},
+    }
+    (checkpoint / "figures.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(json.dumps({"overall": result["overall"], "int8": result["int8"]}, indent=1))
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the gzipped JSON lines that training read")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a folder with hf/ and ct2/")
+    arguments = parser.parse_args()
+    measure(arguments.data, arguments.checkpoint)
+
+
+if __name__ == "__main__":
+    main()

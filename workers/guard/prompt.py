@@ -1,0 +1,112 @@
+"""Prompts as fixed ids + encoded content + fixed ids, so that no content can change the structure around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from workers.guard.template import Template
+from workers.guard.tokens import Tokens
+from workers.guard.windows import windows
+
+FORCED = "Safety:"
+"""The answer's beginning. No space after it: the space belongs to the label's token."""
+
+LOOKALIKE = re.compile(r"^([ \t]*)(<END CONVERSATION>|(?:USER|ASSISTANT|Safety|Categories|Refusal):)", re.MULTILINE | re.IGNORECASE)
+"""The template's own plain-text lines, at the beginning of a line of content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be judged: the last turn of a conversation. `context` is (role, text) of the earlier ones."""
+
+    text: str
+    role: str = "user"
+    context: tuple[tuple[str, str], ...] = ()
+
+
+class Prompt(NamedTuple):
+    """A request's prompts, one a window, each ending with the forced `Safety:`."""
+
+    ids: list[list[int]]
+    truncated_windows: int
+
+
+class Prompts:
+    """Builds prompts for one checkpoint."""
+
+    def __init__(
+        self, tokens: Tokens, template: Template, *, context_tokens: int, overlap: int, max_windows: int, reserve: int = 32
+    ) -> None:
+        self._tokens = tokens
+        self._template = template
+        self._room = context_tokens - reserve
+        self._overlap = overlap
+        self._max_windows = max_windows
+        self._frames: dict[tuple[str, ...], tuple[list[list[int]], str, str]] = {}
+        self._forced = tokens.fixed(FORCED)
+
+    def shared_prefix(self) -> list[int]:
+        """Give the ids with which every prompt begins."""
+        return self._frame(("user",))[0][0]
+
+    def build(self, requests: Sequence[Request]) -> list[Prompt]:
+        """Build the prompts of the requests. May be called from any thread."""
+        texts: list[str] = []
+        frames = []
+        for request in requests:
+            frame = self._frame((*(role for role, _ in request.context), request.role))
+            frames.append(frame)
+            _, lead, trail = frame
+            texts += [lead + neutral(text) + trail for _, text in request.context]
+            texts.append(lead + neutral(request.text) + trail)
+        encoded = iter(self._tokens.content(texts))
+        prompts: list[Prompt] = []
+        for request, (parts, _, _) in zip(requests, frames, strict=True):
+            if request.context:
+                prompts.append(self._long(parts, [next(encoded) for _ in parts[1:]]))
+                continue
+            content = next(encoded)
+            before, after = parts
+            if len(before) + len(content) + len(after) <= self._room:
+                prompts.append(Prompt([before + content + after], 0))
+            else:
+                prompts.append(self._long(parts, [content]))
+        return prompts
+
+    def _long(self, parts: list[list[int]], contents: list[list[int]]) -> Prompt:
+        """Cut context from its oldest end to half of the room at most, and the judged text into windows."""
+        room = self._room - sum(map(len, parts))
+        left = room // 2
+        for index in range(len(contents) - 2, -1, -1):
+            contents[index] = contents[index][-left:] if left > 0 else []
+            left -= len(contents[index])
+        head: list[int] = []
+        for part, content in zip(parts, contents[:-1], strict=False):
+            head += part + content
+        head += parts[len(contents) - 1]
+        size = self._room - len(head) - len(parts[-1])
+        cut, left_out = windows(contents[-1], size, min(self._overlap, size // 2), self._max_windows)
+        return Prompt([[*head, *window, *parts[-1]] for window in cut], left_out)
+
+    def _frame(self, roles: tuple[str, ...]) -> tuple[list[list[int]], str, str]:
+        known = self._frames.get(roles)
+        if known is None:
+            frame = self._template.frame(roles)
+            parts = [self._tokens.fixed(part) for part in frame.parts]
+            parts[-1] = parts[-1] + self._forced
+            known = self._frames[roles] = (parts, frame.lead, frame.trail)
+        return known
+
+
+def neutral(text: str) -> str:
+    """Take from a line that looks like the template's own what makes it so: a dash before it.
+
+    Harmless texts hold no such line, and are returned as they are.
+    """
+    # Most texts hold neither sign: two searches in C instead of a regular expression.
+    if ":" not in text and "<" not in text:
+        return text
+    return LOOKALIKE.sub(r"\1- \2", text)

@@ -1,0 +1,57 @@
+"""Two tokenizers from one file: one for the template's fixed parts, one for content that knows no control token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from workers.errors import Misconfigured
+
+
+class Tokens:
+    """Token ids of a checkpoint.
+
+    Guarantee: `content` never returns the id of an added token (special or not), whatever the text holds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            self._fixed = Tokenizer.from_str(json.dumps(document))
+            self.control = frozenset(int(token["id"]) for token in document.get("added_tokens", ()))
+            words = {str(token["content"]) for token in document.get("added_tokens", ())}
+            # Without the list of added tokens their texts are ordinary characters; the pre-tokenizer splits them up.
+            document["added_tokens"] = []
+            document["post_processor"] = None
+            vocabulary = document["model"]["vocab"]
+            document["model"]["vocab"] = {word: index for word, index in vocabulary.items() if word not in words}
+            self._content = Tokenizer.from_str(json.dumps(document))
+        except FileNotFoundError:
+            raise Misconfigured(f"guard.model: {folder} has no tokenizer.json") from None
+        except Exception as error:
+            raise Misconfigured(f"guard.model: {path} is broken: {error}") from error
+        self.size = self._fixed.get_vocab_size()
+
+    def fixed(self, text: str) -> list[int]:
+        """Encode a part of the template, control tokens included."""
+        return list(self._fixed.encode(text, add_special_tokens=False).ids)
+
+    def content(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode what people wrote. Runs in Rust without the GIL."""
+        return [encoding.ids for encoding in self._content.encode_batch(list(texts), add_special_tokens=False)]
+
+    def first(self, words: Sequence[str]) -> list[int]:
+        """Give the first token of each word behind a space.
+
+        Raises:
+            Misconfigured: two begin alike, so that one forward pass could not tell them apart.
+        """
+        ids = [self.fixed(f" {word}")[0] for word in words]
+        if len(set(ids)) != len(ids):
+            shared = {word: index for word, index in zip(words, ids, strict=True) if ids.count(index) > 1}
+            raise Misconfigured(f"guard.model: this tokenizer does not tell labels apart by their first token: {shared}")
+        return ids

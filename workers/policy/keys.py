@@ -1,0 +1,18 @@
+"""The names under which policies are kept in Redis."""
+
+
+class Keys:
+    """The keys of one namespace.
+
+    Attributes:
+        policies: hash, tenant id to JSON document.
+        changes: stream with `sequence`, `tenant`, `version` and `document` of each change.
+        sequence: count of changes; a gap in the stream's sequences shows that entries were trimmed unread.
+    """
+
+    __slots__ = ("changes", "policies", "sequence")
+
+    def __init__(self, namespace: str) -> None:
+        self.policies = f"{namespace}:policies"
+        self.changes = f"{namespace}:policy-changes"
+        self.sequence = f"{namespace}:policy-sequence"

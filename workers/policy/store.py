@@ -1,0 +1,96 @@
+"""Where policies live in Redis: one hash of documents, and a stream of changes that is the audit record too.
+
+Nothing here is on the hot path: workers hold every policy in memory (`workers.policy.cache`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from schemas.policy import Policy
+from workers.policy.cache import PolicyCache as PolicyCache
+from workers.policy.document import InvalidPolicy, parse_json
+from workers.policy.keys import Keys
+
+MAX_CHANGES = 10_000
+"""Entries that the stream of changes keeps, about. A worker that fell further behind loads everything again."""
+
+# The document comes without its version, which is written in front of it: a decoded and encoded document would lose
+# the difference between an empty list and an empty object.
+PUT = """
+local current = 0
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored then
+  local ok, document = pcall(cjson.decode, stored)
+  if ok and type(document) == 'table' then current = tonumber(document['version']) or 0 end
+end
+local version = tonumber(ARGV[2])
+if version == 0 then version = current + 1 end
+if version <= current then return {0, string.format('%.0f', current)} end
+local number = string.format('%.0f', version)
+local document = '{"version":' .. number .. ',' .. string.sub(ARGV[3], 2)
+redis.call('HSET', KEYS[1], ARGV[1], document)
+local sequence = redis.call('INCR', KEYS[3])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*',
+  'sequence', sequence, 'tenant', ARGV[1], 'version', number, 'document', document)
+return {1, number}
+"""
+
+
+class PolicyStore:
+    """Reads and changes policies. Every call waits for Redis and raises its errors."""
+
+    def __init__(self, redis: Redis, namespace: str = "guardline") -> None:
+        self._redis = redis
+        self._keys = Keys(namespace)
+        self._put = redis.register_script(PUT)
+
+    async def put(self, tenant: str, policy: Policy) -> int:
+        """Put a tenant's policy in force and return its version.
+
+        Guarantee: the document and the entry in the stream of changes are written together or not at all. A policy of
+        version 0 gets the next version.
+
+        Raises:
+            InvalidPolicy: the policy is another tenant's, or its version is not above the one in force.
+            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+        """
+        if policy.id != tenant:
+            raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
+        # Only what was set is stored: what is left out follows the preset, also when the preset changes.
+        document = orjson.dumps(
+            {"id": tenant, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
+        )
+        keys = [self._keys.policies, self._keys.changes, self._keys.sequence]
+        answer: Any = await self._put(keys=keys, args=[tenant, policy.version, document, MAX_CHANGES])
+        is_stored, version = bool(answer[0]), int(answer[1])
+        if not is_stored:
+            raise InvalidPolicy(
+                f"policy for tenant {tenant!r}: version {policy.version} is not above version {version}, which is in "
+                "force; leave the version out to get the next one"
+            )
+        return version
+
+    async def get(self, tenant: str) -> Policy | None:
+        """Give a tenant's policy, None where it has none.
+
+        Raises:
+            InvalidPolicy: what is stored is not a policy.
+        """
+        stored: Any = await self._redis.hget(self._keys.policies, tenant)
+        return None if stored is None else parse_json(tenant, stored)
+
+    async def list(self) -> dict[str, Policy]:
+        """Give every policy by its tenant.
+
+        Raises:
+            InvalidPolicy: something that is stored is not a policy.
+        """
+        policies: dict[str, Policy] = {}
+        async for tenant, stored in self._redis.hscan_iter(self._keys.policies, count=500):
+            name = tenant.decode() if isinstance(tenant, bytes) else tenant
+            policies[name] = parse_json(name, stored)
+        return policies
