@@ -99,8 +99,10 @@ class PolicyCache:
     async def close(self) -> None:
         """Stop following. The last snapshot stays valid."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            # A client that is just connecting can swallow a cancellation, and the task would go on for ever: ask again.
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=0.1)
             self._task = None
         await self._redis.aclose()
 
