@@ -141,14 +141,14 @@ def policy_set(
 ) -> None:
     """Put a tenant's policy in force."""
     from schemas.policy import Policy
-    from workers.policy.policy import parse
+    from workers.policy.document import read_policy
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
         document = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error}") from error
-    policy: Policy = parse(tenant, document)
+    policy: Policy = read_policy(document, tenant)
 
     async def put(store: Any) -> int:
         return int(await store.put(tenant, policy))

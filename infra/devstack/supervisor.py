@@ -10,6 +10,7 @@ line of JSON each time something is ready, `{"state": {...}}` or `{"error": "a s
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,9 @@ def main() -> None:
         supervisor.stop(at_once=throw_away)
         state.clear(data)
         held.close()
+        if throw_away:
+            # The parent removes it too, but not when it was killed.
+            shutil.rmtree(data, ignore_errors=True)
 
 
 def _serve(supervisor: Supervisor, parent: int) -> None:

@@ -113,13 +113,15 @@ def test_a_killed_valkey_comes_back_on_its_address_with_its_data() -> None:
             assert client.get("kept") == b"yes"
 
 
-def test_a_parent_killed_with_sigkill_leaves_no_process_behind() -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD_A_STACK], stdout=subprocess.PIPE, cwd=PROJECT) as parent:
+def test_a_parent_killed_with_sigkill_leaves_no_process_and_no_folder_behind(tmp_path: Path) -> None:
+    command, env = [sys.executable, "-c", HOLD_A_STACK], {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PROJECT, env=env) as parent:
         assert parent.stdout is not None
         pids = json.loads(parent.stdout.readline())
         assert not any(is_gone(pid) for pid in pids)
         parent.kill()
     assert wait_for(lambda: all(is_gone(pid) for pid in pids))
+    assert wait_for(lambda: not list(tmp_path.glob("guardline-*")))
 
 
 def test_a_supervisor_killed_with_sigkill_leaves_no_process_behind_and_up_status_down_work(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from workers import telemetry
 from workers.errors import BadInput, Fatal, GuardlineError, Misconfigured
 from workers.guard.guard import Guard
+from workers.guard.load import load_guard
 from workers.moderation.batcher import estimate_tokens
 from workers.moderation.decode import decode
 from workers.moderation.dedup import Dedup

@@ -1,0 +1,209 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.policy import Policy
+from schemas.taxonomy import Category, Decision, Severity
+from workers.policy.document import InvalidPolicy, parse, parse_json
+from workers.policy.policy import MAX_TABLE, CompiledPolicy
+from workers.policy.presets import PRESETS, default_strict
+
+STRICTNESS = ["allow", "review", "block"]
+
+
+def assessment(severity: str, *categories: str, score: float = 0.9) -> dict[str, Any]:
+    return {
+        "severity": severity,
+        "categories": list(categories),
+        "scores": {"safe": 0.0, "controversial": 0.0, "unsafe": 0.0, severity.lower(): score},
+        "category_scores": dict.fromkeys(categories, score),
+    }
+
+
+def policy(**fields: Any) -> CompiledPolicy:
+    return CompiledPolicy(parse("acme", fields))
+
+
+def test_a_tenant_without_a_policy_gets_the_strict_default() -> None:
+    default = default_strict()
+    assert (default.id, default.version, default.on_unavailable) == ("default-strict", 0, "review")
+    assert default.decide(assessment("Safe"), surface="chat") == ("allow", ())
+    assert default.decide(assessment("Controversial"), surface="chat") == ("block", ("controversial",))
+    assert default.decide(assessment("Unsafe", "Violent"), surface="chat") == ("block", ("unsafe:Violent",))
+
+
+def test_the_first_rule_that_matches_decides_and_the_strictest_category_wins() -> None:
+    rules = [
+        {"categories": ["PII"], "decision": "allow"},
+        {"categories": ["PII", "Violent"], "decision": "review"},
+    ]
+    compiled = policy(rules=rules)
+    assert compiled.decide(assessment("Unsafe", "PII"), surface="chat") == ("allow", ("unsafe:PII",))
+    assert compiled.decide(assessment("Unsafe", "PII", "Violent"), surface="chat") == ("review", ("unsafe:Violent",))
+    assert compiled.decide(assessment("Unsafe", "PII", "Jailbreak"), surface="chat") == ("block", ("unsafe:Jailbreak",))
+
+
+@pytest.mark.parametrize(
+    ("condition", "matching", "other"),
+    [
+        ({"surface": "chat"}, {"surface": "chat"}, {"surface": "comment"}),
+        ({"role": "user"}, {"surface": "chat", "role": "user"}, {"surface": "chat", "role": "assistant"}),
+        ({"language": "en"}, {"surface": "chat", "language": "EN-gb"}, {"surface": "chat", "language": "eng"}),
+        ({"language": "en"}, {"surface": "chat", "language": "en"}, {"surface": "chat"}),
+    ],
+)
+def test_a_rule_holds_only_under_its_conditions(
+    condition: dict[str, str], matching: dict[str, str], other: dict[str, str]
+) -> None:
+    compiled = policy(rules=[{**condition, "decision": "review"}])
+    assert compiled.decide(assessment("Unsafe"), **matching)[0] == "review"
+    assert compiled.decide(assessment("Unsafe"), **other)[0] == "block"
+
+
+def test_a_threshold_reads_the_category_or_the_severity() -> None:
+    compiled = policy(
+        rules=[
+            {"categories": ["PII"], "min_score": 0.8, "decision": "review"},
+            {"severity": "Safe", "min_score": 0.5, "decision": "allow"},
+            {"severity": "Safe", "decision": "review"},
+        ]
+    )
+    assert compiled.decide(assessment("Unsafe", "PII", score=0.8), surface="chat")[0] == "review"
+    assert compiled.decide(assessment("Unsafe", "PII", score=0.79), surface="chat")[0] == "block"
+    assert compiled.decide(assessment("Safe", score=0.5), surface="chat") == ("allow", ())
+    assert compiled.decide(assessment("Safe", score=0.4), surface="chat") == ("review", ("safe",))
+
+
+def test_what_is_left_out_comes_from_the_preset() -> None:
+    compiled = policy(preset="health", controversial="allow", rules=[{"categories": ["PII"], "decision": "block"}])
+    assert compiled.decide(assessment("Controversial"), surface="chat")[0] == "allow"
+    assert compiled.decide(assessment("Unsafe", "PII"), surface="chat")[0] == "block"
+    assert compiled.decide(assessment("Unsafe", "Suicide & Self-Harm"), surface="chat")[0] == "review"
+    assert policy(preset="loose").decide(assessment("Controversial"), surface="chat")[0] == "allow"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_allows_what_could_not_be_judged_or_unsafe_violence(name: str) -> None:
+    compiled = CompiledPolicy(PRESETS[name])
+    assert compiled.decide(None, surface="chat") == ("review", ("unavailable",))
+    assert compiled.decide(assessment("Unsafe", "Violent"), surface="chat")[0] == "block"
+    assert compiled.decide(assessment("Safe"), surface="chat") == ("allow", ())
+
+
+def test_the_digest_covers_what_decides() -> None:
+    strict = policy(controversial="block")
+    assert strict.digest == policy(version=9).digest == policy(preset="strict").digest
+    assert strict.digest != policy(controversial="allow").digest
+    assert strict.reference == {"id": "acme", "version": 0, "digest": strict.digest}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"rules": [{"decision": "block"}, {"decision": "block"}, {"categories": ["Spam"], "decision": "block"}]},
+            "policy for tenant 'acme', rule 3: unknown category 'Spam' (one of: Violent, Non-violent Illegal Acts, ",
+        ),
+        ({"rules": [{"decision": "ban"}]}, "rule 1: unknown decision 'ban' (one of: allow, review, block)"),
+        ({"rules": [{}]}, "rule 1: 'decision' is required"),
+        ({"rules": [{"decision": "block", "catgories": ["PII"]}]}, "rule 1: unknown field 'catgories'"),
+        ({"controversal": "allow"}, "policy for tenant 'acme': unknown field 'controversal'"),
+        ({"on_unavailable": "allow"}, "unknown on_unavailable 'allow' (one of: hold, review, block)"),
+        ({"preset": "lose"}, "unknown preset 'lose' (one of: strict, loose, social, "),
+        ({"id": "other"}, "its id is 'other'; a policy's id is its tenant's"),
+        ({"version": -1}, "version: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_document_is_refused_with_a_sentence(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidPolicy) as caught:
+        parse("acme", fields)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff", b'{"rules":' + b"[" * 900 + b"]" * 900 + b"}"])
+def test_what_is_not_a_document_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidPolicy, match="policy for tenant 'acme'"):
+        parse_json("acme", text)
+
+
+def optional(values: list[str]) -> st.SearchStrategy[str | None]:
+    return st.none() | st.sampled_from(values)
+
+
+CATEGORIES = [category.value for category in Category]
+SEVERITIES = [severity.value for severity in Severity]
+LANGUAGES = ["en", "EN-gb", "de", "xx", "en-", "-"]
+decisions = st.sampled_from(list(Decision))
+rules = st.fixed_dictionaries(
+    {
+        "severity": optional(SEVERITIES),
+        "categories": st.none() | st.lists(st.sampled_from(CATEGORIES), min_size=1, max_size=3),
+        "surface": optional(["chat", "comment"]),
+        "role": optional(["user", "assistant"]),
+        "language": optional(LANGUAGES),
+        "min_score": st.none() | st.sampled_from([0.0, 0.5, 1.0]),
+        "decision": st.sampled_from(STRICTNESS),
+    }
+)
+documents = st.fixed_dictionaries(
+    {"safe": decisions, "controversial": decisions, "unsafe": decisions, "rules": st.lists(rules, max_size=4)}
+)
+assessments = st.builds(
+    lambda severity, categories, score: assessment(severity, *categories, score=score),
+    st.sampled_from(SEVERITIES),
+    st.lists(st.sampled_from(CATEGORIES), max_size=3, unique=True),
+    st.sampled_from([0.0, 0.4, 0.6, 1.0]),
+)
+
+
+def expected(document: dict[str, Any], found: dict[str, Any], surface: str, role: str, language: str | None) -> str:
+    """The rule of `Policy`'s docstring, written as plainly as can be."""
+
+    def matches(rule: dict[str, Any], category: str | None) -> bool:
+        spoken, wanted = (language or "").lower(), (rule["language"] or "").lower()
+        score = found["scores"][found["severity"].lower()]
+        if rule["categories"]:
+            score = found["category_scores"].get(category, 0)
+        return (
+            rule["severity"] in (None, found["severity"])
+            and (rule["categories"] is None or category in rule["categories"])
+            and rule["surface"] in (None, surface)
+            and rule["role"] in (None, role)
+            and (not wanted or spoken == wanted or spoken.startswith(wanted + "-"))
+            and (rule["min_score"] is None or score >= rule["min_score"])
+        )
+
+    found_decisions = [
+        next(
+            (rule["decision"] for rule in document["rules"] if matches(rule, category)),
+            str(document[found["severity"].lower()]),
+        )
+        for category in found["categories"] or [None]
+    ]
+    return max(found_decisions, key=STRICTNESS.index)
+
+
+@given(
+    documents,
+    st.lists(assessments, min_size=1, max_size=3),
+    st.sampled_from(["chat", "comment"]),
+    st.sampled_from(["user", "assistant"]),
+    optional([*LANGUAGES, "en-GB-oed"]),
+)
+def test_the_compiled_policy_decides_as_the_document_says(
+    document: dict[str, Any], found: list[dict[str, Any]], surface: str, role: str, language: str | None
+) -> None:
+    compiled = CompiledPolicy(Policy.model_validate({"id": "acme", **document}))
+    for one in found * 2:
+        decision, reasons = compiled.decide(one, surface=surface, role=role, language=language)
+        assert decision == expected(document, one, surface, role, language)
+        assert reasons or (decision, one["severity"]) == ("allow", "Safe")
+
+
+def test_what_senders_write_does_not_fill_the_memory() -> None:
+    compiled = policy(rules=[{"language": "en", "decision": "review"}])
+    for number in range(MAX_TABLE + 10):
+        compiled.decide(assessment("Unsafe"), surface="chat", language=f"x{number}")
+    assert len(compiled._table) == 1
