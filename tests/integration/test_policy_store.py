@@ -162,7 +162,7 @@ async def test_broken_and_older_documents_leave_the_last_good_one(
 
 
 async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
-    store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer
+    store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
 ) -> None:
     await store.put("acme", acme())
     await until(lambda: version_of(cache) == 1, within_s=1)
@@ -173,6 +173,7 @@ async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
     assert cache.last_error is not None
 
     valkey.start()
+    await redis.connection_pool.disconnect()
     await store.put("acme", acme())
     await until(lambda: version_of(cache) == 2, within_s=10)
     await until(lambda: cache.healthy, within_s=10)

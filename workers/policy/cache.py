@@ -117,7 +117,9 @@ class PolicyCache:
                 log.warning("policy changes were trimmed before they were read: loading every policy again")
             except _ERRORS as error:
                 if self._is_answered or self.last_error is None:
-                    log.warning("redis does not answer: the last good policies stay", error=repr(error))
+                    log.warning(
+                        "redis does not answer: the last good policies stay", error=f"{type(error).__name__}: {error}"
+                    )
                 self._is_answered = False
                 self.last_error = f"{type(error).__name__}: {error}"
                 await self._redis.connection_pool.disconnect()
