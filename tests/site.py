@@ -127,7 +127,9 @@ class Site:
         self.processes.append(process)
         return process
 
-    def produce(self, values: Iterable[tuple[bytes | None, bytes | None]], *, topic: int = 0, headers: Any = None) -> None:
+    def produce(
+        self, values: Iterable[tuple[bytes | None, bytes | None]], *, topic: int = 0, headers: Any = None
+    ) -> None:
         """Send (key, value) pairs; their positions are what `outcome` has to answer."""
         settings = self.settings()
 
@@ -136,8 +138,12 @@ class Site:
             self.sent.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
 
         producer = Producer(
-            {"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5,
-             "message.max.bytes": 4_000_000}
+            {
+                "bootstrap.servers": settings.kafka.bootstrap_servers,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.max.bytes": 4_000_000,
+            }
         )
         for key, value in values:
             producer.produce(settings.topics.inputs[topic], value, key, headers=headers, on_delivery=delivered)

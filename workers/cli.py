@@ -21,7 +21,12 @@ from workers import settings as settings_module
 from workers.errors import GuardlineError, Misconfigured
 from workers.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Content moderation for Kafka streams.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Content moderation for Kafka streams.",
+)
 topics_app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
 worker_app = typer.Typer(no_args_is_help=True, help="Run a worker.")
 policy_app = typer.Typer(no_args_is_help=True, help="The tenants' policies.")
@@ -50,7 +55,8 @@ def worker_moderation(
 ) -> None:
     """Run one moderation worker until a signal. The first signal drains, a second one ends at once."""
     settings = settings_module.load(
-        **({"worker": {"id": worker_id}} if worker_id else {}), **({"http": {"port": http_port}} if http_port is not None else {})
+        **({"worker": {"id": worker_id}} if worker_id else {}),
+        **({"http": {"port": http_port}} if http_port is not None else {}),
     )
     _log_to_stderr()
     asyncio.run(_work(settings), loop_factory=_loop_factory()) if sys.version_info >= (3, 12) else _run_311(settings)
@@ -99,7 +105,7 @@ def produce_command(file: Annotated[str, typer.Argument(help="JSON lines of even
     settings = settings_module.load()
     if file != "-" and not Path(file).is_file():
         raise Misconfigured(f"no such file: {file}")
-    with (nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb")) as lines:
+    with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             total = None if file == "-" else Path(file).read_bytes().count(b"\n")
             task = progress.add_task("events", total=total)
@@ -117,7 +123,9 @@ def verdicts_command(
     from workers.verdicts import read
 
     settings = settings_module.load()
-    records = read(settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow)
+    records = read(
+        settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow
+    )
     try:
         for message in records:
             if message is None:
@@ -140,15 +148,14 @@ def policy_set(
     tenant: str, file: Annotated[Path, typer.Argument(help="A policy in YAML or JSON; - for standard input.")]
 ) -> None:
     """Put a tenant's policy in force."""
-    from schemas.policy import Policy
-    from workers.policy.document import read_policy
+    from workers.policy.document import parse
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
         document = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error}") from error
-    policy: Policy = read_policy(document, tenant)
+    policy = parse(tenant, document)
 
     async def put(store: Any) -> int:
         return int(await store.put(tenant, policy))
@@ -167,7 +174,9 @@ def policy_get(tenant: str) -> None:
     policy = _with_store(get)
     if policy is None:
         raise Misconfigured(f"tenant {tenant!r} has no policy: the strict default decides for it")
-    typer.echo(yaml.safe_dump(policy.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(
+        yaml.safe_dump(policy.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True), nl=False
+    )
 
 
 @policy_app.command("list")

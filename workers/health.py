@@ -30,7 +30,9 @@ async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([web.get("/livez", answer(is_alive)), web.get("/readyz", answer(is_ready)), web.get("/metrics", metrics)])  # type: ignore[arg-type]
+    app.add_routes(
+        [web.get("/livez", answer(is_alive)), web.get("/readyz", answer(is_ready)), web.get("/metrics", metrics)]
+    )  # type: ignore[arg-type]
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -149,7 +149,9 @@ class Batch(Section):
     @model_validator(mode="after")
     def _check_marks(self) -> Batch:
         if self.low_water >= self.high_water:
-            raise ValueError("batch.low_water must be below batch.high_water, else intake pauses and resumes all the time")
+            raise ValueError(
+                "batch.low_water must be below batch.high_water, else intake pauses and resumes all the time"
+            )
         return self
 
 
@@ -185,7 +187,11 @@ class Settings(BaseSettings):
     """Every setting of a worker. `GUARDLINE_KAFKA__GROUP` is `kafka.group` in the file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GUARDLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="GUARDLINE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     kafka: Kafka = Kafka()
@@ -227,7 +233,9 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()]
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()
+        ]
         raise Misconfigured("; ".join(lines)) from None
 
 

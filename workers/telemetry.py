@@ -7,14 +7,23 @@ from prometheus_client import Counter, Gauge, Histogram
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 RECEIVED = Counter("guardline_records_received_total", "Records polled.", ["topic"])
-DEAD_LETTERS = Counter("guardline_dead_letters_total", "Records that could not be decoded. Rising: a producer is broken.", ["reason"])
+DEAD_LETTERS = Counter(
+    "guardline_dead_letters_total", "Records that could not be decoded. Rising: a producer is broken.", ["reason"]
+)
 DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
 DUPLICATES = Counter("guardline_duplicates_total", "Events seen before. Rising: a producer retries.")
 REUSED = Counter("guardline_assessments_reused_total", "Verdicts that needed no model work.")
-UNAVAILABLE = Counter("guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine is in trouble.")
-STALE = Counter("guardline_stale_completions_total", "Results that came after their partition went. Rising: rebalances, or slow work.")
+UNAVAILABLE = Counter(
+    "guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine is in trouble."
+)
+STALE = Counter(
+    "guardline_stale_completions_total",
+    "Results that came after their partition went. Rising: rebalances, or slow work.",
+)
 COMMITTED = Counter("guardline_records_committed_total", "Input records whose outputs are visible.")
-COMMIT_SECONDS = Histogram("guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS)
+COMMIT_SECONDS = Histogram(
+    "guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS
+)
 ABORTS = Counter("guardline_aborts_total", "Transactions aborted and tried again.")
 IN_FLIGHT = Gauge("guardline_in_flight_records", "Records held in memory. At the high-water mark intake pauses.")
 PAUSED = Gauge("guardline_intake_paused", "1 while backpressure holds the intake.")

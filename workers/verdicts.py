@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from workers.errors import Misconfigured
 from workers.settings import Kafka
@@ -40,7 +41,7 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
             if topic not in present:
                 raise Misconfigured(f"topics: {topic} not found in Kafka: create it with: guardline topics create")
             for partition in present[topic].partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+                low, high = (0, 0) if follow else _watermarks(consumer, TopicPartition(topic, partition))
                 if high > low:
                     ends[(topic, partition)] = high
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
@@ -62,3 +63,18 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
         raise Misconfigured(f"kafka.bootstrap_servers: {kafka.bootstrap_servers!r}: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _is_passing(error: BaseException) -> bool:
+    # Right after a topic was made its leader may not know of it yet.
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    )
+
+
+@retry(retry=retry_if_exception(_is_passing), wait=wait_fixed(0.1), stop=stop_after_delay(10), reraise=True)
+def _watermarks(consumer: Consumer, origin: TopicPartition) -> tuple[int, int]:
+    low, high = consumer.get_watermark_offsets(origin, timeout=10)
+    return low, high

@@ -15,7 +15,13 @@ TENANTS = ("arcade", "campus", "gazette")
 SAFE_PER_LANGUAGE = 9
 # Sources without slurs or gore, and of them only what can be shown to anybody who runs a demo.
 RISKY_SOURCES = ("multijail", "catqa", "ailuminate_demo_transl", "cyberseceval2_pi")
-RISKY_CATEGORIES = {"Non-violent Illegal Acts", "PII", "Copyright Violation", "Jailbreak", "Politically Sensitive Topics"}
+RISKY_CATEGORIES = {
+    "Non-violent Illegal Acts",
+    "PII",
+    "Copyright Violation",
+    "Jailbreak",
+    "Politically Sensitive Topics",
+}
 RISKY_PER_LANGUAGE = 9
 MAX_CHARACTERS = 240
 
@@ -54,7 +60,11 @@ def main() -> None:
                 "author_id": f"author-{number % 37}",
                 "language": row["lang"],
                 "text": row["text"],
-                "attributes": {"conversation_id": f"room-{number % 23}", "text_source": row["source"], "licence": row["license"]},
+                "attributes": {
+                    "conversation_id": f"room-{number % 23}",
+                    "text_source": row["source"],
+                    "licence": row["license"],
+                },
             }
             out.write(json.dumps(event, ensure_ascii=False) + "\n")
 

@@ -26,6 +26,8 @@ def test_of_the_stages_only_intake_outbox_and_the_wiring_know_kafka() -> None:
 
 
 def test_the_pure_core_imports_no_client_library() -> None:
-    clients = re.compile(r"^\s*(from|import) (confluent_kafka|redis|aiohttp|httpx|ctranslate2|asyncio|time)\b", re.MULTILINE)
+    clients = re.compile(
+        r"^\s*(from|import) (confluent_kafka|redis|aiohttp|httpx|ctranslate2|asyncio|time)\b", re.MULTILINE
+    )
     for name in ("ledger", "batcher", "records", "decide"):
         assert not clients.search((ROOT / "workers" / "moderation" / f"{name}.py").read_text()), name

@@ -23,7 +23,9 @@ class CTranslate2Engine:
     `threads` are those of one computation (all cores by default); `parallel` calls run at a time.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None, parallel: int = 1, context_tokens: int = 2048) -> None:
+    def __init__(
+        self, folder: Path, *, threads: int | None = None, parallel: int = 1, context_tokens: int = 2048
+    ) -> None:
         self._folder = folder
         self._threads = threads or 0
         self._parallel = parallel
@@ -86,7 +88,9 @@ class CTranslate2Engine:
         size = len(self._tokens)
         for prompt in prompts:
             if not 0 < len(prompt) <= self._context_tokens:
-                raise BadInput("prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {self._context_tokens} are taken")
+                raise BadInput(
+                    "prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {self._context_tokens} are taken"
+                )
             if max(prompt) >= size or min(prompt) < 0:
                 raise BadInput("prompt_ids", f"a prompt holds an id outside the vocabulary of {size}")
 

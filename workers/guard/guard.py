@@ -43,7 +43,9 @@ class Guard:
     Guarantee: `assess` answers every request, in order, or raises; it never gives one message's verdict to another.
     """
 
-    def __init__(self, engine: Engine, folder: Path, name: str, *, context_tokens: int = 2048, max_windows: int = 8) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, name: str, *, context_tokens: int = 2048, max_windows: int = 8
+    ) -> None:
         self._engine = engine
         self._tokens = Tokens(folder)
         template = Template(folder)
@@ -95,7 +97,11 @@ class Guard:
         for prompt in built:
             shares = [_shares(row) for row in scores[at : at + len(prompt.ids)]]
             at += len(prompt.ids)
-            index = 0 if len(shares) == 1 else max(range(len(shares)), key=lambda i: (_label(shares[i]), shares[i][2], shares[i][1]))
+            index = (
+                0
+                if len(shares) == 1
+                else max(range(len(shares)), key=lambda i: (_label(shares[i]), shares[i][2], shares[i][1]))
+            )
             share = shares[index]
             worst.append(prompt.ids[index])
             assessments.append(
@@ -103,7 +109,11 @@ class Guard:
                     "severity": SEVERITIES[_label(share)],
                     "categories": [],
                     "refusal": None,
-                    "scores": {"safe": round(share[0], 4), "controversial": round(share[1], 4), "unsafe": round(share[2], 4)},
+                    "scores": {
+                        "safe": round(share[0], 4),
+                        "controversial": round(share[1], 4),
+                        "unsafe": round(share[2], 4),
+                    },
                     "category_scores": {},
                     "model": self.model,
                     "windows": len(prompt.ids),

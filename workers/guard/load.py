@@ -22,7 +22,9 @@ def checkpoint_folder(model: str) -> Path:
     """
     folder = Path(str(files("infra.nano") / "checkpoint" / "ct2")) if model == NANO else Path(model).expanduser()
     if not folder.is_dir():
-        raise Misconfigured(f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline)")
+        raise Misconfigured(
+            f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline)"
+        )
     return folder
 
 
@@ -36,4 +38,6 @@ def load_guard(settings: GuardSettings) -> Guard:
         raise Misconfigured(f"guard.engine: unknown engine {settings.engine!r} (one of: {', '.join(ENGINES)})")
     folder = checkpoint_folder(settings.model)
     engine = CTranslate2Engine(folder, threads=settings.threads, context_tokens=settings.context_tokens)
-    return Guard(engine, folder, settings.model, context_tokens=settings.context_tokens, max_windows=settings.max_windows)
+    return Guard(
+        engine, folder, settings.model, context_tokens=settings.context_tokens, max_windows=settings.max_windows
+    )

@@ -14,7 +14,9 @@ from workers.guard.windows import windows
 FORCED = "Safety:"
 """The answer's beginning. No space after it: the space belongs to the label's token."""
 
-LOOKALIKE = re.compile(r"^([ \t]*)(<END CONVERSATION>|(?:USER|ASSISTANT|Safety|Categories|Refusal):)", re.MULTILINE | re.IGNORECASE)
+LOOKALIKE = re.compile(
+    r"^([ \t]*)(<END CONVERSATION>|(?:USER|ASSISTANT|Safety|Categories|Refusal):)", re.MULTILINE | re.IGNORECASE
+)
 """The template's own plain-text lines, at the beginning of a line of content."""
 
 
@@ -38,7 +40,14 @@ class Prompts:
     """Builds prompts for one checkpoint."""
 
     def __init__(
-        self, tokens: Tokens, template: Template, *, context_tokens: int, overlap: int, max_windows: int, reserve: int = 32
+        self,
+        tokens: Tokens,
+        template: Template,
+        *,
+        context_tokens: int,
+        overlap: int,
+        max_windows: int,
+        reserve: int = 32,
     ) -> None:
         self._tokens = tokens
         self._template = template

@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from workers.errors import Misconfigured
 
+
 class Frame(NamedTuple):
     """The fixed text around the contents of a conversation: one more part than there are contents."""
 
@@ -80,7 +81,9 @@ class Template:
         fixed.append(parts[-1].removeprefix(trail))
         for part in parts[1:-1]:
             if not (part.startswith(trail) and part.endswith(lead)):
-                raise Misconfigured(f"guard.model: the chat template of {self._folder} separates turns in an unknown way")
+                raise Misconfigured(
+                    f"guard.model: the chat template of {self._folder} separates turns in an unknown way"
+                )
         return Frame(tuple(fixed), lead, trail)
 
 

@@ -53,5 +53,7 @@ class Tokens:
         ids = [self.fixed(f" {word}")[0] for word in words]
         if len(set(ids)) != len(ids):
             shared = {word: index for word, index in zip(words, ids, strict=True) if ids.count(index) > 1}
-            raise Misconfigured(f"guard.model: this tokenizer does not tell labels apart by their first token: {shared}")
+            raise Misconfigured(
+                f"guard.model: this tokenizer does not tell labels apart by their first token: {shared}"
+            )
         return ids

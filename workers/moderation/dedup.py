@@ -70,7 +70,9 @@ class Dedup:
         """Whether the last call was answered."""
         return self._down_until == 0.0
 
-    async def lookup(self, batch: Sequence[UnderWay], verdict_ids: Sequence[str], shared: Sequence[bool]) -> list[Known]:
+    async def lookup(
+        self, batch: Sequence[UnderWay], verdict_ids: Sequence[str], shared: Sequence[bool]
+    ) -> list[Known]:
         """Say for each event what is known. `shared`: the tenant shares judgements of equal content with others."""
         keys = [self._keys(item.event, is_shared) for item, is_shared in zip(batch, shared, strict=True)]
         stored = await self._stored(keys)
@@ -98,14 +100,17 @@ class Dedup:
         # Lengths stand before what may hold any character, so that no two different events hash alike.
         text = event["text"].encode()
         content.update(
-            b"%b|%b|%b|%d|" % (self._fingerprint, b"" if is_shared else tenant.encode(), event.get("role", "user").encode(), len(text))
+            b"%b|%b|%b|%d|"
+            % (self._fingerprint, b"" if is_shared else tenant.encode(), event.get("role", "user").encode(), len(text))
         )
         content.update(text)
         if context:
             content.update(orjson.dumps(context))
         digest = content.digest()
         event_digest = blake2b(
-            orjson.dumps((tenant, event["event_id"], event["surface"], event.get("language"))), key=digest, digest_size=16
+            orjson.dumps((tenant, event["event_id"], event["surface"], event.get("language"))),
+            key=digest,
+            digest_size=16,
         ).digest()
         return self._event_prefix + event_digest, self._content_prefix + digest
 

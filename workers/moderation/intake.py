@@ -61,7 +61,9 @@ class Intake:
     Guarantee: a record that `poll` returns belongs to a partition that the ledger holds at that moment.
     """
 
-    def __init__(self, kafka: Kafka, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]) -> None:
+    def __init__(
+        self, kafka: Kafka, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]
+    ) -> None:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
         self._failure: Exception | None = None

@@ -154,13 +154,17 @@ class Outbox:
             except KafkaException as error:
                 cause: KafkaError = error.args[0]
                 if cause.fatal():
-                    raise Fatal(f"{FENCED} ({cause.str()})" if _is_fencing(cause) else f"kafka: {cause.str()}") from error
+                    raise Fatal(
+                        f"{FENCED} ({cause.str()})" if _is_fencing(cause) else f"kafka: {cause.str()}"
+                    ) from error
                 if cause.txn_requires_abort() or not cause.retriable():
                     raise
                 if time.monotonic() >= deadline:
                     if is_commit:
                         # Nobody knows whether it was committed: neither an abort nor a new producer may follow.
-                        raise Fatal(f"the commit is still pending after the transaction's timeout: {cause.str()}") from error
+                        raise Fatal(
+                            f"the commit is still pending after the transaction's timeout: {cause.str()}"
+                        ) from error
                     raise
 
     def _abort(self, ledger: Ledger, records: Sequence[Finished], error: KafkaException) -> None:

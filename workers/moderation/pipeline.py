@@ -97,7 +97,13 @@ class Pipeline:
         default = self._default
         applied = [policies.get(item.event["tenant_id"], default) for item in batch]
         ids = [
-            verdict_id(pipeline, item.source.origin.topic, item.source.origin.partition, item.source.offset, item.event["event_id"])
+            verdict_id(
+                pipeline,
+                item.source.origin.topic,
+                item.source.origin.partition,
+                item.source.offset,
+                item.event["event_id"],
+            )
             for item in batch
         ]
         known = await self._dedup.lookup(batch, ids, [policy.shared_cache for policy in applied])

@@ -146,7 +146,9 @@ class KafkaThread(threading.Thread):
         for message in messages:
             topic, partition, offset, value = message.topic(), message.partition(), message.offset(), message.value()
             assert topic is not None and partition is not None and offset is not None  # noqa: PT018 - records have all
-            origin = origins.get((topic, partition)) or origins.setdefault((topic, partition), TopicPartition(topic, partition))
+            origin = origins.get((topic, partition)) or origins.setdefault(
+                (topic, partition), TopicPartition(topic, partition)
+            )
             source = register(origin, offset)
             if source is None:
                 continue
@@ -201,7 +203,9 @@ class KafkaThread(threading.Thread):
 def dead_letter(topic: str, source: Source, key: bytes, message: Message, error: BadInput) -> Finished:
     """Keep what cannot be decoded: raw value, its own headers, and why and where."""
     (origin, partition), _, offset = source
-    headers = [(name, value if isinstance(value, bytes) else (value or "").encode()) for name, value in message.headers() or ()]
+    headers = [
+        (name, value if isinstance(value, bytes) else (value or "").encode()) for name, value in message.headers() or ()
+    ]
     headers += [
         ("reason", error.reason.encode()),
         ("detail", error.detail.encode("utf-8", "backslashreplace")[:1024]),
@@ -339,7 +343,9 @@ def check_topics(settings: Settings) -> dict[str, int]:
         ) from error
     missing = [name for name in [*topics.inputs, *topics.outputs] if name not in present]
     if missing:
-        raise Misconfigured(f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create")
+        raise Misconfigured(
+            f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create"
+        )
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     limits: dict[str, int] = {}
@@ -347,7 +353,9 @@ def check_topics(settings: Settings) -> dict[str, int]:
         try:
             limits[resource.name] = min(client_limit, int(future.result(10)["max.message.bytes"].value))
         except KafkaException as error:
-            raise Misconfigured(f"topics: cannot read the settings of {resource.name}: {error.args[0].str()}") from error
+            raise Misconfigured(
+                f"topics: cannot read the settings of {resource.name}: {error.args[0].str()}"
+            ) from error
     return limits
 
 

@@ -154,10 +154,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_what_is_held(self) -> None:
         if hasattr(self, "ledger"):
-            held = sum(
-                self.next_offset[origin] - self.committed[origin]
-                for origin in self.ledger.assigned
-            )
+            held = sum(self.next_offset[origin] - self.committed[origin] for origin in self.ledger.assigned)
             assert self.ledger.in_flight == held
 
 

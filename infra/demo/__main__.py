@@ -1,0 +1,314 @@
+"""`make demo`: starts everything, produces the sample, switches a policy, kills a worker, and counts what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import Message, Producer
+from redis.asyncio import Redis
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from infra.devstack.stack import running
+from workers import topics
+from workers.errors import GuardlineError
+from workers.policy.document import parse
+from workers.policy.store import PolicyStore
+from workers.settings import Settings
+from workers.verdicts import read
+
+STARTED = time.monotonic()
+POLICIES = {
+    "arcade": {"controversial": "allow"},
+    "campus": {"controversial": "review"},
+    "gazette": {"preset": "strict"},
+}
+SWITCHED = {"arcade": {"controversial": "block", "unsafe": "review"}}
+BAD = (
+    b"not json at all",
+    b"\xff\xfe\x00",
+    b'{"event_id": "x"}',
+    b'{"event_id": "y", "tenant_id": "arcade", "surface": "mail", "text": "hi"}',
+    b"[" * 5000,
+    b"",
+)
+SESSION_S = 6
+PAUSE_S = 0.008
+DEADLINE_S = 60
+
+Position = tuple[str, int, int]
+
+
+class Tally:
+    """What a read_committed reader has seen so far."""
+
+    def __init__(self) -> None:
+        self.outputs: Counter[Position] = Counter()
+        self.decisions: dict[str, Counter[str]] = defaultdict(Counter)
+        self.by_text: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+        self.samples: list[str] = []
+        self.verdicts = self.dead_letters = self.duplicates = 0
+        self.first_verdict_s: float | None = None
+
+    def take(self, message: Message, settings: Settings, texts: dict[str, str]) -> None:
+        """Count one verdict or dead letter."""
+        if message.topic() == settings.topics.dead_letters:
+            headers = {
+                name: value if isinstance(value, bytes) else str(value).encode()
+                for name, value in message.headers() or ()
+            }
+            self.outputs[
+                (headers["source.topic"].decode(), int(headers["source.partition"]), int(headers["source.offset"]))
+            ] += 1
+            self.dead_letters += 1
+            return
+        verdict: dict[str, Any] = orjson.loads(message.value() or b"")
+        source = verdict["source"]
+        self.outputs[(source["topic"], source["partition"], source["offset"])] += 1
+        self.verdicts += 1
+        if self.first_verdict_s is None:
+            self.first_verdict_s = round(time.monotonic() - STARTED, 2)
+        self.duplicates += verdict["duplicate_of"] is not None
+        self.decisions[verdict["tenant_id"]][verdict["decision"]] += 1
+        opinion = verdict["assessment"]["severity"] if verdict["assessment"] else "no judgement"
+        text = texts.get(verdict["event_id"].removesuffix("-again"), "")
+        self.by_text[(verdict["tenant_id"], text)].append((verdict["decision"], verdict["policy"]["version"]))
+        self.samples = [
+            *self.samples[-5:],
+            f"{verdict['decision']:<6} {verdict['tenant_id']:<8} {opinion:<13} {text[:70]}",
+        ]
+
+
+class Show:
+    """Live tables on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live: Live | None = None
+        self._said = 0.0
+
+    def __enter__(self) -> Show:
+        """Begin."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Tell of something that happens once."""
+        self._console.print(Text(f"{time.monotonic() - STARTED:5.1f} s  {line}"))
+
+    def progress(self, tally: Tally, sent: int) -> None:
+        """Show rates, lag, decisions and samples."""
+        done = len(tally.outputs)
+        line = f"{sent} events in, {done} answered, lag {sent - done}"
+        if self._live is None:
+            if time.monotonic() - self._said >= 1:
+                self._said = time.monotonic()
+                self.say(line)
+            return
+        table = Table("tenant", "allow", "review", "block", title=line)
+        for tenant, counts in sorted(tally.decisions.items()):
+            table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
+        self._live.update(Group(table, *(Text(sample, overflow="ellipsis", no_wrap=True) for sample in tally.samples)))
+
+
+def main() -> int:
+    """Run the demo; exit code 1 when anything was lost or doubled."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="guardline-demo-") as folder, Show() as show:
+            show.say("starting Apache Kafka and Valkey")
+            with running() as stack:
+                return _run(stack.kafka, stack.redis, Path(folder), show)
+    except GuardlineError as error:
+        sys.stderr.write(f"guardline: {error}\n")
+        return 2
+
+
+def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GUARDLINE_")},
+        "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka,
+        "GUARDLINE_REDIS__URL": redis,
+        "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": str(SESSION_S),
+        "GUARDLINE_HTTP__PORT": "0",
+        "GUARDLINE_GUARD__THREADS": "1",
+    }
+    os.environ.update(environment)
+    settings = Settings()
+    show.say(f"ready: kafka {kafka}, {redis}")
+    topics.create(settings)
+    workers = [_worker(folder, name) for name in ("one", "two")]
+    try:
+        _set_policies(settings, POLICIES)
+        show.say("three tenants: arcade allows what is controversial, campus reviews it, gazette blocks it")
+        return _stream(settings, workers, folder, show)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def _worker(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    log = (folder / f"worker-{name}.log").open("ab")
+    command = [str(Path(sys.executable).with_name("guardline")), "worker", "moderation", "--id", f"demo-{name}"]
+    with log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _set_policies(settings: Settings, policies: dict[str, dict[str, str]]) -> None:
+    async def put() -> None:
+        async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+            store = PolicyStore(redis, settings.redis.namespace)
+            for tenant, document in policies.items():
+                await store.put(tenant, parse(tenant, document))
+
+    asyncio.run(put())
+
+
+def _records() -> list[tuple[str, bytes | None, bytes]]:
+    """Give (event id, key, value): the sample, then again with every fifth event repeated, bad records between."""
+    lines = [line for line in Path(__file__).with_name("sample.jsonl").read_bytes().splitlines() if line]
+    records: list[tuple[str, bytes | None, bytes]] = []
+    for number, line in enumerate(lines):
+        event = json.loads(line)
+        key = event["attributes"]["conversation_id"].encode()
+        records.append((event["event_id"], key, line))
+        if number % 5 == 4:
+            records.append((event["event_id"], key, line))
+        if number % 60 == 30:
+            records.append(("", None, BAD[number // 60 % len(BAD)]))
+    for line in lines:
+        # The same texts as other events: what was judged is known, and a policy switched meanwhile decides anew.
+        event = json.loads(line)
+        event["event_id"] += "-again"
+        records.append((event["event_id"], event["attributes"]["conversation_id"].encode(), orjson.dumps(event)))
+    return records
+
+
+def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: Path, show: Show) -> int:
+    tally = Tally()
+    records = _records()
+    texts = {identity: json.loads(value)["text"] for identity, _, value in records if identity}
+    sent: list[Position] = []
+
+    def delivered(error: object, message: Message) -> None:
+        assert error is None, error
+        sent.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
+
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True, "log_level": 2}
+    )
+    stop = threading.Event()
+    started = threading.Event()
+
+    def produce() -> None:
+        for identity, key, value in records:
+            is_comment = bool(identity) and json.loads(value)["surface"] == "comment"
+            producer.produce(settings.topics.inputs[is_comment], value, key, on_delivery=delivered)
+            producer.poll(0)
+            started.set()
+            if stop.wait(PAUSE_S):
+                return
+        producer.flush(10)
+
+    milestones: list[tuple[float, Callable[[], None]]] = [
+        (0.3, lambda: _kill(workers[0], show)),
+        (0.5, lambda: _switch(settings, show)),
+    ]
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    show.say(f"producing {len(records)} records, some of them bad, some of them repeats")
+    started.wait()
+    began = time.monotonic()
+    outputs = [settings.topics.verdicts, settings.topics.dead_letters]
+    for message in read(settings.kafka, outputs, from_beginning=True, follow=True):
+        if message is not None:
+            tally.take(message, settings, texts)
+        show.progress(tally, len(sent))
+        if milestones and len(tally.outputs) >= milestones[0][0] * len(records):
+            milestones.pop(0)[1]()
+        for name, worker in zip(("one", "two"), workers, strict=True):
+            if worker.poll() not in (None, -signal.SIGKILL):
+                show.say(f"worker demo-{name} ended by itself: {(folder / f'worker-{name}.log').read_text()[-800:]}")
+                stop.set()
+                return 1
+        is_done = not thread.is_alive() and len(tally.outputs) >= len(sent)
+        if is_done or time.monotonic() - began > DEADLINE_S:
+            break
+    took_s = time.monotonic() - began
+    stop.set()
+    return _summary(settings, sent, took_s, tally, texts, show)
+
+
+def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
+    show.say(
+        f"killing worker demo-one (pid {worker.pid}) with SIGKILL; its partitions go to demo-two after {SESSION_S} s"
+    )
+    worker.kill()
+
+
+def _switch(settings: Settings, show: Show) -> None:
+    _set_policies(settings, SWITCHED)
+    show.say("policy of arcade switched live: what is controversial is blocked, what is unsafe is reviewed")
+
+
+def _summary(
+    settings: Settings, sent: list[Position], took_s: float, tally: Tally, texts: dict[str, str], show: Show
+) -> int:
+    # Counted anew from the topics, not from what was seen on the way.
+    final = Tally()
+    for message in read(
+        settings.kafka, [settings.topics.verdicts, settings.topics.dead_letters], from_beginning=True, follow=False
+    ):
+        if message is not None:
+            final.take(message, settings, texts)
+    lost = sum(final.outputs[position] == 0 for position in sent)
+    doubled = sum(count - 1 for count in final.outputs.values())
+    for (tenant, text), decided in final.by_text.items():
+        decisions = {version: decision for decision, version in decided}
+        if tenant in SWITCHED and len(set(decisions.values())) > 1:
+            show.say(
+                f"the same text, before and after the switch: {decisions[1]} -> {decisions[max(decisions)]}: {text[:60]}"
+            )
+            break
+    table = Table("tenant", "allow", "review", "block", title="decisions")
+    for tenant, counts in sorted(final.decisions.items()):
+        table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
+    Console().print(table)
+    result = {
+        "events": len(sent),
+        "verdicts": final.verdicts,
+        "dead_letters": final.dead_letters,
+        "duplicates": final.duplicates,
+        "lost": lost,
+        "doubled": doubled,
+        "first_verdict_s": tally.first_verdict_s,
+        "events_per_s": round(len(sent) / took_s, 1),
+    }
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 1 if lost or doubled or not sent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
