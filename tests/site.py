@@ -1,4 +1,4 @@
-"""A site of one's own on the shared stack: topics, workers as processes, and the check that nothing is lost or doubled."""
+"""A test's own topics and workers on the shared stack, and the check that nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import Message, Producer
 
+from workers.moderation.intake import headers_of
 from workers.settings import Settings
 from workers.topics import create
 from workers.verdicts import read
@@ -175,7 +176,7 @@ class Site:
                 position = (source["topic"], source["partition"], source["offset"])
                 outcome.verdicts += 1
             else:
-                document = {name: value for name, value in message.headers() or ()}
+                document = dict(headers_of(message))
                 document["value"] = message.value()
                 position = (
                     document["source.topic"].decode(),

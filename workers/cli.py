@@ -1,4 +1,4 @@
-"""The `guardline` command. Errors are sentences on standard error: exit code 2 for a wrong set-up, 1 for a failure later."""
+"""The `guardline` command. Errors are sentences: exit code 2 for a wrong set-up, 1 for a failure later."""
 
 from __future__ import annotations
 
@@ -59,17 +59,9 @@ def worker_moderation(
         **({"http": {"port": http_port}} if http_port is not None else {}),
     )
     _log_to_stderr()
-    asyncio.run(_work(settings), loop_factory=_loop_factory()) if sys.version_info >= (3, 12) else _run_311(settings)
-
-
-def _loop_factory() -> Any:
     import uvloop
 
-    return uvloop.new_event_loop
-
-
-def _run_311(settings: Settings) -> None:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(settings))
 
 
@@ -105,11 +97,13 @@ def produce_command(file: Annotated[str, typer.Argument(help="JSON lines of even
     settings = settings_module.load()
     if file != "-" and not Path(file).is_file():
         raise Misconfigured(f"no such file: {file}")
-    with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines:
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            total = None if file == "-" else Path(file).read_bytes().count(b"\n")
-            task = progress.add_task("events", total=total)
-            count = produce(settings, lines, lambda step: progress.advance(task, step))
+    with (
+        nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
+        total = None if file == "-" else Path(file).read_bytes().count(b"\n")
+        task = progress.add_task("events", total=total)
+        count = produce(settings, lines, lambda step: progress.advance(task, step))
     typer.echo(f"{count} events produced", err=True)
 
 
@@ -140,7 +134,8 @@ def _line(verdict: dict[str, Any]) -> str:
     assessment = verdict["assessment"]
     opinion = "no judgement" if assessment is None else " ".join([assessment["severity"], *assessment["categories"]])
     again = f"  (repeats {verdict['duplicate_of']})" if verdict["duplicate_of"] else ""
-    return f"{verdict['decision']:<6}  {verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}  {opinion}{again}"
+    about = f"{verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}"
+    return f"{verdict['decision']:<6}  {about}  {opinion}{again}"
 
 
 @policy_app.command("set")

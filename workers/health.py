@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -20,7 +20,7 @@ async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable
         Misconfigured: the port is taken.
     """
 
-    def answer(check: Callable[[], bool]) -> Callable[[web.Request], object]:
+    def answer(check: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_: web.Request) -> web.Response:
             return web.Response(text="ok\n") if check() else web.Response(text="no\n", status=503)
 
@@ -32,7 +32,7 @@ async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable
     app = web.Application()
     app.add_routes(
         [web.get("/livez", answer(is_alive)), web.get("/readyz", answer(is_ready)), web.get("/metrics", metrics)]
-    )  # type: ignore[arg-type]
+    )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -1,4 +1,7 @@
-"""Every metric of the project, with its unit and what it means when it rises. Labels are closed sets: never a tenant."""
+"""Every metric of the project, with its unit and what it means when it rises.
+
+Labels are closed sets: never a tenant.
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from rich.text import Text
 from infra.devstack.stack import running
 from workers import topics
 from workers.errors import GuardlineError
+from workers.moderation.intake import headers_of
 from workers.policy.document import parse
 from workers.policy.store import PolicyStore
 from workers.settings import Settings
@@ -68,10 +69,7 @@ class Tally:
     def take(self, message: Message, settings: Settings, texts: dict[str, str]) -> None:
         """Count one verdict or dead letter."""
         if message.topic() == settings.topics.dead_letters:
-            headers = {
-                name: value if isinstance(value, bytes) else str(value).encode()
-                for name, value in message.headers() or ()
-            }
+            headers = dict(headers_of(message))
             self.outputs[
                 (headers["source.topic"].decode(), int(headers["source.partition"]), int(headers["source.offset"]))
             ] += 1
@@ -289,7 +287,8 @@ def _summary(
         decisions = {version: decision for decision, version in decided}
         if tenant in SWITCHED and len(set(decisions.values())) > 1:
             show.say(
-                f"the same text, before and after the switch: {decisions[1]} -> {decisions[max(decisions)]}: {text[:60]}"
+                f"the same text, before and after the switch: {decisions[1]}, then {decisions[max(decisions)]}: "
+                f"{text[:60]}"
             )
             break
     table = Table("tenant", "allow", "review", "block", title="decisions")

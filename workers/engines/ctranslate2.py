@@ -70,14 +70,16 @@ class CTranslate2Engine:
         if not prompts:
             return []
         self._check(prompts)
-        return await self._run(self._score, prompts, list(candidates))
+        scores: list[list[float]] = await self._run(self._score, prompts, list(candidates))
+        return scores
 
     async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
         """See `Engine.complete`."""
         if not prompts:
             return []
         self._check(prompts)
-        return await self._run(self._complete, prompts, max_tokens)
+        completions: list[list[int]] = await self._run(self._complete, prompts, max_tokens)
+        return completions
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
         if self._pool is None:

@@ -119,7 +119,7 @@ class Dedup:
         if not self._settings.enabled or time.monotonic() < self._down_until:
             return nothing
         try:
-            stored: list[bytes | None] = await self._redis.mget([key for pair in keys for key in pair])
+            stored: list[Any] = await self._redis.mget([key for pair in keys for key in pair])
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
             return nothing
@@ -134,7 +134,7 @@ class Dedup:
             return
         judged = [memory for memory in memories if memory.assessment is not None]
         keys = [memory.event_key for memory in memories] + [memory.content_key for memory in judged]
-        values = [memory.entry for memory in memories] + [memory.assessment for memory in judged]
+        values = [memory.entry for memory in memories] + [memory.assessment or b"" for memory in judged]
         ttls = (len(memories), self._settings.event_ttl_s, self._settings.content_ttl_s)
         try:
             await self._remember(keys=keys, args=[*ttls, *values])

@@ -105,7 +105,7 @@ class Intake:
         return self._paused
 
     def pause(self) -> None:
-        """Stop fetching; membership stays alive as long as `poll` is called. Throws the prefetch away: call it seldom."""
+        """Stop fetching; `poll` keeps the membership alive. The prefetch is thrown away: call it seldom."""
         if not self._paused:
             self._set_paused(True)
 
@@ -151,6 +151,13 @@ class Intake:
             log.info(what, partitions=_named(partitions))
         except Exception as error:
             self._failure = error
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes]]:
+    """Give a record's headers as bytes, whatever they hold; one without a value is empty."""
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, value if isinstance(value, bytes) else (value or "").encode()) for name, value in pairs]
 
 
 def _origins(partitions: list[KafkaPartition]) -> list[TopicPartition]:

@@ -31,7 +31,7 @@ class Assessor(Protocol):
         ...
 
 
-class NobodyWaits(Exception):  # noqa: N818 - it is a notice, not an error
+class NobodyWaits(Exception):
     """Every waiter of this work went away with its partition; nothing may be concluded from it."""
 
 

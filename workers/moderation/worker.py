@@ -16,7 +16,9 @@ from collections.abc import Callable
 
 import structlog
 from confluent_kafka import KafkaException, Message
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -27,7 +29,7 @@ from workers.guard.load import load_guard
 from workers.moderation.batcher import estimate_tokens
 from workers.moderation.decode import decode
 from workers.moderation.dedup import Dedup
-from workers.moderation.intake import Intake
+from workers.moderation.intake import Intake, headers_of
 from workers.moderation.judge import Judge
 from workers.moderation.ledger import Ledger
 from workers.moderation.outbox import Outbox
@@ -203,9 +205,7 @@ class KafkaThread(threading.Thread):
 def dead_letter(topic: str, source: Source, key: bytes, message: Message, error: BadInput) -> Finished:
     """Keep what cannot be decoded: raw value, its own headers, and why and where."""
     (origin, partition), _, offset = source
-    headers = [
-        (name, value if isinstance(value, bytes) else (value or "").encode()) for name, value in message.headers() or ()
-    ]
+    headers = headers_of(message)
     headers += [
         ("reason", error.reason.encode()),
         ("detail", error.detail.encode("utf-8", "backslashreplace")[:1024]),
@@ -261,7 +261,11 @@ class Worker:
 
         def fail(error: BaseException) -> None:
             end(error)
-            kafka.quit()
+            if self._kafka is not None:
+                self._kafka.quit()
+
+        def submit(events: list[UnderWay]) -> None:
+            pipeline.submit(events)
 
         dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=self._guard.fingerprint)
 
@@ -270,16 +274,16 @@ class Worker:
             self._memory_tasks.add(task)
             task.add_done_callback(self._memory_tasks.discard)
 
-        kafka = await asyncio.to_thread(
+        kafka: KafkaThread = await asyncio.to_thread(
             KafkaThread,
             settings,
             max_bytes,
-            submit=lambda events: _call(loop, pipeline.submit, events),
+            submit=lambda events: _call(loop, submit, events),
             remember=lambda memories: _call(loop, remember, memories),
             ended=lambda error: _call(loop, end, error),
         )
         judge = Judge(self._guard, in_flight=settings.batch.in_flight, is_current=kafka.is_current)
-        pipeline = Pipeline(
+        pipeline: Pipeline = Pipeline(
             settings,
             dedup=dedup,
             judge=judge,
