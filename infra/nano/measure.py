@@ -50,8 +50,8 @@ def score_ct2(folder: Path, tokenizer: Tokenizer, prompts: list[list[int]], seve
     """Score the same prompts by the int8 folder."""
     generator = ctranslate2.Generator(str(folder), compute_type="int8", intra_threads=2)
     scores = np.zeros((len(prompts), len(severity_ids)))
-    # One length a batch: CTranslate2 4.8 gives other logits for prompts of unequal length in one batch (ran: 30 % of
-    # the labels changed, at float32 as at int8, and none with each prompt alone).
+    # One length a batch: with max_length=1, generate_batch of CTranslate2 4.8 gives right logits only for the shortest
+    # prompts of a batch (ran at float32: 30 % of the labels changed, none with each prompt alone).
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
         by_length[len(prompt)].append(index)
