@@ -224,15 +224,20 @@ def _flat(settings: Settings) -> Iterator[tuple[str, str, str]]:
             yield f"{section}.{name}", str(value), origins.get(f"{section}.{name}", "default")
 
 
+def _add_devstack() -> None:
+    # Its imports take a second, and no worker needs them.
+    if sys.argv[1:2] in ([], ["--help"], ["devstack"]):
+        try:
+            from infra.devstack.cli import app as devstack_app
+        except ImportError:
+            # The extra 'devstack' is not installed: everything else works.
+            return
+        app.add_typer(devstack_app, name="devstack", help="The embedded Kafka and Valkey.")
+
+
 def main() -> NoReturn:
     """Run the command."""
-    try:
-        from infra.devstack.cli import app as devstack_app
-    except ImportError:
-        # The extra 'devstack' is not installed: everything else works.
-        pass
-    else:
-        app.add_typer(devstack_app, name="devstack", help="The embedded Kafka and Valkey.")
+    _add_devstack()
     try:
         app()
     except Misconfigured as error:
