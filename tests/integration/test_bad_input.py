@@ -1,0 +1,139 @@
+"""What cannot be judged becomes a dead letter with its position; its neighbours, and the worker, go on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.site import Site, eventually
+
+GOOD = json.dumps({"event_id": "good", "tenant_id": "acme", "surface": "chat", "text": "hello"}).encode()
+
+
+def event(**changes: object) -> bytes:
+    return json.dumps({**json.loads(GOOD), **changes}).encode()
+
+
+BAD: dict[str, bytes | None] = {
+    "tombstone": None,
+    "empty": b"",
+    "not_json": b"{",
+    "not_utf8": b'{"event_id": "\xff"}',
+    "missing_field": b'{"event_id": "a"}',
+    "wrong_type": b"[1, 2]",
+    "empty_text": event(text=""),
+    "surface": event(surface="mail"),
+    "id_type": event(event_id=7),
+    "surrogate": b'{"event_id": "a", "tenant_id": "t", "surface": "chat", "text": "\\ud800"}',
+    "nan": b'{"event_id": "a", "tenant_id": "t", "surface": "chat", "text": "x", "n": NaN}',
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "long_text": event(text="x" * 40_000),
+    "huge": event(text="x" * 900_000),
+}
+
+
+def test_each_bad_record_is_a_dead_letter_and_its_neighbours_are_judged(site: Site) -> None:
+    site.create_topics()
+    worker = site.worker()
+    records: list[tuple[bytes | None, bytes | None]] = []
+    for name, value in BAD.items():
+        records += [(b"k", GOOD), (b"k", value)] if name != "tombstone" else [(None, value), (b"k", GOOD)]
+    site.produce(records, headers=[("trace", b"\xff\x00not text"), ("nothing", None)])
+    outcome = site.check()
+    assert outcome.dead_letters == len(BAD)
+    assert outcome.verdicts == len(BAD)
+    assert worker.popen.poll() is None
+    dead = [found[0] for found in outcome.by_position.values() if "reason" in found[0]]
+    raw = {value for value in BAD.values() if value is not None}
+    for letter in dead:
+        assert letter["reason"].decode()
+        assert letter["detail"].decode()
+        assert letter["trace"] == b"\xff\x00not text"
+        assert letter["value"] in raw | {b""}
+
+
+def test_an_unknown_tenant_gets_the_strict_default(site: Site) -> None:
+    site.create_topics()
+    site.worker()
+    site.produce([(b"k", event(tenant_id="nobody-knows-me"))])
+    outcome = site.check()
+    (verdict,) = next(iter(outcome.by_position.values()))
+    assert verdict["policy"]["id"] == "default-strict"
+
+
+def test_the_same_event_again_is_a_duplicate_and_an_edit_is_not(site: Site) -> None:
+    site.create_topics()
+    site.worker()
+    site.produce([(b"k", GOOD)])
+    site.check()
+    site.produce([(b"k", GOOD), (b"k", event(text="edited"))])
+    outcome = site.check()
+    first, again, edited = (outcome.by_position[position][0] for position in site.sent)
+    assert first["duplicate_of"] is None
+    assert again["duplicate_of"] == first["verdict_id"]
+    assert again["assessment"] == first["assessment"]
+    assert edited["duplicate_of"] is None
+
+
+def test_a_switched_policy_decides_the_same_text_anew_within_a_second(site: Site) -> None:
+    site.create_topics()
+    site.worker()
+    policy = site.folder.name + "/policy.yaml"
+    with open(policy, "w") as file:
+        file.write("safe: block\n")
+    site.produce([(b"k", event(tenant_id="acme", text="What a lovely morning"))])
+    site.check()
+    site.command("policy", "set", "acme", policy)
+
+    def decided() -> str:
+        site.produce([(b"k", event(event_id=f"e{len(site.sent)}", text="What a lovely morning"))])
+        outcome = site.check()
+        return str(outcome.by_position[site.sent[-1]][0]["policy"]["id"])
+
+    eventually(lambda: decided() == "acme", "the policy is in force", 5)
+
+
+def test_a_verdict_that_no_broker_takes_becomes_a_truncated_dead_letter(site: Site) -> None:
+    """The review item of a long text is larger than the review topic takes: a record for good, not a loop."""
+    from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+    site.create_topics()
+    settings = site.settings()
+    entry = ConfigEntry("max.message.bytes", "4000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topics.review, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
+    policy = site.folder.name + "/policy.yaml"
+    with open(policy, "w") as file:
+        file.write("safe: review\ncontroversial: review\nunsafe: review\n")
+    site.command("policy", "set", "acme", policy)
+    site.worker()
+    site.produce([(b"k", event(event_id="long", text="word " * 2000)), (b"k", GOOD)])
+    outcome = site.check()
+    letter = outcome.by_position[site.sent[0]][0]
+    assert letter["reason"] == b"output_too_large"
+    assert int(letter["truncated.length"]) > 4000
+    assert len(letter["truncated.sha256"]) == 64
+    assert outcome.verdicts == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "kafka.bootstrap_servers"),
+        ({"GUARDLINE_REDIS__URL": "redis://127.0.0.1:1/0"}, "redis.url"),
+        ({"GUARDLINE_GUARD__MODEL": "/no/such/folder"}, "guard.model"),
+        ({"GUARDLINE_GUARD__ENGINE": "abacus"}, "guard.engine"),
+        ({"GUARDLINE_TOPICS__VERDICTS": "no.such.topic"}, "no.such.topic"),
+        ({"GUARDLINE_KAFKA__PROPERTIES": '{"isolation.level": "read_uncommitted"}'}, "isolation.level"),
+        ({"GUARDLINE_BATCH__LOW_WATER": "90000"}, "batch"),
+    ],
+)
+def test_a_wrong_set_up_is_a_sentence_and_exit_code_2(site: Site, changes: dict[str, str], named: str) -> None:
+    site.create_topics()
+    run = site.command("worker", "moderation", check=False, **changes)
+    assert run.returncode == 2
+    assert named in run.stderr
+    assert "Traceback" not in run.stderr
