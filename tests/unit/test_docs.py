@@ -1,0 +1,48 @@
+"""The documentation names only what exists: tests, files, settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from workers.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "helm" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def functions_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    links = [link.partition("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = NAMED_TEST.findall(page.read_text(encoding="utf-8"))
+    missing = [f"{path}::{name}" for path, name in named if name not in functions_of(ROOT / path)]
+    assert missing == []
+
+
+def test_the_guarantees_name_tests() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    guaranteed = page.partition("## What is guaranteed")[2].partition("## What is not guaranteed")[0]
+    without = [part.splitlines()[0] for part in guaranteed.split("### ")[1:] if not NAMED_TEST.search(part)]
+    assert without == []
+
+
+def test_every_setting_is_described() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    names = [f"{section}.{name}" for section, values in Settings() for name, _ in values]
+    assert len(names) > 30
+    assert [name for name in names if f"| `{name}` |" not in page] == []
