@@ -58,7 +58,7 @@ def worker_moderation(
         **({"worker": {"id": worker_id}} if worker_id else {}),
         **({"http": {"port": http_port}} if http_port is not None else {}),
     )
-    _log_to_stderr()
+    log_to_stderr()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -75,7 +75,8 @@ async def _work(settings: Settings) -> None:
         await worker.run()
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Write logs as JSON lines, or coloured where a person reads them."""
     is_terminal = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
