@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -222,7 +223,13 @@ def _flat(settings: Settings) -> Iterator[tuple[str, str, str]]:
     origins = settings_module.origins()
     for section, values in settings:
         for name, value in values:
-            yield f"{section}.{name}", str(value), origins.get(f"{section}.{name}", "default")
+            shown = _masked(value) if isinstance(value, dict) else str(value)
+            yield f"{section}.{name}", shown, origins.get(f"{section}.{name}", "default")
+
+
+def _masked(properties: dict[str, Any]) -> str:
+    secret = re.compile(r"password|secret|token|key\.pem|jaas|credential", re.IGNORECASE)
+    return str({name: "**********" if secret.search(name) else value for name, value in properties.items()})
 
 
 def _add_devstack() -> None:

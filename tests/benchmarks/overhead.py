@@ -16,7 +16,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from infra.devstack.stack import running
 from tests.site import Site, eventually
@@ -59,7 +59,7 @@ def copy_loop(kafka: str, source: str, target: str, count: int, per_transaction:
     consumer.subscribe([source], on_assign=assigned)
     done = 0
     while done < count:
-        batch = []
+        batch: list[Message] = []
         while len(batch) < min(per_transaction, count - done):
             messages = consumer.consume(min(500, per_transaction), 0.5)
             batch += [message for message in messages if message.error() is None]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from tests.site import Site, eventually
 
@@ -96,12 +99,10 @@ def test_a_switched_policy_decides_the_same_text_anew_within_a_second(site: Site
 
 def test_a_verdict_that_no_broker_takes_becomes_a_truncated_dead_letter(site: Site) -> None:
     """The review item of a long text is larger than the review topic takes: a record for good, not a loop."""
-    from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
-
     site.create_topics()
     settings = site.settings()
     entry = ConfigEntry("max.message.bytes", "4000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topics.review, incremental_configs=[entry])
+    resource = ConfigResource(ResourceType.TOPIC, settings.topics.review, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(10)

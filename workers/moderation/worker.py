@@ -74,7 +74,6 @@ class KafkaThread(threading.Thread):
         self._stop_by: float | None = None
         self._quit = False
         self.ledger = Ledger()
-        self.has_assignment = False
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
         self._intake = Intake(settings.kafka, settings.topics.inputs, self.ledger, self._commit_before_revoke)
 
@@ -119,7 +118,6 @@ class KafkaThread(threading.Thread):
         messages = self._intake.poll(POLL_COUNT, BUSY_POLL_S if busy else IDLE_POLL_S)
         if messages:
             self._take_in(messages)
-        self.has_assignment = bool(self.ledger.assigned)
         self._collect()  # 1
         commit = self._settings.commit
         now = time.monotonic()
@@ -231,7 +229,7 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether partitions are assigned (or waited for by a full group) and no drain has begun."""
+        """Whether the Kafka thread runs and no drain has begun."""
         return self._kafka is not None and self._kafka.is_alive() and not self._is_draining
 
     @property
