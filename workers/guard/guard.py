@@ -61,7 +61,9 @@ class Guard:
         revision = _digest_of(folder)
         template_hash = hashlib.sha256(template.source.encode()).hexdigest()[:16]
         self.model = {"name": name, "revision": revision, "template_hash": template_hash}
-        self.fingerprint = hashlib.sha256(f"{name}|{revision}|{template_hash}|{max_windows}".encode()).hexdigest()[:16]
+        # Everything that can change an assessment: a cached one must never outlive a change of it.
+        judged_by = (name, revision, template_hash, max_windows, context_tokens, CATEGORY_THRESHOLD)
+        self.fingerprint = hashlib.sha256(repr(judged_by).encode()).hexdigest()[:16]
 
     async def start(self) -> None:
         """Load the model and check that it is a guard.
