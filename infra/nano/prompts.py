@@ -10,20 +10,12 @@ from pathlib import Path
 import jinja2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from schemas.taxonomy import Category, Severity
+
 VOCABULARY = 12_000
 CONTENT_TOKENS = 80
-SEVERITIES = ("Safe", "Controversial", "Unsafe")
-CATEGORIES = (
-    "Violent",
-    "Non-violent Illegal Acts",
-    "Sexual Content or Sexual Acts",
-    "PII",
-    "Suicide & Self-Harm",
-    "Unethical Acts",
-    "Politically Sensitive Topics",
-    "Copyright Violation",
-    "Jailbreak",
-)
+SEVERITIES = tuple(severity.value for severity in Severity)
+CATEGORIES = tuple(category.value for category in Category)
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 

@@ -23,9 +23,7 @@ class InstantEngine:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def score(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], *, shared_prefix: Sequence[int] = ()
-    ) -> list[list[float]]:
+    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
         """Prefer the first candidate."""
         others = len(candidates) - 1
         return [[-0.1, *([-2.0 - sum(prompt) % 97 / 50] * others)] for prompt in prompts]

@@ -63,10 +63,8 @@ class CTranslate2Engine:
             self._pool.shutdown(wait=True)
         self._generator = self._pool = None
 
-    async def score(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], *, shared_prefix: Sequence[int] = ()
-    ) -> list[list[float]]:
-        """See `Engine.score`. The hint is not used: a step over whole prompts is as fast for prompts this short."""
+    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+        """See `Engine.score`."""
         if not prompts:
             return []
         self._check(prompts)

@@ -23,12 +23,10 @@ class Engine(Protocol):
         """Free the model. A second call does nothing."""
         ...
 
-    async def score(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], *, shared_prefix: Sequence[int] = ()
-    ) -> list[list[float]]:
+    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
         """Give the log-probability of each candidate as the next token, over the full vocabulary.
 
-        Shape (len(prompts), len(candidates)). `shared_prefix` is a hint: ids with which every prompt begins.
+        Shape (len(prompts), len(candidates)).
         """
         ...
 

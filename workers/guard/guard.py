@@ -18,7 +18,7 @@ from workers.guard.tokens import Tokens
 
 __all__ = ["Guard", "Request"]
 
-SEVERITIES = [severity.value for severity in (Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE)]
+SEVERITIES = [severity.value for severity in Severity]
 CATEGORIES = [category.value for category in Category]
 JAILBREAK = Category.JAILBREAK.value
 NONE = "None"
@@ -90,7 +90,7 @@ class Guard:
             return []
         built = await asyncio.to_thread(self._prompts.build, requests)
         flat = [ids for prompt in built for ids in prompt.ids]
-        scores = await self._engine.score(flat, self._severities, shared_prefix=self._prompts.shared_prefix())
+        scores = await self._engine.score(flat, self._severities)
         if len(scores) != len(flat):
             raise Retriable(f"the engine gave {len(scores)} answers to {len(flat)} prompts")
         assessments: list[Assessment] = []

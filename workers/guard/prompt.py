@@ -57,10 +57,6 @@ class Prompts:
         self._frames: dict[tuple[str, ...], tuple[list[list[int]], str, str]] = {}
         self._forced = tokens.fixed(FORCED)
 
-    def shared_prefix(self) -> list[int]:
-        """Give the ids with which every prompt begins."""
-        return self._frame(("user",))[0][0]
-
     def build(self, requests: Sequence[Request]) -> list[Prompt]:
         """Build the prompts of the requests. May be called from any thread."""
         texts: list[str] = []

@@ -63,7 +63,6 @@ class Dedup:
         self._remember = redis.register_script(REMEMBER)
         self._claims: OrderedDict[bytes, tuple[Source, str]] = OrderedDict()
         self._down_until = 0.0
-        self.failures = 0
 
     @property
     def is_up(self) -> bool:
@@ -142,7 +141,6 @@ class Dedup:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        self.failures += 1
         if self.is_up:
             log.warning("redis does not answer: events are judged without deduplication", error=str(error))
         self._down_until = time.monotonic() + RETRY_AFTER_S

@@ -56,8 +56,6 @@ class Judge:
         self._is_current = is_current
         self._flights: dict[tuple[bytes, float], tuple[_Flight, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.judged = 0
-        self.shared = 0
 
     async def judge(
         self, keys: Sequence[bytes], requests: Sequence[Request], sources: Sequence[Source], patience_s: float
@@ -76,8 +74,6 @@ class Judge:
                 seat = self._flights[flight_key] = (own, len(own_requests))
                 own_keys.append(flight_key)
                 own_requests.append(request)
-            else:
-                self.shared += 1
             seat[0].waiters.append(source)
             seats.append(seat)
         if own_requests:
@@ -95,7 +91,6 @@ class Judge:
             async with self._slots:
                 if any(self._is_current(source) for source in flight.waiters):
                     flight.done.set_result(await self._assess_with_patience(requests, patience_s))
-                    self.judged += len(requests)
                 else:
                     flight.done.set_exception(NobodyWaits())
         except BaseException as error:

@@ -126,11 +126,6 @@ class Ledger:
             partition.prefix.append(record)
         self._ready += len(partition.prefix) - before
 
-    @property
-    def ready(self) -> int:
-        """Finished records that a commit would take now."""
-        return self._ready
-
     def is_due(self, now: float, *, count: int, age_s: float) -> bool:
         """Say whether the prefix is large or old enough for a commit."""
         if self._ready == 0 or self._ready_since is None:

@@ -17,7 +17,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from workers.errors import Fatal, Misconfigured
 from workers.moderation.ledger import Ledger, Prefix
-from workers.moderation.records import Finished, Output
+from workers.moderation.records import Finished, Output, dead_letter_headers
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -211,13 +211,9 @@ TRUNCATED_BYTES = 65_536
 def too_large(record: Finished, dead_letters: str) -> Finished:
     """Make the dead letter that stands for outputs which no broker takes: a beginning, the length and the digest."""
     largest = max(record.outputs, key=lambda output: len(output.value) + _header_bytes(output))
-    (topic, partition), _, offset = record.source
+    detail = f"an output for {largest.topic} is larger than the broker takes"
     headers = [
-        ("reason", b"output_too_large"),
-        ("detail", f"an output for {largest.topic} is larger than the broker takes".encode()),
-        ("source.topic", topic.encode()),
-        ("source.partition", str(partition).encode()),
-        ("source.offset", str(offset).encode()),
+        *dead_letter_headers(record.source, "output_too_large", detail),
         ("truncated.length", str(len(largest.value)).encode()),
         ("truncated.sha256", hashlib.sha256(largest.value).hexdigest().encode()),
     ]

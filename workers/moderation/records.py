@@ -58,6 +58,18 @@ class UnderWay:
     tokens: int
 
 
+def dead_letter_headers(source: Source, reason: str, detail: str) -> list[tuple[str, bytes]]:
+    """Say in headers why a record is a dead letter, and the position of the record that it answers."""
+    (topic, partition), _, offset = source
+    return [
+        ("reason", reason.encode()),
+        ("detail", detail.encode("utf-8", "backslashreplace")[:1024]),
+        ("source.topic", topic.encode()),
+        ("source.partition", str(partition).encode()),
+        ("source.offset", str(offset).encode()),
+    ]
+
+
 def record_key(key: bytes | None, partition: int) -> bytes:
     """Give the key that outputs carry: the record's own, or its source partition when it has none.
 

@@ -34,9 +34,18 @@ from workers.moderation.judge import Judge
 from workers.moderation.ledger import Ledger
 from workers.moderation.outbox import Outbox
 from workers.moderation.pipeline import Pipeline
-from workers.moderation.records import Finished, Memory, Output, Source, TopicPartition, UnderWay, record_key
-from workers.policy.presets import default_strict
-from workers.policy.store import PolicyCache
+from workers.moderation.records import (
+    Finished,
+    Memory,
+    Output,
+    Source,
+    TopicPartition,
+    UnderWay,
+    dead_letter_headers,
+    record_key,
+)
+from workers.policy.cache import PolicyCache
+from workers.policy.policy import default_strict
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -175,20 +184,19 @@ class KafkaThread(threading.Thread):
             if stale:
                 telemetry.STALE.inc(stale)
 
-    def _commit(self, deadline: float | None = None) -> bool:
+    def _commit(self, deadline: float | None = None) -> None:
         prefix = self.ledger.take(limit=4 * self._settings.commit.max_count)  # 2
         if not prefix:
-            return True
+            return
         started = time.monotonic()
         if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
             telemetry.ABORTS.inc()
-            return False
+            return
         now = time.monotonic()
         self.ledger.settle(prefix, now)
         self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
         telemetry.COMMITTED.inc(len(prefix))
         telemetry.COMMIT_SECONDS.observe(now - started)
-        return True
 
     def _commit_before_revoke(self) -> None:
         kafka = self._settings.kafka
@@ -202,15 +210,7 @@ class KafkaThread(threading.Thread):
 
 def dead_letter(topic: str, source: Source, key: bytes, message: Message, error: BadInput) -> Finished:
     """Keep what cannot be decoded: raw value, its own headers, and why and where."""
-    (origin, partition), _, offset = source
-    headers = headers_of(message)
-    headers += [
-        ("reason", error.reason.encode()),
-        ("detail", error.detail.encode("utf-8", "backslashreplace")[:1024]),
-        ("source.topic", origin.encode()),
-        ("source.partition", str(partition).encode()),
-        ("source.offset", str(offset).encode()),
-    ]
+    headers = headers_of(message) + dead_letter_headers(source, error.reason, error.detail)
     return Finished(source, (Output(topic, key, message.value() or b"", headers),))
 
 

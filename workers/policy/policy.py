@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from schemas.policy import Policy, Rule
-from workers.policy.document import parse as parse
 from workers.policy.document import with_preset
+from workers.policy.presets import STRICT_DEFAULT
 
 _STRICTNESS = {"allow": 0, "review": 1, "block": 2}
 _UNAVAILABLE = ("unavailable",)
@@ -157,6 +157,11 @@ class CompiledPolicy:
             if line.min_score is None or _score(line, assessment, severity, category) >= line.min_score:
                 return line.decision
         return self._defaults[severity]
+
+
+def default_strict() -> CompiledPolicy:
+    """Give the policy of a tenant that has none, ready to decide."""
+    return CompiledPolicy(STRICT_DEFAULT)
 
 
 def digest(policy: Policy) -> str:

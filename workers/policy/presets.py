@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from schemas.policy import Policy, Rule
 from schemas.taxonomy import Category, Decision, Role, Severity
-
-if TYPE_CHECKING:
-    from workers.policy.policy import CompiledPolicy
 
 _ALLOW, _REVIEW, _BLOCK = Decision.ALLOW, Decision.REVIEW, Decision.BLOCK
 _CONTROVERSIAL, _UNSAFE = Severity.CONTROVERSIAL, Severity.UNSAFE
@@ -79,11 +75,3 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
         )
     }
 )
-
-
-def default_strict() -> CompiledPolicy:
-    """Give the policy of a tenant that has none, ready to decide."""
-    # Compiling needs the presets, so they cannot import it at the top.
-    from workers.policy.policy import CompiledPolicy
-
-    return CompiledPolicy(STRICT_DEFAULT)

@@ -11,7 +11,6 @@ import orjson
 from redis.asyncio import Redis
 
 from schemas.policy import Policy
-from workers.policy.cache import PolicyCache as PolicyCache
 from workers.policy.document import InvalidPolicy, parse_json
 from workers.policy.keys import Keys
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Severity
 from workers.policy.document import InvalidPolicy, parse, parse_json
-from workers.policy.policy import MAX_TABLE, CompiledPolicy
-from workers.policy.presets import PRESETS, default_strict
+from workers.policy.policy import MAX_TABLE, CompiledPolicy, default_strict
+from workers.policy.presets import PRESETS
 
 STRICTNESS = ["allow", "review", "block"]
 
