@@ -6,6 +6,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
 from tests.checkpoints.hostile import LOOKALIKES, cases
 from tests.checkpoints.qwen import ADDED, FIRST_NOT_SPECIAL, write_qwen
@@ -37,7 +39,7 @@ def rows_of(name: str, one: Checkpoint) -> list[str]:
     tried, whole, guarded = Counter[str](), Counter[str](), Counter[str]()
     for token, _, request in cases(one.added()):
         view = views.normalized(request.text)
-        for reading in [request] if view is None else [request, request._replace(text=view)]:
+        for reading in [request] if view is None else [request, replace(request, text=view)]:
             tried[kind_of(token)] += 1
             whole[kind_of(token)] += got_in(one, reading, one.whole(reading))
             guarded[kind_of(token)] += any(got_in(one, reading, ids) for ids in one.built([reading]))

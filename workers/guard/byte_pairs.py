@@ -5,8 +5,9 @@ Encoding is the dearest thing that a worker does for an event besides the model:
 
 from __future__ import annotations
 
+import secrets
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -27,11 +28,16 @@ _PLAIN_MODEL = {
 }
 
 
-def byte_pairs(document: Mapping[str, Any]) -> Callable[[str], list[int]] | None:
+BORDER = f"\x1e{secrets.token_hex(8)}\x1e"
+"""What stands between the texts of one call, so that the interpreter's lock is given away once and not for every text:
+each time the Kafka thread took it. No text can hold it but by a guess, and then each is encoded by itself."""
+
+
+def byte_pairs(document: Mapping[str, Any]) -> Callable[[Sequence[str]], list[list[int]]] | None:
     """Give the encoder of a `tokenizer.json` without added tokens; None if it is not of this kind.
 
     tiktoken merges the pair whose product has the lowest id, `tokenizers` the one that stands first in the list of
-    merges: the same, if the products' ids ascend along that list.
+    merges: the same, if the products' ids ascend along that list. The encoder takes texts of `MAX_CHARS` at most.
     """
     model = document["model"]
     vocabulary: dict[str, int] = model["vocab"]
@@ -52,19 +58,31 @@ def byte_pairs(document: Mapping[str, Any]) -> Callable[[str], list[int]] | None
     if any(later <= earlier for earlier, later in pairwise(ranks)):
         return None
     letters = byte_letters()
-    encode = tiktoken.Encoding(
+    encoding = tiktoken.Encoding(
         "checkpoint",
         pat_str=pattern,
         mergeable_ranks={bytes(letters[letter] for letter in word): rank for word, rank in vocabulary.items()},
-        special_tokens={},
-    ).encode_ordinary
-    if normalizer is None:
-        return encode
+        special_tokens={BORDER: len(vocabulary)},
+    )
+    border, borders = len(vocabulary), {BORDER}
 
-    def normalized(text: str) -> list[int]:
-        return encode(text if text.isascii() else unicodedata.normalize("NFC", text))
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        if normalizer is not None:
+            texts = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
+        joined = BORDER.join(texts)
+        if joined.count(BORDER) >= len(texts):
+            return [encoding.encode_ordinary(text) for text in texts]
+        ids = encoding.encode(joined, allowed_special=borders, disallowed_special=())
+        ids.append(border)
+        encoded: list[list[int]] = []
+        start = 0
+        for _ in texts:
+            end = ids.index(border, start)
+            encoded.append(ids[start:end])
+            start = end + 1
+        return encoded
 
-    return normalized
+    return encode
 
 
 def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str | None:

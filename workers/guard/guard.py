@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from workers.engines.engine import Engine
 from workers.errors import BadInput, Misconfigured, Retriable
 from workers.guard.calibration import read_calibration
@@ -141,37 +143,36 @@ class Guard:
     def _readings(self, requests: Sequence[Request]) -> list[tuple[Prompt, ...]]:
         """Build the prompts of each request's views: the raw text, and the normalized one where it differs."""
         try:
-            normalized = [self._views.normalized(text) for text, _, _ in requests]
-            for _, _, context in requests:
-                for _, text in context:
+            normalized = [self._views.normalized(request.text) for request in requests]
+            for request in requests:
+                for _, text in request.context:
                     text.encode()
         except UnicodeEncodeError as error:
             raise BadInput("not_unicode", f"a text holds half of a surrogate pair: {error}") from error
         further = [
-            request._replace(text=text) for request, text in zip(requests, normalized, strict=True) if text is not None
+            replace(request, text=text) for request, text in zip(requests, normalized, strict=True) if text is not None
         ]
         built = self._prompts.build([*requests, *further])
         rest = iter(built[len(requests) :])
         return [(built[at],) if text is None else (built[at], next(rest)) for at, text in enumerate(normalized)]
 
     def _assessment(self, readings: tuple[Prompt, ...], opinion: Opinion) -> Assessment:
-        shares, worst_prompt, categories, category_shares, refusal = opinion
         raw = readings[0]
         windows, truncated_windows = len(raw.ids), raw.truncated_windows
-        views = [_view(RAW, shares[:windows])]
+        views = [_view(RAW, opinion.shares[:windows])]
         worst = views[0]
         for prompt in readings[1:]:
-            views.append(_view(NORMALIZED, shares[windows:]))
-            if worst_prompt >= windows:
+            views.append(_view(NORMALIZED, opinion.shares[windows:]))
+            if opinion.worst >= windows:
                 worst = views[1]
             windows += len(prompt.ids)
             truncated_windows += prompt.truncated_windows
         return {
             "severity": worst["severity"],
-            "categories": categories,
-            "refusal": refusal,
+            "categories": opinion.categories,
+            "refusal": opinion.refusal,
             "scores": worst["scores"],
-            "category_scores": {name: round(share, 4) for name, share in category_shares.items()},
+            "category_scores": opinion.category_shares,
             "model": self.model,
             "windows": windows,
             "truncated_windows": truncated_windows,
@@ -182,8 +183,7 @@ class Guard:
 
 def _view(name: str, shares: Sequence[Sequence[float]]) -> dict[str, Any]:
     worst = shares[worst_of(shares)]
-    # Four decimals. `round` takes twice as long, and each event has three shares.
-    safe, controversial, unsafe = [int(share * 10_000 + 0.5) / 10_000 for share in worst]
+    safe, controversial, unsafe = worst
     return {
         "name": name,
         "severity": SEVERITIES[label_of(worst)],

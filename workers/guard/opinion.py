@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from schemas.taxonomy import Category, Severity
 from workers.errors import BadInput
@@ -15,11 +15,11 @@ CATEGORIES = [category.value for category in Category]
 NONE = "None"
 
 
-class Opinion(NamedTuple):
+class Opinion(Struct, gc=False):
     """What a model said of one request's prompts. `worst` is the index of the prompt that counts."""
 
     shares: list[list[float]]
-    """For each prompt the shares of Safe, Controversial, Unsafe; shape (prompts, 3)."""
+    """For each prompt the shares of Safe, Controversial, Unsafe, to four decimals; shape (prompts, 3)."""
     worst: int
     categories: list[str]
     """Most likely first; empty where the severity is Safe."""
@@ -31,6 +31,8 @@ class Opinion(NamedTuple):
 
 def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list[list[float]]:
     """Turn log-probabilities into shares of one, row by row; shape (prompts, candidates), as what is given.
+
+    They have the four decimals that assessments have: a severity follows from what is published, and nothing else.
 
     Raises:
         BadInput: a row holds no log-probabilities, as where the model's numbers overflow on a prompt.
@@ -46,7 +48,7 @@ def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list
         raise BadInput(
             "no_number", f"the engine gave log-probabilities that are none: {list(rows[int(is_fine.argmin())])}"
         )
-    shares: list[list[float]] = (weights / total).tolist()
+    shares: list[list[float]] = (weights / total).round(4).tolist()
     return shares
 
 

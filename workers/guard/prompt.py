@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import regex
+from msgspec import Struct
 
 from workers.errors import BadInput, Misconfigured
 from workers.guard.borders import find_borders
@@ -40,7 +40,7 @@ MAX_FRAMES = 1_024
 """Sequences of roles whose fixed parts are kept: who writes chooses the roles, and 32 turns have 2^32 sequences."""
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True, gc=False):
     """What is to be judged: the last turn of a conversation. `context` is (role, text) of the earlier ones."""
 
     text: str
@@ -48,7 +48,7 @@ class Request(NamedTuple):
     context: tuple[tuple[str, str], ...] = ()
 
 
-class Prompt(NamedTuple):
+class Prompt(Struct, frozen=True, gc=False):
     """A request's prompts, one a window, each ending with the answer's forced beginning."""
 
     ids: list[list[int]]
@@ -94,14 +94,14 @@ class Prompts:
             BadInput: the template takes no such conversation.
         """
         texts: list[str] = []
-        for text, _, context in requests:
-            if context:
-                texts += [self._shown(earlier) for _, earlier in context]
-            texts.append(self._shown(text))
+        for request in requests:
+            if request.context:
+                texts += [self._shown(earlier) for _, earlier in request.context]
+            texts.append(self._shown(request.text))
         encoded = iter(self._tokens.content(texts))
         prompts: list[Prompt] = []
-        for _, role, context in requests:
-            roles = (*(role for role, _ in context), role) if context else (role,)
+        for request in requests:
+            roles = (*(role for role, _ in request.context), request.role) if request.context else (request.role,)
             parts = self._frame(roles)
             if isinstance(parts, str):
                 # One event's sequence of roles must not end the worker: the usual ones were tried at start.

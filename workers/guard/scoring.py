@@ -97,17 +97,17 @@ class Scoring:
                 # A response cannot be a jailbreak: the category is defined for prompts only.
                 named.pop(JAILBREAK)
             ranked = sorted(named, key=named.__getitem__, reverse=True)
-            opinions[index] = opinions[index]._replace(
-                categories=[name for rank, name in enumerate(ranked) if rank == 0 or named[name] >= CATEGORY_THRESHOLD],
-                category_shares={name: named[name] for name in ranked[:3]},
-            )
+            opinions[index].categories = [
+                name for rank, name in enumerate(ranked) if rank == 0 or named[name] >= CATEGORY_THRESHOLD
+            ]
+            opinions[index].category_shares = {name: named[name] for name in ranked[:3]}
 
     async def _tell_refusals(self, opinions: list[Opinion], asked: Sequence[Asked]) -> None:
         said = [self._after_category[(opinions[index].categories or [NONE])[0]] for index, _ in asked]
         prompts = [ids + category for (_, ids), category in zip(asked, said, strict=True)]
         rows = await self._shares(prompts, self._refusals, self._calibration.refusal)
         for (index, _), (yes, no) in zip(asked, rows, strict=True):
-            opinions[index] = opinions[index]._replace(refusal=yes > no)
+            opinions[index].refusal = yes > no
 
     async def _shares(
         self, prompts: Sequence[list[int]], candidates: Sequence[int], temperature: float

@@ -47,7 +47,10 @@ class Tokens:
         quick = self._quick
         if quick is None:
             return self._slow(texts)
-        return [quick(text) if len(text) <= MAX_CHARS else self._slow([text])[0] for text in texts]
+        if max(map(len, texts), default=0) <= MAX_CHARS:
+            return quick(texts)
+        short = iter(quick([text for text in texts if len(text) <= MAX_CHARS]))
+        return [next(short) if len(text) <= MAX_CHARS else self._slow([text])[0] for text in texts]
 
     def _slow(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._content.encode_batch_fast(list(texts), add_special_tokens=False)]

@@ -6,9 +6,10 @@ Plain dicts through orjson, because a nested model costs five times as much; a t
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from schemas.event import EventDict
 from workers.policy.policy import CompiledPolicy
@@ -19,7 +20,7 @@ SCHEMA_VERSION = 1
 _ASSESSMENT = b',"assessment":'
 
 
-class Decided(NamedTuple):
+class Decided(Struct, frozen=True, gc=False):
     """A verdict, ready to be produced. `review` is the review item, None unless the decision is `review`."""
 
     verdict_id: str

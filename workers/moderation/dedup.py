@@ -10,10 +10,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import structlog
+from msgspec import Struct
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.commands.core import DataPersistOptions
@@ -47,7 +48,7 @@ end
 their time; and where some of the keys are there already, for which MSETEX writes none."""
 
 
-class Known(NamedTuple):
+class Known(Struct, frozen=True, gc=False):
     """What is known of an event before judging."""
 
     event_key: bytes

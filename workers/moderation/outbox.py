@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
+from msgspec.structs import replace
 
 from workers import telemetry
 from workers.errors import Fatal, Misconfigured
@@ -150,14 +151,14 @@ class Outbox:
     def _produce(self, records: Sequence[Finished], deadline: float) -> None:
         plain: dict[str, list[dict[str, Any]]] = {}
         for record in records:
-            for topic, key, value, headers in record.outputs:
-                if headers is None:
-                    plain.setdefault(topic, []).append({"key": key, "value": value})
+            for output in record.outputs:
+                if output.headers is None:
+                    plain.setdefault(output.topic, []).append({"key": output.key, "value": output.value})
                 else:
                     self._until(
                         deadline,
-                        lambda t=topic, k=key, v=value, h=headers: self._producer.produce(  # type: ignore[misc]
-                            t, v, k, headers=h, on_delivery=self._on_delivery
+                        lambda one=output: self._producer.produce(  # type: ignore[misc]
+                            one.topic, one.value, one.key, headers=one.headers, on_delivery=self._on_delivery
                         ),
                     )
         # produce_batch drops headers without a word, hence the two ways; it is three times as fast.
@@ -309,14 +310,13 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
         headers = [*record.headers, *headers]
     frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], b"", headers)
     beginning = value[: min(TRUNCATED_BYTES, max_bytes - _size(frame))]
-    return Finished(record.source, (frame._replace(value=beginning),))
+    return Finished(record.source, (replace(frame, value=beginning),))
 
 
 def _size(output: Output) -> int:
     """Give an upper bound of what the output takes in a batch of its own, in bytes."""
-    _, key, value, headers = output
-    size = RECORD_OVERHEAD_BYTES + len(key) + (len(value) if value else 0)
-    return size + _header_bytes(headers) if headers else size
+    size = RECORD_OVERHEAD_BYTES + len(output.key) + len(output.value or b"")
+    return size + _header_bytes(output.headers) if output.headers else size
 
 
 def _header_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:

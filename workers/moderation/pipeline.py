@@ -179,12 +179,12 @@ class Pipeline:
         decisions = {"allow": 0, "review": 0, "block": 0}
         duplicates = unavailable = 0
         for item, own_id, entry, assessment, policy in zip(batch, ids, known, assessments, deciding, strict=True):
-            (topic, partition), _, offset = item.source
+            topic, partition = item.source.origin
             decided = verdict(
                 pipeline=pipeline,
                 topic=topic,
                 partition=partition,
-                offset=offset,
+                offset=item.source.offset,
                 event=item.event,
                 assessment=assessment,
                 policy=policy,

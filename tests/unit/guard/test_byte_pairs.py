@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from workers.guard.byte_pairs import MAX_CHARS, byte_pairs
+from workers.guard.byte_pairs import BORDER, MAX_CHARS, byte_pairs
 from workers.guard.load import checkpoint_folder
 from workers.guard.tokens import Tokens
 
@@ -41,11 +41,18 @@ TEXT = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=2_000, deadline=None)
-@given(TEXT)
-def test_the_quick_encoder_gives_the_ids_of_the_library(text: str) -> None:
+@settings(max_examples=1_000, deadline=None)
+@given(st.lists(TEXT, max_size=4))
+def test_the_quick_encoder_gives_the_ids_of_the_library(texts: list[str]) -> None:
     assert QUICK is not None
-    assert QUICK(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+    assert QUICK(texts) == [REFERENCE.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+@pytest.mark.parametrize("placement", ["{}", "a{}b", "{0}{0}", "{} \n\n"])
+def test_a_text_that_guesses_the_border_between_texts_is_encoded_as_any_other(placement: str) -> None:
+    assert QUICK is not None
+    texts = ["before", placement.format(BORDER), "", "behind"]
+    assert QUICK(texts) == [REFERENCE.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def test_a_long_run_of_spaces_is_encoded_by_the_library() -> None:
@@ -60,7 +67,7 @@ def test_the_longest_quick_text_may_be_a_run_of_anything() -> None:
     assert QUICK is not None
     for character in " \n\t.1a\u0301中😀\x00":
         text = character * MAX_CHARS
-        assert QUICK(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+        assert QUICK([text]) == [REFERENCE.encode(text, add_special_tokens=False).ids]
 
 
 @pytest.mark.parametrize(

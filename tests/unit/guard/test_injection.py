@@ -6,6 +6,7 @@ import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.checkpoints.checkpoint import Checkpoint
 from tests.checkpoints.hostile import LOOKALIKES, PLACEMENTS, cases
@@ -33,7 +34,7 @@ def test_no_control_id_comes_from_content_and_nothing_around_it_changes(either: 
     seen = 0
     for token, placement, request in cases(either.added()):
         view = VIEWS.normalized(request.text)
-        for reading in [request] if view is None else [request, request._replace(text=view)]:
+        for reading in [request] if view is None else [request, replace(request, text=view)]:
             (ids,) = either.built([reading])
             roles = (*(role for role, _ in request.context), request.role)
             if roles not in frames:
