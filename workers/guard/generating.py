@@ -71,7 +71,7 @@ class Generating:
 def _opinion(answers: Sequence[Answer]) -> Opinion:
     shares = [[float(index == answer.severity) for index in range(3)] for answer in answers]
     worst = worst_of(shares)
-    return Opinion(shares, worst, answers[worst].categories, {}, answers[worst].refusal)
+    return Opinion(shares, worst, answers[worst].severity, answers[worst].categories, {}, answers[worst].refusal)
 
 
 def lines_of(text: str, role: str) -> Lines:

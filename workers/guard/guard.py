@@ -158,37 +158,34 @@ class Guard:
 
     def _assessment(self, readings: tuple[Prompt, ...], opinion: Opinion) -> Assessment:
         raw = readings[0]
-        windows, truncated_windows = len(raw.ids), raw.truncated_windows
-        views = [_view(RAW, opinion.shares[:windows])]
-        worst = views[0]
-        for prompt in readings[1:]:
-            views.append(_view(NORMALIZED, opinion.shares[windows:]))
-            if opinion.worst >= windows:
-                worst = views[1]
-            windows += len(prompt.ids)
-            truncated_windows += prompt.truncated_windows
+        severity, scores = SEVERITIES[opinion.severity], _scores(opinion.shares[opinion.worst])
         return {
-            "severity": worst["severity"],
+            "severity": severity,
             "categories": opinion.categories,
             "refusal": opinion.refusal,
-            "scores": worst["scores"],
+            "scores": scores,
             "category_scores": opinion.category_shares,
             "model": self.model,
-            "windows": windows,
-            "truncated_windows": truncated_windows,
+            "windows": len(opinion.shares),
+            "truncated_windows": sum([prompt.truncated_windows for prompt in readings]),
             "truncated_context_tokens": raw.truncated_context_tokens,
-            "views": views,
+            "views": [{"name": RAW, "severity": severity, "scores": scores}]
+            if len(readings) == 1
+            else [
+                _view(RAW, opinion.shares[: len(raw.ids)]),
+                _view(NORMALIZED, opinion.shares[len(raw.ids) :]),
+            ],
         }
+
+
+def _scores(shares: Sequence[float]) -> dict[str, float]:
+    safe, controversial, unsafe = shares
+    return {"safe": safe, "controversial": controversial, "unsafe": unsafe}
 
 
 def _view(name: str, shares: Sequence[Sequence[float]]) -> dict[str, Any]:
     worst = shares[worst_of(shares)]
-    safe, controversial, unsafe = worst
-    return {
-        "name": name,
-        "severity": SEVERITIES[label_of(worst)],
-        "scores": {"safe": safe, "controversial": controversial, "unsafe": unsafe},
-    }
+    return {"name": name, "severity": SEVERITIES[label_of(worst)], "scores": _scores(worst)}
 
 
 def _digest_of(folder: Path, engine: str) -> str:

@@ -21,6 +21,8 @@ class Opinion(Struct, gc=False):
     shares: list[list[float]]
     """For each prompt the shares of Safe, Controversial, Unsafe, to four decimals; shape (prompts, 3)."""
     worst: int
+    severity: int
+    """The severity of the prompt that counts, as an index of `SEVERITIES`."""
     categories: list[str]
     """Most likely first; empty where the severity is Safe."""
     category_shares: dict[str, float]

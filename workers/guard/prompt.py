@@ -98,7 +98,8 @@ class Prompts:
             if request.context:
                 texts += [self._shown(earlier) for _, earlier in request.context]
             texts.append(self._shown(request.text))
-        encoded = iter(self._tokens.content(texts))
+        encoded = self._tokens.content(texts)
+        at = 0
         prompts: list[Prompt] = []
         for request in requests:
             roles = (*(role for role, _ in request.context), request.role) if request.context else (request.role,)
@@ -106,7 +107,8 @@ class Prompts:
             if isinstance(parts, str):
                 # One event's sequence of roles must not end the worker: the usual ones were tried at start.
                 raise BadInput("conversation", parts)
-            contents = [next(encoded) for _ in roles]
+            contents = encoded[at : at + len(roles)]
+            at += len(roles)
             if len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
                 prompts.append(Prompt([ids], 0, 0))
             else:

@@ -61,7 +61,7 @@ class Scoring:
             at += len(group)
             worst = worst_of(shares)
             label = label_of(shares[worst])
-            opinions.append(Opinion(shares, worst, [], {}, None))
+            opinions.append(Opinion(shares, worst, label, [], {}, None))
             is_response = roles[index] == ASSISTANT
             if label or is_response:
                 asked = index, group[worst] + self._after[SEVERITIES[label]]

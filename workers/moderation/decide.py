@@ -12,6 +12,7 @@ import orjson
 from msgspec import Struct
 
 from schemas.event import EventDict
+from workers.moderation.records import Source
 from workers.policy.policy import CompiledPolicy
 
 SCHEMA_VERSION = 1
@@ -23,7 +24,6 @@ _ASSESSMENT = b',"assessment":'
 class Decided(Struct, frozen=True, gc=False):
     """A verdict, ready to be produced. `review` is the review item, None unless the decision is `review`."""
 
-    verdict_id: str
     decision: str
     value: bytes
     review: bytes | None
@@ -42,36 +42,34 @@ def compact(document: Mapping[str, Any]) -> bytes:
     return b"%b" % orjson.dumps(document)
 
 
-def verdict_id(pipeline: str, topic: str, partition: int, offset: int, event_id: str) -> str:
+def verdict_id(pipeline: str, source: Source, event_id: str) -> str:
     """Give the id (32 hex digits, BLAKE2b-128) of the verdict on the event at this position.
 
     The same position gives the same id, so a repeat is recognisable; the pipeline id keeps a recreated topic apart.
     Lengths stand first: no two different inputs are written alike, whatever characters they hold.
     """
-    name = f"{len(pipeline)}|{len(topic)}|{partition}|{offset}|{pipeline}{topic}{event_id}"
+    topic, partition = source.origin
+    name = f"{len(pipeline)}|{len(topic)}|{partition}|{source.offset}|{pipeline}{topic}{event_id}"
     return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def verdict(
-    *,
-    pipeline: str,
-    topic: str,
-    partition: int,
-    offset: int,
+    own_id: str,
+    source: Source,
     event: EventDict,
     assessment: Mapping[str, Any] | None,
     policy: CompiledPolicy,
+    *,
     duplicate_of: str | None,
     received_at_ms: int,
     judged_ms: float | None,
-    known_id: str | None = None,
 ) -> Decided:
     """Decide one event and write its verdict.
 
-    `assessment` is an `schemas.assessment.Assessment` as a dict, None when no judgement could be had. `known_id` saves
-    hashing again where `verdict_id` was already called for this event.
+    `own_id` is its `verdict_id`. `assessment` is a `schemas.assessment.Assessment` as a dict, None when no judgement
+    could be had.
     """
-    own_id = known_id or verdict_id(pipeline, topic, partition, offset, event["event_id"])
+    topic, partition = source.origin
     surface, role, language = event["surface"], event.get("role", "user"), event.get("language")
     decision, reasons = policy.decide(assessment, surface=surface, role=role, language=language)
     document: dict[str, Any] = {
@@ -86,16 +84,16 @@ def verdict(
         "decision": decision,
         "reasons": reasons,
         "policy": policy.reference,
-        "source": {"topic": topic, "partition": partition, "offset": offset},
+        "source": {"topic": topic, "partition": partition, "offset": source.offset},
         "duplicate_of": duplicate_of,
         "timings": {"received_at": received_at_ms, "judged_ms": judged_ms},
         "assessment": assessment,
     }
     value = compact(document)
     if decision != "review":
-        return Decided(own_id, decision, value, None)
+        return Decided(decision, value, None)
     document["text"] = event["text"]
     document["context"] = event.get("context", [])
     document["created_at"] = event.get("created_at")
     document["attributes"] = event.get("attributes", {})
-    return Decided(own_id, decision, value, compact(document))
+    return Decided(decision, value, compact(document))

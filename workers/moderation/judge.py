@@ -179,8 +179,10 @@ class Judge:
                 async with self._notes.noted([key for key, _ in part]), self._slots:
                     return await self._assess(flight, part)
 
-        answers: Answers = [None] * len(contents)
         suspects = self._notes.suspects(key for key, _ in contents)
+        if not suspects:
+            return await self._with_patience(flight, assess, contents)
+        answers: Answers = [None] * len(contents)
         together = [index for index in range(len(contents)) if index not in suspects]
         if together:
             found = await self._with_patience(flight, assess, [contents[index] for index in together])

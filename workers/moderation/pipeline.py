@@ -99,17 +99,9 @@ class Pipeline:
     async def _run(self, batch: list[UnderWay]) -> None:
         started = time.monotonic()
         pipeline = self._settings.worker.pipeline
-        asking = self._policies_of(batch)
-        ids = [
-            verdict_id(
-                pipeline,
-                item.source.origin.topic,
-                item.source.origin.partition,
-                item.source.offset,
-                item.event["event_id"],
-            )
-            for item in batch
-        ]
+        policies, default = self._policies.snapshot(), self._default
+        asking = [policies.get(item.event["tenant_id"], default) for item in batch]
+        ids = [verdict_id(pipeline, item.source, item.event["event_id"]) for item in batch]
         known = await self._dedup.lookup(batch, ids, [policy.shared_cache for policy in asking])
         patience_s = self._settings.worker.unavailable_after_s
         slow = self._slow(asking, known)
@@ -171,27 +163,23 @@ class Pipeline:
                 assessments[index] = answer
         # The engine may have taken minutes. Who shared a cache and how long to wait was settled before; all that is
         # decided, what no judgement could be had of included, is decided by the policies in force now.
-        deciding = self._policies_of(batch)
+        policies, default = self._policies.snapshot(), self._default
         judged_ms = round((time.monotonic() - started) * 1000, 1)
-        pipeline = self._settings.worker.pipeline
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
         finished: list[Finished] = []
         decisions = {"allow": 0, "review": 0, "block": 0}
         duplicates = unavailable = 0
-        for item, own_id, entry, assessment, policy in zip(batch, ids, known, assessments, deciding, strict=True):
-            topic, partition = item.source.origin
+        for item, own_id, entry, assessment in zip(batch, ids, known, assessments, strict=True):
+            event = item.event
             decided = verdict(
-                pipeline=pipeline,
-                topic=topic,
-                partition=partition,
-                offset=item.source.offset,
-                event=item.event,
-                assessment=assessment,
-                policy=policy,
+                own_id,
+                item.source,
+                event,
+                assessment,
+                policies.get(event["tenant_id"], default),
                 duplicate_of=entry.duplicate_of,
                 received_at_ms=item.received_at_ms,
                 judged_ms=judged_ms,
-                known_id=own_id,
             )
             decisions[decided.decision] += 1
             duplicates += entry.duplicate_of is not None
@@ -220,11 +208,6 @@ class Pipeline:
         telemetry.REUSED.inc(len(batch) - len(unknown))
         telemetry.UNAVAILABLE.inc(unavailable)
         telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
-
-    def _policies_of(self, batch: Sequence[UnderWay]) -> list[CompiledPolicy]:
-        """Give the policy in force for each event."""
-        policies, default = self._policies.snapshot(), self._default
-        return [policies.get(item.event["tenant_id"], default) for item in batch]
 
 
 def _request(event: Mapping[str, Any]) -> Request:

@@ -11,6 +11,7 @@ from schemas.review import ReviewItem
 from schemas.taxonomy import Category, Decision, Severity
 from schemas.verdict import Verdict
 from workers.moderation.decide import Decided, verdict, verdict_id
+from workers.moderation.records import Source, TopicPartition
 from workers.policy.policy import CompiledPolicy
 
 EVENT: EventDict = {"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hello"}
@@ -60,15 +61,17 @@ policies = st.builds(
 )
 
 
+SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41)
+OWN_ID = verdict_id("p", SOURCE, "e1")
+
+
 def decided(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
     return verdict(
-        pipeline="p",
-        topic="moderation.chat",
-        partition=3,
-        offset=41,
-        event=event,
-        assessment=assessment,
-        policy=CompiledPolicy(policy),
+        OWN_ID,
+        SOURCE,
+        event,
+        assessment,
+        CompiledPolicy(policy),
         duplicate_of="0" * 32,
         received_at_ms=1_764_000_000_000,
         judged_ms=1.5,
@@ -82,7 +85,8 @@ def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str,
     model = Verdict.model_validate_json(written.value, strict=True)
 
     assert orjson.loads(written.value) == model.model_dump(mode="json")
-    assert (model.verdict_id, model.decision) == (written.verdict_id, written.decision)
+    assert (model.verdict_id, model.decision) == (OWN_ID, written.decision)
+    assert (model.source.topic, model.source.partition, model.source.offset) == ("moderation.chat", 3, 41)
     assert model.event_id == event["event_id"]
     assert model.assessment == (None if assessment is None else Assessment.model_validate(assessment))
     assert (written.review is not None) == (written.decision == "review")
@@ -101,8 +105,8 @@ def test_without_a_judgement_nothing_is_allowed(policy: Policy) -> None:
 
 
 def test_the_id_is_a_function_of_the_position() -> None:
-    assert verdict_id("p", "t", 1, 2, "e") == verdict_id("p", "t", 1, 2, "e")
-    assert decided(EVENT, None, Policy(id="x")).verdict_id == verdict_id("p", "moderation.chat", 3, 41, "e1")
+    later = Source(SOURCE.origin, SOURCE.epoch + 1, SOURCE.offset)
+    assert verdict_id("p", SOURCE, "e1") == verdict_id("p", later, "e1")
 
 
 parts = st.tuples(
@@ -118,7 +122,11 @@ parts = st.tuples(
 def test_different_positions_have_different_ids(
     one: tuple[str, str, int, int, str], other: tuple[str, str, int, int, str]
 ) -> None:
-    assert (verdict_id(*one) == verdict_id(*other)) == (one == other)
+    ids = [
+        verdict_id(pipeline, Source(TopicPartition(topic, partition), 1, offset), event_id)
+        for pipeline, topic, partition, offset, event_id in (one, other)
+    ]
+    assert (ids[0] == ids[1]) == (one == other)
 
 
 def test_the_text_is_not_in_the_verdict() -> None:
