@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -21,6 +20,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from workers import yaml_text
 from workers.errors import Misconfigured
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
@@ -332,9 +332,11 @@ def _check_file() -> None:
     if not Path(path).is_file():
         raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} is no file")
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: cannot read {path} as YAML: {error}") from None
+        document = yaml_text.parse(Path(path).read_text(encoding="utf-8"), f"{CONFIG_FILE_VARIABLE}: {path}")
+    except OSError as error:
+        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} is not UTF-8: {error}") from None
     if not isinstance(document, dict | None):
         raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} has to hold sections, such as: kafka: {{group: mine}}")
     for name, section in (document or {}).items():
@@ -373,12 +375,16 @@ def _unreadable() -> Iterator[str]:
 def origins() -> dict[str, str]:
     """Say where each setting that is not a default came from: `{"kafka.group": "environment"}`."""
     found: dict[str, str] = {}
-    for name, source in _sources():
-        for section, values in source().items():
-            if isinstance(values, dict):
-                for key in values:
-                    found[f"{section}.{key}"] = name
+    for origin, source in _sources():
+        found.update(dict.fromkeys(_names(source()), origin))
     return found
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
 
 
 def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:

@@ -80,8 +80,9 @@ def test_what_kubernetes_says_of_its_services_is_no_setting(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"kafka: [1, 2", "as YAML"),
-        (b"\xff\xfe\x00\xd8", "as YAML"),
+        (b"kafka: [1, 2", "guardline.yaml, line 1, column 13: expected ',' or ']'"),
+        (b"kafka: {group: a}\nkafka: {group: b}\n", "guardline.yaml, line 2, column 1: 'kafka' stands there twice"),
+        (b"\xff\xfe\x00\xd8", "is not UTF-8"),
         (b"just text", "has to hold sections"),
         (b"- 1\n", "has to hold sections"),
         (b"kafka: 7\n", "kafka: is a section"),
@@ -97,6 +98,7 @@ def test_a_wrong_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     with pytest.raises(Misconfigured) as refused:
         load()
     assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_key_read_from_a_file_loses_the_end_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
