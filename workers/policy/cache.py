@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
 
 from workers.errors import Misconfigured, Retriable
-from workers.policy.document import InvalidPolicy, parse_json
+from workers.policy.document import Deleted, InvalidPolicy, parse_stored
 from workers.policy.keys import Keys
 from workers.policy.policy import CompiledPolicy
 
@@ -60,6 +60,7 @@ class PolicyCache:
         self._keys = Keys(namespace)
         self._policies: dict[str, CompiledPolicy] = {}
         self._snapshot: Mapping[str, CompiledPolicy] = MappingProxyType(self._policies)
+        self._deleted: dict[str, int] = {}
         self._last_id = b"0-0"
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
@@ -183,18 +184,25 @@ class PolicyCache:
     def _take(self, policies: dict[str, CompiledPolicy], tenant: Any, document: Any) -> None:
         name = bytes(tenant).decode("utf-8", "replace")
         current = policies.get(name)
+        last = self._deleted.get(name, 0) if current is None else current.version
         try:
-            policy = CompiledPolicy(parse_json(name, bytes(document)))
+            found = parse_stored(name, bytes(document))
+            policy = None if isinstance(found, Deleted) else CompiledPolicy(found)
         except InvalidPolicy as error:
             return self._refuse(str(error))
+        if found.version < last:
+            return self._refuse(
+                f"policy for tenant {name!r}: version {found.version} is older than the last one; "
+                f"give it a version above {last}"
+            )
+        if policy is None:
+            if current is None or found.version > last:
+                policies.pop(name, None)
+                self._deleted[name] = found.version
+            return None
         if current is None:
             if len(policies) >= MAX_POLICIES:
                 return self._refuse(f"policy for tenant {name!r}: a worker holds {MAX_POLICIES} policies at most")
-        elif policy.version < current.version:
-            return self._refuse(
-                f"policy for tenant {name!r}: version {policy.version} is older than the one in force; "
-                f"give it a version above {current.version}"
-            )
         elif policy.version == current.version:
             if policy.digest != current.digest:
                 self._refuse(

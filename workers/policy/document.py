@@ -1,17 +1,18 @@
 """Reads policy documents, and refuses a wrong one with a sentence that says which rule is wrong and how."""
 
 import reprlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, get_args
+from typing import get_args
 
 import orjson
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
+from workers import yaml_text
 from workers.errors import Misconfigured
 from workers.policy.presets import PRESETS
 
@@ -32,29 +33,23 @@ class InvalidPolicy(Misconfigured):
     """A policy document cannot be used: the last good one stays in force."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without tags of its own, in which a name may stand once: else the last one would win without a word."""
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What is stored in the place of a policy that was deleted: its version, so that versions still only go up."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands there twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+    version: int
 
 
-def parse_yaml(tenant: str, text: str) -> Policy:
-    """Give the policy in a YAML or JSON text, as `parse` does.
+def parse_yaml(tenant: str, text: str, file: str) -> Policy:
+    """Give the policy in a YAML or JSON text, as `parse` does; `file` is what a sentence calls it.
 
     Raises:
         InvalidPolicy: as `parse`, and for what is not YAML.
     """
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise InvalidPolicy(f"policy for tenant {tenant!r}: it cannot be read: {error}") from None
+        document = yaml_text.parse(text, file)
+    except Misconfigured as error:
+        raise InvalidPolicy(f"policy for tenant {tenant!r}: {error}") from None
     return parse(tenant, document)
 
 
@@ -77,8 +72,8 @@ def parse(tenant: str, document: object) -> Policy:
     return policy
 
 
-def parse_json(tenant: str, text: bytes | str) -> Policy:
-    """Give the policy in a JSON text, as `parse` does.
+def parse_stored(tenant: str, text: bytes | str) -> Policy | Deleted:
+    """Give the policy in a JSON text as Redis holds it, as `parse` does, or its deletion.
 
     Raises:
         InvalidPolicy: as `parse`, and for what is not JSON.
@@ -87,6 +82,9 @@ def parse_json(tenant: str, text: bytes | str) -> Policy:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidPolicy(f"policy for tenant {tenant!r}: it is not JSON: {error}") from None
+    match document:
+        case {"deleted": True, "version": int(version)}:
+            return Deleted(version)
     return parse(tenant, document)
 
 

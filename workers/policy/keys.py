@@ -5,8 +5,8 @@ class Keys:
     """The keys of one namespace.
 
     Attributes:
-        policies: hash, tenant id to JSON document.
-        changes: stream with `sequence`, `tenant`, `version` and `document` of each change.
+        policies: hash, tenant id to JSON document; `{"version": n, "deleted": true}` in the place of a deleted one.
+        changes: stream with `sequence`, `tenant`, `version` and `document` of each change, deletions included.
         sequence: count of changes; a gap in the stream's sequences shows that entries were trimmed unread.
     """
 

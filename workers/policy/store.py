@@ -11,7 +11,7 @@ import orjson
 from redis.asyncio import Redis
 
 from schemas.policy import Policy
-from workers.policy.document import InvalidPolicy, parse_json
+from workers.policy.document import InvalidPolicy, parse_stored
 from workers.policy.keys import Keys
 
 MAX_CHANGES = 10_000
@@ -40,6 +40,10 @@ return {1, number}
 """
 
 
+DELETED = b'{"deleted":true}'
+"""Stays in the policy's place: a worker that missed the change finds it there, and versions go on from it."""
+
+
 class PolicyStore:
     """Reads and changes policies. Every call waits for Redis and raises its errors."""
 
@@ -64,24 +68,43 @@ class PolicyStore:
         document = orjson.dumps(
             {"id": tenant, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
         )
-        keys = [self._keys.policies, self._keys.changes, self._keys.sequence]
-        answer: Any = await self._put(keys=keys, args=[tenant, policy.version, document, MAX_CHANGES])
-        is_stored, version = bool(answer[0]), int(answer[1])
+        is_stored, version = await self._write(tenant, policy.version, document)
         if not is_stored:
             raise InvalidPolicy(
-                f"policy for tenant {tenant!r}: version {policy.version} is not above version {version}, which is in "
-                "force; leave the version out to get the next one"
+                f"policy for tenant {tenant!r}: version {policy.version} is not above version {version}, the last one; "
+                "leave the version out to get the next one"
             )
         return version
 
+    async def delete(self, tenant: str) -> int | None:
+        """Take a tenant's policy out of force and return the deletion's version, None where it has no policy.
+
+        Guarantee: as for `put`. The strict default decides from then on, and a later policy has a higher version.
+
+        Raises:
+            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+        """
+        try:
+            if await self.get(tenant) is None:
+                return None
+        except InvalidPolicy:
+            pass  # What is stored is no policy: all the more reason to delete it.
+        return (await self._write(tenant, 0, DELETED))[1]
+
+    async def _write(self, tenant: str, version: int, document: bytes) -> tuple[bool, int]:
+        keys = [self._keys.policies, self._keys.changes, self._keys.sequence]
+        answer: Any = await self._put(keys=keys, args=[tenant, version, document, MAX_CHANGES])
+        return bool(answer[0]), int(answer[1])
+
     async def get(self, tenant: str) -> Policy | None:
-        """Give a tenant's policy, None where it has none.
+        """Give a tenant's policy, None where it has none or it was deleted.
 
         Raises:
             InvalidPolicy: what is stored is not a policy.
         """
         stored: Any = await self._redis.hget(self._keys.policies, tenant)
-        return None if stored is None else parse_json(tenant, stored)
+        found = None if stored is None else parse_stored(tenant, stored)
+        return found if isinstance(found, Policy) else None
 
     async def list(self) -> dict[str, Policy]:
         """Give every policy by its tenant.
@@ -92,5 +115,7 @@ class PolicyStore:
         policies: dict[str, Policy] = {}
         async for tenant, stored in self._redis.hscan_iter(self._keys.policies, count=500):
             name = tenant.decode() if isinstance(tenant, bytes) else tenant
-            policies[name] = parse_json(name, stored)
+            found = parse_stored(name, stored)
+            if isinstance(found, Policy):
+                policies[name] = found
         return policies

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Severity
-from workers.policy.document import InvalidPolicy, parse, parse_json, parse_yaml
+from workers.policy.document import InvalidPolicy, parse, parse_stored, parse_yaml
 from workers.policy.policy import MAX_TABLE, CompiledPolicy, default_strict
 from workers.policy.presets import PRESETS
 
@@ -125,7 +125,7 @@ def test_a_wrong_document_is_refused_with_a_sentence(fields: dict[str, Any], sen
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff", b'{"rules":' + b"[" * 900 + b"]" * 900 + b"}"])
 def test_what_is_not_a_document_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidPolicy, match="policy for tenant 'acme'"):
-        parse_json("acme", text)
+        parse_stored("acme", text)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_what_is_not_a_document_is_refused(text: bytes) -> None:
     [
         ("controversial: allow\ncontroversial: block\n", "'controversial' stands there twice"),
         ("rules:\n- decision: block\n  decision: allow\n", "'decision' stands there twice"),
-        ("rules: [", "it cannot be read"),
+        ("rules: [", "policy for tenant 'acme': acme.yaml, line 1, column 9: "),
         ("- 1\n", "a policy is an object"),
     ],
 )
 def test_a_wrong_yaml_document_is_refused_with_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(InvalidPolicy, match=sentence):
-        parse_yaml("acme", text)
+        parse_yaml("acme", text, "acme.yaml")
 
 
 def optional(values: list[str]) -> st.SearchStrategy[str | None]:
