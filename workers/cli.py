@@ -4,47 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import structlog
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from schemas.taxonomy import Surface
 from workers import settings as settings_module
+from workers import settings_table
 from workers.errors import GuardlineError, Misconfigured
 from workers.evaluation.cli import app as eval_app
+from workers.policy.cli import app as policy_app
+from workers.policy.cli import read_policy
 from workers.settings import Settings
-
-if TYPE_CHECKING:
-    from schemas.policy import Policy
+from workers.tables import print_table
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Content moderation for Kafka streams.",
 )
 topics_app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
 worker_app = typer.Typer(no_args_is_help=True, help="Run a worker.")
 model_app = typer.Typer(no_args_is_help=True, help="Checkpoints.")
-policy_app = typer.Typer(no_args_is_help=True, help="The tenants' policies.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(worker_app, name="worker")
 app.add_typer(policy_app, name="policy")
 app.add_typer(model_app, name="model")
 app.add_typer(eval_app, name="eval")
 console = Console(stderr=True)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"guardline {version('guardline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    is_version_asked: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Content moderation for Kafka streams."""
 
 
 @topics_app.command("create")
@@ -173,7 +189,7 @@ def verdicts_command(
 
 @app.command("dead-letters")
 def dead_letters_command() -> None:
-    """Print the dead letters that are there: where each record was, and what was wrong with it."""
+    """Print the dead letters that are there: where each record was, its key, and what was wrong with it."""
     from workers.moderation.intake import headers_of
     from workers.verdicts import read
 
@@ -183,7 +199,16 @@ def dead_letters_command() -> None:
             # The last of a name is ours: the record's own headers come first.
             found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers_of(message)}
             place = "/".join(found.get(f"source.{part}", "?") for part in ("topic", "partition", "offset"))
-            typer.echo(f"{found.get('reason', '?'):<16}  {place}  {found.get('detail', '')}")
+            about = f"{place}  {_shown(message.key())}"
+            typer.echo(f"{found.get('reason', '?'):<16}  {about}  {found.get('detail', '')}")
+
+
+def _shown(key: bytes | None) -> str:
+    """Give a record's key for a line of a table: as text where it is some, and never as control characters."""
+    if key is None:
+        return "no key"
+    text = key.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() and text else repr(text)
 
 
 def _line(verdict: dict[str, Any]) -> str:
@@ -203,7 +228,7 @@ def annotate_command(
     """Judge every row of a file. After a crash, the same command goes on where it was."""
     from workers.annotation.command import annotate
 
-    document = None if policy is None else _read_policy(policy.stem, policy)
+    document = None if policy is None else read_policy(policy.stem, policy)
     annotate(settings_module.load(), source, output, document, console)
 
 
@@ -246,104 +271,13 @@ def _texts(file: Path | None) -> list[str]:
     return lines
 
 
-@policy_app.command("set")
-def policy_set(
-    tenant: str, file: Annotated[Path, typer.Argument(help="A policy in YAML or JSON; - for standard input.")]
-) -> None:
-    """Put a tenant's policy in force."""
-    policy = _read_policy(tenant, file)
-
-    async def put(store: Any) -> int:
-        return int(await store.put(tenant, policy))
-
-    version = _with_store(put)
-    typer.echo(f"policy for tenant {tenant!r}: version {version} is in force")
-
-
-def _read_policy(tenant: str, file: Path) -> Policy:
-    from workers.policy.document import parse_yaml
-
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error}") from error
-    return parse_yaml(tenant, text)
-
-
-@policy_app.command("get")
-def policy_get(tenant: str) -> None:
-    """Print a tenant's policy."""
-
-    async def get(store: Any) -> Any:
-        return await store.get(tenant)
-
-    policy = _with_store(get)
-    if policy is None:
-        raise Misconfigured(f"tenant {tenant!r} has no policy: the strict default decides for it")
-    # Only what was set: a default that is written out would win over the preset once this is set again.
-    typer.echo(
-        yaml.safe_dump(policy.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True),
-        nl=False,
-    )
-
-
-@policy_app.command("list")
-def policy_list() -> None:
-    """List the tenants that have a policy, and what it decides for Controversial, its preset included."""
-    from workers.policy.document import with_preset
-
-    async def every(store: Any) -> Any:
-        return await store.list()
-
-    policies = _with_store(every)
-    table = Table("tenant", "version", "preset", "controversial")
-    for tenant, policy in sorted(policies.items()):
-        table.add_row(tenant, str(policy.version), policy.preset or "", with_preset(policy).controversial)
-    Console().print(table)
-
-
-def _with_store(use: Any) -> Any:
-    from redis.asyncio import Redis
-    from redis.exceptions import RedisError
-
-    from workers.policy.store import PolicyStore
-
-    settings = settings_module.load()
-
-    async def run() -> Any:
-        redis = Redis.from_url(settings.redis.url.get_secret_value(), socket_connect_timeout=5)
-        try:
-            return await use(PolicyStore(redis, settings.redis.namespace))
-        except (RedisError, OSError) as error:
-            raise Misconfigured(f"redis.url: no Redis answers there ({error})") from error
-        finally:
-            await redis.aclose()
-
-    return asyncio.run(run())
-
-
 @app.command("config")
 def config_command() -> None:
     """Print the settings in force, secrets masked, and where each came from."""
     table = Table("setting", "value", "from")
-    for name, value, origin in _flat(settings_module.load()):
-        table.add_row(name, value, origin)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _flat(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    origins = settings_module.origins()
-    for section, values in settings:
-        for name, value in values:
-            shown = _masked(value) if isinstance(value, dict) else str(value)
-            yield f"{section}.{name}", shown, origins.get(f"{section}.{name}", "default")
-
-
-def _masked(properties: dict[str, Any]) -> str:
-    secret = re.compile(r"password|secret|token|key\.pem|jaas|credential", re.IGNORECASE)
-    return str({name: "**********" if secret.search(name) else value for name, value in properties.items()})
+    for name, value, origin in settings_table.rows(settings_module.load()):
+        table.add_row(name, Text(value), Text(origin))  # Brackets in it are no markup.
+    print_table(table)
 
 
 def _add_devstack() -> None:

@@ -143,15 +143,18 @@ def test_produce_says_which_records_are_no_events_and_dead_letters_says_why(site
     site.create_topics()
     file = Path(site.folder.name) / "events.jsonl"
     file.write_bytes(GOOD + b"\n\n{\n" + event(surface="mail") + b"\n")
+    site.produce([("zürich".encode(), b"{"), (b"\x1b[31m", b"{"), (b"", b"{")])
     said = site.command("produce", file).stderr
     assert "3 records produced" in said
     assert "2 of them are no events" in said
     assert "line 3: " in said
     site.worker()
-    eventually(lambda: site.answered() == 3, "all are answered")
+    eventually(lambda: site.answered() == 6, "all are answered")
     letters = site.command("dead-letters").stdout.splitlines()
-    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", "not_json"]
+    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", *["not_json"] * 4]
     assert all(f"{site.settings().topics.inputs[0]}/" in letter for letter in letters)
+    keys = {letter.split()[2] for letter in letters}
+    assert keys > {"zürich", "'\\x1b[31m'", "''"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,45 @@ command.load()()
 def test_ctrl_c_is_no_traceback_while_the_command_is_still_imported() -> None:
     run = guardline("config", code=130, program=(sys.executable, "-c", STOPPED_AT_ITS_FIRST_IMPORT))
     assert run.stderr == ""
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert guardline("--version").stdout == f"guardline {metadata.version('guardline')}\n"
+
+
+def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "guardline.yaml"
+    file.write_text("guard:\n  openai: {urls: ['http://user:pass-word@gpu:8000'], ca_file: '/[/b].pem'}\n")
+    shown = guardline(
+        "config",
+        environment={
+            "GUARDLINE_CONFIG": str(file),
+            "GUARDLINE_GUARD__OPENAI__API_KEY": "pass-word",
+            "GUARDLINE_GUARD__VLLM": '{"hf_overrides": {"token": "pass-word"}}',
+            "GUARDLINE_KAFKA__PROPERTIES": '{"sasl.password": "pass-word", "client.rack": "west"}',
+        },
+    ).stdout
+    assert "pass-word" not in shown
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    rows = {name: (value, origin) for name, value, origin in cells}
+    assert rows["guard.openai.urls"] == ("['http://**********@gpu:8000']", f"file {file}")
+    assert rows["guard.openai.ca_file"] == ("/[/b].pem", f"file {file}")
+    assert rows["guard.openai.api_key"] == ("**********", "environment")
+    assert rows["guard.openai.timeout_s"] == ("30.0", "default")
+    assert rows["kafka.properties"] == ("{'sasl.password': '**********', 'client.rack': 'west'}", "environment")
+    assert "guard.openai" not in rows
+
+
+def test_a_policy_that_is_deleted_is_gone_and_one_that_is_not_there_is_a_sentence(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text("controversial: allow\n")
+    site.command("policy", "set", "acme", file)
+    said = site.command("policy", "delete", "acme").stdout
+    assert said.startswith("policy for tenant 'acme': deleted by version ")
+    assert "the strict default decides" in said
+    for command in ("get", "delete"):
+        assert "tenant 'acme' has no policy" in site.command("policy", command, "acme", code=2).stderr
+    assert "acme" not in site.command("policy", "list").stdout
 
 
 def test_produce_with_what_it_cannot_read_or_use_is_a_sentence(site: Site) -> None:

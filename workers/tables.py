@@ -1,0 +1,16 @@
+"""Tables on standard output: fitted to a terminal, and with whole lines where another program reads them."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+WIDE = 10_000
+"""Columns. A table is no wider than what is in it."""
+
+
+def print_table(table: Table) -> None:
+    """Print a table."""
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
