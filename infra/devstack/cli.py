@@ -17,8 +17,12 @@ Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Whe
 
 @app.command()
 def up(data: Data = None) -> None:
-    """Start Kafka and Valkey in the background, and print their addresses as JSON."""
-    _print(commands.up(data))
+    """Start Kafka and Valkey in the background, and print their addresses as JSON: the last run's, where free."""
+    before = commands.ports_of_last_run(data)
+    addresses = commands.up(data)
+    if before and before != commands.ports_of_last_run(data):
+        typer.echo("the ports of the last run are taken: export the new addresses", err=True)
+    _print(addresses)
 
 
 @app.command()

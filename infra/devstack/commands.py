@@ -21,6 +21,11 @@ def up(data: Path | None = None) -> Addresses:
     return addresses
 
 
+def ports_of_last_run(data: Path | None = None) -> list[int]:
+    """The ports of the last run on `data`; empty when there was none."""
+    return state.ports_of_last_run(_folder(data))
+
+
 def status(data: Path | None = None) -> Addresses:
     """The addresses of the stack that runs on `data`. Raises DevstackError when none does."""
     now = _running(_folder(data))

@@ -113,6 +113,18 @@ def aot_cache(jars: Sequence[Path]) -> Path:
     return cache_folder() / "aot" / f"kafka-{hashlib.sha256(made_for.encode()).hexdigest()[:16]}.aot"
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a loopback port now."""
+    with socket.socket() as probe:
+        # Servers set it as well: connections that a stopped server had do not keep its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Loopback ports that nobody listens on now. Another process may still take one before it is used."""
     sockets = [socket.socket() for _ in range(count)]

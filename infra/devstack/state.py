@@ -66,6 +66,20 @@ def write(data: Path, state: State) -> None:
     part.replace(data / "state.json")
 
 
+def ports_of_last_run(data: Path) -> list[int]:
+    """The ports of Kafka, its controller and Valkey when a stack last ran on this folder; empty when none did."""
+    try:
+        ports = json.loads((data / "ports.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return ports if isinstance(ports, list) and all(isinstance(port, int) for port in ports) else []
+
+
+def keep_ports(data: Path, ports: list[int]) -> None:
+    """Remember the ports for the next run, so that addresses that were noted down stay right."""
+    (data / "ports.json").write_text(json.dumps(ports), encoding="utf-8")
+
+
 def clear(data: Path) -> None:
     """Forget the state: nothing runs."""
     (data / "state.json").unlink(missing_ok=True)

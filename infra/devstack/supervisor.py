@@ -23,11 +23,13 @@ import psutil
 
 from infra.devstack import children, state, valkey
 from infra.devstack.errors import DevstackError
-from infra.devstack.kafka import Broker, PortTakenError, aot_cache, free_ports
+from infra.devstack.kafka import Broker, PortTakenError, aot_cache, free_ports, is_free
 from infra.devstack.state import State
 
 PORT_ATTEMPTS = 5
 POLL_S = 0.25
+UNPRIVILEGED = 1024
+"""The first port that anybody may listen on."""
 
 FULL_BYTES = 1_000_000
 """With less than this left neither server starts."""
@@ -50,9 +52,10 @@ class Supervisor:
         self.trainer: subprocess.Popen[bytes] | None = None
 
     def start(self) -> State:
-        """Start both on free ports, and again on others when one is taken meanwhile."""
-        for _ in range(PORT_ATTEMPTS):
-            kafka_port, controller_port, self.redis_port = free_ports(3)
+        """Start both on the ports of the last run where they are free, and again on others when one is taken."""
+        for attempt in range(PORT_ATTEMPTS):
+            ports = ports_for(self.data) if attempt == 0 else free_ports(3)
+            kafka_port, controller_port, self.redis_port = ports
             self.broker = Broker(self.data, kafka_port, controller_port)
             try:
                 self.broker.configure(self.jars)
@@ -115,8 +118,16 @@ class Supervisor:
             supervisor_pid=os.getpid(),
             create_time=psutil.Process().create_time(),
         )
+        state.keep_ports(self.data, [self.broker.port, self.broker.controller_port, self.redis_port])
         state.write(self.data, now)
         return now
+
+
+def ports_for(data: Path) -> list[int]:
+    """Ports for Kafka, its controller and Valkey: those of the folder's last run where all three are free."""
+    kept = state.ports_of_last_run(data)
+    is_usable = len(kept) == len(set(kept)) == 3 and min(kept) >= UNPRIVILEGED and all(map(is_free, kept))
+    return kept if is_usable else free_ports(3)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 
-from infra.devstack import DevstackError, commands, jars, running, supervisor
+from infra.devstack import DevstackError, commands, jars, running, state, supervisor
 from infra.devstack.kafka import free_ports
 
 HOLD_A_STACK = """
@@ -137,13 +137,25 @@ def test_a_supervisor_killed_with_sigkill_leaves_no_process_behind_and_up_status
         first = json.loads((tmp_path / "state.json").read_text())
         os.kill(first["supervisor_pid"], signal.SIGKILL)
         assert wait_for(lambda: is_gone(first["kafka_pid"]) and is_gone(first["redis_pid"]))
-        assert commands.up(tmp_path)
+        assert commands.up(tmp_path) == addresses
         second = json.loads((tmp_path / "state.json").read_text())
     finally:
         commands.down(tmp_path)
     assert all(is_gone(second[name]) for name in ("supervisor_pid", "kafka_pid", "redis_pid"))
     with pytest.raises(DevstackError, match="no stack is running"):
         commands.down(tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["null", "{", "[1, 2, 3]", '["a"]', "[0, 0, 0]", "[99999, -1, 70000]"])
+def test_ports_of_the_last_run_that_cannot_be_had_are_replaced(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "ports.json").write_text(kept)
+    ports = supervisor.ports_for(tmp_path)
+    assert len(set(ports)) == 3
+    assert min(ports) >= 1024
+    with socket.create_server(("127.0.0.1", ports[1])):
+        state.keep_ports(tmp_path, ports)
+        assert ports[1] not in supervisor.ports_for(tmp_path)
+    assert supervisor.ports_for(tmp_path) == ports
 
 
 def test_a_tampered_jar_is_fetched_again(cached_copy: Path, repository: tuple[str, list[str]]) -> None:
