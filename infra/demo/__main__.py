@@ -135,10 +135,24 @@ class Show:
                 self._said = time.monotonic()
                 self.say(line)
             return
-        table = Table("tenant", "allow", "review", "block", title=line)
-        for tenant, counts in sorted(tally.decisions.items()):
-            table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
-        self._live.update(Group(table, *(Text(sample, overflow="ellipsis", no_wrap=True) for sample in tally.samples)))
+        samples = (Text(sample, overflow="ellipsis", no_wrap=True) for sample in tally.samples)
+        self._live.update(Group(_decisions(tally, line), *samples))
+
+    def summary(self, tally: Tally) -> None:
+        """Show the decisions for good. What is printed later stands below them."""
+        if self._live is not None:
+            # What was seen on the way makes room for what was counted at the end.
+            self._live.transient = True
+            self._live.stop()
+            self._live = None
+        self._console.print(_decisions(tally, "decisions"))
+
+
+def _decisions(tally: Tally, title: str) -> Table:
+    table = Table("tenant", "allow", "review", "block", title=title)
+    for tenant, counts in sorted(tally.decisions.items()):
+        table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
+    return table
 
 
 def main() -> int:
@@ -308,10 +322,7 @@ def _summary(
                 f"{decisions[max(decisions)]}: {text[:60]}"
             )
             break
-    table = Table("tenant", "allow", "review", "block", title="decisions")
-    for tenant, counts in sorted(final.decisions.items()):
-        table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
-    Console().print(table)
+    show.summary(final)
     result = {
         "events": len(sent),
         "verdicts": final.verdicts,
