@@ -29,9 +29,9 @@ setup: $(READY) ## the environment in .venv, complete for development
 demo: $(READY) ## set up all that is needed and run the main job on real input
 	@$(BIN)/python -m infra.demo
 
-# Most of it is waiting for time-outs of Kafka: two at a time, each with a stack of its own.
+# Much of it is waiting for time-outs of Kafka: three at a time on two cores, each with a stack of its own.
 test: $(READY) ## set up all that is needed and run the tests
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Torch and vLLM are 6 GB: they have an environment of their own, which only these targets make.
 VLLM := $(VENV)-vllm
