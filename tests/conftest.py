@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from infra.devstack.stack import Stack, running
 from tests.site import Site
+
+# How long an example takes says more of what else the machine does than of the code.
+hypothesis.settings.register_profile("guardline", deadline=None)
+hypothesis.settings.load_profile("guardline")
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,16 @@ from workers.verdicts import read
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40) -> None:
-    """Wait for a condition, never for a time."""
+    """Wait for a condition, never for a time. What takes long to look at is looked at less often."""
     end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        if now > end:
             raise AssertionError(f"after {deadline_s} s still not: {what}")
-        time.sleep(0.05)
+        time.sleep(min(max(0.05, 2 * (now - began)), 1))
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.lines import write_lines
 from tests.unit.evaluation.test_score import evaluate
 from workers.annotation.json_lines import JsonLines
 from workers.annotation.rows import event_of
+from workers.errors import Misconfigured
+from workers.evaluation.cli import convert_command
 from workers.evaluation.public_data import ADAPTERS
 from workers.evaluation.samples import Gold
 
@@ -183,5 +186,6 @@ def test_a_file_in_each_form_is_converted(tmp_path: Path, suffix: str) -> None:
 )
 def test_a_wrong_file_is_a_sentence(tmp_path: Path, name: str, file: str, content: bytes, sentence: str) -> None:
     (tmp_path / file).write_bytes(content)
-    assert sentence in evaluate("convert", name, tmp_path / file, tmp_path / "out.jsonl", code=2)
+    with pytest.raises(Misconfigured, match=re.escape(sentence)):
+        convert_command(name, tmp_path / file, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
