@@ -36,7 +36,7 @@ def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40)
         now = time.monotonic()
         if now > end:
             raise AssertionError(f"after {deadline_s} s still not: {what}")
-        time.sleep(min(max(0.05, 2 * (now - began)), 1))
+        time.sleep(min(max(0.05, now - began), 0.5))
 
 
 @dataclass

@@ -200,7 +200,12 @@ def test_a_broker_away_for_longer_than_a_transaction_ends_the_worker_with_that_s
     site.create_topics()
     # So slow that it still has something to write when the broker goes.
     lag = (sys.executable, "-m", "tests.chaos.faulty_worker", "lag")
-    worker = site.worker(*lag, GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="2", GUARDLINE_BATCH__MAX_COUNT="16")
+    worker = site.worker(
+        *lag,
+        GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="2",
+        GUARDLINE_BATCH__MAX_COUNT="16",
+        GUARDLINE_BATCH__IN_FLIGHT="2",
+    )
     eventually(lambda: worker.has_partitions, "partitions")
     site.events(3000)
     eventually(lambda: site.answered() > 0, "first verdicts")
