@@ -57,5 +57,6 @@ def _folder(data: Path | None) -> Path:
 def _running(folder: Path) -> State:
     now = state.read(folder) if state.is_running(folder) else None
     if now is None:
-        raise DevstackError(f"no stack is running on {folder}. Start one with `guardline devstack up`.")
+        option = "" if folder == default_data_folder() else f" --data {folder}"
+        raise DevstackError(f"no stack is running on {folder}. Start one with: guardline devstack up{option}")
     return now
