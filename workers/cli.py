@@ -16,7 +16,6 @@ import structlog
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from schemas.taxonomy import Surface
@@ -27,7 +26,7 @@ from workers.evaluation.cli import app as eval_app
 from workers.policy.cli import app as policy_app
 from workers.policy.cli import read_policy
 from workers.settings import Settings
-from workers.tables import print_table
+from workers.tables import print_table, table_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -274,7 +273,7 @@ def _texts(file: Path | None) -> list[str]:
 @app.command("config")
 def config_command() -> None:
     """Print the settings in force, secrets masked, and where each came from."""
-    table = Table("setting", "value", "from")
+    table = table_of("setting", "value", "from")
     for name, value, origin in settings_table.rows(settings_module.load()):
         table.add_row(name, Text(value), Text(origin))  # Brackets in it are no markup.
     print_table(table)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 WIDE = 10_000
 """Columns. A table is no wider than what is in it."""
+
+
+def table_of(*names: str) -> Table:
+    """Give an empty table. On a narrow terminal its cells are broken, never cut off."""
+    return Table(*(Column(name, overflow="fold") for name in names))
 
 
 def print_table(table: Table) -> None:

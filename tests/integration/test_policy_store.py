@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -124,7 +125,7 @@ async def test_a_deletion_is_in_force_within_a_second_and_stands_among_the_chang
     assert await store.get("acme") is None
     assert await store.list() == {"other": Policy(id="other", version=other)}
     assert await store.delete("acme") is None
-    entries = await redis.xrange(f"{NAMESPACE}:policy-changes")
+    entries: Any = await redis.xrange(f"{NAMESPACE}:policy-changes")
     assert [(fields[b"tenant"], int(fields[b"version"])) for _, fields in entries] == [
         (b"acme", first),
         (b"other", other),

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.table import Table
 from rich.text import Text
 
 from workers.errors import Misconfigured
 from workers.settings import load
-from workers.tables import print_table
+from workers.tables import print_table, table_of
 
 if TYPE_CHECKING:
     from schemas.policy import Policy
@@ -93,7 +92,7 @@ def policy_list() -> None:
         return await store.list()
 
     policies = _with_store(every)
-    table = Table("tenant", "version", "preset", "controversial")
+    table = table_of("tenant", "version", "preset", "controversial")
     for tenant, policy in sorted(policies.items()):
         table.add_row(Text(tenant), str(policy.version), policy.preset or "", with_preset(policy).controversial)
     print_table(table)
