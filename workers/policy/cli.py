@@ -92,6 +92,9 @@ def policy_list() -> None:
         return await store.list()
 
     policies = _with_store(every)
+    if not policies:
+        typer.echo("no tenant has a policy: the strict default decides for all", err=True)
+        return
     table = table_of("tenant", "version", "preset", "controversial")
     for tenant, policy in sorted(policies.items()):
         table.add_row(Text(tenant), str(policy.version), policy.preset or "", with_preset(policy).controversial)
