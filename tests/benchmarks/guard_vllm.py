@@ -1,8 +1,8 @@
 """`make bench-guard-vllm`: our guard against the model card's recipe, on the same vLLM and the same texts, interleaved.
 
 The recipe: vLLM's `chat` with its default settings, the whole answer generated greedily and parsed. Each side has an
-engine of its own; only one of them works at a time, and each begins every other round. Every text is new to both, so
-that no whole prompt lies in a prefix cache.
+engine of its own; only one of them works at a time, after the other has fallen asleep, and each begins every other
+round. Every text is new to both, so that no whole prompt lies in a prefix cache.
 Beside the clock stands the CPU time of each side's processes, which other work on the machine disturbs less.
 
 Once with guard-nano, once at the dimensions of Qwen3Guard-Gen-0.6B with its real vocabulary and random weights. Random
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
 from tests.checkpoints.qwen import write_qwen
 from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, VllmEngine
@@ -37,6 +38,9 @@ ROUNDS = 5
 MICRO_BATCH = 32
 CONTEXT_TOKENS = 2_048
 SHORTEST_ANSWER = "Safety: Safe\nCategories: None"
+ASLEEP_S = 1.2
+"""For a second after its last step vLLM asks for the next one in a loop, on the core that the other side needs."""
+
 LABEL = re.compile(r"Safety: (Safe|Controversial|Unsafe)")
 ON_A_CPU: dict[str, Any] = {"enforce_eager": True}
 """For both sides: to compile would take longer than to measure."""
@@ -168,6 +172,7 @@ async def measure(model: Model) -> dict[str, Any]:
         mine: list[str | None] = []
         its: list[str | None] = []
         for is_ours in (True, False) if round_ % 2 else (False, True):
+            await asyncio.sleep(ASLEEP_S)
             if is_ours:
                 cpu = our_clock.now()
                 mine, seconds = await timed(labels_of(guard, texts))
@@ -179,8 +184,11 @@ async def measure(model: Model) -> dict[str, Any]:
                 theirs.append(len(texts) / (time.perf_counter() - started))
                 their_cpu.append(their_clock.now() - cpu)
         same += sum(one == other for one, other in zip(mine, its, strict=True))
-        for text in fresh(model.lone):
-            our_latency.append((await timed(labels_of(guard, [text])))[1])
+        texts = fresh(model.lone)
+        await asyncio.sleep(ASLEEP_S)
+        our_latency += [(await timed(labels_of(guard, [text])))[1] for text in texts]
+        await asyncio.sleep(ASLEEP_S)
+        for text in texts:
             started = time.perf_counter()
             recipe.labels([text])
             their_latency.append(time.perf_counter() - started)
@@ -251,7 +259,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="guardline-0.6b-") as folder:
         for name in chosen:
             model = nano() if name == "nano" else random_of_0_6b(Path(folder))
-            found[name] = asyncio.run(measure(model))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # As the worker does.
+                found[name] = runner.run(measure(model))
     print(json.dumps(found))
 
 

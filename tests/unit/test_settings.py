@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.engines.openai import ATTEMPTS
 from workers.errors import Misconfigured
 from workers.settings import load
 
@@ -55,6 +56,20 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
         load()
     assert sentence in str(refused.value)
     assert "pass-word" not in str(refused.value)
+
+
+def test_several_servers_with_no_time_for_a_second_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDLINE_GUARD__OPENAI__TIMEOUT_S", "30")
+    monkeypatch.setenv("GUARDLINE_GUARD__OPENAI__URLS", '["http://a"]')
+    load()
+    monkeypatch.setenv("GUARDLINE_GUARD__OPENAI__URLS", '["http://a", "http://b"]')
+    with pytest.raises(Misconfigured, match=r"^guard\.openai\.timeout_s: 30 leaves no time to ask another server"):
+        load()
+
+
+def test_an_event_has_the_time_for_every_attempt_unless_told_otherwise() -> None:
+    settings = load()
+    assert ATTEMPTS * settings.guard.openai.timeout_s <= settings.worker.unavailable_after_s
 
 
 @pytest.mark.parametrize(

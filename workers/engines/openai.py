@@ -24,7 +24,7 @@ PROMPTS_A_REQUEST = 32
 """One bad prompt fails a whole request, and one request runs on one server."""
 
 ATTEMPTS = 3
-"""Each on the server with the least to do, and none past the deadline of who asked."""
+"""Each on another server as long as there is one, and none past the deadline of who asked."""
 
 HEALTH_S = 2.0
 """How often each server is looked at: one in use, whether it serves the same; one left alone, whether it is well."""
@@ -53,7 +53,7 @@ class OpenAIEngine:
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
-        timeout_s: float = 30,
+        timeout_s: float = 10,
     ) -> None:
         if not urls:
             raise Misconfigured("guard.openai.urls: name at least one server, as in [http://vllm:8000]")
@@ -166,6 +166,7 @@ class OpenAIEngine:
         )
 
         async def ask(part: Sequence[Sequence[int]]) -> list[Row]:
+            asked: list[Server] = []
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(Retriable),
                 wait=wait_random_exponential(multiplier=0.05, max=1),
@@ -173,7 +174,8 @@ class OpenAIEngine:
                 reraise=True,
             ):
                 with attempt:
-                    return await ask_server(self._least_loaded(), part)
+                    asked.append(self._next_after(asked))
+                    return await ask_server(asked[-1], part)
             raise AssertionError("unreachable")
 
         parts = [prompts[start : start + PROMPTS_A_REQUEST] for start in range(0, len(prompts), PROMPTS_A_REQUEST)]
@@ -184,11 +186,15 @@ class OpenAIEngine:
             raise failed.exceptions[0] from None
         return [row for task in tasks for row in task.result()]
 
-    def _least_loaded(self) -> Server:
+    def _next_after(self, asked: Sequence[Server]) -> Server:
+        """Give the server with the least to do, of those that were asked least often.
+
+        One that hangs has nothing else to do: by that alone it would be asked again and again.
+        """
         closed = [server for server in self._servers if not server.is_open]
         if not closed:
             raise Retriable(f"none of {len(self._servers)} servers is well: {', '.join(self._urls)}")
-        return min(closed, key=lambda server: server.in_flight)
+        return min(closed, key=lambda server: (asked.count(server), server.in_flight))
 
     async def _mend(self, server: Server) -> None:
         """Look at a server again and again."""

@@ -99,7 +99,8 @@ def checked_row(values: Sequence[object]) -> list[float]:
     Raises:
         NoNumber: one is no number, or cannot be a log-probability.
     """
-    row = [float(value) for value in values if isinstance(value, int | float)]
+    # As a number, `false` would be 0, which is certainty.
+    row = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(row) != len(values) or not all(math.isfinite(value) and LOWEST < value <= 0 for value in row):
         raise NoNumber(f"the server gave log-probabilities that are none: {list(values)}")
     return row

@@ -65,7 +65,10 @@ class VllmProtocol:
         completions: list[list[int]] = []
         for choice in _choices(request, answer):
             ids = checked_ids(choice.get("token_ids"))
-            completions.append(ids[:-1] if choice.get("finish_reason") == "stop" else ids)
+            reason = choice.get("finish_reason")
+            if reason not in ("stop", "length"):
+                raise Retriable(f"the server broke a completion off: {reason}")
+            completions.append(ids[:-1] if reason == "stop" else ids)
         return completions
 
 

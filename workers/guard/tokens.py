@@ -63,9 +63,12 @@ class Tokens:
         """Give the first token of each word behind a space.
 
         Raises:
-            Misconfigured: two begin alike, so that one forward pass could not tell them apart.
+            Misconfigured: one has none, or two begin alike, so that one forward pass could not tell them apart.
         """
-        ids = [self.fixed(f" {word}")[0] for word in words]
+        encoded = [self.fixed(f" {word}") for word in words]
+        if missing := [word for word, tokens in zip(words, encoded, strict=True) if not tokens]:
+            raise Misconfigured(f"guard.model: this tokenizer has no tokens for labels: {', '.join(missing)}")
+        ids = [tokens[0] for tokens in encoded]
         if len(set(ids)) != len(ids):
             shared = {word: index for word, index in zip(words, ids, strict=True) if ids.count(index) > 1}
             raise Misconfigured(

@@ -131,8 +131,7 @@ PARAMETERS = [
         marks=[
             pytest.mark.skipif(
                 find_spec(case.package) is None, reason=f"{case.package} is not installed here: see make test-vllm"
-            ),
-            pytest.mark.xdist_group(case.name),
+            )
         ],
     )
     for case in CASES

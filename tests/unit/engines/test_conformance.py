@@ -43,6 +43,9 @@ async def engine(case: Case) -> AsyncIterator[Engine]:
     await engine.start()
     yield engine
     await engine.close()
+    await engine.close()
+    with pytest.raises(Fatal, match="not running"):
+        await engine.score(PROMPTS, [400])
     # vLLM kills what does not end in time, and does not wait for that.
     await asyncio.to_thread(eventually, lambda: processes() <= before, "every process of the engine ended")
 
@@ -89,26 +92,26 @@ async def test_a_prompt_given_twice_scores_the_same(engine: Engine, case: Case) 
     assert first == pytest.approx(again, abs=case.drift)
 
 
-async def full_rows(engine: Engine, prompts: list[list[int]]) -> list[list[float]]:
-    """Score the whole vocabulary, as many candidates at a time as an engine has to take."""
-    rows: list[list[float]] = [[] for _ in prompts]
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def full_rows(engine: Engine) -> list[list[float]]:
+    """The scores of the whole vocabulary, asked for as many candidates at a time as an engine has to take."""
+    rows: list[list[float]] = [[] for _ in PROMPTS[:3]]
     for start in range(0, VOCABULARY, MAX_CANDIDATES):
         candidates = range(start, min(start + MAX_CANDIDATES, VOCABULARY))
-        for row, part in zip(rows, await engine.score(prompts, candidates), strict=True):
+        for row, part in zip(rows, await engine.score(PROMPTS[:3], candidates), strict=True):
             row += part
     return rows
 
 
-async def test_scores_are_log_probabilities_over_the_full_vocabulary(engine: Engine) -> None:
-    (row,) = await full_rows(engine, [PROMPTS[1]])
-    assert sum(math.exp(value) for value in row) == pytest.approx(1, abs=2e-3)
-    assert max(row) <= 0
+async def test_scores_are_log_probabilities_over_the_full_vocabulary(full_rows: list[list[float]]) -> None:
+    for row in full_rows:
+        assert sum(math.exp(value) for value in row) == pytest.approx(1, abs=2e-3)
+        assert max(row) <= 0
 
 
-async def test_the_most_likely_candidate_is_the_completion(engine: Engine) -> None:
-    rows = await full_rows(engine, PROMPTS[:3])
+async def test_the_most_likely_candidate_is_the_completion(engine: Engine, full_rows: list[list[float]]) -> None:
     completions = await engine.complete(PROMPTS[:3], 1)
-    for row, completion in zip(rows, completions, strict=True):
+    for row, completion in zip(full_rows, completions, strict=True):
         best = max(range(len(row)), key=row.__getitem__)
         assert completion in ([best], []), "an end-of-text token ends the completion and is not part of it"
 
@@ -163,18 +166,18 @@ async def test_calls_at_a_time_get_their_own_answers(engine: Engine, case: Case)
         assert row == pytest.approx(expected, abs=case.drift)
 
 
-async def test_start_and_close_may_be_called_twice(case: Case) -> None:
+async def test_an_engine_that_was_not_started_says_so_and_may_be_closed(case: Case) -> None:
     engine = case.make()
     with pytest.raises(Fatal, match="not running"):
         await engine.score(PROMPTS, [400])
     await engine.close()
+
+
+async def test_a_second_start_does_nothing(engine: Engine) -> None:
+    before = processes()
     await engine.start()
-    await engine.start()
+    assert processes() == before
     assert len(await engine.score(PROMPTS, [400])) == len(PROMPTS)
-    await engine.close()
-    await engine.close()
-    with pytest.raises(Fatal, match="not running"):
-        await engine.score(PROMPTS, [400])
 
 
 async def test_an_engine_that_dies_says_so_to_who_waits(case: Case) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
 from tests.unit.engines.replay import PROMPTS, Fault, Replay, scores_again
-from workers.engines.openai_protocol import message_in
+from workers.engines.openai_protocol import NoNumber, checked_row, message_in
 from workers.errors import BadInput, Fatal, Misconfigured, Retriable
 
 
@@ -225,6 +225,29 @@ async def test_a_completion_of_another_shape_is_none(server: Replay, ids: object
     with pytest.raises(Retriable):
         await engine.complete(read_reference().prompts[:PROMPTS], COMPLETION_TOKENS)
     await engine.close()
+
+
+async def test_a_completion_that_the_server_broke_off_is_none(server: Replay) -> None:
+    # Its beginning may read like a verdict.
+    def break_off(document: Any) -> None:
+        if isinstance(document, list):
+            document[0]["meta_info"]["finish_reason"] = {"type": "abort", "message": "out of memory"}
+        else:
+            document["choices"][0]["finish_reason"] = "abort"
+
+    engine = openai_engine(server.url)
+    await engine.start()
+    server.fault = server.changed(server.kind.ask_path, break_off)
+    with pytest.raises(Retriable, match="broke a completion off"):
+        await engine.complete(read_reference().prompts[:PROMPTS], COMPLETION_TOKENS)
+    await engine.close()
+
+
+@pytest.mark.parametrize("value", [False, True, None, "-1", [], float("nan"), float("-inf"), 0.1, -9_999])
+def test_what_is_no_log_probability_is_no_number(value: object) -> None:
+    assert checked_row([-1, -0.5, 0]) == [-1, -0.5, 0]
+    with pytest.raises(NoNumber):
+        checked_row([-1.5, value])
 
 
 async def test_answers_in_another_order_are_not_taken_for_one_another(server: Replay) -> None:

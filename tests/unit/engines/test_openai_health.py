@@ -87,6 +87,28 @@ async def test_another_server_answers_for_one_that_fails_which_is_then_left_alon
     await engine.close()
 
 
+async def test_a_server_that_hangs_uses_up_one_attempt_and_not_all(servers: list[Replay]) -> None:
+    bad, good = servers
+    engine = openai_engine(bad.url, good.url, timeout_s=0.3)
+    await engine.start()
+    released = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.StreamResponse | None:
+        if request.path == bad.kind.ask_path:
+            await released.wait()
+        return None
+
+    bad.fault = hang
+    reference = read_reference()
+    asked = bad.asked.count(bad.kind.ask_path)
+    for _ in range(2):
+        rows = await engine.score(reference.prompts[:PROMPTS], reference.candidates)
+        assert rows[0] == pytest.approx(reference.scores[0], abs=1e-3)
+    assert bad.asked.count(bad.kind.ask_path) > asked, "it was the first to be asked"
+    released.set()
+    await engine.close()
+
+
 async def test_a_server_that_is_away_at_start_is_used_once_it_is_there(servers: list[Replay]) -> None:
     late, there = servers
     late.fault = away

@@ -111,16 +111,6 @@ async def test_other_weights_under_the_same_name_are_never_an_answer(
     assert len(await scores(engine)) == PROMPTS
 
 
-async def test_a_completion_that_was_broken_off_is_none(server: Replay, engine: OpenAIEngine) -> None:
-    def abort(document: Any) -> None:
-        document[0]["meta_info"]["finish_reason"] = {"type": "abort", "message": "out of memory"}
-
-    server.fault = server.changed("/generate", abort)
-    reference = read_reference()
-    with pytest.raises(Retriable, match="out of memory"):
-        await engine.complete(reference.prompts[:PROMPTS], 12)
-
-
 async def test_a_completion_that_ended_nobody_knows_how_is_none(server: Replay, engine: OpenAIEngine) -> None:
     def spoil(document: Any) -> None:
         document[0]["meta_info"]["finish_reason"] = "stop"

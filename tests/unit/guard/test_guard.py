@@ -11,6 +11,8 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from schemas.assessment import Assessment as AssessmentModel
 from workers.errors import Misconfigured
@@ -76,6 +78,13 @@ async def test_the_worst_window_of_a_long_text_counts(guard: Guard) -> None:
 def test_labels_that_begin_alike_are_refused() -> None:
     with pytest.raises(Misconfigured, match="tell labels apart"):
         TOKENS.first(["Safe", "Safe"])
+
+
+def test_labels_without_a_token_are_refused(tmp_path: Path) -> None:
+    # Without bytes and an unknown token, what is in no vocabulary is left out.
+    Tokenizer(BPE({"x": 0}, [])).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(Misconfigured, match=r"no tokens for labels: Safe, Unsafe"):
+        Tokens(tmp_path).first(["Safe", "Unsafe"])
 
 
 class SameAnswer:
