@@ -159,26 +159,26 @@ class VllmEngine:
         async with asyncio.TaskGroup() as group:
             # When its process is killed, vLLM may leave who waits for an answer waiting.
             watching = group.create_task(self.watch())
-            outputs = await self._outputs(llm, prompts, parameters)
+            answers = await asyncio.gather(
+                *(group.create_task(self._run(llm, prompt, parameters)) for prompt in prompts)
+            )
             watching.cancel()
-        return outputs
+        return answers
 
-    async def _outputs(self, llm: Any, prompts: Sequence[Sequence[int]], parameters: Any) -> list[Any]:
-        """Give the one output of each prompt. What is not answered when this ends is aborted in the engine as well.
-
-        Not by vLLM's `generate`: a task and a generator for each prompt cost the event loop as much as all the rest.
-        """
-        asked: list[Any] = []
-        try:
-            for prompt in prompts:
-                # With its type, vLLM takes the ids as they are. Without, each prompt goes through a thread that might
-                # have to tokenise it, and gets the interpreter's lock back from a busy event loop after up to 5 ms.
-                tokens = {"type": "token", "prompt_token_ids": list(prompt)}
-                asked.append(await llm.add_request(f"g{next(self._numbers)}", tokens, parameters))
-            return [_output(await answer.get()) for answer in asked]
-        except BaseException:
-            await llm.abort([answer.request_id for answer in asked], internal=True)
-            raise
+    async def _run(self, llm: Any, prompt: Sequence[int], parameters: Any) -> Any:
+        """Give the one output of a prompt. A cancelled call is aborted in the engine as well."""
+        # With its type, vLLM takes the ids as they are. Without, each prompt goes through a thread that might have to
+        # tokenise it, and gets the interpreter's lock back from a busy event loop after up to 5 ms.
+        request = llm.generate(
+            {"type": "token", "prompt_token_ids": list(prompt)}, parameters, f"g{next(self._numbers)}"
+        )
+        async for result in request:
+            if result.finished:
+                output = result.outputs[0]
+                if output.finish_reason not in WHOLE:
+                    raise Retriable(f"vLLM ended a request without an answer: {output.finish_reason}")
+                return output
+        raise Retriable("vLLM ended a request without an answer")
 
 
 def _allow_plugin() -> None:
@@ -196,13 +196,6 @@ def _allow_plugin() -> None:
     # An empty list allows none; no list allows all.
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
-
-
-def _output(answer: Any) -> Any:
-    (output,) = answer.outputs
-    if output.finish_reason not in WHOLE:
-        raise Retriable(f"vLLM ended a request without an answer: {output.finish_reason}")
-    return output
 
 
 def _row(entries: Any, candidates: Sequence[int]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.unit.engines.replay import until
 from workers.engines import vllm
 from workers.engines.vllm import DIED, VllmEngine
 from workers.errors import Misconfigured, Retriable
@@ -56,83 +55,39 @@ def test_without_the_plugin_the_engine_is_refused(monkeypatch: pytest.MonkeyPatc
         vllm._allow_plugin()
 
 
-class Llm:
-    """vLLM's interface, noting what is asked and given up. It answers with these reasons in turn, and then never."""
+class GivesUp:
+    """vLLM's interface, ending every request with a reason and without an answer."""
 
-    def __init__(self, *reasons: str, errored: bool = False) -> None:
-        self._reasons = iter(reasons)
-        self.errored = errored
-        self.asked: list[str] = []
-        self.aborted: list[str] = []
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
 
-    async def add_request(self, request_id: str, prompt: Any, parameters: Any) -> Answer:
-        """Take a request."""
-        if prompt["prompt_token_ids"] == REFUSED:
-            raise ValueError("too long")
-        self.asked.append(f"{request_id}-internal")
-        return Answer(self.asked[-1], next(self._reasons, None))
-
-    async def abort(self, request_ids: list[str], internal: bool = False) -> None:
-        """Give requests up."""
-        assert internal
-        self.aborted += request_ids
-
-
-@dataclass
-class Answer:
-    """What vLLM puts a request's answer into."""
-
-    request_id: str
-    reason: str | None
-
-    async def get(self) -> Any:
-        """Wait for the answer."""
-        if self.reason is None:
-            await asyncio.Event().wait()
-        output = SimpleNamespace(finish_reason=self.reason, token_ids=[], logprobs=[])
-        return SimpleNamespace(finished=True, outputs=[output])
-
-
-REFUSED = [7]
-
-
-def engine_on(llm: Llm) -> VllmEngine:
-    engine = VllmEngine(FOLDER, {})
-    engine._llm = llm
-    return engine
+    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[Any]:
+        """End the request."""
+        output = SimpleNamespace(finish_reason=self._reason, token_ids=[], logprobs=[])
+        yield SimpleNamespace(finished=True, outputs=[output])
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
 async def test_a_request_that_vllm_gives_up_may_be_asked_again(reason: str) -> None:
     # Taken for an answer it would be an empty completion, or an IndexError that ends the worker.
-    llm = Llm("length", reason)
-    with pytest.raises(ExceptionGroup) as raised:
-        await engine_on(llm)._together(llm, [[1], [2], [3]], None)
-    (error,) = raised.value.exceptions
-    assert isinstance(error, Retriable)
-    assert reason in str(error)
+    with pytest.raises(Retriable, match=reason):
+        await VllmEngine(FOLDER, {})._run(GivesUp(reason), [1, 2], None)
+
+
+class Deaf(GivesUp):
+    """vLLM's interface with an engine process that is dead, and requests that nobody answers."""
+
+    errored = True
+
+    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[Any]:
+        """Never answer."""
+        await asyncio.Event().wait()
+        yield
 
 
 async def test_who_waits_for_an_engine_process_that_died_is_told() -> None:
-    llm = Llm(errored=True)
+    engine = VllmEngine(FOLDER, {})
+    engine._llm = Deaf("")
     with pytest.raises(ExceptionGroup) as raised:
-        await asyncio.wait_for(engine_on(llm)._together(llm, [[1], [2]], None), 10)
+        await asyncio.wait_for(engine._together(engine._llm, [[1], [2]], None), 10)
     assert [str(error) for error in raised.value.exceptions] == [DIED]
-
-
-async def test_a_call_that_is_cancelled_leaves_nothing_to_do_in_the_engine() -> None:
-    llm = Llm("length")
-    call = asyncio.create_task(engine_on(llm)._together(llm, [[1], [2], [3]], None))
-    await until(lambda: len(llm.asked) == 3)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert llm.aborted == llm.asked
-
-
-async def test_a_prompt_that_vllm_refuses_leaves_nothing_of_its_neighbours_to_do() -> None:
-    llm = Llm()
-    with pytest.raises(ExceptionGroup):
-        await engine_on(llm)._together(llm, [[1], REFUSED, [3]], None)
-    assert llm.aborted == llm.asked
-    assert len(llm.asked) == 1
