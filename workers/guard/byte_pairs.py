@@ -58,13 +58,14 @@ def byte_pairs(document: Mapping[str, Any]) -> Callable[[Sequence[str]], list[li
     if any(later <= earlier for earlier, later in pairwise(ranks)):
         return None
     letters = byte_letters()
+    # Above every id, not the count of them: where added tokens were taken out, the two differ.
+    border, borders = max(vocabulary.values()) + 1, {BORDER}
     encoding = tiktoken.Encoding(
         "checkpoint",
         pat_str=pattern,
         mergeable_ranks={bytes(letters[letter] for letter in word): rank for word, rank in vocabulary.items()},
-        special_tokens={BORDER: len(vocabulary)},
+        special_tokens={BORDER: border},
     )
-    border, borders = len(vocabulary), {BORDER}
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         if normalizer is not None:

@@ -55,6 +55,13 @@ def test_a_text_that_guesses_the_border_between_texts_is_encoded_as_any_other(pl
     assert QUICK(texts) == [REFERENCE.encode(text, add_special_tokens=False).ids for text in texts]
 
 
+def test_no_token_of_the_vocabulary_is_taken_for_the_border_between_texts() -> None:
+    """Whoever wrote such a token would shift the texts behind his own: each would get another's verdict."""
+    assert QUICK is not None
+    texts = [REFERENCE.decode([index]) for index in plain_document()["model"]["vocab"].values()]
+    assert QUICK(texts) == [encoding.ids for encoding in REFERENCE.encode_batch(texts, add_special_tokens=False)]
+
+
 def test_a_long_run_of_spaces_is_encoded_by_the_library() -> None:
     # tiktoken panics on it.
     spaces = " " * 1_000_000
