@@ -90,13 +90,16 @@ class Scoring:
                 )
 
     async def _name_categories(self, opinions: list[Opinion], asked: Sequence[Asked], roles: Sequence[str]) -> None:
-        rows = await self._shares([ids for _, ids in asked], self._categories, self._calibration.categories)
-        for (index, _), shares in zip(asked, rows, strict=True):
+        rows = await self._score([ids for _, ids in asked], self._categories)
+        rows_of_shares = shares_of(rows, self._calibration.categories) if rows else []
+        for (index, _), row, shares in zip(asked, rows, rows_of_shares, strict=True):
             named = dict(zip(CATEGORIES, shares, strict=False))
             if roles[index] == ASSISTANT:
                 # A response cannot be a jailbreak: the category is defined for prompts only.
                 named.pop(JAILBREAK)
-            ranked = sorted(named, key=named.__getitem__, reverse=True)
+            # By what the engine said: to four decimals all nine may be nothing, and the first would be named.
+            said = dict(zip(CATEGORIES, row, strict=False))
+            ranked = sorted(named, key=said.__getitem__, reverse=True)
             opinions[index].categories = [
                 name for rank, name in enumerate(ranked) if rank == 0 or named[name] >= CATEGORY_THRESHOLD
             ]

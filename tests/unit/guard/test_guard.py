@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from schemas.assessment import Assessment as AssessmentModel
+from schemas.taxonomy import Category
 from workers.errors import Misconfigured
 from workers.guard.guard import Guard
 from workers.guard.load import checkpoint_folder, load_guard
@@ -130,6 +131,25 @@ async def test_a_checkpoint_that_is_no_guard_is_not_served(
 ) -> None:
     with pytest.raises(Misconfigured, match=rf"^guard\.model: {sentence}"):
         await Guard(SameAnswer(log_probability), FOLDER, "other", mode=mode).start()
+
+
+class SureOfNone(SameAnswer):
+    """Says Unsafe, and then hardly anything but `None` for a category."""
+
+    def __init__(self) -> None:
+        super().__init__(-20)
+
+    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+        row = [self._log_probability] * len(candidates)
+        if len(candidates) == len(Category) + 1:
+            row[list(Category).index(Category.PII)] = -11
+        row[-1] = -1e-4
+        return [row for _ in prompts]
+
+
+async def test_the_most_likely_category_is_named_however_small_its_share() -> None:
+    (assessment,) = await Guard(SureOfNone(), FOLDER, "other").assess([Request("hello")])
+    assert (assessment["severity"], assessment["categories"]) == ("Unsafe", ["PII"])
 
 
 def test_a_template_finds_what_hugging_face_gives_to_templates(tmp_path: Path) -> None:
