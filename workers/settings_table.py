@@ -12,7 +12,7 @@ from workers.settings import Settings, origins
 
 MASK = "**********"
 _SECRET = re.compile(r"password|secret|token|key\.pem|api.?key|jaas|credential", re.IGNORECASE)
-_USER_IN_URL = re.compile(r"(?<=://)[^/@\s']+(?=@)")
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s']+(?=@)")
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -46,8 +46,9 @@ def parse(text: str, file: str) -> object:
         raise Misconfigured(
             f"{file}, line {line}, column {column}: the character {chr(error.character)!r} cannot stand in YAML"
         ) from None
-    except (ValueError, IndexError) as error:
-        # A plain word in the shape of a date is built as one, whether there is such a day or not.
+    except (ValueError, LookupError, AttributeError) as error:
+        # A plain word in the shape of a date is built as one, whether there is such a day or not; and what is tagged as
+        # a date or a truth is looked up as one, whatever it is.
         raise Misconfigured(f"{file}: cannot be read as YAML: {error}; put a text into quotes") from None
     except RecursionError:
         raise Misconfigured(f"{file}: cannot be read as YAML: it is nested too deeply") from None
