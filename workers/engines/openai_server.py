@@ -185,6 +185,10 @@ class Server:
             except Doubtful:
                 await self._check_well()
                 rows = await self._answer_or_refusal(request(), read)
+            except BadInput:
+                # Started again with other options, as without log-probabilities, it refuses whatever it is asked.
+                await self._check_well()
+                raise
             await self._check_weights()
         except Retriable as error:
             self._count(error)

@@ -186,6 +186,16 @@ class Replay:
         return runner
 
 
+def only_for_many(fault: Fault) -> Fault:
+    """Spare the one prompt by which a server is checked."""
+
+    async def spared(request: web.Request) -> web.StreamResponse | None:
+        sent = json.loads(await request.read() or b"{}")
+        return await fault(request) if len(sent.get("prompt", sent.get("input_ids", ""))) == PROMPTS else None
+
+    return spared
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(10):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from aiohttp import web
 
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
-from tests.unit.engines.replay import PROMPTS, Fault, Replay, scores_again
+from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_for_many, scores_again
 from workers.engines.openai_protocol import NoNumber, checked_row, message_in
 from workers.errors import BadInput, Fatal, Misconfigured, Retriable
 
@@ -160,16 +159,6 @@ async def test_a_server_that_has_no_number_for_any_prompt_has_failed(server: Rep
     await engine.close()
 
 
-def only_for_many(server: Replay, fault: Fault) -> Fault:
-    """Spare the one prompt by which a server is checked."""
-
-    async def spared(request: web.Request) -> web.StreamResponse | None:
-        sent = json.loads(await request.read() or b"{}")
-        return await fault(request) if len(sent.get("prompt", sent.get("input_ids", ""))) == PROMPTS else None
-
-    return spared
-
-
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -183,7 +172,7 @@ async def test_prompts_without_a_number_are_refused_and_no_failure_of_their_serv
 ) -> None:
     engine = openai_engine(server.url)
     await engine.start()
-    server.fault = only_for_many(server, fault(server))
+    server.fault = only_for_many(fault(server))
     reference = read_reference()
     for _ in range(5):
         with pytest.raises(BadInput) as raised:
@@ -260,9 +249,19 @@ async def test_answers_in_another_order_are_not_taken_for_one_another(server: Re
 async def test_a_prompt_that_the_server_refuses_is_bad_input(server: Replay) -> None:
     engine = openai_engine(server.url)
     await engine.start()
-    server.fault = server.asking(lambda: web.Response(status=400, text=server.kind.too_long))
+    server.fault = only_for_many(server.asking(lambda: web.Response(status=400, text=server.kind.too_long)))
     with pytest.raises(BadInput, match=r"answered 400: .*context length"):
-        await engine.score(read_reference().prompts[:1], [1])
+        await engine.score(read_reference().prompts[:PROMPTS], [1])
+    await engine.close()
+
+
+async def test_a_server_that_refuses_every_prompt_has_failed(server: Replay) -> None:
+    # One that was started again with other options, as without log-probabilities: no prompt is to blame.
+    engine = openai_engine(server.url)
+    await engine.start()
+    server.fault = server.asking(lambda: web.Response(status=400, text=server.kind.too_long))
+    with pytest.raises(Retriable, match="refuses a prompt that is in order"):
+        await engine.score(read_reference().prompts[:PROMPTS], [1])
     await engine.close()
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import CONTEXT_TOKENS, VOCABULARY, read_reference
-from tests.unit.engines.replay import PROMPTS, SGLANG, Replay, until
+from tests.unit.engines.replay import PROMPTS, SGLANG, Replay, only_for_many, until
 from workers.engines import openai as engine_module
 from workers.engines.openai import OpenAIEngine
 from workers.engines.openai_protocol import message_in
@@ -133,7 +133,7 @@ async def test_an_adapter_is_no_model_for_generate(server: Replay) -> None:
 async def test_every_recorded_refusal_is_bad_input_with_its_sentence(
     server: Replay, engine: OpenAIEngine, refusal: dict[str, Any]
 ) -> None:
-    server.fault = server.asking(lambda: web.Response(status=400, text=refusal["answer"]))
+    server.fault = only_for_many(server.asking(lambda: web.Response(status=400, text=refusal["answer"])))
     said = message_in(refusal["answer"].encode())
     assert said
     assert not said.startswith("{"), "the sentence, and not the JSON around it"
