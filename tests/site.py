@@ -58,7 +58,7 @@ class Process:
 
     @property
     def has_partitions(self) -> bool:
-        return "partitions assigned" in self.text
+        return any('"partitions": ["' in line for line in self.text.splitlines() if '"partitions assigned"' in line)
 
     def get(self, path: str) -> tuple[int, str]:
         """Give the status and the text of what it serves over HTTP."""

@@ -177,8 +177,16 @@ class OpenAI(Section):
     cert_file: Path | None = None
     """The certificate by which the servers know this worker, and its key if that is in a file of its own."""
     key_file: Path | None = None
-    timeout_s: float = Field(10, gt=0)
-    """Of one request as a whole. Three of them, each to another server, fit into `worker.unavailable_after_s`."""
+    timeout_s: float | None = Field(None, gt=0)
+    """Of one request as a whole, its wait in the server's queue included; None as `request_timeout_s` says."""
+
+    @property
+    def request_timeout_s(self) -> float:
+        """The time-out of a request: a hung server must leave an event's 30 s to two others, where there are others.
+
+        The only server has all of it: at 40 prompts/s a third was too short for what waits in a server's own queue.
+        """
+        return self.timeout_s or (30 if len(self.urls) <= 1 else 10)
 
     @field_validator("api_key")
     @classmethod
@@ -281,10 +289,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_patience(self) -> Settings:
-        servers, patience_s = self.guard.openai, self.worker.unavailable_after_s
-        if len(servers.urls) > 1 and servers.timeout_s >= patience_s > 0:
+        timeout_s, patience_s = self.guard.openai.request_timeout_s, self.worker.unavailable_after_s
+        if len(self.guard.openai.urls) > 1 and timeout_s >= patience_s > 0:
             raise ValueError(
-                f"guard.openai.timeout_s: {servers.timeout_s:g} leaves no time to ask another server within "
+                f"guard.openai.timeout_s: {timeout_s:g} leaves no time to ask another server within "
                 f"worker.unavailable_after_s ({patience_s:g}); a third of that lets three be asked"
             )
         return self

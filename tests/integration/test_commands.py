@@ -88,7 +88,7 @@ def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(t
     assert rows["guard.openai.urls"] == ("['http://**********@gpu:8000']", f"file {file}")
     assert rows["guard.openai.ca_file"] == ("/[/b].pem", f"file {file}")
     assert rows["guard.openai.api_key"] == ("**********", "environment")
-    assert rows["guard.openai.timeout_s"] == ("10.0", "default")
+    assert rows["guard.openai.timeout_s"] == ("None", "default")
     assert rows["kafka.properties"] == ("{'sasl.password': '**********', 'client.rack': 'west'}", "environment")
     assert "guard.openai" not in rows
 

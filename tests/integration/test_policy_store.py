@@ -100,6 +100,14 @@ async def test_a_policy_is_stored_under_its_own_tenant(store: PolicyStore) -> No
         await store.put("other", acme())
 
 
+async def test_a_document_that_is_broken_hides_no_other_one(store: PolicyStore, redis: Redis) -> None:
+    await redis.hset(f"{NAMESPACE}:policies", "broken", b"{")
+    await store.put("acme", acme())
+    listed = await store.list()
+    assert isinstance(listed["acme"], Policy)
+    assert isinstance(listed["broken"], InvalidPolicy)
+
+
 async def test_a_change_is_in_force_within_a_second(store: PolicyStore, cache: PolicyCache) -> None:
     before = cache.snapshot()
     allowing = await store.put("acme", acme(controversial="allow"))

@@ -67,9 +67,12 @@ def test_several_servers_with_no_time_for_a_second_one_are_refused(monkeypatch: 
         load()
 
 
-def test_an_event_has_the_time_for_every_attempt_unless_told_otherwise() -> None:
+def test_an_event_has_the_time_for_every_server_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load()
-    assert ATTEMPTS * settings.guard.openai.timeout_s <= settings.worker.unavailable_after_s
+    assert settings.guard.openai.request_timeout_s == settings.worker.unavailable_after_s
+    monkeypatch.setenv("GUARDLINE_GUARD__OPENAI__URLS", '["http://a", "http://b", "http://c"]')
+    settings = load()
+    assert ATTEMPTS * settings.guard.openai.request_timeout_s <= settings.worker.unavailable_after_s
 
 
 @pytest.mark.parametrize(

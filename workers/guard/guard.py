@@ -130,7 +130,9 @@ class Guard:
         """
         if not requests:
             return []
-        if sum(len(request.text) for request in requests) <= INLINE_CHARS:
+        characters = sum([len(request.text) for request in requests])
+        characters += sum([len(text) for request in requests for _, text in request.context])
+        if characters <= INLINE_CHARS:
             readings = self._readings(requests)
         else:
             readings = await asyncio.to_thread(self._readings, requests)

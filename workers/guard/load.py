@@ -78,7 +78,7 @@ def load_engine(settings: GuardSettings, folder: Path) -> Engine:
             ca_file=servers.ca_file,
             cert_file=servers.cert_file,
             key_file=servers.key_file,
-            timeout_s=servers.timeout_s,
+            timeout_s=servers.request_timeout_s,
         )
     if settings.engine == "transformers":
         return TransformersEngine(folder, threads=settings.threads, context_tokens=settings.context_tokens)

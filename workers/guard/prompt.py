@@ -8,7 +8,7 @@ from functools import lru_cache
 import regex
 from msgspec import Struct
 
-from workers.errors import BadInput, Misconfigured
+from workers.errors import BadInput, Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
@@ -113,6 +113,9 @@ class Prompts:
                 prompts.append(Prompt([ids], 0, 0))
             else:
                 prompts.append(self._long(roles, parts, contents))
+        if at != len(encoded):
+            # One text too many would shift each one behind it: every message would get another one's verdict.
+            raise Fatal(f"{len(encoded)} texts were encoded for {at} that were asked for")
         return prompts
 
     def _long(self, roles: tuple[str, ...], parts: list[list[int]], contents: list[list[int]]) -> Prompt:

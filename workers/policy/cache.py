@@ -199,6 +199,8 @@ class PolicyCache:
             if current is None or found.version > last:
                 policies.pop(name, None)
                 self._deleted[name] = found.version
+                if len(self._deleted) > MAX_POLICIES:
+                    del self._deleted[next(iter(self._deleted))]
             return None
         if current is None:
             if len(policies) >= MAX_POLICIES:

@@ -86,7 +86,7 @@ def policy_delete(tenant: str) -> None:
 @app.command("list")
 def policy_list() -> None:
     """List the tenants that have a policy, and what it decides for Controversial, its preset included."""
-    from workers.policy.document import with_preset
+    from workers.policy.document import InvalidPolicy, with_preset
 
     async def every(store: Any) -> Any:
         return await store.list()
@@ -97,6 +97,9 @@ def policy_list() -> None:
         return
     table = table_of("tenant", "version", "preset", "controversial")
     for tenant, policy in sorted(policies.items()):
+        if isinstance(policy, InvalidPolicy):
+            typer.echo(policy, err=True)
+            continue
         table.add_row(Text(tenant), str(policy.version), policy.preset or "", with_preset(policy).controversial)
     print_table(table)
 

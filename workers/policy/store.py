@@ -106,16 +106,16 @@ class PolicyStore:
         found = None if stored is None else parse_stored(tenant, stored)
         return found if isinstance(found, Policy) else None
 
-    async def list(self) -> dict[str, Policy]:
-        """Give every policy by its tenant.
-
-        Raises:
-            InvalidPolicy: something that is stored is not a policy.
-        """
-        policies: dict[str, Policy] = {}
+    async def list(self) -> dict[str, Policy | InvalidPolicy]:
+        """Give every policy by its tenant, or what is wrong with what is stored in its place."""
+        policies: dict[str, Policy | InvalidPolicy] = {}
         async for tenant, stored in self._redis.hscan_iter(self._keys.policies, count=500):
             name = tenant.decode() if isinstance(tenant, bytes) else tenant
-            found = parse_stored(name, stored)
+            try:
+                found = parse_stored(name, stored)
+            except InvalidPolicy as error:
+                policies[name] = error
+                continue
             if isinstance(found, Policy):
                 policies[name] = found
         return policies

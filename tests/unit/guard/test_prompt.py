@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
-from workers.errors import BadInput, Misconfigured
+from workers.errors import BadInput, Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
 from workers.guard.template import Template
@@ -211,3 +211,11 @@ def test_no_sequence_of_roles_is_kept_for_ever(nano: Checkpoint) -> None:
         context = tuple((("user", "assistant")[number >> bit & 1], "a") for bit in range(11))
         nano.prompts.build([Request("b", "user", context)])
     assert nano.prompts._frame.cache_info().currsize == MAX_FRAMES
+
+
+def test_encoded_texts_that_are_not_those_asked_for_end_the_worker(
+    nano: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nano.tokens, "content", lambda texts: [[5]] * (len(texts) + 1))
+    with pytest.raises(Fatal, match="3 texts were encoded for 2"):
+        nano.prompts.build([Request("one"), Request("two")])
