@@ -126,4 +126,4 @@ def _complaint(error: ErrorDetails) -> str:
         return f"unknown field {field!r}"
     if error["type"] == "missing":
         return f"{field!r} is required"
-    return f"{field}: {error['msg']}" if field else error["msg"]
+    return f"{field or 'rules'}: {error['msg']}"

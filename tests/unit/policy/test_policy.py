@@ -113,6 +113,7 @@ def test_the_digest_covers_what_decides() -> None:
         ({"on_unavailable": "allow"}, "unknown on_unavailable 'allow' (one of: hold, review, block)"),
         ({"preset": "lose"}, "unknown preset 'lose' (one of: strict, loose, social, "),
         ({"id": "other"}, "its id is 'other'; a policy's id is its tenant's"),
+        ({"rules": None}, "policy for tenant 'acme': rules: Input should be a valid list"),
         ({"version": -1}, "version: Input should be greater than or equal to 0"),
     ],
 )
