@@ -39,7 +39,8 @@ class Csv:
         except (csv.Error, *UNREADABLE) as error:
             raise Misconfigured(f"{self._path}: cannot be read as CSV: {error}") from None
         if "text" not in columns:
-            raise Misconfigured(f"{self._path}: has no column 'text' (its first line says: {', '.join(columns[:20])})")
+            first = f"its first line says: {', '.join(columns[:20])}" if columns else "it has no first line"
+            raise Misconfigured(f"{self._path}: has no column 'text' ({first})")
         if len(set(columns)) != len(columns):
             raise Misconfigured(f"{self._path}: a column's name is there twice")
         return columns

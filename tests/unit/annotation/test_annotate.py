@@ -286,6 +286,7 @@ def test_parquet_keeps_its_types_and_gets_a_nested_column(tmp_path: Path) -> Non
         ("in.txt", b"", "out.txt", "has to end in one of .jsonl, "),
         ("in.jsonl", b"", "out.csv", "has to be JSON lines"),
         ("in.csv", b"txt,id\n", "out.csv", "has no column 'text'"),
+        ("in.csv", b"", "out.csv", "has no column 'text' (it has no first line)"),
         ("in.csv", b"text,text\n", "out.csv", "twice"),
         ("in.csv", b'text\n"' + b"x" * 11_000_000, "out.csv", "cannot be read behind row 0"),
         ("in.parquet", b"PAR1 broken", "out.parquet", "cannot be read as Parquet"),
