@@ -39,10 +39,12 @@ def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
     folder = Path(str(files("infra.nano") / "checkpoint" / form)) if model == NANO else Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if engine != "ctranslate2" and re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
+    if is_name and engine != "ctranslate2":
         return _downloaded(model, engine)
+    convert = f"; a checkpoint is made into one by: guardline model convert {model} FOLDER" if is_name else ""
     raise Misconfigured(
-        f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline)"
+        f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline){convert}"
     )
 
 
