@@ -48,9 +48,12 @@ def score_command(
         from workers.evaluation import report as reports
     except ModuleNotFoundError:
         raise Misconfigured("plots need matplotlib: pip install '.[eval]' in the clone") from None
-    _check(file)
+    _check_gold(file)
     folder = out or file.with_name(file.name + ".report")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"{folder}: {error.strerror}: name another folder with --out") from error
     path, not_judged = judged(file, folder)
     report = score(samples(path), by=by or BY, rounds=rounds, seed=seed)
     report["not_judged"] = not_judged
@@ -70,9 +73,11 @@ def calibrate_command(
     from workers import settings as settings_module
     from workers.annotation.json_lines import JsonLines
     from workers.evaluation import calibrate
+    from workers.evaluation.samples import check_gold
     from workers.guard.load import NANO, NANO_JUDGES, checkpoint_folder, load_engine, make_guard
 
-    _check(file)
+    _check_gold(file)
+    check_gold(file)
     # Only probabilities have a temperature, whichever mode the workers run in.
     settings = settings_module.load().guard.model_copy(update={"mode": "score"})
     folder = checkpoint_folder(settings.model, engine=settings.engine)
@@ -121,6 +126,16 @@ def convert_command(
     _check(source)
     done = convert(adapter, source, output)
     typer.echo(f"{output}: {done.lines} lines of {done.rows} rows; {done.unused} rows have no label to use", err=True)
+
+
+def _check_gold(file: Path) -> None:
+    from workers.annotation.files import KINDS
+
+    _check(file)
+    plain = file.with_suffix("") if file.suffix == ".gz" else file
+    kind = KINDS.get(plain.suffix.lower(), "JSON lines")
+    if kind != "JSON lines":
+        raise Misconfigured(f"{file}: gold labels have to be JSON lines, not {kind}: see docs/evaluation.md")
 
 
 def _check(file: Path) -> None:

@@ -124,4 +124,6 @@ def test_where_nothing_can_be_fitted_nothing_is_written(tmp_path: Path) -> None:
 
 def test_a_line_without_gold_is_named(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "gold.jsonl", [{"text": "a", "gold": {"severity": "Safe"}}, {"text": "b"}])
-    assert "line 2: has no gold" in evaluate("calibrate", file, "--out", tmp_path / "c.json", code=2)
+    said = evaluate("calibrate", file, "--out", tmp_path / "c.json", code=2)
+    assert f"{file}, line 2: is no gold line" in said.replace("\n", "")
+    assert "guard-nano judges" not in said

@@ -148,6 +148,13 @@ def test_texts_are_judged_and_the_report_stands_alone(tmp_path: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["not_judged"] == 0
 
 
+@pytest.mark.parametrize("command", ["score", "calibrate"])
+def test_gold_labels_in_another_format_are_refused_and_leave_no_folder(tmp_path: Path, command: str) -> None:
+    file = write_lines(tmp_path / "gold.csv", ["text,gold", "hello,Safe"])
+    assert "gold.csv: gold labels have to be JSON lines, not CSV" in evaluate(command, file, code=2)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_what_would_waste_the_judging_is_found_before_it(tmp_path: Path) -> None:
     good = {"text": "hello", "gold": {"severity": "Safe"}}
     for row, sentence in (
