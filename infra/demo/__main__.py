@@ -184,6 +184,7 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
     settings = Settings()
     show.say(f"ready: kafka {kafka}, {redis}")
     topics.create(settings)
+    show.say("starting two workers; the first verdict comes when they have loaded the model")
     workers = [_worker(folder, name) for name in ("one", "two")]
     try:
         _set_policies(settings, POLICIES)
@@ -264,7 +265,7 @@ def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: 
     ]
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
-    show.say(f"producing {len(records)} records, some of them bad, some of them repeats")
+    show.say(f"producing {len(records)} records, slowly enough to watch; some of them are bad, some of them repeats")
     if not started.wait(DEADLINE_S):
         show.say("nothing could be produced")
         return 1
