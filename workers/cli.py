@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import signal
 import sys
 from contextlib import nullcontext
@@ -174,6 +176,8 @@ def verdicts_command(
     try:
         for message in records:
             if message is None:
+                if _is_reader_gone():
+                    return
                 continue
             value = message.value() or b""
             try:
@@ -184,6 +188,16 @@ def verdicts_command(
                 typer.echo(f"{place} is no verdict: something else writes to topics.verdicts", err=True)
     except KeyboardInterrupt:
         return
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads standard output any more, as behind `| head -1`: where nothing is written, nothing fails."""
+    output = select.poll()
+    try:
+        output.register(sys.stdout, 0)  # 0: an error is told of without being asked for.
+    except (OSError, ValueError):
+        return False  # Standard output is none of the system's files.
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 @app.command("dead-letters")
@@ -297,6 +311,11 @@ def main() -> NoReturn:
         app()
     except GuardlineError as error:
         sys.exit(_report(error))
+    except OSError as error:
+        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # A file or folder that somebody named and may not use, whichever command it was for.
+        sys.exit(_report(Misconfigured(f"{error.filename}: {error.strerror}")))
     sys.exit(0)
 
 

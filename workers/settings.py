@@ -393,16 +393,21 @@ def _unreadable() -> Iterator[str]:
 
 
 def origins() -> dict[str, str]:
-    """Say where each setting that is not a default came from: `{"kafka.group": "environment"}`."""
+    """Say where each setting that is not a default came from: `{"kafka.group": "environment"}`.
+
+    A map comes from all places that have a part of it: they are merged.
+    """
     found: dict[str, str] = {}
     for origin, source in _sources():
-        found.update(dict.fromkeys(_names(source()), origin))
+        for name, is_map in _names(source()):
+            found[name] = f"{found[name]}, {origin}" if is_map and name in found else origin
     return found
 
 
-def _names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _names(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Give each name, and whether it is a map's."""
     for name, value in values.items():
-        yield f"{prefix}{name}"
+        yield f"{prefix}{name}", isinstance(value, dict)
         if isinstance(value, dict):
             yield from _names(value, f"{prefix}{name}.")
 

@@ -70,8 +70,8 @@ def ports_of_last_run(data: Path) -> list[int]:
     """The ports of Kafka, its controller and Valkey when a stack last ran on this folder; empty when none did."""
     try:
         ports = json.loads((data / "ports.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return []
+    except (OSError, ValueError):
+        return []  # Whatever keeps it from being read is said of the folder once it is used.
     return ports if isinstance(ports, list) and all(isinstance(port, int) for port in ports) else []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -66,19 +68,45 @@ def test_ctrl_c_is_no_traceback_while_the_command_is_still_imported() -> None:
     assert run.stderr == ""
 
 
+DENIED = "(Permission denied|Operation not permitted|Read-only file system)"
+"""What Linux says of a new file or folder in /sys, where not even root may make one."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["annotate", "in.jsonl", "/sys/out.jsonl"], f"guardline: /sys/out.jsonl.partial: {DENIED}\n$"),
+        (["eval", "in.jsonl", "--out", "/sys/report"], f"guardline: /sys/report: {DENIED}: name another folder"),
+        (["eval", "in.jsonl", "--out", "in.jsonl"], "in.jsonl: File exists: name another folder with --out"),
+        (["devstack", "up", "--data", "in.jsonl"], "cannot use the data folder .*in.jsonl: File exists"),
+    ],
+)
+def test_a_file_or_folder_that_may_not_be_written_is_a_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "hello", "gold": {"severity": "Safe"}, "output": "Safety: Safe"}\n')
+    run = guardline(*(str(file) if argument == file.name else argument for argument in arguments), code=2)
+    assert re.search(sentence, run.stderr)
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert guardline("--version").stdout == f"guardline {metadata.version('guardline')}\n"
 
 
 def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "guardline.yaml"
-    file.write_text("guard:\n  openai: {urls: ['http://user:p@ss-word@gpu:8000'], ca_file: '/[/b].pem'}\n")
+    file.write_text(
+        "guard:\n  openai: {urls: ['http://user:p@ss-word@gpu:8000'], ca_file: '/[/b].pem'}\n"
+        "kafka: {group: a, properties: {client.rack: east, client.id: one}}\n"
+    )
     shown = guardline(
         "config",
         environment={
             "GUARDLINE_CONFIG": str(file),
             "GUARDLINE_GUARD__OPENAI__API_KEY": "pass-word",
             "GUARDLINE_GUARD__VLLM": '{"hf_overrides": {"token": "pass-word"}}',
+            "GUARDLINE_KAFKA__GROUP": "b",
             "GUARDLINE_KAFKA__PROPERTIES": '{"sasl.password": "pass-word", "client.rack": "west"}',
         },
     ).stdout
@@ -89,7 +117,10 @@ def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(t
     assert rows["guard.openai.ca_file"] == ("/[/b].pem", f"file {file}")
     assert rows["guard.openai.api_key"] == ("**********", "environment")
     assert rows["guard.openai.timeout_s"] == ("None", "default")
-    assert rows["kafka.properties"] == ("{'sasl.password': '**********', 'client.rack': 'west'}", "environment")
+    properties, origin = rows["kafka.properties"]
+    assert ast.literal_eval(properties) == {"client.id": "one", "client.rack": "west", "sasl.password": "**********"}
+    assert origin == f"file {file}, environment"
+    assert rows["kafka.group"] == ("b", "environment")
     assert "guard.openai" not in rows
 
 
@@ -155,6 +186,30 @@ def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:
     os.close(terminal)
     os.close(standard_error)
     assert said.startswith("stopped; 3 records produced")
+
+
+def test_verdicts_that_are_followed_end_when_nobody_reads_them_any_more(site: Site) -> None:
+    site.create_topics()
+    settings = site.settings()
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    producer.produce(settings.topics.verdicts, b'{"decision": "allow"}')
+    assert producer.flush(30) == 0
+    run = subprocess.Popen(
+        [GUARDLINE, "verdicts", "--json", "--follow", "--from-beginning"],
+        env={**os.environ, **site.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        try:
+            assert run.stdout.readline() == b'{"decision": "allow"}\n'
+            run.stdout.close()
+            assert run.wait(30) == 0
+            assert run.stderr.read() == b""
+        finally:
+            run.kill()
 
 
 def test_verdicts_goes_on_after_records_that_are_none(site: Site) -> None:
