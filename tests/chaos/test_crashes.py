@@ -137,12 +137,13 @@ def test_a_second_worker_with_the_same_id_fences_the_first_with_a_sentence(site:
     site.check()
 
 
-def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site, number: signal.Signals) -> None:
     gate = Path(site.folder.name) / "gate"
     worker = at_the_gate(site, gate, 200)
     assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 200]
     assert worker.metric("guardline_in_flight_records") == 200
-    worker.send(signal.SIGTERM)
+    worker.send(number)
     eventually(lambda: "draining" in worker.text, "the drain has begun")
     assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 503]
     assert site.answered() == 0

@@ -193,7 +193,9 @@ class Worker:
             log.info("draining", under_way=kafka.ledger.in_flight, grace_s=self._settings.worker.grace_s)
             kafka.stop(self._settings.worker.grace_s)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # SIGHUP: the terminal went away. Under nohup it is ignored, and stays so.
+        is_tied_to_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if is_tied_to_terminal else [])):
             loop.add_signal_handler(number, drain)
 
 
