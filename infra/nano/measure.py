@@ -27,6 +27,9 @@ Scores = npt.NDArray[np.float64]
 Figures = dict[str, float | int | None]
 _FEWEST_TEXTS = 20
 _BATCH_TOKENS = 8_000
+_LEAST_SAID = 0.5
+"""The least that the severities have of what may be said behind `Safety:`. A model that weighs them well against each
+other and says something else is no guard: the worker does not start with it."""
 
 
 def prompts_of(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
@@ -37,9 +40,12 @@ def prompts_of(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def score_torch(model: Qwen3ForCausalLM, prompts: list[list[int]], severity_ids: list[int]) -> Scores:
-    """Score prompts that end with the forced `Safety:` by the transformers checkpoint."""
+    """Score prompts that end with the forced `Safety:` by the transformers checkpoint.
+
+    A model that says something else than a severity there ends the program: its scores would hide it.
+    """
     model.eval()
-    scores = np.zeros((len(prompts), len(severity_ids)))
+    scores, said = np.zeros((len(prompts), len(severity_ids))), np.zeros(len(prompts))
     with torch.no_grad():
         for batch in tqdm(batches_by_length([len(p) for p in prompts], _BATCH_TOKENS), desc="transformers"):
             # Padding is on the right and attention is causal: what follows the last token cannot change it.
@@ -48,8 +54,14 @@ def score_torch(model: Qwen3ForCausalLM, prompts: list[list[int]], severity_ids:
                 ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
             hidden = model.model(input_ids=ids).last_hidden_state
             last = torch.tensor([len(prompts[i]) - 1 for i in batch])
-            logits = model.lm_head(hidden[torch.arange(len(batch)), last])[:, severity_ids]
-            scores[batch] = torch.softmax(logits.float(), -1).numpy()
+            logits = model.lm_head(hidden[torch.arange(len(batch)), last]).float()
+            said[batch] = torch.softmax(logits, -1)[:, severity_ids].sum(-1).numpy()
+            scores[batch] = torch.softmax(logits[:, severity_ids], -1).numpy()
+    if said.mean() < _LEAST_SAID:
+        raise SystemExit(
+            f"behind 'Safety:' the model says one of the severities with a probability of {said.mean():.4f}: "
+            "it has not learnt the answer's format"
+        )
     return scores
 
 

@@ -63,5 +63,18 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 
     short = replace(RECIPE, steps=2)
     train(rows(), short, tmp_path, tmp_path / "state.pt")
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(SystemExit, match="other texts or settings"):
         train(rows(), replace(short, steps=4), tmp_path, tmp_path / "state.pt")
+
+
+def test_a_model_that_says_no_severity_is_not_measured() -> None:
+    import torch
+
+    from infra.nano.measure import score_torch
+    from infra.nano.network import new_model
+
+    torch.manual_seed(1)
+    model = new_model(50, 64, 1)
+    assert score_torch(model, [[1, 2, 3], [4, 5]], list(range(50))).shape == (2, 50)
+    with pytest.raises(SystemExit, match="has not learnt the answer's format"):
+        score_torch(model, [[1, 2, 3], [4, 5]], [7, 8, 9])
