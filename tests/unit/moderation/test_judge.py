@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from tenacity import wait_fixed
 
 from tests.site import Site
 from workers.errors import BadInput, Fatal, Retriable
+from workers.guard import patience
 from workers.guard.prompt import Request
 from workers.moderation.in_flight import InFlight
 from workers.moderation.judge import Judge
@@ -278,20 +280,24 @@ async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: InFligh
     assert await waiting == [{"of": "a"}]
 
 
-async def test_who_comes_when_others_have_lost_their_patience_has_its_own(notes: InFlight) -> None:
+async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
+    notes: InFlight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Attempts at even times: by chance the late one might draw a wait that is longer than its own patience.
+    monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.01))
     guard = ScriptedGuard()
     guard.down = {"a"}
     guard.gate.clear()
     judge = judge_of(guard, notes)
-    first = judging(judge, "a", patience_s=1)
+    first = judging(judge, "a", patience_s=2)
     await until(lambda: bool(guard.calls))
-    ((flight, _),) = judge._flights[1].values()
-    await until(lambda: flight.left_s < 0.5)
-    joins = judging(judge, "a", patience_s=1)
+    ((flight, _),) = judge._flights[2].values()
+    await until(lambda: flight.left_s < 1)
+    joins = judging(judge, "a", patience_s=2)
     await asyncio.sleep(0)
     guard.gate.set()
     await until(lambda: flight.has_failed)
-    late = judging(judge, "a", patience_s=1)
+    late = judging(judge, "a", patience_s=2)
     assert await first == await joins == [None]
     guard.down = set()
     assert await late == [{"of": "a"}]
