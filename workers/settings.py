@@ -22,41 +22,11 @@ from pydantic_settings import (
 
 from workers import yaml_text
 from workers.errors import Misconfigured
+from workers.kafka_properties import why_refused
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
 OTHER_VARIABLES = {CONFIG_FILE_VARIABLE, "GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL"}
 """What is no setting of a worker: the last two belong to the embedded stack."""
-
-_OWNED = {
-    "enable.auto.commit": "offsets are committed only inside the transaction that holds the verdicts",
-    "auto.commit.enable": "offsets are committed only inside the transaction that holds the verdicts",
-    "enable.auto.offset.store": "offsets are committed only inside the transaction that holds the verdicts",
-    "isolation.level": "read_committed also makes a new owner wait for offsets in doubt",
-    "transactional.id": "it is made from the group and the worker id",
-    "enable.idempotence": "a transaction needs the idempotent producer",
-    "acks": "a transaction needs all in-sync replicas",
-    "request.required.acks": "a transaction needs all in-sync replicas",
-    "max.in.flight": "order within a key would be lost",
-    "max.in.flight.requests.per.connection": "order within a key would be lost",
-    "group.id": "set kafka.group",
-    "group.protocol": "set kafka.group_protocol",
-    "bootstrap.servers": "set kafka.bootstrap_servers",
-    "metadata.broker.list": "set kafka.bootstrap_servers",
-    "partition.assignment.strategy": "the ledger counts on cooperative-sticky",
-    "delivery.report.only.error": "only failures are needed, and every failure is",
-    "allow.auto.create.topics": "a mistyped topic would swallow verdicts",
-    "auto.offset.reset": "latest would lose what came before the first commit; commit a start position instead",
-    "transaction.timeout.ms": "set kafka.transaction_timeout_s",
-    "message.timeout.ms": "it has to stay below the transaction's timeout",
-    "delivery.timeout.ms": "it has to stay below the transaction's timeout",
-    "max.poll.interval.ms": "set kafka.max_poll_interval_s",
-    "default.topic.config": "set the properties that it holds by themselves",
-    "partitioner": "outputs have to fall on the partition that Java producers would choose",
-    "enable.partition.eof": "end-of-partition notices would be taken for errors",
-}
-
-_CODE = re.compile(r".*_cb|on_delivery|on_commit|logger")
-"""Properties of the client that take a function."""
 
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -86,10 +56,8 @@ class Kafka(Section):
     @classmethod
     def _refuse_what_breaks_a_guarantee(cls, properties: dict[str, Any]) -> dict[str, Any]:
         for name in properties:
-            if name in _OWNED:
-                raise ValueError(f"kafka.properties: {name!r} cannot be set: {_OWNED[name]}")
-            if _CODE.fullmatch(name):
-                raise ValueError(f"kafka.properties: {name!r} cannot be set: it takes a function")
+            if reason := why_refused(name):
+                raise ValueError(f"kafka.properties: {name!r} cannot be set: {reason}")
         return properties
 
     @model_validator(mode="after")
