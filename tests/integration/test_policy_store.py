@@ -65,6 +65,15 @@ def acme(version: int = 0, controversial: str = "review") -> Policy:
     return Policy.model_validate({"id": "acme", "version": version, "controversial": controversial})
 
 
+async def put_before_redis_goes_away(store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer) -> int:
+    """Put a policy in force, then end Redis; return the policy's version."""
+    version = await store.put("acme", acme())
+    await until(lambda: version_of(cache) == version, within_s=1)
+    valkey.terminate()
+    await until(lambda: not cache.healthy, within_s=5)
+    return version
+
+
 async def test_versions_only_go_up(store: PolicyStore, redis: Redis) -> None:
     assert await store.get("acme") is None
     assert await store.put("acme", acme(version=7)) == 7
@@ -162,10 +171,7 @@ async def test_versions_go_up_across_a_deletion(store: PolicyStore, cache: Polic
 async def test_a_deletion_while_redis_was_away_is_not_missed(
     store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
 ) -> None:
-    before = await store.put("acme", acme())
-    await until(lambda: version_of(cache) == before, within_s=1)
-    valkey.terminate()
-    await until(lambda: not cache.healthy, within_s=5)
+    await put_before_redis_goes_away(store, cache, valkey)
     valkey.start()
     await redis.connection_pool.disconnect()
     assert await store.delete("acme") is not None
@@ -238,11 +244,7 @@ async def test_broken_and_older_documents_leave_the_last_good_one(
 async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
     store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
 ) -> None:
-    before = await store.put("acme", acme())
-    await until(lambda: version_of(cache) == before, within_s=1)
-
-    valkey.terminate()
-    await until(lambda: not cache.healthy, within_s=5)
+    before = await put_before_redis_goes_away(store, cache, valkey)
     assert version_of(cache) == before
     assert cache.last_error is not None
 

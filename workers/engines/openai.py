@@ -53,7 +53,7 @@ class OpenAIEngine:
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
-        timeout_s: float = 10,
+        timeout_s: float,
     ) -> None:
         if not urls:
             raise Misconfigured("guard.openai.urls: name at least one server, as in [http://vllm:8000]")

@@ -39,6 +39,8 @@ def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list
     Raises:
         BadInput: a row holds no log-probabilities, as where the model's numbers overflow on a prompt.
     """
+    if not rows:
+        return []
     given = np.array(rows, dtype=np.float64)
     top = given.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", over="ignore"):

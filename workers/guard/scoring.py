@@ -91,8 +91,7 @@ class Scoring:
 
     async def _name_categories(self, opinions: list[Opinion], asked: Sequence[Asked], roles: Sequence[str]) -> None:
         rows = await self._score([ids for _, ids in asked], self._categories)
-        rows_of_shares = shares_of(rows, self._calibration.categories) if rows else []
-        for (index, _), row, shares in zip(asked, rows, rows_of_shares, strict=True):
+        for (index, _), row, shares in zip(asked, rows, shares_of(rows, self._calibration.categories), strict=True):
             named = dict(zip(CATEGORIES, shares, strict=False))
             if roles[index] == ASSISTANT:
                 # A response cannot be a jailbreak: the category is defined for prompts only.
@@ -115,8 +114,7 @@ class Scoring:
     async def _shares(
         self, prompts: Sequence[list[int]], candidates: Sequence[int], temperature: float
     ) -> list[list[float]]:
-        rows = await self._score(prompts, candidates)
-        return shares_of(rows, temperature) if rows else []
+        return shares_of(await self._score(prompts, candidates), temperature)
 
     async def _score(self, prompts: Sequence[list[int]], candidates: Sequence[int]) -> list[list[float]]:
         if not prompts:
