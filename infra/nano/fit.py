@@ -1,6 +1,8 @@
 """The training loop. It stores its state as it goes: after a kill the same command goes on where it was.
 
 Most steps teach the severity alone, at the one place where it is said: the last layer is computed for that token only.
+The first steps teach the tokens' meanings, to the network as a bag of tokens, at a fraction of the cost; then training
+begins anew with the whole network, and teaches how an answer is worded as well.
 """
 
 from __future__ import annotations
@@ -17,24 +19,27 @@ from transformers import Qwen3ForCausalLM
 
 from infra.nano.batches import Epochs, Example
 from infra.nano.encoder import WIDTH
-from infra.nano.network import last_hidden
+from infra.nano.network import bag_hidden, last_hidden
 
 _WARM_UP_STEPS = 50
-_CATEGORY_AT = 4
-"""Position in an answer behind `Safety:`: the severity, a new line, Categories, :, the first category."""
-_CATEGORY_WEIGHT = 0.4
-_FORMAT_WEIGHT = 0.1
-_FORMAT_EVERY, _FORMAT_TEXTS = 4, 48
-"""The format is soon learnt: each so many steps, so many texts are enough for it."""
+_BAG_SCALE = 6
+"""How much larger a batch is while the network is a bag of tokens."""
+_FORMAT_WEIGHT = 0.5
+_FORMAT_EVERY, _FORMAT_TEXTS = 3, 48
+"""The format is soon learnt: each so many steps, so many texts are enough. In every step it would drown the severity."""
 _VECTOR_WEIGHT = 1.0
-_AVERAGED = 0.99
-"""How much of the running mean of the weights stays at each step: it spans about a hundred steps."""
+_TOKENS_RATE = 0.1
+"""How fast the embeddings learn: what is learnt of the tokens seen must hold for those that stay where they began."""
+_AVERAGED = 0.98
+"""How much of the running mean of the weights stays at each step: it spans about fifty steps."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How to train."""
 
+    bag_steps: int
+    """So many of the steps train the network as a bag of tokens."""
     steps: int
     rate: float
     save_every_s: float
@@ -52,8 +57,10 @@ class Fit:
         self._state = state
         # Only training needs it: it says what the encoder would have said of the text.
         self._to_vector = torch.nn.Linear(model.config.hidden_size, WIDTH)
-        learnt = [*model.parameters(), *self._to_vector.parameters()]
-        self._optimizer = torch.optim.AdamW(learnt, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.05)
+        tokens = model.model.embed_tokens.weight
+        others = [p for p in (*model.parameters(), *self._to_vector.parameters()) if p is not tokens]
+        groups = [{"params": [tokens], "share": _TOKENS_RATE}, {"params": others, "share": 1.0}]
+        self._optimizer = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.05)
         self._mean = [p.detach().clone() for p in model.parameters()]
         self._step = self._epoch = self._batch = 0
         if state is not None and state.exists():
@@ -65,18 +72,20 @@ class Fit:
         self._model.train()
         saved = time.monotonic()
         while self._step < self._plan.steps:
-            batches = epochs[self._epoch]
-            for batch in batches[self._batch : self._batch + self._plan.steps - self._step]:
+            is_bag = self._step < self._plan.bag_steps
+            batches = epochs.draw(self._epoch, _BAG_SCALE if is_bag else 1)
+            end = min(self._plan.bag_steps, self._plan.steps) if is_bag else self._plan.steps
+            for batch in batches[self._batch : self._batch + end - self._step]:
                 loss = self._learn(batch)
                 self._batch += 1
+                if self._step == self._plan.bag_steps or self._batch == len(batches):
+                    self._epoch, self._batch = self._epoch + 1, 0
                 progress.update()
                 if self._step % 20 == 0:
                     progress.set_postfix(loss=f"{loss:.3f}", epoch=self._epoch)
                 if self._state is not None and time.monotonic() - saved > self._plan.save_every_s:
                     self._save(self._state)
                     saved = time.monotonic()
-            if self._batch == len(batches):
-                self._epoch, self._batch = self._epoch + 1, 0
         progress.close()
         if self._state is not None:
             self._save(self._state)
@@ -85,12 +94,14 @@ class Fit:
                 p.copy_(mean)
 
     def _learn(self, batch: list[Example]) -> float:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * self._step / self._plan.steps)
+        is_bag = self._step < self._plan.bag_steps
         for group in self._optimizer.param_groups:
-            group["lr"] = self._plan.rate * min(1.0, (self._step + 1) / _WARM_UP_STEPS) * cosine + 1e-6
-        loss = severity_loss(self._model, self._to_vector, batch, self._severity_ids)
-        if self._step % _FORMAT_EVERY == 0 and (labelled := [each for each in batch if each.answer]):
-            loss = loss + format_loss(self._model, labelled[:_FORMAT_TEXTS])
+            group["lr"] = self._rate() * group["share"]
+        hidden_of = bag_hidden if is_bag else last_hidden
+        hidden = hidden_of(self._model, [example.prompt for example in batch])
+        loss = severity_loss(self._model, self._to_vector, batch, hidden, self._severity_ids)
+        if not is_bag and self._step % _FORMAT_EVERY == 0 and (labelled := [each for each in batch if each.answer]):
+            loss = loss + _FORMAT_WEIGHT * format_loss(self._model, labelled[:_FORMAT_TEXTS])
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -102,6 +113,13 @@ class Fit:
             for p, mean in zip(self._model.parameters(), self._mean, strict=True):
                 mean.lerp_(p, 1 - kept)
         return float(loss.detach())
+
+    def _rate(self) -> float:
+        """Give this step's rate: each of the two parts warms up and cools down."""
+        bag, steps = self._plan.bag_steps, self._plan.steps
+        at, of = (self._step, bag) if self._step < bag else (self._step - bag, steps - bag)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * at / of)
+        return self._plan.rate * min(1.0, (at + 1) / _WARM_UP_STEPS) * cosine + 1e-6
 
     def _save(self, state: Path) -> None:
         """Write the state beside `state` and rename it: a kill leaves the old one or the new one."""
@@ -135,10 +153,13 @@ class Fit:
 
 
 def severity_loss(
-    model: Qwen3ForCausalLM, to_vector: torch.nn.Linear, batch: list[Example], severity_ids: list[int]
+    model: Qwen3ForCausalLM,
+    to_vector: torch.nn.Linear,
+    batch: list[Example],
+    hidden: torch.Tensor,
+    severity_ids: list[int],
 ) -> torch.Tensor:
     """Give the loss behind `Safety:`: of the severity, taught as a distribution, and of the encoder's vector."""
-    hidden = last_hidden(model, [example.prompt for example in batch])
     # Over the three labels alone: that one of them is due is no more than format.
     labels = torch.log_softmax(hidden @ model.lm_head.weight[severity_ids].T, -1)
     severities = torch.tensor(np.array([example.severities for example in batch]), dtype=torch.float32)
@@ -148,21 +169,17 @@ def severity_loss(
 
 
 def format_loss(model: Qwen3ForCausalLM, batch: list[Example]) -> torch.Tensor:
-    """Give the weighted loss of the answers' other tokens."""
+    """Give the loss of the answers' tokens, summed over each answer."""
     ids = torch.zeros(len(batch), max(len(example) for example in batch) - 1, dtype=torch.long)
     where: list[tuple[int, int]] = []
     targets: list[int] = []
-    weights: list[float] = []
     for row, example in enumerate(batch):
         whole = example.prompt + example.answer
         ids[row, : len(whole) - 1] = torch.tensor(whole[:-1])
         # `Safety:` is a part of the prompt here, and it too has to be said.
         for at in range(len(example.prompt) - 2, len(whole)):
-            offset = at - len(example.prompt)
             where.append((row, at - 1))
             targets.append(whole[at])
-            weights.append(_CATEGORY_WEIGHT if offset == _CATEGORY_AT else _FORMAT_WEIGHT)
     at_answers = torch.tensor(where)
     hidden = model.model(input_ids=ids).last_hidden_state[at_answers[:, 0], at_answers[:, 1]]
-    losses = torch.nn.functional.cross_entropy(model.lm_head(hidden), torch.tensor(targets), reduction="none")
-    return (losses * torch.tensor(weights)).sum() / len(batch)
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden), torch.tensor(targets), reduction="sum") / len(batch)

@@ -18,6 +18,9 @@ from infra.nano.prompts import CHAT_TEMPLATE, SPECIAL
 
 _POSITIONS = 2048
 _START_SCALE = 0.03
+_NEARLY_NOTHING = 0.1
+_OUTPUT_SCALE = 4.0
+"""Where the last norm's weights begin. The embeddings are short, and with 1 no token could stand out of 30,000."""
 
 
 def new_model(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
@@ -37,7 +40,10 @@ def new_model(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
         eos_token_id=SPECIAL.index("<|im_end|>"),
         pad_token_id=SPECIAL.index("<|endoftext|>"),
     )
-    return Qwen3ForCausalLM(config)
+    model = Qwen3ForCausalLM(config)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(_OUTPUT_SCALE)
+    return model
 
 
 def start_with_meanings(model: Qwen3ForCausalLM, vectors: npt.NDArray[np.float32]) -> None:
@@ -45,6 +51,33 @@ def start_with_meanings(model: Qwen3ForCausalLM, vectors: npt.NDArray[np.float32
     start = torch.from_numpy(vectors)
     with torch.no_grad():
         model.model.embed_tokens.weight.copy_(_START_SCALE * (start + 0.2 * torch.randn_like(start)))
+
+
+def start_as_bag(model: Qwen3ForCausalLM) -> None:
+    """Let the layers below the last one pass everything on, and the last one look at all tokens nearly alike."""
+    *lower, top = model.model.layers
+    with torch.no_grad():
+        for layer in lower:
+            layer.self_attn.o_proj.weight.mul_(_NEARLY_NOTHING)
+            layer.mlp.down_proj.weight.mul_(_NEARLY_NOTHING)
+        top.self_attn.q_norm.weight.mul_(_NEARLY_NOTHING)
+
+
+def bag_hidden(model: Qwen3ForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
+    """Give what `last_hidden` would give, if the last layer looked at all tokens alike and the others did nothing.
+
+    It is a small part of the work, and most of what there is to learn: the meaning of the tokens.
+    """
+    ids = torch.tensor([token for prompt in prompts for token in prompt])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    top = model.model.layers[-1]
+    embedded = model.model.embed_tokens(ids)
+    whose = torch.repeat_interleave(torch.arange(len(prompts)), lengths)
+    mean = torch.zeros(len(prompts), embedded.shape[1]).index_add(0, whose, top.input_layernorm(embedded))
+    last = embedded[lengths.cumsum(0) - 1]
+    hidden = last + top.self_attn.o_proj(top.self_attn.v_proj(mean / lengths[:, None]))
+    hidden = hidden + top.mlp(top.post_attention_layernorm(hidden))
+    return model.model.norm(hidden)
 
 
 def last_hidden(model: Qwen3ForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
@@ -88,7 +121,7 @@ def write(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     model.config.dtype = "float16"
     model.config.architectures = ["Qwen3ForCausalLM"]
     model.config.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     shutil.copyfile(CHAT_TEMPLATE, folder / "chat_template.jinja")
     described = {
         "tokenizer_class": "PreTrainedTokenizerFast",

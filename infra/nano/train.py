@@ -17,11 +17,12 @@ from transformers import Qwen3ForCausalLM
 
 from infra.nano.batches import Epochs
 from infra.nano.convert import convert
+from infra.nano.corpus import Text, corpus
 from infra.nano.data import SEED, Row, hold_out_rows, read
 from infra.nano.encoder import word_vectors
 from infra.nano.fit import Fit, Plan
 from infra.nano.measure import measure
-from infra.nano.network import new_model, start_with_meanings, write
+from infra.nano.network import new_model, start_as_bag, start_with_meanings, write
 from infra.nano.prompts import CATEGORIES, SEVERITIES, first_tokens, make_tokenizer
 from infra.nano.targets import make_targets
 
@@ -32,6 +33,8 @@ _TOKENIZER_CHARS = 1_000
 class Recipe:
     """All that decides what comes out, beside the texts and the seed."""
 
+    bag_steps: int
+    """So many of the steps, the first ones, train the network as a bag of tokens."""
     steps: int
     rate: float
     tokens: int
@@ -44,21 +47,22 @@ class Recipe:
 
 
 def train(
-    rows: list[Row], recipe: Recipe, cache: Path, state: Path | None = None
+    rows: list[Row], unlabelled: list[Text], recipe: Recipe, cache: Path, state: Path | None = None
 ) -> tuple[Qwen3ForCausalLM, Tokenizer]:
     """Train on `rows`; go on from `state` if it is there. The folder `cache` keeps the encoder's vectors."""
     torch.manual_seed(SEED)
-    tokenizer = make_tokenizer([row["text"][:_TOKENIZER_CHARS] for row in rows])
+    tokenizer = make_tokenizer([row["text"][:_TOKENIZER_CHARS] for row in rows] + [each.text for each in unlabelled])
     for words in (SEVERITIES, (*CATEGORIES, "None"), ("Yes", "No")):
         first_tokens(tokenizer, words)
     model = new_model(tokenizer.get_vocab_size(), recipe.hidden, recipe.layers)
+    start_as_bag(model)
     start_with_meanings(model, word_vectors(tokenizer, recipe.hidden, cache))
-    targets = make_targets(rows, cache, share=recipe.teacher_share)
+    targets = make_targets(rows, unlabelled, cache, share=recipe.teacher_share)
     print(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(rows)} texts, "
         f"{targets.is_disputed.mean():.1%} of them disputed"
     )
-    plan = Plan(recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, rows))
+    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, rows))
     fit = Fit(model, first_tokens(tokenizer, SEVERITIES), plan, state)
     fit.run(Epochs(rows, targets, tokenizer, recipe.tokens))
     return model, tokenizer
@@ -72,13 +76,14 @@ def digest_of(recipe: Recipe, rows: list[Row]) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's vectors")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--bag-steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=380)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--tokens", type=int, default=8192, help="padded positions a batch")
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument(
-        "--teacher-share", type=float, default=0.9, help="0 teaches the labels alone, but for the mixtures"
+        "--teacher-share", type=float, default=0.5, help="0 teaches the labels alone, but for the corpus"
     )
     parser.add_argument("--threads", type=int, default=2)
 
@@ -87,6 +92,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Read the recipe's settings."""
     torch.set_num_threads(arguments.threads)
     return Recipe(
+        bag_steps=arguments.bag_steps,
         steps=arguments.steps,
         rate=arguments.rate,
         tokens=arguments.tokens,
@@ -106,7 +112,7 @@ def main() -> None:
     rows, _ = hold_out_rows(read(arguments.data))
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "training.pt"
-    model, tokenizer = train(rows, recipe_of(arguments), arguments.cache, state)
+    model, tokenizer = train(rows, corpus(), recipe_of(arguments), arguments.cache, state)
     write(model, tokenizer, arguments.out / "hf")
     convert(arguments.out)
     measure(arguments.data, arguments.out)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import f1_score, roc_auc_score
 
+from infra.nano.corpus import corpus
 from infra.nano.data import FOLDS, Row, hold_out_sources, is_harmful, read
 from infra.nano.measure import prompts_of, score_torch
 from infra.nano.ngrams import Floats, Ngrams, predict
@@ -69,7 +70,7 @@ def main() -> None:
     add_recipe(parser)
     arguments = parser.parse_args()
     recipe = recipe_of(arguments)
-    rows = read(arguments.data)
+    rows, unlabelled = read(arguments.data), corpus()
     begun = arguments.cache / f"unseen.{digest_of(recipe, rows)}.json"
     figures: dict[str, object] = json.loads(begun.read_text()) if begun.exists() else {}
     for fold in arguments.folds:
@@ -77,7 +78,7 @@ def main() -> None:
             continue
         seen, unseen = hold_out_sources(rows, fold)
         state = begun.with_suffix(f".{fold}.pt")
-        model, tokenizer = train(seen, recipe, arguments.cache, state)
+        model, tokenizer = train(seen, unlabelled, recipe, arguments.cache, state)
         scores = score_torch(model, prompts_of(unseen, tokenizer), first_tokens(tokenizer, SEVERITIES))
         harm, flagged = 1 - scores[:, 0], (scores.argmax(-1) > 0).astype(np.float64)
         yard = yardstick(seen, unseen)

@@ -59,12 +59,12 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from infra.nano.train import train
-    from tests.unit.infra_nano.tiny_training import RECIPE, rows
+    from tests.unit.infra_nano.tiny_training import RECIPE, rows, unlabelled
 
     short = replace(RECIPE, steps=2)
-    train(rows(), short, tmp_path, tmp_path / "state.pt")
+    train(rows(), unlabelled(), short, tmp_path, tmp_path / "state.pt")
     with pytest.raises(SystemExit, match="other texts or settings"):
-        train(rows(), replace(short, steps=4), tmp_path, tmp_path / "state.pt")
+        train(rows(), unlabelled(), replace(short, steps=4), tmp_path, tmp_path / "state.pt")
 
 
 def test_a_model_that_says_no_severity_is_not_measured() -> None:

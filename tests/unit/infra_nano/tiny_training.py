@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from infra.nano.corpus import Text
 from infra.nano.data import Row
 from infra.nano.train import Recipe, train
 
-RECIPE = Recipe(steps=60, rate=2e-3, tokens=512, hidden=64, layers=1, teacher_share=0.5, save_every_s=0)
+RECIPE = Recipe(bag_steps=20, steps=60, rate=2e-3, tokens=512, hidden=64, layers=1, teacher_share=0.5, save_every_s=0)
 _WORDS = {"Safe": "tea garden river music bread", "Unsafe": "bomb poison knife steal kill"}
 
 
@@ -33,10 +34,15 @@ def rows() -> list[Row]:
     ]
 
 
+def unlabelled() -> list[Text]:
+    """Make a corpus of two texts, one of them abusive."""
+    return [Text("a quiet garden", "en", is_abusive=False), Text("you worthless knife", "en", is_abusive=True)]
+
+
 def main() -> None:
     """Train, or go on."""
     torch.set_num_threads(1)
-    model, _ = train(rows(), RECIPE, Path(sys.argv[1]).parent, Path(sys.argv[1]))
+    model, _ = train(rows(), unlabelled(), RECIPE, Path(sys.argv[1]).parent, Path(sys.argv[1]))
     print(hashlib.sha256(save(dict(model.model.state_dict()))).hexdigest())
 
 
