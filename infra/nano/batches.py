@@ -18,8 +18,8 @@ from infra.nano.targets import Targets
 DRAWN = 16_000
 """Texts an epoch: few enough that a kill costs little, many enough that batches hold texts of like length."""
 _UNLABELLED_SHARE = 0.5
-_RESPONSE_SHARE = 0.04
-"""No text is labelled as a response: so few are shown as one that the format is learnt and the labels stay."""
+_RESPONSE_SHARE = 0.2
+"""No text is labelled as a response. With fewer shown as one, the line about the refusal is learnt by chance."""
 _DISGUISED_SHARE = 0.08
 _ROUGHENED_SHARE = 0.5
 _DROPPED_TOKENS = 0.1

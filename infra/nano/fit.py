@@ -25,7 +25,7 @@ _WARM_UP_STEPS = 50
 _BAG_SCALE = 6
 """How much larger a batch is while the network is a bag of tokens."""
 _FORMAT_WEIGHT = 0.5
-_FORMAT_EVERY, _FORMAT_TEXTS = 3, 48
+_FORMAT_EVERY, _FORMAT_TEXTS = 3, 64
 """The format is soon learnt: each so many steps, so many texts are enough. In every step it would drown the severity."""
 _VECTOR_WEIGHT = 1.0
 _TOKENS_RATE = 0.1

@@ -77,7 +77,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's vectors")
     parser.add_argument("--bag-steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=380)
+    parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--tokens", type=int, default=8192, help="padded positions a batch")
     parser.add_argument("--hidden", type=int, default=192)
