@@ -42,7 +42,7 @@ FOLDS = len(_FOLDS) + 1
 
 
 _ONE_SIDED = 0.3
-"""The least that is left of a weight."""
+"""The least that a weight is multiplied by for it."""
 
 
 class Row(TypedDict):
@@ -116,7 +116,7 @@ def balance(rows: list[Row]) -> npt.NDArray[np.float64]:
 
 
 def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
-    """Give each row's weight as `balance` does, less where a language has hardly any texts of the other side.
+    """Give each row's weight as `balance` does, less where a language has fewer texts of the other side.
 
     Such texts would teach that the language is the reason.
     """

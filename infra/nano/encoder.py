@@ -25,6 +25,7 @@ _LONGEST = 500
 """Characters that the encoder reads."""
 _SAVED_EACH = 4_000
 _FEWEST_OF_LANGUAGE = 1_000
+"""Texts of a language in the corpus; the mean of fewer would be that of a few topics."""
 _STRENGTH = 1e-3
 """Inverse of the head's regularisation. A looser head learns more of the sources, and no more of the others."""
 
@@ -53,14 +54,14 @@ def embed(texts: list[str], cache: Path) -> Vectors:
     return np.array([known[key] for key in keys], dtype=np.float32)
 
 
-def without_language(vectors: Vectors, langs: list[str], corpus: int) -> Vectors:
+def without_language(vectors: Vectors, langs: list[str], corpus_begins_at: int) -> Vectors:
     """Take from each vector the mean of its language, so that a language is no reason to call a text harmful.
 
-    The mean is that of the corpus, the texts from number `corpus` on: it is alike in each language. Other
-    languages lose the mean of all.
+    The mean is that of the corpus, the texts from number `corpus_begins_at` on, which is made alike in each language
+    but for the length of its lexicon. Languages that are not in the corpus lose the mean of these means.
     """
     at_lang: dict[str, list[int]] = defaultdict(list)
-    for number in range(corpus, len(langs)):
+    for number in range(corpus_begins_at, len(langs)):
         at_lang[langs[number]].append(number)
     means = {lang: vectors[at].mean(axis=0) for lang, at in at_lang.items() if len(at) >= _FEWEST_OF_LANGUAGE}
     other = np.mean(list(means.values()), axis=0) if means else vectors.mean(axis=0)

@@ -1,8 +1,8 @@
 """The training loop. It stores its state as it goes: after a kill the same command goes on where it was.
 
 Most steps teach the severity alone, at the one place where it is said: the last layer is computed for that token only.
-The first steps teach the tokens' meanings, to the network as a bag of tokens, at a fraction of the cost; then training
-begins anew with the whole network, and teaches how an answer is worded as well.
+The first steps teach the tokens' meanings, to the network as a bag of tokens, at a fraction of the cost; then the
+rate warms up anew for the whole network, which also learns whole answers as they are labelled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BAG_SCALE = 6
 """How much larger a batch is while the network is a bag of tokens."""
 _FORMAT_WEIGHT = 0.5
 _FORMAT_EVERY, _FORMAT_TEXTS = 3, 64
-"""The format is soon learnt: each so many steps, so many texts are enough. In every step it would drown the severity."""
+"""The format is soon learnt: each so many steps, so many texts do. In every step it would drown the severity."""
 _VECTOR_WEIGHT = 1.0
 _TOKENS_RATE = 0.1
 """How fast the embeddings learn: what is learnt of the tokens seen must hold for those that stay where they began."""
@@ -45,6 +45,10 @@ class Plan:
     save_every_s: float
     inputs: str = ""
     """Names all else that decides what comes out: a state made with other inputs is another training's."""
+
+    def __post_init__(self) -> None:
+        if self.bag_steps >= self.steps:
+            raise SystemExit(f"{self.bag_steps} bag steps of {self.steps}: none is left for the whole network")
 
 
 class Fit:

@@ -24,9 +24,9 @@ _CONTROVERSIAL_SHARE = 0.3
 """How much of a harmful opinion on a text without a harmful label is taught as Controversial, not as Unsafe."""
 _CONTROVERSIAL_SHARE_OF_ABUSE = 0.5
 _CORPUS_WEIGHT = 0.2
-"""How much the corpus weighs in the teacher's head, against 1 for all the labelled texts."""
+"""How much the corpus weighs in the teacher's head, half of it abuse, against 1 for all the labelled texts."""
 _HARM_OF_ABUSE = 0.85
-"""The least that a text with a word of the lexicon in it is taught."""
+"""The least harm that is taught of a text with a word of the lexicon put into it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _even(harm: Floats, sides: Floats) -> Floats:
 
 
 def _opinion(rows: list[Row], vectors: Vectors, is_abusive: npt.NDArray[np.bool_]) -> Floats:
-    """Give the teacher's opinion on all texts; it learns from the labels, and from the corpus that abuse is harm."""
+    """Give the teacher's opinion on all texts. It learns the labels, and that the corpus' abuse is harm."""
     weights = np.zeros(len(vectors))
     weights[: len(rows)] = balance_languages(rows) / len(rows)
     in_corpus = np.arange(len(vectors)) >= len(rows)

@@ -42,7 +42,7 @@ class Recipe:
     hidden: int
     layers: int
     teacher_share: float
-    """How much of a text's target is the teachers' opinion."""
+    """How much of a labelled text's target is the teacher's opinion."""
     save_every_s: float = 30.0
 
 
@@ -62,15 +62,16 @@ def train(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(rows)} texts, "
         f"{targets.is_disputed.mean():.1%} of them disputed"
     )
-    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, rows))
+    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, rows, unlabelled))
     fit = Fit(model, first_tokens(tokenizer, SEVERITIES), plan, state)
     fit.run(Epochs(rows, targets, tokenizer, recipe.tokens))
     return model, tokenizer
 
 
-def digest_of(recipe: Recipe, rows: list[Row]) -> str:
-    """Name a recipe and the labelled texts that it is used on."""
-    return hashlib.sha256(json.dumps([asdict(recipe), rows]).encode()).hexdigest()[:16]
+def digest_of(recipe: Recipe, rows: list[Row], unlabelled: list[Text]) -> str:
+    """Name a recipe and the texts that it is used on."""
+    inputs = [asdict(recipe), rows, [asdict(each) for each in unlabelled]]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

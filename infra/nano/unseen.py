@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = recipe_of(arguments)
     rows, unlabelled = read(arguments.data), corpus()
-    begun = arguments.cache / f"unseen.{digest_of(recipe, rows)}.json"
+    begun = arguments.cache / f"unseen.{digest_of(recipe, rows, unlabelled)}.json"
     figures: dict[str, object] = json.loads(begun.read_text()) if begun.exists() else {}
     for fold in arguments.folds:
         if f"fold {fold}" in figures:

@@ -18,12 +18,14 @@ def test_a_disputed_label_is_doubted_and_an_undisputed_one_stays(tmp_path: Path)
     from infra.nano.targets import make_targets
     from tests.unit.infra_nano.tiny_training import rows, unlabelled
 
-    mislabelled = rows()
-    for row in mislabelled[::40]:
-        row["safety"] = "Unsafe"
-    targets = make_targets(mislabelled, unlabelled(), tmp_path, share=0)
+    texts = rows()
+    # Of both kinds of words and under both labels: here a strict and a loose model disagree.
+    for safe, unsafe in zip(texts[:80:2], texts[1:80:2], strict=True):
+        safe["text"] = unsafe["text"] = f"{safe['text']} {unsafe['text']}"
+    targets = make_targets(texts, unlabelled(), tmp_path, share=0)
     assert targets.severities.sum(axis=1) == pytest.approx(1)
-    labelled = targets.severities[: len(mislabelled)]
+    labelled = targets.severities[: len(texts)]
+    assert 0 < targets.is_disputed.sum() < len(texts)
     np.testing.assert_array_equal(labelled.max(axis=1) < 1, targets.is_disputed)
 
 

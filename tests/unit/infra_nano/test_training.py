@@ -41,16 +41,17 @@ def steps_done(state: Path) -> int:
 
 
 @pytest.mark.timeout(3 * DEADLINE_S)
-def test_a_training_killed_on_its_way_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [range(5, 20), range(25, 60)], ids=["bag", "whole"])
+def test_a_training_killed_on_its_way_ends_with_the_same_weights(part: range, tmp_path: Path) -> None:
     state = tmp_path / "killed.pt"
     killed = start(state)
     deadline = time.monotonic() + DEADLINE_S
-    while steps_done(state) < 10 and time.monotonic() < deadline:
+    while steps_done(state) < part.start and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert 10 <= steps_done(state) < 60
+    assert steps_done(state) in part
     assert digest(start(state)) == digest(start(tmp_path / "whole.pt"))
 
 
@@ -61,10 +62,19 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     from infra.nano.train import train
     from tests.unit.infra_nano.tiny_training import RECIPE, rows, unlabelled
 
-    short = replace(RECIPE, steps=2)
+    short = replace(RECIPE, bag_steps=1, steps=2)
     train(rows(), unlabelled(), short, tmp_path, tmp_path / "state.pt")
     with pytest.raises(SystemExit, match="other texts or settings"):
         train(rows(), unlabelled(), replace(short, steps=4), tmp_path, tmp_path / "state.pt")
+    with pytest.raises(SystemExit, match="other texts or settings"):
+        train(rows(), unlabelled()[:1], short, tmp_path, tmp_path / "state.pt")
+
+
+def test_a_training_without_the_whole_network_is_refused() -> None:
+    from infra.nano.fit import Plan
+
+    with pytest.raises(SystemExit, match="20 bag steps of 20: none is left"):
+        Plan(bag_steps=20, steps=20, rate=1e-3, save_every_s=0)
 
 
 def test_a_model_that_says_no_severity_is_not_measured() -> None:
