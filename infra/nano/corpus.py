@@ -63,8 +63,9 @@ def corpus() -> list[Text]:
     rng = random.Random(SEED)  # noqa: S311 - sampling, not a secret
     frequent, abuse = words(), lexicon()
     out = [Text(sentence, lang, is_abusive=False) for lang in sorted(frequent) for sentence in _sentences(lang, rng)]
+    langs = sorted(frequent)
     for number in range(_INVENTED):
-        lang = sorted(frequent)[number % len(frequent)]
+        lang = langs[number % len(langs)]
         drawn = rng.choices(*frequent[lang], k=rng.randint(2, 10))
         is_abusive = rng.random() < _ABUSIVE_SHARE
         if is_abusive:

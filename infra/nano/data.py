@@ -109,10 +109,7 @@ def balance(rows: list[Row]) -> npt.NDArray[np.float64]:
     counts = Counter(row["source"] for row in rows)
     weights = np.array([counts[row["source"]] ** -0.5 for row in rows])
     harmful = is_harmful(rows)
-    for side in (harmful, ~harmful):
-        if side.any():
-            weights[side] /= weights[side].sum()
-    return np.asarray(weights / weights.mean())
+    return _even_sides(weights, harmful)
 
 
 def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
@@ -128,6 +125,11 @@ def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
         for side, own, other in zip(sides, totals, totals[::-1], strict=True):
             if own > 0:
                 weights[side] *= min(1.0, max(_ONE_SIDED, (other / own) ** 0.5))
+    return _even_sides(weights, harmful)
+
+
+def _even_sides(weights: npt.NDArray[np.float64], harmful: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Let each side weigh the same in all, and a row 1 on average. The weights given are changed."""
     for side in (harmful, ~harmful):
         if side.any():
             weights[side] /= weights[side].sum()

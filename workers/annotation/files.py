@@ -36,14 +36,18 @@ class Writer(Protocol):
         ...
 
 
+def suffix_of(path: Path) -> str:
+    """Give the suffix that names the format of a file, in lower case: of a compressed one, the suffix below `.gz`."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+
+
 def kind_of(path: Path) -> str:
     """Name the format of a file by its suffix.
 
     Raises:
         Misconfigured: the suffix says nothing.
     """
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    kind = KINDS.get(suffix.lower())
+    kind = KINDS.get(suffix_of(path))
     if kind is None or (kind == "Parquet" and path.suffix == ".gz"):
         raise Misconfigured(f"{path}: the name has to end in one of {', '.join(KINDS)} (the first three also with .gz)")
     return kind

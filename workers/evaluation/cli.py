@@ -129,11 +129,10 @@ def convert_command(
 
 
 def _check_gold(file: Path) -> None:
-    from workers.annotation.files import KINDS
+    from workers.annotation.files import KINDS, suffix_of
 
     _check(file)
-    plain = file.with_suffix("") if file.suffix == ".gz" else file
-    kind = KINDS.get(plain.suffix.lower(), "JSON lines")
+    kind = KINDS.get(suffix_of(file), "JSON lines")
     if kind != "JSON lines":
         raise Misconfigured(f"{file}: gold labels have to be JSON lines, not {kind}: see docs/evaluation.md")
 
