@@ -27,6 +27,7 @@ _OWNED = {
     "max.poll.interval.ms": "set kafka.max_poll_interval_s",
     "default.topic.config": "set the properties that it holds by themselves",
     "partitioner": "outputs have to fall on the partition that Java producers would choose",
+    "statistics.interval.ms": "the worker reads the statistics itself, to see that its client still knows brokers",
     "enable.partition.eof": "end-of-partition notices would be taken for errors",
 }
 

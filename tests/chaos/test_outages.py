@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -179,6 +181,39 @@ def test_a_broker_restarted_under_load_loses_and_doubles_nothing(site: Site, sta
     site.events(300, start=2000)
     supervise(site)
     site.check()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_client_that_is_told_of_no_brokers_ends_the_worker_and_loses_nothing(
+    site: Site, stack: Stack, protocol: str
+) -> None:
+    """A broker says so while it starts or stops; here it is struck off the list while it runs."""
+    site.use(protocol)
+    site.create_topics()
+    worker = site.worker(GUARDLINE_KAFKA__PROPERTIES='{"topic.metadata.refresh.interval.ms": "200"}')
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(500)
+    eventually(lambda: site.answered() > 0, "first verdicts")
+    unregister_broker(stack)
+    try:
+        assert worker.wait() == 1, worker.text
+    finally:
+        stack.restart_kafka()
+    assert "told this worker's client of no brokers" in worker.text.splitlines()[-1]
+    site.events(300, start=500)
+    supervise(site)
+    site.check()
+
+
+def unregister_broker(stack: Stack) -> None:
+    """Send UnregisterBroker, which no client library does: header version 2, then the broker's id and no tags."""
+    request = struct.pack(">hhihx", 64, 0, 1, -1) + struct.pack(">ix", 1)
+    host, port = stack.kafka.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = connection.recv(64)
+    (error,) = struct.unpack_from(">h", answer, 13)
+    assert error == 0, answer
 
 
 def test_a_call_to_kafka_that_never_comes_back_ends_the_worker_and_loses_nothing(site: Site) -> None:

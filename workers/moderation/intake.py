@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
+from msgspec import Struct, json
 
 from workers.errors import BadInput, Fatal, Misconfigured
 from workers.moderation.decode import Reason
@@ -77,6 +78,27 @@ RECOVERY = {"metadata.recovery.strategy": "none"}
 """librdkafka's default, `rebootstrap`, drops brokers that it still remembers as coordinators: a transaction that met a
 restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
 
+STATISTICS_MS = 2_000
+
+STRANDED = (
+    "a broker that starts or stops has told this worker's client of no brokers at all, and librdkafka does not find "
+    "back from that. Nothing was lost: the owner of the partitions goes on from the last commit"
+)
+
+
+class _Broker(Struct):
+    source: str
+    """`configured`, `learned`, or `logical`: a coordinator, which is only another name for one of the others."""
+
+
+class _Statistics(Struct):
+    brokers: dict[str, _Broker]
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether the client knows no broker that it could ask anything (librdkafka's issue 5301)."""
+        return all(broker.source == "logical" for broker in self.brokers.values())
+
 
 def consumer_config(kafka: Kafka) -> dict[str, Any]:
     """Give the consumer's librdkafka configuration. What breaks a guarantee was refused by the settings."""
@@ -94,6 +116,7 @@ def consumer_config(kafka: Kafka) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,
+        "statistics.interval.ms": STATISTICS_MS,
     }
     if kafka.group_protocol == "classic":
         config["partition.assignment.strategy"] = "cooperative-sticky"
@@ -117,10 +140,13 @@ class Intake:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
         self._failure: Exception | None = None
+        self._stranded_reports = 0
         self._held: set[TopicPartition] = set()
         self._silent_until: float | None = time.monotonic() + SILENT_S
         try:
-            self.consumer = Consumer(consumer_config(kafka), logger=structlog.get_logger("librdkafka"))
+            self.consumer = Consumer(
+                {**consumer_config(kafka), "stats_cb": self._on_statistics}, logger=structlog.get_logger("librdkafka")
+            )
         except KafkaException as error:
             raise Misconfigured(f"kafka: these settings do not go together: {error.args[0].str()}") from error
         self.consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
@@ -137,6 +163,8 @@ class Intake:
             raise Fatal(f"the consumer failed: {error.args[0].str()}") from error
         if self._failure is not None:
             raise Fatal(f"a rebalance could not be handled: {self._failure}") from self._failure
+        if self._stranded_reports > 1:  # In one alone, a client that bootstraps again may be between two lists.
+            raise Fatal(STRANDED)
         if self._silent_until is not None and time.monotonic() > self._silent_until:
             self._silent_until = None
             log.info("waiting for partitions", reason=WAITING)
@@ -174,6 +202,13 @@ class Intake:
         self.consumer.close()
         if self._failure is not None:
             raise Fatal(f"the last rebalance could not be handled: {self._failure}") from self._failure
+
+    def _on_statistics(self, text: str) -> None:
+        try:
+            is_stranded = json.decode(text, type=_Statistics).is_stranded
+            self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
+        except Exception as error:
+            self._failure = error
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         try:
