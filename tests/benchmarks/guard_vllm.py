@@ -5,8 +5,9 @@ engine of its own; only one of them works at a time, after the other has fallen 
 round. Every text is new to both, so that no whole prompt lies in a prefix cache.
 Beside the clock stands the CPU time of each side's processes, which other work on the machine disturbs less.
 
-Once with guard-nano, once at the dimensions of Qwen3Guard-Gen-0.6B with its real vocabulary and random weights. Random
-weights do not know when to end, so that the recipe there generates as many tokens as the shortest true answer has.
+Once with guard-nano, twice at the dimensions of Qwen3Guard-Gen-0.6B with its real vocabulary and random weights: once
+they call every text safe, once every text unsafe, which costs the guard a second question. Random weights do not know
+when to end, so that the recipe there generates as many tokens as the shortest true answer with that severity has.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from tests.checkpoints.qwen import write_qwen
 from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, VllmEngine
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
+from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES
+from workers.guard.prompt import FORCED
 from workers.guard.tokens import Tokens
 
 SAMPLE = Path(__file__).parents[2] / "infra" / "demo" / "sample.jsonl"
 ROUNDS = 5
 MICRO_BATCH = 32
 CONTEXT_TOKENS = 2_048
-SHORTEST_ANSWER = "Safety: Safe\nCategories: None"
 ASLEEP_S = 1.2
 """For a second after its last step vLLM asks for the next one in a loop, on the core that the other side needs."""
 
@@ -56,19 +58,20 @@ class Model:
     texts: int
     lone: int
     """Texts that are judged alone, in each round."""
-    answer_tokens: int | None
+    answer_tokens: int | None = None
     """How long the recipe's answers are, where the model does not end them itself."""
 
 
 def nano() -> Model:
     """Give guard-nano."""
-    return Model(
-        "guard-nano", checkpoint_folder("guard-nano", engine="vllm"), "float32", texts=256, lone=8, answer_tokens=None
-    )
+    return Model("guard-nano", checkpoint_folder("guard-nano", engine="vllm"), "float32", texts=256, lone=8)
 
 
-def random_of_0_6b(folder: Path) -> Model:
-    """Write a checkpoint of the dimensions of Qwen3Guard-Gen-0.6B, with Qwen's vocabulary and random weights."""
+def random_of_0_6b(folder: Path, severity: str) -> Model:
+    """Write a checkpoint of the dimensions of Qwen3Guard-Gen-0.6B, with Qwen's vocabulary and random weights.
+
+    They call every text `severity`.
+    """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -87,10 +90,34 @@ def random_of_0_6b(folder: Path) -> Model:
         eos_token_id=151_645,
     )
     torch.manual_seed(0)
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    # Its answer, and the token that ends it.
-    answer_tokens = len(Tokens(folder).fixed(SHORTEST_ANSWER)) + 1
-    return Model("0.6B dimensions, random weights", folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens)
+    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    tokens = Tokens(folder)
+    turn_to(model, folder, tokens.first([severity])[0])
+    model.save_pretrained(folder)
+    categories = [NONE] if severity == SEVERITIES[0] else CATEGORIES
+    answers = [tokens.fixed(f"Safety: {severity}\nCategories: {category}") for category in categories]
+    # The answer, and the token that ends it.
+    answer_tokens = min(map(len, answers)) + 1
+    return Model(f"0.6B dimensions, all {severity}", folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens)
+
+
+def turn_to(model: Any, folder: Path, label: int) -> None:
+    """Turn the label's row of the output layer to where the model points after the words that come before a label."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    message = [{"role": "user", "content": sample()[0]}]
+    prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False) + FORCED
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False).input_ids])
+    with torch.no_grad():
+        row = model.lm_head.weight[label]
+        row.copy_(torch.nn.functional.normalize(model.model(ids).last_hidden_state[0, -1], dim=0) * row.norm())
+
+
+def sample() -> list[str]:
+    """Give the texts of the demo."""
+    return [str(json.loads(line)["text"]) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 
 
 class Recipe:
@@ -146,12 +173,14 @@ async def measure(model: Model) -> dict[str, Any]:
     recipe = Recipe(model)
     our_clock = CpuClock(ours_started)
     their_clock = CpuClock([child for child in this.children(recursive=True) if child not in ours_started])
-    sample = [str(json.loads(line)["text"]) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    texts_of_demo = sample()
     number = iter(range(1_000_000))
 
     def fresh(count: int) -> list[str]:
         # The number comes first: nothing behind it can lie in a prefix cache.
-        return [f"{index}. {sample[index % len(sample)]}" for index in (next(number) for _ in range(count))]
+        return [
+            f"{index}. {texts_of_demo[index % len(texts_of_demo)]}" for index in (next(number) for _ in range(count))
+        ]
 
     # Both warm: the fixed beginning of every prompt is in both caches.
     warm = fresh(4)
@@ -253,12 +282,12 @@ def median_ratio(mine: list[float], its: list[float]) -> float:
 
 
 def main() -> None:
-    """Measure the model that is named, or both, and print one JSON object."""
-    chosen = sys.argv[1:] or ["nano", "0.6b"]
+    """Measure the models that are named, or all three, and print one JSON object."""
+    chosen = sys.argv[1:] or ["nano", "0.6b-safe", "0.6b-unsafe"]
     found: dict[str, Any] = {"bench": "guard-vllm"}
     with tempfile.TemporaryDirectory(prefix="guardline-0.6b-") as folder:
         for name in chosen:
-            model = nano() if name == "nano" else random_of_0_6b(Path(folder))
+            model = nano() if name == "nano" else random_of_0_6b(Path(folder), name.removeprefix("0.6b-").capitalize())
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # As the worker does.
                 found[name] = runner.run(measure(model))
     print(json.dumps(found))

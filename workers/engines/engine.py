@@ -12,6 +12,8 @@ from workers.errors import BadInput
 MAX_CANDIDATES = 128
 """vLLM's server takes no more in a request, so no engine has to."""
 
+CLOSED = "the engine was closed while a call was under way"
+
 DEADLINE: ContextVar[float] = ContextVar("DEADLINE", default=math.inf)
 """By `time.monotonic`: past it nobody waits for a call, and an engine that tries again by itself does not."""
 
@@ -41,7 +43,7 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Free the model. A second call does nothing."""
+        """Free the model. A second call does nothing; a call under way is answered, or raises one of the errors."""
         ...
 
     async def watch(self) -> None:

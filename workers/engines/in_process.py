@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from workers.engines.engine import check_prompts
+from workers.engines.engine import CLOSED, check_prompts
 from workers.errors import Fatal, Retriable
 
 Result = TypeVar("Result")
@@ -77,3 +77,8 @@ class InProcessEngine(ABC):
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         except RuntimeError as error:
             raise Retriable(f"{self._name} failed: {error}") from error
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._pool is None and caller is not None and not caller.cancelling():
+                raise Fatal(CLOSED) from None
+            raise

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from workers.engines.engine import check_prompts
+from workers.engines.engine import CLOSED, check_prompts
 from workers.engines.vllm_child import WORKER_VARIABLE
 from workers.errors import BadInput, Fatal, GuardlineError, Misconfigured, Retriable
 
@@ -158,12 +158,16 @@ class VllmEngine:
     async def _together(self, llm: Any, prompts: Sequence[Sequence[int]], parameters: Any) -> list[Any]:
         async with asyncio.TaskGroup() as group:
             # When its process is killed, vLLM may leave who waits for an answer waiting.
-            watching = group.create_task(self.watch())
+            watching = group.create_task(self._until_gone())
             answers = await asyncio.gather(
                 *(group.create_task(self._run(llm, prompt, parameters)) for prompt in prompts)
             )
             watching.cancel()
         return answers
+
+    async def _until_gone(self) -> None:
+        await self.watch()
+        raise Fatal(CLOSED)
 
     async def _run(self, llm: Any, prompt: Sequence[int], parameters: Any) -> Any:
         """Give the one output of a prompt. A cancelled call is aborted in the engine as well."""

@@ -23,7 +23,7 @@ from tests.unit.engines.reference import (
     weights_digest,
 )
 from workers.engines.engine import MAX_CANDIDATES, Engine
-from workers.errors import BadInput, Fatal
+from workers.errors import BadInput, Fatal, GuardlineError
 
 # An engine may take minutes to start: one for all tests of it.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -42,7 +42,11 @@ async def engine(case: Case) -> AsyncIterator[Engine]:
     before = processes()
     await engine.start()
     yield engine
+    under_way = [asyncio.create_task(engine.complete(PROMPTS, COMPLETION_TOKENS)) for _ in range(8)]
+    await asyncio.sleep(0.02)
     await engine.close()
+    answers = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 20)
+    assert all(isinstance(answer, list | GuardlineError) for answer in answers), answers
     await engine.close()
     with pytest.raises(Fatal, match="not running"):
         await engine.score(PROMPTS, [400])
