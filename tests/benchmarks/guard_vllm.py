@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import statistics
 import sys
@@ -29,7 +30,7 @@ import psutil
 import uvloop
 
 from tests.checkpoints.qwen import write_qwen
-from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, VllmEngine
+from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, ON_ALL_CORES, VllmEngine
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
 from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES
@@ -126,6 +127,9 @@ class Recipe:
     def __init__(self, model: Model) -> None:
         from vllm import LLM, SamplingParams
 
+        # Default settings: what our engine sets for vLLM in this process is not among them.
+        for name in ON_ALL_CORES:
+            os.environ.pop(name, None)
         self._llm = LLM(str(model.folder), dtype=model.dtype, max_model_len=CONTEXT_TOKENS, **ON_A_CPU)
         fixed = model.answer_tokens
         self._sampling = SamplingParams(
