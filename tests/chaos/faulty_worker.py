@@ -74,11 +74,11 @@ def fail_at(file: Path) -> None:
     score = CTranslate2Engine._score
 
     def score_or_fail(
-        self: CTranslate2Engine, prompts: Sequence[Sequence[int]], candidates: list[int]
+        self: CTranslate2Engine, generator: Any, prompts: Sequence[Sequence[int]], candidates: list[int]
     ) -> list[list[float]]:
         if file.exists():
             raise RuntimeError("out of memory")
-        return score(self, prompts, candidates)
+        return score(self, generator, prompts, candidates)
 
     CTranslate2Engine._score = score_or_fail  # type: ignore[method-assign]  # the fault
 
@@ -87,13 +87,13 @@ def stick_at(file: Path) -> None:
     score = CTranslate2Engine._score
 
     def score_when_gone(
-        self: CTranslate2Engine, prompts: Sequence[Sequence[int]], candidates: list[int]
+        self: CTranslate2Engine, generator: Any, prompts: Sequence[Sequence[int]], candidates: list[int]
     ) -> list[list[float]]:
         if file.exists():
             structlog.get_logger().info(STUCK)
         while file.exists():
             time.sleep(0.02)
-        return score(self, prompts, candidates)
+        return score(self, generator, prompts, candidates)
 
     CTranslate2Engine._score = score_when_gone  # type: ignore[method-assign]  # the fault
 

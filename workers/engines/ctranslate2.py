@@ -62,9 +62,11 @@ class CTranslate2Engine(InProcessEngine):
         self._check(prompts, max_tokens)
         return await self._run(self._complete, prompts, max_tokens)
 
-    def _score(self, prompts: Sequence[Sequence[int]], candidates: list[int]) -> list[list[float]]:
+    def _score(self, generator: Any, prompts: Sequence[Sequence[int]], candidates: list[int]) -> list[list[float]]:
         scores: list[list[float]] = [[]] * len(prompts)
-        for indices, results in self._generate(prompts, max_length=1, min_length=1, return_logits_vocab=True):
+        for indices, results in self._generate(
+            generator, prompts, max_length=1, min_length=1, return_logits_vocab=True
+        ):
             logits = np.array([np.asarray(result.logits[0][-1], dtype=np.float32) for result in results])
             logits -= logits.max(axis=1, keepdims=True)
             asked = logits[:, candidates]
@@ -74,21 +76,21 @@ class CTranslate2Engine(InProcessEngine):
                 scores[index] = row
         return scores
 
-    def _complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    def _complete(self, generator: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
         completions: list[list[int]] = [[]] * len(prompts)
-        for indices, results in self._generate(prompts, max_length=max_tokens):
+        for indices, results in self._generate(generator, prompts, max_length=max_tokens):
             for index, result in zip(indices, results, strict=True):
                 completions[index] = list(result.sequences_ids[0])
         return completions
 
-    def _generate(self, prompts: Sequence[Sequence[int]], **options: Any) -> Iterator[tuple[list[int], list[Any]]]:
+    def _generate(
+        self, generator: Any, prompts: Sequence[Sequence[int]], **options: Any
+    ) -> Iterator[tuple[list[int], list[Any]]]:
         """Run one batch for each length of prompt; give the prompts' indices and their results.
 
         In a batch of mixed lengths CTranslate2 reads every prompt's logits where the shortest one ends, and walks
         through the rest of the longer ones token by token: 30 % of the labels came out wrong that way, and slowly.
         """
-        # Its own name for the generator: to free one that computes would wait for it, and `close` is not to wait.
-        generator, tokens = self._model, self._tokens
         by_length: dict[int, list[int]] = defaultdict(list)
         for index, prompt in enumerate(prompts):
             by_length[len(prompt)].append(index)
@@ -98,7 +100,7 @@ class CTranslate2Engine(InProcessEngine):
             for start in range(0, len(indices), step):
                 part = indices[start : start + step]
                 results = generator.generate_batch(
-                    [[tokens[i] for i in prompts[index]] for index in part],
+                    [[self._tokens[i] for i in prompts[index]] for index in part],
                     include_prompt_in_result=False,
                     asynchronous=True,
                     **options,

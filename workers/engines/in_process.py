@@ -73,8 +73,11 @@ class InProcessEngine(ABC):
         )
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call `function` in a thread, with the model as its first argument: `close` forgets it, and does not wait."""
+        if self._pool is None:
+            raise Fatal(CLOSED)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, self._model, *arguments)
         except RuntimeError as error:
             raise Retriable(f"{self._name} failed: {error}") from error
         except asyncio.CancelledError:

@@ -50,23 +50,24 @@ class TransformersEngine(InProcessEngine):
         self._check(prompts, max_tokens)
         return [await self._run(self._complete, list(prompt), max_tokens) for prompt in prompts]
 
-    def _score(self, prompt: list[int], candidates: list[int]) -> list[float]:
-        scores: list[float] = self._next_token(prompt)[candidates].tolist()
+    def _score(self, model: Any, prompt: list[int], candidates: list[int]) -> list[float]:
+        scores: list[float] = _next_token(model, prompt)[candidates].tolist()
         return scores
 
-    def _complete(self, prompt: list[int], max_tokens: int) -> list[int]:
+    def _complete(self, model: Any, prompt: list[int], max_tokens: int) -> list[int]:
         completion: list[int] = []
         while len(completion) < max_tokens:
-            best = int(self._next_token(prompt + completion).argmax())
+            best = int(_next_token(model, prompt + completion).argmax())
             if best in self._ends:
                 break
             completion.append(best)
         return completion
 
-    def _next_token(self, ids: list[int]) -> Any:
-        """Give the log-probabilities of the token after `ids`, a tensor of the vocabulary's size."""
-        import torch
 
-        with torch.inference_mode():
-            logits = self._model(torch.tensor([ids]), use_cache=False).logits[0, -1]
-        return torch.log_softmax(logits.float(), dim=-1)
+def _next_token(model: Any, ids: list[int]) -> Any:
+    """Give the log-probabilities of the token after `ids`, a tensor of the vocabulary's size."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+    return torch.log_softmax(logits.float(), dim=-1)
