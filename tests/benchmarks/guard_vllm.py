@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -45,6 +45,9 @@ ASLEEP_S = 1.2
 """For a second after its last step vLLM asks for the next one in a loop, on the core that the other side needs."""
 
 LABEL = re.compile(r"Safety: (Safe|Controversial|Unsafe)")
+SET_BEFORE = set(os.environ)
+"""What is set for both sides: `VLLM_CPU_NUM_OF_RESERVED_CPU=0 make bench-guard-vllm` gives the recipe all cores too."""
+
 ON_A_CPU: dict[str, Any] = {"enforce_eager": True}
 """For both sides: to compile would take longer than to measure."""
 
@@ -61,6 +64,8 @@ class Model:
     """Texts that are judged alone, in each round."""
     answer_tokens: int | None = None
     """How long the recipe's answers are, where the model does not end them itself."""
+    severity: str | None = None
+    """What it calls every text."""
 
 
 def nano() -> Model:
@@ -76,6 +81,7 @@ def random_of_0_6b(folder: Path, severity: str) -> Model:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    folder.mkdir()
     write_qwen(folder)
     config = Qwen3Config(
         vocab_size=151_936,
@@ -99,7 +105,8 @@ def random_of_0_6b(folder: Path, severity: str) -> Model:
     answers = [tokens.fixed(f"Safety: {severity}\nCategories: {category}") for category in categories]
     # The answer, and the token that ends it.
     answer_tokens = min(map(len, answers)) + 1
-    return Model(f"0.6B dimensions, all {severity}", folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens)
+    name = f"0.6B dimensions, all {severity}"
+    return Model(name, folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens, severity=severity)
 
 
 def turn_to(model: Any, folder: Path, label: int) -> None:
@@ -127,8 +134,8 @@ class Recipe:
     def __init__(self, model: Model) -> None:
         from vllm import LLM, SamplingParams
 
-        # Default settings: what our engine sets for vLLM in this process is not among them.
-        for name in ON_ALL_CORES:
+        # Default settings: what our engine has set for vLLM in this process is not among them.
+        for name in ON_ALL_CORES.keys() - SET_BEFORE:
             os.environ.pop(name, None)
         self._llm = LLM(str(model.folder), dtype=model.dtype, max_model_len=CONTEXT_TOKENS, **ON_A_CPU)
         fixed = model.answer_tokens
@@ -136,6 +143,10 @@ class Recipe:
             temperature=0, max_tokens=fixed or 128, min_tokens=fixed or 0, ignore_eos=fixed is not None
         )
         self.generated = 0
+
+    def close(self) -> None:
+        """End its processes."""
+        self._llm.llm_engine.engine_core.shutdown()
 
     def labels(self, texts: list[str]) -> list[str | None]:
         """Judge the texts."""
@@ -206,32 +217,36 @@ async def measure(model: Model) -> dict[str, Any]:
         its: list[str | None] = []
         for is_ours in (True, False) if round_ % 2 else (False, True):
             await asyncio.sleep(ASLEEP_S)
+            clock = our_clock if is_ours else their_clock
+            cpu, started = clock.now(), time.perf_counter()
             if is_ours:
-                cpu = our_clock.now()
-                mine, seconds = await timed(labels_of(guard, texts))
-                our_cpu.append(our_clock.now() - cpu)
-                ours.append(len(texts) / seconds)
+                mine = await labels_of(guard, texts)
             else:
-                cpu, started = their_clock.now(), time.perf_counter()
                 its = recipe.labels(texts)
-                theirs.append(len(texts) / (time.perf_counter() - started))
-                their_cpu.append(their_clock.now() - cpu)
+            (ours if is_ours else theirs).append(len(texts) / (time.perf_counter() - started))
+            (our_cpu if is_ours else their_cpu).append(clock.now() - cpu)
+        if model.severity is not None and set(mine) != {model.severity}:
+            raise SystemExit(f"{model.name}: the guard said {sorted(set(map(str, mine)))}")
         same += sum(one == other for one, other in zip(mine, its, strict=True))
         texts = fresh(model.lone)
-        await asyncio.sleep(ASLEEP_S)
-        our_latency += [(await timed(labels_of(guard, [text])))[1] for text in texts]
-        await asyncio.sleep(ASLEEP_S)
-        for text in texts:
-            started = time.perf_counter()
-            recipe.labels([text])
-            their_latency.append(time.perf_counter() - started)
+        for is_ours in (True, False) if round_ % 2 else (False, True):
+            await asyncio.sleep(ASLEEP_S)
+            for text in texts:
+                started = time.perf_counter()
+                if is_ours:
+                    await labels_of(guard, [text])
+                else:
+                    recipe.labels([text])
+                (our_latency if is_ours else their_latency).append(time.perf_counter() - started)
         print(f"{model.name}, round {round_ + 1}: guard {ours[-1]:.1f}/s, recipe {theirs[-1]:.1f}/s", flush=True)
     judged = ROUNDS * (model.texts + model.lone)
     shared = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*engine.prompts, strict=False)))
     prefill = sum(len(prompt) - shared for prompt in engine.prompts) / judged
     further = sum(map(engine.to_compute, engine.further)) / judged
-    whole = prefill + recipe.generated / judged
+    # `Safety:` is in the guard's prompts and in the recipe's answers; an answer's last token is not computed again.
+    whole = prefill - len(Tokens(model.folder).fixed(FORCED)) + recipe.generated / judged - 1
     await guard.close()
+    recipe.close()
     return {
         "guard_per_s": round(statistics.median(ours), 2),
         "recipe_per_s": round(statistics.median(theirs), 2),
@@ -273,13 +288,6 @@ class CountingEngine(VllmEngine):
         return len(further) - end // BLOCK_TOKENS_ON_A_CPU * BLOCK_TOKENS_ON_A_CPU
 
 
-async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
-    """Give the result and the seconds it took."""
-    started = time.perf_counter()
-    result = await work
-    return result, time.perf_counter() - started
-
-
 def median_ratio(mine: list[float], its: list[float]) -> float:
     """Give the median of the ratios of pairs that were measured side by side."""
     return round(statistics.median(one / other for one, other in zip(mine, its, strict=True)), 3)
@@ -287,11 +295,15 @@ def median_ratio(mine: list[float], its: list[float]) -> float:
 
 def main() -> None:
     """Measure the models that are named, or all three, and print one JSON object."""
-    chosen = sys.argv[1:] or ["nano", "0.6b-safe", "0.6b-unsafe"]
+    models: dict[str, Callable[[Path], Model]] = {
+        "nano": lambda _: nano(),
+        "0.6b-safe": lambda folder: random_of_0_6b(folder, "Safe"),
+        "0.6b-unsafe": lambda folder: random_of_0_6b(folder, "Unsafe"),
+    }
     found: dict[str, Any] = {"bench": "guard-vllm"}
     with tempfile.TemporaryDirectory(prefix="guardline-0.6b-") as folder:
-        for name in chosen:
-            model = nano() if name == "nano" else random_of_0_6b(Path(folder), name.removeprefix("0.6b-").capitalize())
+        for name in sys.argv[1:] or models:
+            model = models[name](Path(folder, name))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # As the worker does.
                 found[name] = runner.run(measure(model))
     print(json.dumps(found))

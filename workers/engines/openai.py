@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from workers.engines.engine import DEADLINE, check_prompts
+from workers.engines.engine import CLOSED, DEADLINE, check_prompts
 from workers.engines.openai_server import Expected, Server
 from workers.errors import Fatal, Misconfigured, Retriable
 
@@ -183,6 +183,8 @@ class OpenAIEngine:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(ask(part)) for part in parts]
         except ExceptionGroup as failed:
+            if self._client is None:
+                raise Fatal(CLOSED) from None
             raise failed.exceptions[0] from None
         return [row for task in tasks for row in task.result()]
 

@@ -24,9 +24,12 @@ BLOCK_TOKENS_ON_A_CPU = 32
 """With vLLM's 128 a shorter prompt finds nothing of itself in the prefix cache when its categories are asked for."""
 
 ON_ALL_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-"""On a CPU vLLM leaves one core to its front end, which needs a small part of it. Threads that wait for the others must
-not take that part: hence passive. On two cores, half as much again of guard-nano's messages, and a prefill of the 0.6B
-model in 0.6 of the time."""
+"""On a CPU vLLM leaves one core to its scheduler's process, which needs a small part of it. Threads that wait for the
+others must not take that part: hence passive. On two cores, half as much again of guard-nano's messages, and a prefill
+of the 0.6B model in 0.6 of the time."""
+
+FEW_CORES = 4
+"""With more, the one that is left out counts for little, and what the others do to the scheduler was not measured."""
 
 WATCH_S = 0.25
 
@@ -111,8 +114,9 @@ class VllmEngine:
             raise Misconfigured(f"guard.vllm: this version of vLLM has no engine argument {', '.join(unknown)}")
         if current_platform.is_cpu():
             self._arguments.setdefault("block_size", BLOCK_TOKENS_ON_A_CPU)
-            for name, value in ON_ALL_CORES.items():
-                os.environ.setdefault(name, value)
+            if len(os.sched_getaffinity(0)) <= FEW_CORES:
+                for name, value in ON_ALL_CORES.items():
+                    os.environ.setdefault(name, value)
         try:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
         except Exception as error:  # vLLM raises every kind, and each means that it cannot run this.
@@ -160,6 +164,8 @@ class VllmEngine:
         try:
             return await self._together(llm, prompts, parameters)
         except ExceptionGroup as failed:
+            if self._llm is not llm:
+                raise Fatal(CLOSED) from None
             raise _meant(failed.exceptions[0]) from failed.exceptions[0]
 
     async def _together(self, llm: Any, prompts: Sequence[Sequence[int]], parameters: Any) -> list[Any]:

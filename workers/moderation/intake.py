@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
-from msgspec import Struct, json
+from msgspec import DecodeError, Struct, json
 
 from workers.errors import BadInput, Fatal, Misconfigured
 from workers.moderation.decode import Reason
@@ -81,8 +81,9 @@ restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
 STATISTICS_MS = 2_000
 
 STRANDED = (
-    "a broker that starts or stops has told this worker's client of no brokers at all, and librdkafka does not find "
-    "back from that. Nothing was lost: the owner of the partitions goes on from the last commit"
+    "the Kafka client knows no broker any more: one that starts or stops may have answered with an empty list, "
+    "and librdkafka does not find back from that. Nothing was lost: the owner of the partitions goes on from the "
+    "last commit"
 )
 
 
@@ -206,9 +207,9 @@ class Intake:
     def _on_statistics(self, text: str) -> None:
         try:
             is_stranded = json.decode(text, type=_Statistics).is_stranded
-            self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
-        except Exception as error:
-            self._failure = error
+        except DecodeError:  # librdkafka escapes nothing: a client.id with a quotation mark is enough.
+            is_stranded = False
+        self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         try:

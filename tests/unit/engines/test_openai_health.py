@@ -12,7 +12,7 @@ from aiohttp import web
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import read_reference
 from tests.unit.engines.replay import PROMPTS, Replay, away, is_left_alone, scores_again, until
-from workers.errors import Retriable
+from workers.errors import Fatal, Retriable
 from workers.guard.patience import ask_with_patience
 
 
@@ -107,6 +107,19 @@ async def test_a_server_that_hangs_uses_up_one_attempt_and_not_all(servers: list
     assert bad.asked.count(bad.kind.ask_path) > asked, "it was the first to be asked"
     released.set()
     await engine.close()
+
+
+async def test_a_call_that_would_be_repeated_when_the_engine_closes_ends(servers: list[Replay]) -> None:
+    engine = openai_engine(*(server.url for server in servers))
+    await engine.start()
+    for server in servers:
+        server.fault = server.asking(lambda: web.Response(status=503))
+        server.asked.clear()
+    asking = asyncio.create_task(engine.score(read_reference().prompts[:1], [1]))
+    await until(lambda: any(server.kind.ask_path in server.asked for server in servers))
+    await engine.close()
+    with pytest.raises(Fatal, match="was closed"):
+        await asking
 
 
 async def test_a_server_that_is_away_at_start_is_used_once_it_is_there(servers: list[Replay]) -> None:

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, Message
 
 from infra.devstack.kafka import free_ports
 from workers.errors import Fatal
+from workers.moderation import intake as module
 from workers.moderation.intake import Intake
 from workers.moderation.ledger import Ledger
 from workers.settings import Kafka
@@ -60,3 +61,42 @@ def test_what_does_not_pass_ends_the_worker_with_a_sentence(intake: Intake, code
     intake.consumer = FailingConsumer(code)  # type: ignore[assignment]  # what it says stands for the brokers
     with pytest.raises(Fatal, match=sentence):
         intake.poll(10, 0)
+
+
+STRANDED = '{"brokers": {"GroupCoordinator": {"source": "logical"}}}'
+FINE = '{"brokers": {"a:1/1": {"source": "learned"}, "GroupCoordinator": {"source": "logical"}}}'
+UNREADABLE = '{"client_id": "a"b"}'
+
+
+def test_a_client_that_knows_no_broker_in_two_reports_ends_the_worker(intake: Intake) -> None:
+    intake._on_statistics(STRANDED)
+    assert intake.poll(1, 0) == []
+    intake._on_statistics(STRANDED)
+    with pytest.raises(Fatal, match="knows no broker"):
+        intake.poll(1, 0)
+
+
+@pytest.mark.parametrize("other", [FINE, UNREADABLE])
+def test_a_report_of_brokers_or_one_that_nobody_can_read_ends_nothing(intake: Intake, other: str) -> None:
+    for report in (STRANDED, other, STRANDED, other):
+        intake._on_statistics(report)
+        assert intake.poll(1, 0) == []
+
+
+def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage is no loss of the brokers' addresses: real statistics, of a port that nobody listens on."""
+    reports: list[str] = []
+    on_statistics = Intake._on_statistics
+
+    def note(self: Intake, text: str) -> None:
+        reports.append(text)
+        on_statistics(self, text)
+
+    monkeypatch.setattr(Intake, "_on_statistics", note)
+    monkeypatch.setattr(module, "STATISTICS_MS", 100)
+    away = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), ["t"], Ledger(), lambda: None)
+    try:
+        while len(reports) < 5:
+            assert away.poll(1, 0.05) == []
+    finally:
+        away.consumer.close()
