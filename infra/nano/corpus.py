@@ -62,8 +62,8 @@ def corpus() -> list[Text]:
     """Make the corpus, the same each time: sentences as they are, and random words, some with abuse among them."""
     rng = random.Random(SEED)  # noqa: S311 - sampling, not a secret
     frequent, abuse = words(), lexicon()
-    out = [Text(sentence, lang, is_abusive=False) for lang in sorted(frequent) for sentence in _sentences(lang, rng)]
     langs = sorted(frequent)
+    out = [Text(sentence, lang, is_abusive=False) for lang in langs for sentence in _sentences(lang, rng)]
     for number in range(_INVENTED):
         lang = langs[number % len(langs)]
         drawn = rng.choices(*frequent[lang], k=rng.randint(2, 10))

@@ -15,10 +15,10 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from infra.devstack.stack import running
 from tests.benchmarks.run_worker import run_worker
+from tests.lines import TEXTS
 from tests.site import Site
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine
@@ -28,7 +28,6 @@ from workers.settings import Settings
 
 RECORDS = 16_000
 ROUNDS = 3
-SAMPLE = Path(__file__).parents[2] / "infra" / "demo" / "sample.jsonl"
 
 Call = tuple[list[list[int]], list[int]]
 
@@ -46,8 +45,7 @@ class Recorder(CTranslate2Engine):
 
 def texts(count: int) -> list[str]:
     """Give the demo's texts over and over, numbered, so that none is known."""
-    sample = [str(json.loads(line)["text"]) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
-    return [f"{sample[number % len(sample)]} {number}" for number in range(count)]
+    return [f"{TEXTS[number % len(TEXTS)]} {number}" for number in range(count)]
 
 
 async def calls_of(content: Sequence[str], size: int) -> list[Call]:

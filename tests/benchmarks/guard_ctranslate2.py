@@ -11,7 +11,8 @@ import json
 import statistics
 import time
 
-from tests.benchmarks.guard_vllm import CONTEXT_TOKENS, MICRO_BATCH, ON_A_CPU, labels_of, median_ratio, sample
+from tests.benchmarks.guard_vllm import CONTEXT_TOKENS, MICRO_BATCH, ON_A_CPU, labels_of, median_ratio
+from tests.lines import TEXTS as SAMPLE
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine
 from workers.engines.transformers import TransformersEngine
@@ -41,15 +42,14 @@ def guards() -> dict[str, Guard]:
 
 async def measure() -> dict[str, list[float]]:
     """Give messages/s, a list of rounds for each engine."""
-    texts_of_demo = sample()
     made = guards()
     for guard in made.values():
         await guard.start()
-        await labels_of(guard, texts_of_demo[:MICRO_BATCH])
+        await labels_of(guard, SAMPLE[:MICRO_BATCH])
     rates: dict[str, list[float]] = {name: [] for name in made}
     for round_ in range(ROUNDS):
         for name, guard in made.items():
-            texts = [f"{round_} {index}. {texts_of_demo[index % len(texts_of_demo)]}" for index in range(TEXTS[name])]
+            texts = [f"{round_} {index}. {SAMPLE[index % len(SAMPLE)]}" for index in range(TEXTS[name])]
             started = time.perf_counter()
             await labels_of(guard, texts)
             rates[name].append(len(texts) / (time.perf_counter() - started))

@@ -30,6 +30,7 @@ import psutil
 import uvloop
 
 from tests.checkpoints.qwen import write_qwen
+from tests.lines import TEXTS
 from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, ON_ALL_CORES, VllmEngine
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
@@ -37,7 +38,6 @@ from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES
 from workers.guard.prompt import FORCED
 from workers.guard.tokens import Tokens
 
-SAMPLE = Path(__file__).parents[2] / "infra" / "demo" / "sample.jsonl"
 ROUNDS = 5
 MICRO_BATCH = 32
 CONTEXT_TOKENS = 2_048
@@ -115,17 +115,12 @@ def turn_to(model: Any, folder: Path, label: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    message = [{"role": "user", "content": sample()[0]}]
+    message = [{"role": "user", "content": TEXTS[0]}]
     prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False) + FORCED
     ids = torch.tensor([tokenizer(prompt, add_special_tokens=False).input_ids])
     with torch.no_grad():
         row = model.lm_head.weight[label]
         row.copy_(torch.nn.functional.normalize(model.model(ids).last_hidden_state[0, -1], dim=0) * row.norm())
-
-
-def sample() -> list[str]:
-    """Give the texts of the demo."""
-    return [str(json.loads(line)["text"]) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 
 
 class Recipe:
@@ -188,14 +183,11 @@ async def measure(model: Model) -> dict[str, Any]:
     recipe = Recipe(model)
     our_clock = CpuClock(ours_started)
     their_clock = CpuClock([child for child in this.children(recursive=True) if child not in ours_started])
-    texts_of_demo = sample()
     number = iter(range(1_000_000))
 
     def fresh(count: int) -> list[str]:
         # The number comes first: nothing behind it can lie in a prefix cache.
-        return [
-            f"{index}. {texts_of_demo[index % len(texts_of_demo)]}" for index in (next(number) for _ in range(count))
-        ]
+        return [f"{index}. {TEXTS[index % len(TEXTS)]}" for index in (next(number) for _ in range(count))]
 
     # Both warm: the fixed beginning of every prompt is in both caches.
     warm = fresh(4)

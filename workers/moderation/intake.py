@@ -19,7 +19,7 @@ from msgspec import DecodeError, Struct, json
 from workers.errors import BadInput, Fatal, Misconfigured
 from workers.moderation.decode import Reason
 from workers.moderation.ledger import Ledger
-from workers.moderation.records import Headers, TopicPartition
+from workers.moderation.records import NOTHING_LOST, Headers, TopicPartition
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -82,8 +82,7 @@ STATISTICS_MS = 2_000
 
 STRANDED = (
     "the Kafka client knows no broker any more: one that starts or stops may have answered with an empty list, "
-    "and librdkafka does not find back from that. Nothing was lost: the owner of the partitions goes on from the "
-    "last commit"
+    f"and librdkafka does not find back from that. {NOTHING_LOST}"
 )
 
 

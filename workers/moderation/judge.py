@@ -22,7 +22,7 @@ from workers.errors import BadInput, Fatal, Retriable
 from workers.guard.guard import Request
 from workers.guard.patience import ask_with_patience
 from workers.moderation.in_flight import InFlight
-from workers.moderation.records import Source
+from workers.moderation.records import NOTHING_LOST, Source
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +37,8 @@ HANG_TICKS = 10
 whose engine hangs."""
 
 HANGS = (
-    "a call to the engine has not come back for {seconds:g} s (worker.engine_hangs_after_s). Nothing was lost: the "
-    "owner of the partitions goes on from the last commit. If the engine is only slow, raise that setting or lower "
-    "batch.max_count"
+    "a call to the engine has not come back for {seconds:g} s (worker.engine_hangs_after_s). "
+    f"{NOTHING_LOST}. If the engine is only slow, raise that setting or lower batch.max_count"
 )
 
 

@@ -20,7 +20,7 @@ from workers import telemetry
 from workers.errors import Fatal, Misconfigured
 from workers.moderation.intake import RECOVERY
 from workers.moderation.ledger import Ledger, Prefix
-from workers.moderation.records import Finished, Output, dead_letter_headers
+from workers.moderation.records import NOTHING_LOST, Finished, Output, dead_letter_headers
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -48,14 +48,10 @@ INCURABLE = {
 
 FENCED = (
     "this worker was fenced: either another worker runs with the same worker.id in this group, or a transaction "
-    "lasted longer than kafka.transaction_timeout_s. Nothing was lost: the owner of the partitions goes on from the "
-    "last commit"
+    f"lasted longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 )
 
-AWAY = (
-    "the brokers were away for longer than kafka.transaction_timeout_s. Nothing was lost: the owner of the partitions "
-    "goes on from the last commit"
-)
+AWAY = f"the brokers were away for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 
 LIMIT_LOWERED = (
     "the broker refuses records that {topic} took when this worker started. Either its max.message.bytes was lowered: "

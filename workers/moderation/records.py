@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
+"""What can be said whatever ended the worker: offsets are committed together with the verdicts, or not at all."""
+
 
 class TopicPartition(NamedTuple):
     """One partition of one input topic."""

@@ -25,7 +25,7 @@ from workers.moderation.in_flight import InFlight
 from workers.moderation.judge import Judge
 from workers.moderation.kafka_thread import KafkaThread
 from workers.moderation.pipeline import Pipeline
-from workers.moderation.records import Memory, UnderWay
+from workers.moderation.records import NOTHING_LOST, Memory, UnderWay
 from workers.policy.cache import PolicyCache
 from workers.policy.policy import default_strict
 from workers.settings import Settings
@@ -38,10 +38,7 @@ WATCH_S = 1.0
 CLOSE_S = 5.0
 """How long the engine may take to close: what is under way in it is of no use any more."""
 
-HANGS = (
-    "a call to Kafka has not come back for {seconds:.0f} s. Nothing was lost: the owner of the partitions goes on from "
-    "the last commit"
-)
+HANGS = "a call to Kafka has not come back for {seconds:.0f} s. " + NOTHING_LOST
 
 
 class Worker:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.lines import TEXTS as SAMPLE
 from workers.engines.transformers import TransformersEngine
 from workers.guard.load import checkpoint_folder
 from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES
@@ -20,7 +21,6 @@ from workers.guard.template import Template
 from workers.guard.tokens import Tokens
 
 FILE = Path(__file__).with_name("reference.json")
-SAMPLE = Path(__file__).parents[3] / "infra" / "demo" / "sample.jsonl"
 CONTEXT_TOKENS = 256
 COMPLETION_TOKENS = 12
 TEXTS = 24
@@ -54,8 +54,7 @@ def prompts_and_candidates() -> tuple[list[list[int]], list[int]]:
     """Give prompts of real texts and of arbitrary ids, and the first tokens of all labels."""
     folder = checkpoint_folder("guard-nano", engine="transformers")
     tokens = Tokens(folder)
-    lines = SAMPLE.read_text(encoding="utf-8").splitlines()[:TEXTS]
-    requests = [Request(str(json.loads(line)["text"])) for line in lines]
+    requests = [Request(text) for text in SAMPLE[:TEXTS]]
     made = Prompts(tokens, Template(folder), context_tokens=CONTEXT_TOKENS, overlap=16, max_windows=1)
     real = [ids for prompt in made.build(requests) for ids in prompt.ids]
     arbitrary = [list(range(300, 300 + length)) for length in (3, 40, 7, 7, 120, 1, 64)]

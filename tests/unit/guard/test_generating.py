@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from schemas.assessment import Assessment
+from tests.lines import TEXTS
 from workers.errors import BadInput
 from workers.guard.generating import Answer, parse
 from workers.guard.guard import Guard, Request
 from workers.guard.load import load_guard
 from workers.settings import Guard as GuardSettings
-
-SAMPLE = Path(__file__).parents[3] / "infra" / "demo" / "sample.jsonl"
-TEXTS = [json.loads(line)["text"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(

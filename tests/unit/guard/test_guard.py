@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 
 from schemas.assessment import Assessment as AssessmentModel
 from schemas.taxonomy import Category
+from tests.lines import TEXTS
 from workers.errors import Misconfigured
 from workers.guard.guard import Guard
 from workers.guard.load import checkpoint_folder, load_guard
@@ -28,8 +29,6 @@ from workers.settings import Guard as GuardSettings
 FOLDER = checkpoint_folder("guard-nano")
 TOKENS = Tokens(FOLDER)
 TEMPLATE = Template(FOLDER)
-SAMPLE = Path(__file__).parents[3] / "infra" / "demo" / "sample.jsonl"
-TEXTS = [json.loads(line)["text"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 
 
 @given(st.integers(1, 400), st.integers(8, 64), st.integers(1, 6))

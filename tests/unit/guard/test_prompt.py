@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
+from tests.lines import TEXTS as REAL
 from workers.errors import BadInput, Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
 from workers.guard.template import Template
 
-SAMPLE = Path(__file__).parents[3] / "infra" / "demo" / "sample.jsonl"
-REAL = [json.loads(line)["text"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 # What merges with its neighbours: white space, marks, digits, signs, and parts of control tokens.
 AWKWARD = [
     " ",
