@@ -20,10 +20,10 @@ from typing import Any
 from confluent_kafka import Message, Producer
 
 from tests.command import GUARDLINE, guardline
-from workers.moderation.intake import headers_of
+from workers.kafka.intake import headers_of
+from workers.kafka.reader import read
+from workers.kafka.topics import create
 from workers.settings import Settings
-from workers.topics import create
-from workers.verdicts import read
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40) -> None:

@@ -9,9 +9,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Import the command and run it."""
     try:
-        from workers import cli
+        from workers.cli.app import main as run
 
-        cli.main()
+        run()
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -5,12 +5,12 @@ class GuardlineError(Exception):
     """Any error that this project raises on purpose."""
 
 
-class Retriable(GuardlineError):
+class Unavailable(GuardlineError):
     """The same call may succeed later: back off and call again until the deadline."""
 
 
-class BadInput(GuardlineError):
-    """This record alone is at fault: it becomes a dead letter, and its neighbours go on.
+class OneAtFault(GuardlineError):
+    """One record or one content alone is at fault, and its neighbours go on.
 
     `reason` is one of a small closed set (it is a metric label and a header); `detail` is a sentence for a person.
     """
@@ -19,6 +19,14 @@ class BadInput(GuardlineError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class Undecodable(OneAtFault):
+    """This record holds no event: it becomes a dead letter."""
+
+
+class Unjudgeable(OneAtFault):
+    """This content cannot be judged: its verdict has no assessment, and the tenant's policy decides."""
 
 
 class Fatal(GuardlineError):

@@ -28,7 +28,7 @@ COMMIT_SECONDS = Histogram(
     "guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS
 )
 ABORTS = Counter("guardline_aborts_total", "Transactions aborted and tried again.")
-IN_FLIGHT = Gauge("guardline_in_flight_records", "Records held in memory. At the high-water mark intake pauses.")
+UNCOMMITTED = Gauge("guardline_uncommitted_records", "Records held in memory. At the high-water mark intake pauses.")
 PAUSED = Gauge("guardline_intake_paused", "1 while backpressure holds the intake.")
 BATCH_SECONDS = Histogram("guardline_batch_seconds", "From a closed micro-batch to its verdicts.", buckets=SECONDS)
 REDIS_UP = Gauge(

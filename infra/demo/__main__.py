@@ -26,13 +26,13 @@ from rich.text import Text
 
 from infra.devstack import children
 from infra.devstack.stack import running
-from workers import topics
 from workers.errors import GuardlineError
-from workers.moderation.intake import headers_of
+from workers.kafka import topics
+from workers.kafka.intake import headers_of
+from workers.kafka.reader import read
 from workers.policy.document import parse
-from workers.policy.store import PolicyStore
+from workers.redis.policy_store import PolicyStore
 from workers.settings import Settings
-from workers.verdicts import read
 
 STARTED = time.monotonic()
 POLICIES = {

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from infra.devstack.stack import running
 from tests.benchmarks.run_worker import Run, run_worker
 from tests.site import Site
-from workers.topics import create
+from workers.kafka.topics import create
 
 RECORDS = 60_000
 ROUNDS = 5

@@ -19,12 +19,12 @@ import uvloop
 from confluent_kafka import Consumer, Message
 
 from tests.benchmarks.stand_ins import InstantEngine, SimulatedGpu, UncheckedGuard
-from workers.cli import log_to_stderr
+from workers.core.ledger import Ledger, Prefix
 from workers.guard.load import checkpoint_folder
-from workers.moderation.intake import Intake
-from workers.moderation.ledger import Ledger, Prefix
-from workers.moderation.outbox import Outbox
+from workers.kafka.intake import Intake
+from workers.kafka.outbox import Outbox
 from workers.moderation.worker import Worker
+from workers.process.logs import log_to_stderr
 from workers.settings import load
 
 STAND_INS = {"instant": InstantEngine, "simulated-gpu": SimulatedGpu}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.chaos.dying_worker import MARKER, THINKS_S
-from workers import cli
+from workers.cli import app as cli
 from workers.guard.guard import Guard
 from workers.guard.prompt import Request
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import uvloop
 
 from tests.benchmarks.stand_ins import InstantEngine, UncheckedGuard
-from workers.cli import log_to_stderr
 from workers.guard.load import checkpoint_folder
 from workers.guard.tokens import Tokens
 from workers.moderation.worker import Worker
+from workers.process.logs import log_to_stderr
 from workers.settings import load
 
 MARKER = "xylophone quartz jinx"

@@ -26,16 +26,16 @@ from typing import Any
 
 import structlog
 
-from workers import cli
+from workers.cli import app as cli
+from workers.core.batcher import Batcher
+from workers.core.ledger import Ledger
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.guard.guard import Guard
 from workers.guard.prompt import Request
-from workers.moderation.batcher import Batcher
-from workers.moderation.dedup import Dedup
-from workers.moderation.in_flight import InFlight
-from workers.moderation.ledger import Ledger
-from workers.moderation.outbox import Outbox
-from workers.policy.cache import PolicyCache
+from workers.kafka.outbox import Outbox
+from workers.redis.deaths import Deaths
+from workers.redis.dedup import Dedup
+from workers.redis.policy_cache import PolicyCache
 
 AT_THE_GATE = "at the gate"
 SLOW = "a slow text"
@@ -100,7 +100,7 @@ FAILING: dict[str, tuple[type, str]] = {
     "submit": (Batcher, "add"),
     "remember": (Dedup, "_write"),
     "follow": (PolicyCache, "_read_changes"),
-    "beat": (InFlight, "_beat_for_ever"),
+    "beat": (Deaths, "_beat_for_ever"),
 }
 
 

@@ -142,7 +142,7 @@ def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site, number: signa
     gate = Path(site.folder.name) / "gate"
     worker = at_the_gate(site, gate, 200)
     assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 200]
-    assert worker.metric("guardline_in_flight_records") == 200
+    assert worker.metric("guardline_uncommitted_records") == 200
     worker.send(number)
     eventually(lambda: "draining" in worker.text, "the drain has begun")
     assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 503]

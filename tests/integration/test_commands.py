@@ -21,10 +21,10 @@ from confluent_kafka import Producer
 from infra.devstack.stack import Stack
 from tests.command import GUARDLINE, guardline
 from tests.site import Site, eventually
-from workers import topics
 from workers.errors import Misconfigured
+from workers.kafka import topics
+from workers.kafka.reader import read
 from workers.settings import Settings
-from workers.verdicts import read
 
 
 @pytest.mark.parametrize("ask", [topics.check, topics.create])

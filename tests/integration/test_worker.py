@@ -37,7 +37,7 @@ def test_an_engine_slower_than_the_input_and_than_a_poll_fills_no_memory_and_cos
     held = []
 
     def has_waited() -> bool:
-        held.append(worker.metric("guardline_in_flight_records"))
+        held.append(worker.metric("guardline_uncommitted_records"))
         return time.monotonic() > waits_until
 
     eventually(has_waited, "the engine was slower than kafka.max_poll_interval_s")

@@ -22,10 +22,10 @@ from schemas.event import EventDict
 from workers.annotation.files import kind_of, open_source, open_writer
 from workers.annotation.findings import Finding, Findings
 from workers.annotation.rows import Row, event_of, request_of
-from workers.errors import BadInput, Fatal, Misconfigured, Retriable
+from workers.core.batcher import estimate_tokens
+from workers.errors import Fatal, Misconfigured, OneAtFault, Unavailable, Undecodable
 from workers.guard.guard import Request
 from workers.guard.patience import ask_with_patience
-from workers.moderation.batcher import estimate_tokens
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
 
@@ -107,7 +107,7 @@ class Annotation:
             except (asyncio.CancelledError, Misconfigured):
                 findings.note_end()
                 raise
-            except Retriable as error:
+            except Unavailable as error:
                 findings.note_end()
                 raise Fatal(
                     f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to go on"
@@ -174,13 +174,13 @@ class Annotation:
         return count
 
 
-def _chunks(rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | BadInput, int]]]:
+def _chunks(rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | Undecodable, int]]]:
     """Cut rows into micro-batches, each row as its event or what is wrong with it, and the position behind it."""
-    chunk: list[tuple[EventDict | BadInput, int]] = []
+    chunk: list[tuple[EventDict | Undecodable, int]] = []
     tokens = 0
     for row in rows:
         event = _event_or_problem(row)
-        if not isinstance(event, BadInput):
+        if not isinstance(event, Undecodable):
             tokens += estimate_tokens(len(event["text"]))
         chunk.append((event, row.position))
         if len(chunk) >= batch.max_count or tokens >= batch.max_tokens:
@@ -190,35 +190,35 @@ def _chunks(rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict 
         yield chunk
 
 
-def _event_or_problem(row: Row) -> EventDict | BadInput:
+def _event_or_problem(row: Row) -> EventDict | Undecodable:
     try:
         return event_of(row)
-    except BadInput as error:
+    except Undecodable as error:
         return error
 
 
 async def _find_alone(guard: Assessor, findings: Findings, row: Row, patience_s: float) -> Finding:
     """Judge the row behind the findings with nothing else at the engine, so that its death would tell who did it."""
     if findings.deaths >= DEATHS_ALONE:
-        return _bad(BadInput("engine_died", f"{findings.deaths} runs died while they judged this row alone"))
+        return _bad(Undecodable("engine_died", f"{findings.deaths} runs died while they judged this row alone"))
     findings.note_alone()
     (finding,) = await _find(guard, [_event_or_problem(row)], patience_s)
     return finding
 
 
-async def _find(guard: Assessor, events: Sequence[EventDict | BadInput], patience_s: float) -> list[Finding]:
-    requests = [request_of(event) for event in events if not isinstance(event, BadInput)]
+async def _find(guard: Assessor, events: Sequence[EventDict | Undecodable], patience_s: float) -> list[Finding]:
+    requests = [request_of(event) for event in events if not isinstance(event, Undecodable)]
     found = iter(await ask_with_patience(guard.assess, requests, lambda asked_s: patience_s - asked_s))
-    return [_finding(event if isinstance(event, BadInput) else next(found)) for event in events]
+    return [_finding(event if isinstance(event, Undecodable) else next(found)) for event in events]
 
 
-def _finding(answer: Finding | Retriable | BadInput) -> Finding:
-    if isinstance(answer, Retriable):
+def _finding(answer: Finding | Unavailable | OneAtFault) -> Finding:
+    if isinstance(answer, Unavailable):
         raise answer
-    return _bad(answer) if isinstance(answer, BadInput) else {"assessment": answer}
+    return _bad(answer) if isinstance(answer, OneAtFault) else {"assessment": answer}
 
 
-def _bad(error: BadInput) -> Finding:
+def _bad(error: OneAtFault) -> Finding:
     return {"bad": {"reason": error.reason, "detail": error.detail}}
 
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from schemas.assessment import Assessment
 from workers.annotation.rows import UNREADABLE, Row
-from workers.errors import BadInput, Misconfigured
-from workers.moderation.decode import Reason
+from workers.core.decode import Reason
+from workers.errors import Misconfigured, Undecodable
 
 MAX_CELL_CHARS = 10_000_000
 """A quotation mark that is never closed must not read the rest of the file into memory."""
@@ -73,7 +73,7 @@ class Csv:
 
     def _row(self, cells: list[str], position: int) -> Row:
         if len(cells) != len(self.columns):
-            problem = BadInput(
+            problem = Undecodable(
                 Reason.INVALID_FIELD, f"the row has {len(cells)} cells, and the header {len(self.columns)}"
             )
             return Row(None, problem, partial(_readable, cells), None, position)
@@ -85,7 +85,7 @@ class Csv:
                 if name in fields:
                     fields[name] = orjson.loads(fields[name])
         except orjson.JSONDecodeError as error:
-            problem = BadInput(Reason.INVALID_FIELD, f"{name}: the cell is not JSON: {error}")
+            problem = Undecodable(Reason.INVALID_FIELD, f"{name}: the cell is not JSON: {error}")
             return Row(None, problem, partial(_readable, cells), None, position)
         return Row(fields, None, partial(_readable, cells), cells, position)
 

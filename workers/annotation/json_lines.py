@@ -10,8 +10,8 @@ from typing import IO, Any
 import orjson
 
 from workers.annotation.rows import UNREADABLE, Row
-from workers.errors import BadInput, Misconfigured
-from workers.moderation.decode import Reason
+from workers.core.decode import Reason
+from workers.errors import Misconfigured, Undecodable
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A file without line breaks must not be read into memory as one line."""
@@ -54,7 +54,7 @@ class JsonLines:
 
 def _row(line: bytes, position: int) -> Row:
     if not line:
-        problem = BadInput(Reason.TOO_LARGE, f"the line has more than {MAX_LINE_BYTES} bytes")
+        problem = Undecodable(Reason.TOO_LARGE, f"the line has more than {MAX_LINE_BYTES} bytes")
         return Row(None, problem, lambda: None, None, position)
 
     def raw() -> str:
@@ -63,9 +63,9 @@ def _row(line: bytes, position: int) -> Row:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return Row(None, BadInput(Reason.NOT_JSON, str(error)), raw, None, position)
+        return Row(None, Undecodable(Reason.NOT_JSON, str(error)), raw, None, position)
     if not isinstance(fields, dict):
-        return Row(None, BadInput(Reason.WRONG_TYPE, "the line is JSON, but not an object"), raw, None, position)
+        return Row(None, Undecodable(Reason.WRONG_TYPE, "the line is JSON, but not an object"), raw, None, position)
     return Row(fields, None, raw, fields, position)
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.event import EventDict
-from workers.errors import BadInput
+from workers.core.decode import Reason, decode
+from workers.errors import Undecodable
 from workers.guard.guard import Request
-from workers.moderation.decode import Reason, decode
 
 JUDGED = ("text", "role", "context", "language", "surface")
 """The fields that guard and policy read. Others may hold anything: a data set's `author_id` may be a number."""
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """
 
     fields: Mapping[str, Any] | None
-    problem: BadInput | None
+    problem: Undecodable | None
     raw: Callable[[], Any]
     native: Any
     position: int
@@ -45,7 +45,7 @@ def event_of(row: Row) -> EventDict:
     A field that is null counts as left out.
 
     Raises:
-        BadInput: with a `workers.moderation.decode.Reason`.
+        Undecodable: with a `workers.core.decode.Reason`.
     """
     if row.problem is not None:
         raise row.problem
@@ -55,7 +55,7 @@ def event_of(row: Row) -> EventDict:
         return decode(orjson.dumps({**_IDS, **judged}))
     except TypeError as error:
         reason = Reason.INVALID_UNICODE if "surrogate" in str(error) else Reason.INVALID_FIELD
-        raise BadInput(reason, str(error)) from None
+        raise Undecodable(reason, str(error)) from None
 
 
 def request_of(event: EventDict) -> Request:

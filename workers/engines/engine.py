@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
-from workers.errors import BadInput
+from workers.errors import Unjudgeable
 
 MAX_CANDIDATES = 128
 """vLLM's server takes no more in a request, so no engine has to."""
@@ -24,8 +24,8 @@ class Engine(Protocol):
     A prompt and the tokens asked for have to fit into the context together; a score asks for one token.
 
     Raises (both calls):
-        BadInput: a prompt is empty, too long for the context, or holds an id outside the vocabulary.
-        Retriable: the same call may succeed later.
+        Unjudgeable: a prompt is empty, too long for the context, or holds an id outside the vocabulary.
+        Unavailable: the same call may succeed later.
         Fatal: the engine is not running, or is gone for good.
     """
 
@@ -74,11 +74,11 @@ def check_prompts(
     """Check what an engine is given. An id outside the vocabulary takes some engines down, with all that is in them.
 
     Raises:
-        BadInput: naming what is wrong with the first bad prompt.
+        Unjudgeable: naming what is wrong with the first bad prompt.
     """
     room = context_tokens - asked_tokens
     for prompt in prompts:
         if not 0 < len(prompt) <= room:
-            raise BadInput("prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {room} are taken")
+            raise Unjudgeable("prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {room} are taken")
         if max(prompt) >= vocabulary or min(prompt) < 0:
-            raise BadInput("prompt_ids", f"a prompt holds an id outside the vocabulary of {vocabulary}")
+            raise Unjudgeable("prompt_ids", f"a prompt holds an id outside the vocabulary of {vocabulary}")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from workers.engines.engine import CLOSED, check_prompts
-from workers.errors import Fatal, Retriable
+from workers.errors import Fatal, Unavailable
 
 Result = TypeVar("Result")
 
@@ -79,7 +79,7 @@ class InProcessEngine(ABC):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, self._model, *arguments)
         except RuntimeError as error:
-            raise Retriable(f"{self._name} failed: {error}") from error
+            raise Unavailable(f"{self._name} failed: {error}") from error
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if self._pool is None and caller is not None and not caller.cancelling():

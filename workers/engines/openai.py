@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from workers.engines.engine import CLOSED, DEADLINE, check_prompts
 from workers.engines.openai_server import Expected, Server
-from workers.errors import Fatal, Misconfigured, Retriable
+from workers.errors import Fatal, Misconfigured, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ class OpenAIEngine:
         servers = [Server(url, client, self._expected, self._timeout_s) for url in self._urls]
         found = await asyncio.gather(*(server.check() for server in servers), return_exceptions=True)
         failures = [failure for failure in found if failure is not None]
-        refusals = [failure for failure in failures if not isinstance(failure, Retriable)]
+        refusals = [failure for failure in failures if not isinstance(failure, Unavailable)]
         if refusals or len(failures) == len(servers):
             await client.aclose()
             cause = (refusals or failures)[0]
@@ -168,7 +168,7 @@ class OpenAIEngine:
         async def ask(part: Sequence[Sequence[int]]) -> list[Row]:
             asked: list[Server] = []
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(Retriable),
+                retry=retry_if_exception_type(Unavailable),
                 wait=wait_random_exponential(multiplier=0.05, max=1),
                 stop=_is_enough,
                 reraise=True,
@@ -195,8 +195,8 @@ class OpenAIEngine:
         """
         closed = [server for server in self._servers if not server.is_open]
         if not closed:
-            raise Retriable(f"none of {len(self._servers)} servers is well: {', '.join(self._urls)}")
-        return min(closed, key=lambda server: (asked.count(server), server.in_flight))
+            raise Unavailable(f"none of {len(self._servers)} servers is well: {', '.join(self._urls)}")
+        return min(closed, key=lambda server: (asked.count(server), server.prompts_under_way))
 
     async def _mend(self, server: Server) -> None:
         """Look at a server again and again."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from workers.errors import Retriable
+from workers.errors import Unavailable
 
 Json = dict[str, Any]
 
@@ -23,11 +23,11 @@ BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, R
 """What comes of reading an answer that has another shape, or of numbers and depths beyond all bounds."""
 
 
-class AnotherModel(Retriable):
+class AnotherModel(Unavailable):
     """The answer is of another model than was asked for: nothing that the server says counts until it is checked."""
 
 
-class Doubtful(Retriable):
+class Doubtful(Unavailable):
     """The server failed, perhaps because of the prompts. One that is well but for these refuses them."""
 
     reason = "prompt_refused"
@@ -53,7 +53,7 @@ class ServerProtocol(Protocol):
     """The requests and answers of one kind of server. Its methods take and give plain JSON.
 
     Raises (what reads an answer):
-        Retriable: it does not hold everything that the request asks for.
+        Unavailable: it does not hold everything that the request asks for.
         BROKEN: it has another shape.
     """
 
@@ -110,10 +110,10 @@ def checked_ids(ids: object) -> list[int]:
     """Give the token ids of one completion.
 
     Raises:
-        Retriable: they are none.
+        Unavailable: they are none.
     """
     if not isinstance(ids, list) or not all(isinstance(index, int) and 0 <= index < 2**32 for index in ids):
-        raise Retriable(f"the server's answer lacks token ids: {str(ids)[:100]}")
+        raise Unavailable(f"the server's answer lacks token ids: {str(ids)[:100]}")
     return ids
 
 

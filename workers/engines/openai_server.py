@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from workers.engines.openai_protocol import BROKEN, AnotherModel, Doubtful, Json, Served, ServerProtocol, message_in
 from workers.engines.openai_sglang import SglangProtocol
 from workers.engines.openai_vllm import VllmProtocol
-from workers.errors import BadInput, Fatal, Misconfigured, Retriable
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 
 if TYPE_CHECKING:
     import httpx
@@ -30,11 +30,11 @@ PROTOCOLS: Mapping[str, ServerProtocol] = {"sglang": SglangProtocol(), "vllm": V
 """By what a server gives as the owner of its models. Any other one is asked as vLLM, and has to answer as vLLM does."""
 
 
-class _Untrusted(Retriable):
+class _Untrusted(Unavailable):
     """Its certificate is not one that we trust. At start a setting is wrong; later it may be mended."""
 
 
-class _Gone(Retriable):
+class _Gone(Unavailable):
     """No connection, or one that broke. Who answers next may have been started with something else."""
 
 
@@ -56,7 +56,7 @@ class Server:
 
     def __init__(self, url: str, client: httpx.AsyncClient, expected: Expected, timeout_s: float) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.in_flight = 0
+        self.prompts_under_way = 0
         """Prompts under way."""
         self.is_open = False
         """Whether the circuit is open: nothing is sent until a health check closes it."""
@@ -75,7 +75,7 @@ class Server:
         """Check that it is well and serves what it has to, and close the circuit.
 
         Raises:
-            Retriable: it does not answer, or is not ready. Misconfigured: it serves something else.
+            Unavailable: it does not answer, or is not ready. Misconfigured: it serves something else.
         """
         protocol, name, served = await self._served(self._expected.tokenized)
         await self._check_candidates(protocol, name)
@@ -86,7 +86,7 @@ class Server:
         """See that it serves what it did when it was checked, and count it if not.
 
         Raises:
-            Retriable: it serves something else, or does not answer.
+            Unavailable: it serves something else, or does not answer.
         """
         try:
             try:
@@ -95,7 +95,7 @@ class Server:
                 raise AnotherModel(str(error)) from error
             if (name, served.weights) != (self.model, self.weights):
                 raise AnotherModel(f"guard.openai: {self.url} serves {name!r} with other weights: {served.weights}")
-        except Retriable as error:
+        except Unavailable as error:
             self._count(error)
             raise
 
@@ -119,7 +119,7 @@ class Server:
                     raise Misconfigured(f"guard.openai: the tokenizer of {self.url} is not that of guard.model")
         except _Untrusted as error:
             raise Misconfigured(str(error)) from error
-        except (*BROKEN, BadInput) as error:
+        except (*BROKEN, Unjudgeable) as error:
             raise Misconfigured(
                 f"guard.openai: {self.url} does not answer as {protocol.name} does: {error!r}"
             ) from error
@@ -146,13 +146,13 @@ class Server:
         request = protocol.score_request(model, [prompt], candidates)
         try:
             answer = await self._json("POST", protocol.ask_path, request)
-        except BadInput as error:
+        except Unjudgeable as error:
             raise Misconfigured(
                 f"guard.openai: {self.url} refuses a prompt that is in order: {error.detail}"
             ) from error
         try:
             protocol.scores_in(request, answer)
-        except (*BROKEN, Retriable) as error:
+        except (*BROKEN, Unavailable) as error:
             raise Misconfigured(
                 f"guard.openai: {self.url} does not give the log-probabilities of chosen tokens, as {protocol.name} "
                 f"does since {protocol.since}: {_said(error)}"
@@ -176,29 +176,29 @@ class Server:
         """Ask, read the answer, and count how it went.
 
         Raises:
-            BadInput: it refuses the prompts. Retriable: worth another attempt. Fatal: it refuses our key.
+            Unjudgeable: it refuses the prompts. Unavailable: worth another attempt. Fatal: it refuses our key.
         """
-        self.in_flight += prompts
+        self.prompts_under_way += prompts
         try:
             try:
                 rows = await self._answer(request(), read)
             except Doubtful:
                 await self._check_well()
                 rows = await self._answer_or_refusal(request(), read)
-            except BadInput:
+            except Unjudgeable:
                 # Started again with other options, as without log-probabilities, it refuses whatever it is asked.
                 await self._check_well()
                 raise
             await self._check_weights()
-        except Retriable as error:
+        except Unavailable as error:
             self._count(error)
             raise
         finally:
-            self.in_flight -= prompts
+            self.prompts_under_way -= prompts
         self._failures = 0
         return rows
 
-    def _count(self, failure: Retriable) -> None:
+    def _count(self, failure: Unavailable) -> None:
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN or isinstance(failure, (AnotherModel, _Gone)):
             self.is_open = True
@@ -207,23 +207,23 @@ class Server:
         answer = await self._json("POST", self.protocol.ask_path, request)
         try:
             return read(request, answer)
-        except Retriable as error:
+        except Unavailable as error:
             raise type(error)(f"{self.url}: {error}") from error
         except BROKEN as error:
-            raise Retriable(f"{self.url}: {_said(error)}") from error
+            raise Unavailable(f"{self.url}: {_said(error)}") from error
 
     async def _answer_or_refusal(self, request: Json, read: Callable[[Json, object], Rows]) -> Rows:
         """Ask a server again that is well but for these prompts."""
         try:
             return await self._answer(request, read)
         except Doubtful as error:
-            raise BadInput(error.reason, f"{error}, twice, and is well but for this") from error
+            raise Unjudgeable(error.reason, f"{error}, twice, and is well but for this") from error
 
     async def _check_well(self) -> None:
         try:
             await self._check_candidates(self.protocol, self.model)
         except Misconfigured as error:
-            raise Retriable(str(error)) from error
+            raise Unavailable(str(error)) from error
 
     async def _check_weights(self) -> None:
         """After the answer and not before it: in between a server can be started again with others."""
@@ -233,7 +233,7 @@ class Server:
         try:
             weights = self.protocol.weights_in(await self._json("GET", path))
         except BROKEN as error:
-            raise Retriable(f"{self.url}{path} does not say what it serves: {error!r}") from error
+            raise Unavailable(f"{self.url}{path} does not say what it serves: {error!r}") from error
         if weights != self.weights:
             raise AnotherModel(f"{self.url} serves another model than at its last check: {weights}")
 
@@ -242,7 +242,7 @@ class Server:
         try:
             return response.json()
         except (ValueError, RecursionError) as error:
-            raise Retriable(f"{self.url}{path} answered with what is no JSON: {error}") from error
+            raise Unavailable(f"{self.url}{path} answered with what is no JSON: {error}") from error
 
     async def _request(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
         import httpx
@@ -251,7 +251,7 @@ class Server:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.request(method, self.url + path, json=body)
         except TimeoutError as error:
-            raise Retriable(f"{self.url}{path}: no answer within {self._timeout_s:g} s") from error
+            raise Unavailable(f"{self.url}{path}: no answer within {self._timeout_s:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
                 raise _Untrusted(
@@ -261,21 +261,21 @@ class Server:
             if self.url.startswith("https:") and any(map(_is_cut, _causes(error))):
                 said += "cut off, as by a server that misses a certificate of ours (guard.openai.cert_file)"
             is_gone = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
-            raise (_Gone if is_gone else Retriable)(said) from error
+            raise (_Gone if is_gone else Unavailable)(said) from error
         if response.is_success:
             return response
         said = f"{self.url}{path} answered {response.status_code}: {message_in(response.content)}"
         if response.status_code in REFUSES_US:
             raise Fatal(f"guard.openai.api_key: {said}")
         if response.status_code in REFUSES_PROMPT:
-            raise BadInput("prompt_refused", said)
+            raise Unjudgeable("prompt_refused", said)
         if response.status_code == MAYBE_REFUSES_PROMPT:
             raise Doubtful(said)
-        raise Retriable(said)
+        raise Unavailable(said)
 
 
 def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, Retriable) else f"the answer is broken: {error!r}"
+    return str(error) if isinstance(error, Unavailable) else f"the answer is broken: {error!r}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from workers.engines.openai_protocol import Json, Served, checked_ids, checked_row
-from workers.errors import Retriable
+from workers.errors import Unavailable
 
 GREEDY = {
     "temperature": 0,
@@ -70,7 +70,7 @@ class SglangProtocol:
             ids = checked_ids(item.get("output_ids"))
             reason = (item["meta_info"].get("finish_reason") or {}).get("type")
             if reason not in ("stop", "length"):
-                raise Retriable(f"the server broke a completion off: {item['meta_info'].get('finish_reason')}")
+                raise Unavailable(f"the server broke a completion off: {item['meta_info'].get('finish_reason')}")
             completions.append(ids[:-1] if reason == "stop" else ids)
         return completions
 
@@ -90,5 +90,5 @@ def _items(request: Json, answer: object) -> list[Json]:
     names = request["rid"]
     by_name = {item["meta_info"]["id"]: item for item in answer} if isinstance(answer, list) else {}
     if set(by_name) != set(names):
-        raise Retriable(f"the server gave {len(by_name)} answers to {len(names)} prompts, or those of others")
+        raise Unavailable(f"the server gave {len(by_name)} answers to {len(names)} prompts, or those of others")
     return [by_name[name] for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from workers.engines.openai_protocol import AnotherModel, Json, Served, checked_ids, checked_row
-from workers.errors import Retriable
+from workers.errors import Unavailable
 
 GREEDY = {"temperature": 0, "top_p": 1, "top_k": 0, "repetition_penalty": 1}
 """All of it, because what is left out comes from the model's own generation config."""
@@ -67,7 +67,7 @@ class VllmProtocol:
             ids = checked_ids(choice.get("token_ids"))
             reason = choice.get("finish_reason")
             if reason not in ("stop", "length"):
-                raise Retriable(f"the server broke a completion off: {reason}")
+                raise Unavailable(f"the server broke a completion off: {reason}")
             completions.append(ids[:-1] if reason == "stop" else ids)
         return completions
 
@@ -80,5 +80,5 @@ def _choices(request: Json, answer: object) -> list[Json]:
     choices = answer["choices"]
     by_index = {int(choice["index"]): choice for choice in choices}
     if len(choices) != count or set(by_index) != set(range(count)):
-        raise Retriable(f"the server gave {len(choices)} answers to {count} prompts")
+        raise Unavailable(f"the server gave {len(choices)} answers to {count} prompts")
     return [by_index[index] for index in range(count)]

@@ -15,9 +15,9 @@ from typing import Any
 
 from workers.engines.engine import CLOSED, check_prompts
 from workers.engines.vllm_child import WORKER_VARIABLE
-from workers.errors import BadInput, Fatal, GuardlineError, Misconfigured, Retriable
+from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable, Unjudgeable
 
-MAX_IN_FLIGHT = 64
+MAX_SEQUENCES = 64
 """Prompts that vLLM runs at a time. More of them add latency, and no throughput."""
 
 BLOCK_TOKENS_ON_A_CPU = 32
@@ -72,7 +72,7 @@ class VllmEngine:
             )
         self._arguments = {
             "max_model_len": context_tokens,
-            "max_num_seqs": MAX_IN_FLIGHT,
+            "max_num_seqs": MAX_SEQUENCES,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             **arguments,
@@ -193,9 +193,9 @@ class VllmEngine:
             if result.finished:
                 output = result.outputs[0]
                 if output.finish_reason not in WHOLE:
-                    raise Retriable(f"vLLM ended a request without an answer: {output.finish_reason}")
+                    raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
                 return output
-        raise Retriable("vLLM ended a request without an answer")
+        raise Unavailable("vLLM ended a request without an answer")
 
 
 def _allow_plugin() -> None:
@@ -219,9 +219,9 @@ def _row(entries: Any, candidates: Sequence[int]) -> list[float]:
     try:
         row = [float(entries[candidate].logprob) for candidate in candidates]
     except KeyError as error:
-        raise Retriable(f"vLLM gave no log-probability of candidate {error}") from error
+        raise Unavailable(f"vLLM gave no log-probability of candidate {error}") from error
     if any(math.isnan(value) for value in row):
-        raise BadInput("no_number", "vLLM gave a log-probability that is no number")
+        raise Unjudgeable("no_number", "vLLM gave a log-probability that is no number")
     return row
 
 
@@ -235,5 +235,5 @@ def _meant(error: Exception) -> GuardlineError:
     if isinstance(error, EngineDeadError):
         return Fatal(DIED)
     if isinstance(error, (VLLMClientError, ValueError)):
-        return BadInput("prompt_refused", f"vLLM refuses a prompt: {error}")
-    return Retriable(f"vLLM failed: {error!r}")
+        return Unjudgeable("prompt_refused", f"vLLM refuses a prompt: {error}")
+    return Unavailable(f"vLLM failed: {error!r}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from schemas.taxonomy import Category, Severity
 from workers.annotation.rows import Row, event_of, request_of
 from workers.engines.engine import Engine
-from workers.errors import BadInput, Misconfigured
+from workers.errors import Misconfigured, Unjudgeable
 from workers.evaluation.samples import Gold
 from workers.guard.guard import Guard
 
@@ -117,7 +117,7 @@ async def answers_of(guard: Guard, rows: Iterable[Row], *, at_once: int) -> dict
     judged.
 
     Raises:
-        Misconfigured: a row has no gold that can be read. Retriable, Fatal: the engine failed.
+        Misconfigured: a row has no gold that can be read. Unavailable, Fatal: the engine failed.
     """
     found: dict[str, list[tuple[list[float], list[bool]]]] = {name: [] for name in ANSWERS}
     numbered = enumerate(rows, 1)
@@ -143,7 +143,7 @@ async def _ask(guard: Guard, number: int, row: Row) -> tuple[_Asked, Gold]:
         raise Misconfigured(f"line {number}: has no gold that can be read: {error}") from None
     try:
         await guard.assess([request_of(event_of(row))])
-    except BadInput:
+    except Unjudgeable:
         asked.rows.clear()
     return asked, gold
 

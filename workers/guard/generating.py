@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from schemas.taxonomy import Category, Role
 from workers.engines.engine import Engine
-from workers.errors import BadInput, Retriable
+from workers.errors import Unavailable, Unjudgeable
 from workers.guard.opinion import CATEGORIES, SEVERITIES, Opinion, worst_of
 from workers.guard.tokens import Tokens
 
@@ -55,12 +55,12 @@ class Generating:
         """Ask about each request's prompts, which end where the answer begins. A severity's share is 1 or 0.
 
         Raises:
-            Retriable: the engine failed. BadInput: it refuses a prompt, or the model's answer cannot be read.
+            Unavailable: the engine failed. Unjudgeable: it refuses a prompt, or the model's answer cannot be read.
         """
         flat = [ids for group in prompts for ids in group]
         completions = await self._engine.complete(flat, MAX_TOKENS)
         if len(completions) != len(flat):
-            raise Retriable(f"the engine gave {len(completions)} answers to {len(flat)} prompts")
+            raise Unavailable(f"the engine gave {len(completions)} answers to {len(flat)} prompts")
         written = iter(completions)
         return [
             _opinion([parse(self._tokens.text(next(written)), role) for _ in group])
@@ -96,9 +96,10 @@ def parse(text: str, role: str) -> Answer:
     """Read an answer as a judgement. What is safe has no categories.
 
     Raises:
-        BadInput: it names no severity, or, of a response, no refusal. Nothing is taken for granted, least of all Safe.
+        Unjudgeable: it names no severity, or, of a response, no refusal. Nothing is taken for granted, least of all
+            Safe.
     """
     severity, categories, refusal = lines_of(text, role)
     if severity is None or (role == Role.ASSISTANT and refusal is None):
-        raise BadInput("unreadable_answer", f"the model wrote {text[:200]!r}")
+        raise Unjudgeable("unreadable_answer", f"the model wrote {text[:200]!r}")
     return Answer(severity, (categories or []) if severity else [], refusal)

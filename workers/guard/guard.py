@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from workers.engines.engine import Engine
-from workers.errors import BadInput, Misconfigured, Retriable
+from workers.errors import Misconfigured, Unavailable, Unjudgeable
 from workers.guard.calibration import read_calibration
 from workers.guard.generating import Generating
 from workers.guard.opinion import SEVERITIES, Opinion, label_of, worst_of
@@ -96,7 +96,7 @@ class Guard:
             if isinstance(self._reader, Scoring):
                 await self._reader.check([ids for prompt in self._prompts.build(requests) for ids in prompt.ids])
             harmful, *harmless = [assessment["severity"] for assessment in await self.assess(requests)]
-        except (Retriable, BadInput) as error:
+        except (Unavailable, Unjudgeable) as error:
             raise Misconfigured(f"guard.model: the self-check of {self.model['name']!r} failed: {error}") from error
         if harmful == "Safe" or "Safe" not in harmless:
             raise Misconfigured(
@@ -126,7 +126,7 @@ class Guard:
         """Judge each request; the assessments are those of `schemas.assessment` as plain dicts.
 
         Raises:
-            Retriable: the engine failed. BadInput: it refuses a prompt, or has no number for it.
+            Unavailable: the engine failed. Unjudgeable: it refuses a prompt, or has no number for it.
         """
         if not requests:
             return []
@@ -150,7 +150,7 @@ class Guard:
                 for _, text in request.context:
                     text.encode()
         except UnicodeEncodeError as error:
-            raise BadInput("not_unicode", f"a text holds half of a surrogate pair: {error}") from error
+            raise Unjudgeable("not_unicode", f"a text holds half of a surrogate pair: {error}") from error
         further = [
             replace(request, text=text) for request, text in zip(requests, normalized, strict=True) if text is not None
         ]

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from schemas.taxonomy import Category, Severity
-from workers.errors import BadInput
+from workers.errors import Unjudgeable
 
 SEVERITIES = [severity.value for severity in Severity]
 CATEGORIES = [category.value for category in Category]
@@ -37,7 +37,7 @@ def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list
     They have the four decimals that assessments have: a severity follows from what is published, and nothing else.
 
     Raises:
-        BadInput: a row holds no log-probabilities, as where the model's numbers overflow on a prompt.
+        Unjudgeable: a row holds no log-probabilities, as where the model's numbers overflow on a prompt.
     """
     if not rows:
         return []
@@ -49,7 +49,7 @@ def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list
     # Written so that NaN fails as well: no comparison with it holds.
     is_fine = (top > -9_000) & (top <= 0.01) & (total <= given.shape[1])
     if not is_fine.all():
-        raise BadInput(
+        raise Unjudgeable(
             "no_number", f"the engine gave log-probabilities that are none: {list(rows[int(is_fine.argmin())])}"
         )
     shares: list[list[float]] = (weights / total).round(4).tolist()

@@ -8,7 +8,7 @@ from functools import lru_cache
 import regex
 from msgspec import Struct
 
-from workers.errors import BadInput, Fatal, Misconfigured
+from workers.errors import Fatal, Misconfigured, Unjudgeable
 from workers.guard.borders import find_borders
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
@@ -91,7 +91,7 @@ class Prompts:
         """Build the prompts of the requests. May be called from any thread.
 
         Raises:
-            BadInput: the template takes no such conversation.
+            Unjudgeable: the template takes no such conversation.
         """
         texts: list[str] = []
         for request in requests:
@@ -106,7 +106,7 @@ class Prompts:
             parts = self._frame(roles)
             if isinstance(parts, str):
                 # One event's sequence of roles must not end the worker: the usual ones were tried at start.
-                raise BadInput("conversation", parts)
+                raise Unjudgeable("conversation", parts)
             contents = encoded[at : at + len(roles)]
             at += len(roles)
             if len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
@@ -125,7 +125,7 @@ class Prompts:
         frames = (self._frame(roles[start:]) for start in reversed(range(len(roles))))
         most = self._room - next(sum(map(len, frame)) for frame in frames if not isinstance(frame, str))
         if most < 1:
-            raise BadInput("conversation", f"the template leaves no room for content (roles {roles})")
+            raise Unjudgeable("conversation", f"the template leaves no room for content (roles {roles})")
         while (room := self._room - sum(map(len, parts))) < most // 2:
             left_out += len(contents[0])
             roles, contents = roles[1:], contents[1:]

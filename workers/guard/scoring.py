@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from schemas.taxonomy import Category, Role
 from workers.engines.engine import Engine
-from workers.errors import Misconfigured, Retriable
+from workers.errors import Misconfigured, Unavailable
 from workers.guard.calibration import Calibration
 from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES, Opinion, label_of, shares_of, worst_of
 from workers.guard.prompt import FORCED
@@ -48,7 +48,7 @@ class Scoring:
         """Ask about each request's prompts; they end with `prompt.FORCED`, and `roles` say who wrote what is judged.
 
         Raises:
-            Retriable: the engine failed. BadInput: it refuses a prompt, or has no number for it.
+            Unavailable: the engine failed. Unjudgeable: it refuses a prompt, or has no number for it.
         """
         asked_first = [ids for group in prompts for ids in group]
         rows = await self._shares(asked_first, self._severities, self._calibration.severity)
@@ -121,5 +121,5 @@ class Scoring:
             return []
         rows = await self._engine.score(prompts, candidates)
         if len(rows) != len(prompts) or set(map(len, rows)) != {len(candidates)}:
-            raise Retriable(f"the engine gave {len(rows)} answers to {len(prompts)} prompts, or parts of answers")
+            raise Unavailable(f"the engine gave {len(rows)} answers to {len(prompts)} prompts, or parts of answers")
         return rows

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import structlog
 
+from workers.core.records import NOTHING_LOST, Source
 from workers.engines.engine import DEADLINE
-from workers.errors import BadInput, Fatal, Retriable
+from workers.errors import Fatal, Unavailable, Unjudgeable
 from workers.guard.guard import Request
 from workers.guard.patience import ask_with_patience
-from workers.moderation.in_flight import InFlight
-from workers.moderation.records import NOTHING_LOST, Source
+from workers.redis.deaths import Deaths
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Judge:
     def __init__(
         self,
         guard: Assessor,
-        notes: InFlight,
+        notes: Deaths,
         *,
         in_flight: int,
         is_current: Callable[[Source], bool],
@@ -241,13 +241,13 @@ class Judge:
     async def _with_patience(self, flight: _Flight, assess: Assess, contents: Sequence[Content]) -> Answers:
         """Ask at least once, and again until the deadline while the engine fails. A place is taken for each attempt."""
         answers: Answers = []
-        failures: list[Retriable] = []
+        failures: list[Unavailable] = []
         for answer in await ask_with_patience(assess, contents, lambda _: flight.left_s):
-            if isinstance(answer, Retriable):
+            if isinstance(answer, Unavailable):
                 failures.append(answer)
-            elif isinstance(answer, BadInput):
+            elif isinstance(answer, Unjudgeable):
                 log.warning("the guard refuses an event", error=str(answer))
-            answers.append(None if isinstance(answer, (Retriable, BadInput)) else answer)
+            answers.append(None if isinstance(answer, (Unavailable, Unjudgeable)) else answer)
         if failures:
             log.warning("no judgement could be had", events=len(failures), error=str(failures[-1]))
         return answers

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from workers import telemetry
+from workers.core.batcher import Batcher
+from workers.core.decide import verdict, verdict_id
+from workers.core.records import Finished, Memory, Output, UnderWay
 from workers.guard.guard import Request
-from workers.moderation.batcher import Batcher
-from workers.moderation.decide import verdict, verdict_id
-from workers.moderation.dedup import Dedup, Known
 from workers.moderation.judge import Judge
-from workers.moderation.records import Finished, Memory, Output, UnderWay
 from workers.policy.policy import CompiledPolicy
+from workers.redis.dedup import Dedup, Known
 from workers.settings import Settings
 
 LOOK_AGAIN_S = 0.005

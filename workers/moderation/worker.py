@@ -15,19 +15,20 @@ from contextlib import suppress
 
 import structlog
 
-from workers import telemetry, topics
+from workers import telemetry
+from workers.core.records import NOTHING_LOST, Memory, UnderWay
 from workers.errors import Fatal, GuardlineError
 from workers.guard.guard import Guard
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.moderation import redis_client
-from workers.moderation.dedup import Dedup
-from workers.moderation.in_flight import InFlight
+from workers.kafka import topics
+from workers.kafka.loop import KafkaThread
 from workers.moderation.judge import Judge
-from workers.moderation.kafka_thread import KafkaThread
 from workers.moderation.pipeline import Pipeline
-from workers.moderation.records import NOTHING_LOST, Memory, UnderWay
-from workers.policy.cache import PolicyCache
 from workers.policy.policy import default_strict
+from workers.redis import client as redis_client
+from workers.redis.deaths import Deaths
+from workers.redis.dedup import Dedup
+from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ class Worker:
         await self._guard.start()
         policies = PolicyCache(redis_url=settings.redis.url.get_secret_value(), namespace=settings.redis.namespace)
         await policies.start()
-        notes = InFlight(
+        notes = Deaths(
             redis,
             namespace=settings.redis.namespace,
             worker_id=settings.worker.id,
@@ -187,7 +188,7 @@ class Worker:
                 # Daemon threads and open connections would hold a normal exit up.
                 os._exit(1)
             self._is_draining = True
-            log.info("draining", under_way=kafka.ledger.in_flight, grace_s=self._settings.worker.grace_s)
+            log.info("draining", under_way=kafka.ledger.uncommitted, grace_s=self._settings.worker.grace_s)
             kafka.stop(self._settings.worker.grace_s)
 
         # SIGHUP: the terminal went away. Under nohup it is ignored, and stays so.

@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails
 
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
-from workers import yaml_text
 from workers.errors import Misconfigured
 from workers.policy.presets import PRESETS
+from workers.settings import yaml_text
 
 _CHOICES: Mapping[str, type[StrEnum]] = {
     "categories": Category,

@@ -26,8 +26,8 @@ from schemas.assessment import Assessment
 from tests.command import GUARDLINE, guardline
 from tests.lines import TEXTS, read_lines, write_lines
 from workers.annotation import command
+from workers.core.decode import Reason
 from workers.errors import Misconfigured
-from workers.moderation.decode import Reason
 from workers.settings import load
 
 SMALL_BATCHES = {"GUARDLINE_BATCH__MAX_COUNT": "64"}

@@ -12,7 +12,7 @@ import pytest
 from tests.lines import read_lines, write_lines
 from workers.annotation.annotate import Annotation, Summary
 from workers.annotation.findings import Finding
-from workers.errors import BadInput, Fatal, Misconfigured, Retriable
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 from workers.guard.guard import Request
 from workers.settings import Batch
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 async def test_a_passing_failure_is_retried(folder: Path) -> None:
     def trouble(call: int, requests: Sequence[Request]) -> None:
         if call in (2, 3):
-            raise Retriable("busy")
+            raise Unavailable("busy")
 
     guard = TroubledGuard(trouble)
     assert await run(guard, folder) == Summary(rows=20, bad=0, judged=20)
@@ -59,7 +59,7 @@ async def test_a_passing_failure_is_retried(folder: Path) -> None:
 async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(folder: Path) -> None:
     def trouble(call: int, requests: Sequence[Request]) -> None:
         if requests[0].text == "t12":
-            raise Retriable("connection refused")
+            raise Unavailable("connection refused")
 
     with pytest.raises(Fatal, match=r"no answer from the engine for 0\.2 s: connection refused\. Run the same"):
         await run(TroubledGuard(trouble), folder, patience_s=0.2)
@@ -73,7 +73,7 @@ async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(f
 async def test_a_prompt_that_the_engine_refuses_is_a_bad_row_and_its_neighbours_are_judged(folder: Path) -> None:
     def trouble(call: int, requests: Sequence[Request]) -> None:
         if any(request.text == "t6" for request in requests):
-            raise BadInput("prompt_length", "too long for the context")
+            raise Unjudgeable("prompt_length", "too long for the context")
 
     assert await run(TroubledGuard(trouble), folder) == Summary(rows=20, bad=1, judged=19)
     assert [row["text"] for row in read_lines(folder / "out.jsonl")] == [f"t{n}" for n in range(20) if n != 6]
@@ -84,7 +84,7 @@ async def test_a_prompt_that_the_engine_refuses_is_a_bad_row_and_its_neighbours_
 async def test_rows_are_written_in_order_whichever_micro_batch_is_ready_first(folder: Path) -> None:
     def trouble(call: int, requests: Sequence[Request]) -> None:
         if call in (1, 2, 5):
-            raise Retriable("slow")  # Its neighbour is ready long before it.
+            raise Unavailable("slow")  # Its neighbour is ready long before it.
 
     await run(TroubledGuard(trouble), folder)
     found = read_lines(folder / "out.jsonl")

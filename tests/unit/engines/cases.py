@@ -17,7 +17,7 @@ from workers.engines.engine import Engine
 from workers.engines.openai import OpenAIEngine
 from workers.engines.transformers import TransformersEngine
 from workers.engines.vllm import VllmEngine
-from workers.errors import Fatal, GuardlineError, Retriable
+from workers.errors import Fatal, GuardlineError, Unavailable
 from workers.guard.load import TOKENIZED, checkpoint_folder
 from workers.guard.tokens import Tokens
 
@@ -39,7 +39,7 @@ class Case:
     """The share of real texts that has to be completed as the reference does."""
     make_mortal: Callable[[], Engine] | None = None
     """Make one with processes of its own, which a test may kill; None where the engine is part of this process."""
-    death: type[GuardlineError] = Retriable
+    death: type[GuardlineError] = Unavailable
     """What is raised when they are: servers come back, and an engine process does not."""
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.unit.engines.reference import read_reference
 from workers.engines.openai import OpenAIEngine
-from workers.errors import Retriable
+from workers.errors import Unavailable
 
 PROMPTS = 6
 """How many prompts of the reference were recorded."""
@@ -213,7 +213,7 @@ async def scores_again(engine: OpenAIEngine) -> None:
             try:
                 rows = await engine.score(reference.prompts[:PROMPTS], reference.candidates)
                 break
-            except Retriable:
+            except Unavailable:
                 await asyncio.sleep(0.02)
     assert rows[0] == pytest.approx(reference.scores[0], abs=1e-3)
 
@@ -225,7 +225,7 @@ async def is_left_alone(engine: OpenAIEngine) -> None:
         while True:
             try:
                 await engine.score(reference.prompts[:PROMPTS], reference.candidates)
-            except Retriable as error:
+            except Unavailable as error:
                 if "servers is well" in str(error):
                     return
             await asyncio.sleep(0.02)

@@ -23,7 +23,7 @@ from tests.unit.engines.reference import (
     weights_digest,
 )
 from workers.engines.engine import MAX_CANDIDATES, Engine
-from workers.errors import BadInput, Fatal, GuardlineError
+from workers.errors import Fatal, GuardlineError, Unjudgeable
 
 # An engine may take minutes to start: one for all tests of it.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -133,7 +133,7 @@ async def test_an_empty_batch_has_no_answers(engine: Engine) -> None:
 
 @pytest.mark.parametrize("prompt", [[], [1] * CONTEXT_TOKENS, [VOCABULARY], [-1]], ids=["empty", "long", "high", "-1"])
 async def test_a_prompt_that_cannot_be_run_is_bad_input(engine: Engine, prompt: list[int]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(Unjudgeable):
         await engine.score([[5], prompt], [1])
     assert len(await engine.score([[5]], [1])) == 1, "and the engine goes on"
 
@@ -141,7 +141,7 @@ async def test_a_prompt_that_cannot_be_run_is_bad_input(engine: Engine, prompt: 
 async def test_a_prompt_and_its_answer_may_fill_the_context(engine: Engine) -> None:
     assert len(await engine.score([[5] * (CONTEXT_TOKENS - 1)], [1, 2])) == 1
     assert len(await engine.complete([[5] * (CONTEXT_TOKENS - 3)], 3)) == 1
-    with pytest.raises(BadInput):
+    with pytest.raises(Unjudgeable):
         await engine.complete([[5] * (CONTEXT_TOKENS - 3)], 4)
 
 

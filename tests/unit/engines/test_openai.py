@@ -12,7 +12,7 @@ from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
 from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_for_many, scores_again
 from workers.engines.openai_protocol import NoNumber, checked_row, message_in
-from workers.errors import BadInput, Fatal, Misconfigured, Retriable
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 
 
 async def scores(*urls: str, **options: Any) -> list[list[float]]:
@@ -138,7 +138,7 @@ async def test_what_goes_wrong_later_is_worth_another_attempt_and_is_never_an_an
     engine = openai_engine(server.url, timeout_s=1)
     await engine.start()
     server.fault = server.asking(response)
-    with pytest.raises(Retriable):
+    with pytest.raises(Unavailable):
         await engine.score(reference.prompts[:PROMPTS], reference.candidates)
     server.fault = None
     await scores_again(engine)
@@ -154,7 +154,7 @@ async def test_a_server_that_has_no_number_for_any_prompt_has_failed(server: Rep
     await engine.start()
     server.fault = server.changed(server.kind.ask_path, server.kind.no_number)
     reference = read_reference()
-    with pytest.raises(Retriable, match="log-probabilit"):
+    with pytest.raises(Unavailable, match="log-probabilit"):
         await engine.score(reference.prompts[:PROMPTS], reference.candidates)
     await engine.close()
 
@@ -175,7 +175,7 @@ async def test_prompts_without_a_number_are_refused_and_no_failure_of_their_serv
     server.fault = only_for_many(fault(server))
     reference = read_reference()
     for _ in range(5):
-        with pytest.raises(BadInput) as raised:
+        with pytest.raises(Unjudgeable) as raised:
             await engine.score(reference.prompts[:PROMPTS], reference.candidates)
         assert raised.value.reason == reason
     server.fault = None
@@ -195,7 +195,7 @@ async def test_a_number_beyond_all_bounds_is_no_answer(server: Replay) -> None:
     await engine.start()
     server.fault = server.changed(server.kind.ask_path, enlarge)
     reference = read_reference()
-    with pytest.raises(Retriable, match="OverflowError"):
+    with pytest.raises(Unavailable, match="OverflowError"):
         await engine.score(reference.prompts[:PROMPTS], reference.candidates)
     await engine.close()
 
@@ -211,7 +211,7 @@ async def test_a_completion_of_another_shape_is_none(server: Replay, ids: object
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = server.changed(server.kind.ask_path, spoil)
-    with pytest.raises(Retriable):
+    with pytest.raises(Unavailable):
         await engine.complete(read_reference().prompts[:PROMPTS], COMPLETION_TOKENS)
     await engine.close()
 
@@ -227,7 +227,7 @@ async def test_a_completion_that_the_server_broke_off_is_none(server: Replay) ->
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = server.changed(server.kind.ask_path, break_off)
-    with pytest.raises(Retriable, match="broke a completion off"):
+    with pytest.raises(Unavailable, match="broke a completion off"):
         await engine.complete(read_reference().prompts[:PROMPTS], COMPLETION_TOKENS)
     await engine.close()
 
@@ -250,7 +250,7 @@ async def test_a_prompt_that_the_server_refuses_is_bad_input(server: Replay) -> 
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = only_for_many(server.asking(lambda: web.Response(status=400, text=server.kind.too_long)))
-    with pytest.raises(BadInput, match=r"answered 400: .*context length"):
+    with pytest.raises(Unjudgeable, match=r"answered 400: .*context length"):
         await engine.score(read_reference().prompts[:PROMPTS], [1])
     await engine.close()
 
@@ -260,7 +260,7 @@ async def test_a_server_that_refuses_every_prompt_has_failed(server: Replay) -> 
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = server.asking(lambda: web.Response(status=400, text=server.kind.too_long))
-    with pytest.raises(Retriable, match="refuses a prompt that is in order"):
+    with pytest.raises(Unavailable, match="refuses a prompt that is in order"):
         await engine.score(read_reference().prompts[:PROMPTS], [1])
     await engine.close()
 

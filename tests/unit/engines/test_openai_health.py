@@ -12,7 +12,7 @@ from aiohttp import web
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import read_reference
 from tests.unit.engines.replay import PROMPTS, Replay, away, is_left_alone, scores_again, until
-from workers.errors import Fatal, Retriable
+from workers.errors import Fatal, Unavailable
 from workers.guard.patience import ask_with_patience
 
 
@@ -26,7 +26,7 @@ async def test_a_slow_server_is_not_waited_for_beyond_its_time(server: Replay) -
         return None
 
     server.fault = slow
-    with pytest.raises(Retriable, match=r"no answer within 0\.3 s"):
+    with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
         await engine.score(read_reference().prompts[:1], [1])
     await engine.close()
 
@@ -46,7 +46,7 @@ async def test_a_server_that_trickles_is_not_waited_for_beyond_its_time(server: 
         return response
 
     server.fault = trickle
-    with pytest.raises(Retriable, match=r"no answer within 0\.3 s"):
+    with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
         await engine.score(read_reference().prompts[:1], [1])
     await engine.close()
 
@@ -61,7 +61,7 @@ async def test_past_the_deadline_of_who_asks_no_further_attempt_is_made(server: 
         return await engine.score(prompts, [1])
 
     (answer,) = await ask_with_patience(score, read_reference().prompts[:1], lambda asked_s: -asked_s)
-    assert isinstance(answer, Retriable)
+    assert isinstance(answer, Unavailable)
     assert server.asked.count(server.kind.ask_path) == asked + 1
     await engine.close()
 
@@ -75,7 +75,7 @@ async def test_another_server_answers_for_one_that_fails_which_is_then_left_alon
     for _ in range(8):
         try:
             await engine.score(reference.prompts[:PROMPTS], reference.candidates)
-        except Retriable:
+        except Unavailable:
             continue
     asked = bad.asked.count(bad.kind.ask_path)
     for _ in range(5):
@@ -181,7 +181,7 @@ async def test_a_connection_that_breaks_is_reason_enough_to_check_the_server_bef
 
     server.fault = cut
     asked = server.asked.count(server.kind.ask_path)
-    with pytest.raises(Retriable, match="none of 1 servers is well"):
+    with pytest.raises(Unavailable, match="none of 1 servers is well"):
         await engine.score(read_reference().prompts[:1], [1])
     assert server.asked.count(server.kind.ask_path) == asked + 1
     server.fault = None
@@ -233,7 +233,7 @@ async def test_a_server_that_comes_back_with_other_weights_under_the_same_name_i
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = server.asking(lambda: web.Response(status=503))
-    with pytest.raises(Retriable):
+    with pytest.raises(Unavailable):
         await engine.score(read_reference().prompts[:1], [1])
 
     path = server.kind.weights_path
@@ -241,6 +241,6 @@ async def test_a_server_that_comes_back_with_other_weights_under_the_same_name_i
     asked = len(server.asked)
     await until(lambda: server.asked[asked:].count(path) > 2)
     assert server.kind.ask_path not in server.asked[asked:]
-    with pytest.raises(Retriable, match="none of 1 servers is well"):
+    with pytest.raises(Unavailable, match="none of 1 servers is well"):
         await engine.score(read_reference().prompts[:1], [1])
     await engine.close()

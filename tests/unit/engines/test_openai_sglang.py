@@ -16,7 +16,7 @@ from workers.engines import openai as engine_module
 from workers.engines.openai import OpenAIEngine
 from workers.engines.openai_protocol import message_in
 from workers.engines.openai_sglang import SglangProtocol
-from workers.errors import BadInput, Misconfigured, Retriable
+from workers.errors import Misconfigured, Unavailable, Unjudgeable
 
 REFUSED = [item for item in SGLANG.recorded if item["status"] == 400]
 
@@ -48,9 +48,9 @@ async def scores(engine: OpenAIEngine) -> list[list[float]]:
 async def test_a_prompt_that_would_kill_the_server_is_not_sent(
     server: Replay, engine: OpenAIEngine, prompt: list[int]
 ) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(Unjudgeable):
         await engine.score([[5], prompt], [1])
-    with pytest.raises(BadInput):
+    with pytest.raises(Unjudgeable):
         await engine.complete([[5], prompt], 3)
     assert server.asked == []
 
@@ -65,7 +65,7 @@ async def test_a_500_of_a_server_that_is_well_but_for_the_prompts_is_a_refusal(
 
     server.fault = choke
     for _ in range(5):
-        with pytest.raises(BadInput, match="answered 500: index out of range, twice, and is well but for this"):
+        with pytest.raises(Unjudgeable, match="answered 500: index out of range, twice, and is well but for this"):
             await scores(engine)
     assert server.asked.count("/generate") == 15, "each is sent twice, with a good prompt in between"
     server.fault = None
@@ -76,9 +76,9 @@ async def test_a_500_to_every_prompt_is_the_servers_fault_and_it_is_left_alone(
     server: Replay, engine: OpenAIEngine
 ) -> None:
     server.fault = server.asking(lambda: web.Response(status=500, text="Internal Server Error"))
-    with pytest.raises(Retriable, match="answered 500"):
+    with pytest.raises(Unavailable, match="answered 500"):
         await scores(engine)
-    with pytest.raises(Retriable, match="none of 1 servers is well"):
+    with pytest.raises(Unavailable, match="none of 1 servers is well"):
         await scores(engine)
 
 
@@ -100,11 +100,11 @@ async def test_other_weights_under_the_same_name_are_never_an_answer(
         document[field] = "another"
 
     server.fault = server.changed("/model_info", change)
-    with pytest.raises(Retriable):
+    with pytest.raises(Unavailable):
         await scores(engine)
     asked = server.asked.count("/generate")
     assert asked == 1, "one look is enough to leave it alone"
-    with pytest.raises(Retriable, match="none of 1 servers is well"):
+    with pytest.raises(Unavailable, match="none of 1 servers is well"):
         await scores(engine)
     server.fault = None
     await until(lambda: server.asked.count("/generate") > asked)
@@ -116,7 +116,7 @@ async def test_a_completion_that_ended_nobody_knows_how_is_none(server: Replay, 
         document[0]["meta_info"]["finish_reason"] = "stop"
 
     server.fault = server.changed("/generate", spoil)
-    with pytest.raises(Retriable, match="AttributeError"):
+    with pytest.raises(Unavailable, match="AttributeError"):
         await engine.complete(read_reference().prompts[:PROMPTS], 12)
 
 
@@ -137,7 +137,7 @@ async def test_every_recorded_refusal_is_bad_input_with_its_sentence(
     said = message_in(refusal["answer"].encode())
     assert said
     assert not said.startswith("{"), "the sentence, and not the JSON around it"
-    with pytest.raises(BadInput, match="answered 400: ") as raised:
+    with pytest.raises(Unjudgeable, match="answered 400: ") as raised:
         await scores(engine)
     assert said in raised.value.detail
 
@@ -152,5 +152,5 @@ def test_answers_to_other_prompts_are_none() -> None:
     request, other = (protocol.score_request("guard", [[5]], [1]) for _ in range(2))
     answer = [{"meta_info": {"id": other["rid"][0], "output_token_ids_logprobs": [[[-1.0, 1, None]]]}}]
     assert protocol.scores_in(other, answer) == [[-1.0]]
-    with pytest.raises(Retriable, match="those of others"):
+    with pytest.raises(Unavailable, match="those of others"):
         protocol.scores_in(request, answer)

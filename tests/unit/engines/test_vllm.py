@@ -14,7 +14,7 @@ import pytest
 
 from workers.engines import vllm
 from workers.engines.vllm import DIED, VllmEngine
-from workers.errors import Misconfigured, Retriable
+from workers.errors import Misconfigured, Unavailable
 
 FOLDER = Path("checkpoint")
 
@@ -70,7 +70,7 @@ class GivesUp:
 @pytest.mark.parametrize("reason", ["abort", "error"])
 async def test_a_request_that_vllm_gives_up_may_be_asked_again(reason: str) -> None:
     # Taken for an answer it would be an empty completion, or an IndexError that ends the worker.
-    with pytest.raises(Retriable, match=reason):
+    with pytest.raises(Unavailable, match=reason):
         await VllmEngine(FOLDER, {})._run(GivesUp(reason), [1, 2], None)
 
 

@@ -16,8 +16,8 @@ from tests.lines import write_lines
 from tests.unit.evaluation.test_score import evaluate
 from workers.annotation.json_lines import JsonLines
 from workers.annotation.rows import event_of
+from workers.cli.evaluation import convert_command
 from workers.errors import Misconfigured
-from workers.evaluation.cli import convert_command
 from workers.evaluation.public_data import ADAPTERS
 from workers.evaluation.samples import Gold
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from schemas.assessment import Assessment
-from workers.errors import BadInput
+from workers.errors import Unjudgeable
 from workers.guard.guard import Guard, Request
 from workers.guard.load import load_guard
 from workers.settings import Guard as GuardSettings
@@ -61,5 +61,5 @@ async def test_what_is_left_out_of_a_megabyte_is_said(guard: Guard) -> None:
     "request_", [Request("half \ud83d of it"), Request("x", "user", (("user", "\udc00"),)), Request("\ud800" * 5_000)]
 )
 async def test_half_a_surrogate_pair_is_bad_input(guard: Guard, request_: Request) -> None:
-    with pytest.raises(BadInput, match="not_unicode: a text holds half of a surrogate pair"):
+    with pytest.raises(Unjudgeable, match="not_unicode: a text holds half of a surrogate pair"):
         await guard.assess([request_])

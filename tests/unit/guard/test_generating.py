@@ -8,7 +8,7 @@ import pytest
 
 from schemas.assessment import Assessment
 from tests.lines import TEXTS
-from workers.errors import BadInput
+from workers.errors import Unjudgeable
 from workers.guard.generating import Answer, parse
 from workers.guard.guard import Guard, Request
 from workers.guard.load import load_guard
@@ -44,7 +44,7 @@ def test_an_answer_is_read(text: str, role: str, answer: Answer) -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_never_taken_for_safe(text: str, role: str) -> None:
-    with pytest.raises(BadInput, match="unreadable_answer"):
+    with pytest.raises(Unjudgeable, match="unreadable_answer"):
         parse(text, role)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from workers.engines.ctranslate2 import CTranslate2Engine
-from workers.errors import BadInput
+from workers.errors import Unjudgeable
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
 from workers.guard.patience import ask_with_patience
@@ -56,7 +56,7 @@ async def test_a_prompt_without_an_answer_takes_none_from_its_neighbours(
     engine.calls = 0
     answers = await ask_with_patience(guard.assess, requests, lambda asked_s: 30 - asked_s)
     refused = answers.pop(20)
-    assert isinstance(refused, BadInput)
+    assert isinstance(refused, Unjudgeable)
     assert refused.reason == reason
     assert all(isinstance(answer, dict) for answer in answers)
     # Two halves at each of six levels, after the whole; a score may have a second question.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
 from tests.lines import TEXTS as REAL
-from workers.errors import BadInput, Fatal, Misconfigured
+from workers.errors import Fatal, Misconfigured, Unjudgeable
 from workers.guard.borders import find_borders
 from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
 from workers.guard.template import Template
@@ -150,7 +150,7 @@ def test_a_conversation_that_the_template_refuses_is_bad_input(nano: Checkpoint,
     other = checkpoint(with_template(tmp_path, nano, source))
     two, three = (Request("x", "assistant", (("user", "y"),) * count) for count in (1, 2))
     assert len(other.built([two])) == 1
-    with pytest.raises(BadInput, match="two turns at most"):
+    with pytest.raises(Unjudgeable, match="two turns at most"):
         other.built([two, three])
 
 
@@ -175,7 +175,7 @@ def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_con
             assert read.startswith("user:")
             assert f"turn{turns - 1}" in read
             assert (prompt.truncated_context_tokens == 0) == ("turn0" in read)
-    with pytest.raises(BadInput, match="roles have to alternate"):
+    with pytest.raises(Unjudgeable, match="roles have to alternate"):
         prompts.build([Request("ok", "assistant")])
 
 

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from tenacity import wait_fixed
 
 from tests.site import Site
-from workers.errors import BadInput, Fatal, Retriable
+from workers.core.records import Source, TopicPartition
+from workers.errors import Fatal, Unavailable, Unjudgeable
 from workers.guard import patience
 from workers.guard.prompt import Request
-from workers.moderation.in_flight import InFlight
 from workers.moderation.judge import Judge
-from workers.moderation.records import Source, TopicPartition
+from workers.redis.deaths import Deaths
 
 KEPT, GONE = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -37,16 +37,16 @@ class ScriptedGuard:
         self.calls.append(texts)
         await self.gate.wait()
         if "bad" in texts:
-            raise BadInput("refused", "not for this model")
+            raise Unjudgeable("refused", "not for this model")
         if self.down.intersection(texts):
-            raise Retriable("down")
+            raise Unavailable("down")
         if self.failures:
             self.failures -= 1
-            raise Retriable("away")
+            raise Unavailable("away")
         return [{"of": text} for text in texts]
 
 
-class LateNotes(InFlight):
+class LateNotes(Deaths):
     """Takes no note back before it may."""
 
     def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
@@ -62,11 +62,11 @@ class LateNotes(InFlight):
 
 
 @pytest.fixture
-async def notes(site: Site) -> AsyncIterator[InFlight]:
+async def notes(site: Site) -> AsyncIterator[Deaths]:
     """Nobody died: what is noted changes nothing."""
     settings = site.settings()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = InFlight(redis, namespace=settings.redis.namespace, worker_id="w", deaths_ttl_s=60)
+        notes = Deaths(redis, namespace=settings.redis.namespace, worker_id="w", deaths_ttl_s=60)
         await notes.start()
         yield notes
         await notes.close()
@@ -74,7 +74,7 @@ async def notes(site: Site) -> AsyncIterator[InFlight]:
 
 def judge_of(
     guard: ScriptedGuard,
-    notes: InFlight,
+    notes: Deaths,
     *,
     in_flight: int = 1,
     is_current: Callable[[Source], bool] = lambda _: True,
@@ -102,7 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_equal_content_under_way_is_judged_once(notes: InFlight) -> None:
+async def test_equal_content_under_way_is_judged_once(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes, in_flight=4)
@@ -116,7 +116,7 @@ async def test_equal_content_under_way_is_judged_once(notes: InFlight) -> None:
     assert guard.calls == [["a", "b"], ["c"]]
 
 
-async def test_content_is_judged_anew_once_its_flight_has_landed(notes: InFlight) -> None:
+async def test_content_is_judged_anew_once_its_flight_has_landed(notes: Deaths) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     await judging(judge, "a")
@@ -124,7 +124,7 @@ async def test_content_is_judged_anew_once_its_flight_has_landed(notes: InFlight
     assert guard.calls == [["a"], ["a"]]
 
 
-async def test_a_waiter_that_is_cancelled_takes_nothing_from_another(notes: InFlight) -> None:
+async def test_a_waiter_that_is_cancelled_takes_nothing_from_another(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
@@ -137,7 +137,7 @@ async def test_a_waiter_that_is_cancelled_takes_nothing_from_another(notes: InFl
     assert await waiter == [{"of": "a"}]
 
 
-async def test_work_is_done_as_long_as_one_waiter_is_current(notes: InFlight) -> None:
+async def test_work_is_done_as_long_as_one_waiter_is_current(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     current = {KEPT, GONE}
@@ -152,7 +152,7 @@ async def test_work_is_done_as_long_as_one_waiter_is_current(notes: InFlight) ->
     assert await waiter == await owner == [{"of": "shared"}]
 
 
-async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_it(notes: InFlight) -> None:
+async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_it(notes: Deaths) -> None:
     """The neighbour's partition stays: without an answer its offset would hold the partition up for ever."""
     guard = ScriptedGuard()
     guard.gate.clear()
@@ -175,7 +175,7 @@ async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_i
     assert guard.calls == [["busy"], ["kept"]]
 
 
-async def test_an_engine_that_comes_back_in_time_is_asked_again(notes: InFlight) -> None:
+async def test_an_engine_that_comes_back_in_time_is_asked_again(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.failures = 2
     judge = judge_of(guard, notes)
@@ -183,14 +183,14 @@ async def test_an_engine_that_comes_back_in_time_is_asked_again(notes: InFlight)
     assert len(guard.calls) == 3
 
 
-async def test_past_its_patience_there_is_no_judgement(notes: InFlight) -> None:
+async def test_past_its_patience_there_is_no_judgement(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.failures = 1_000
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "b", patience_s=0) == [None, None]
 
 
-async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: InFlight) -> None:
+async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     guard.failures = 1
@@ -204,14 +204,14 @@ async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: InFligh
     assert await patient == [{"of": "a"}]
 
 
-async def test_one_bad_prompt_is_judged_alone_and_harms_no_neighbour(notes: InFlight) -> None:
+async def test_one_bad_prompt_is_judged_alone_and_harms_no_neighbour(notes: Deaths) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "bad", "b") == [{"of": "a"}, None, {"of": "b"}]
     assert guard.calls == [["a", "bad", "b"], ["a"], ["bad", "b"], ["bad"], ["b"]]
 
 
-async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(notes: InFlight) -> None:
+async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(notes: Deaths) -> None:
     """The patient would have kept the only place through their back-off, and the hasty got it after their patience."""
     guard = ScriptedGuard()
     texts = ["patient 0", "patient 1", "patient 2"]
@@ -226,7 +226,7 @@ async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(note
     assert await asyncio.gather(*patient) == [[{"of": text}] for text in texts]
 
 
-async def test_work_that_lost_all_its_waiters_while_the_engine_was_down_is_given_up(notes: InFlight) -> None:
+async def test_work_that_lost_all_its_waiters_while_the_engine_was_down_is_given_up(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.down = {"held"}
     current = {GONE}
@@ -263,7 +263,7 @@ async def test_who_comes_when_work_was_just_given_up_is_judged(site: Site) -> No
         await busy
 
 
-async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: InFlight) -> None:
+async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
@@ -281,7 +281,7 @@ async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: InFligh
 
 
 async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
-    notes: InFlight, monkeypatch: pytest.MonkeyPatch
+    notes: Deaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Attempts at even times: by chance the late one might draw a wait that is longer than its own patience.
     monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.01))
@@ -303,7 +303,7 @@ async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
     assert await late == [{"of": "a"}]
 
 
-async def test_a_call_that_never_comes_back_is_fatal_and_leaves_its_note(notes: InFlight) -> None:
+async def test_a_call_that_never_comes_back_is_fatal_and_leaves_its_note(notes: Deaths) -> None:
     """The note counts as a death of its contents, so that one that hangs the engine is found like one that kills it."""
     guard = ScriptedGuard()
     guard.gate.clear()

@@ -14,15 +14,15 @@ from redis.asyncio import Redis
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
 from tests.site import Site
-from tests.unit.moderation.test_dedup import ASSESSMENT
-from workers.errors import BadInput, Retriable
+from tests.unit.redis.test_dedup import ASSESSMENT
+from workers.core.records import Finished, Source, TopicPartition, UnderWay
+from workers.errors import Unavailable, Unjudgeable
 from workers.guard.prompt import Request
-from workers.moderation.dedup import Dedup
-from workers.moderation.in_flight import SUSPECT, InFlight
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
-from workers.moderation.records import Finished, Source, TopicPartition, UnderWay
 from workers.policy.policy import CompiledPolicy, default_strict
+from workers.redis.deaths import SUSPECT, Deaths
+from workers.redis.dedup import Dedup
 
 
 class WaitingGuard:
@@ -37,7 +37,7 @@ class WaitingGuard:
         self.asked.set()
         await self.may_answer.wait()
         if self._refuses:
-            raise BadInput("refused", "not for this model")
+            raise Unjudgeable("refused", "not for this model")
         return [ASSESSMENT for _ in requests]
 
 
@@ -63,7 +63,7 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
     policies = HeldPolicies(acme=Policy(id="old", safe=Decision.ALLOW, on_unavailable="review"))
     finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = InFlight(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
@@ -95,7 +95,7 @@ class HalfDeadGuard:
     async def assess(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         if self.is_down and any(request.text == "slow" for request in requests):
             self.has_failed = True
-            raise Retriable("down")
+            raise Unavailable("down")
         return [ASSESSMENT for _ in requests]
 
 
@@ -110,7 +110,7 @@ async def test_nobody_waits_for_a_neighbour_that_may_take_long(site: Site, why: 
     errors: list[BaseException] = []
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         dedup = Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f")
-        notes = InFlight(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
         texts = {0: "hello", 1: "slow", 2: "good day"}
         events = [
             {"event_id": str(n), "tenant_id": "patient" if text == "slow" else "acme", "surface": "chat", "text": text}
@@ -176,7 +176,7 @@ async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site
             everything.set()
 
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = InFlight(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
         judge = Judge(guard, notes, in_flight=1, is_current=lambda _: True, hangs_after_s=60)
         pipeline = Pipeline(
             settings,

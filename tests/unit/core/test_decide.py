@@ -1,0 +1,134 @@
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.assessment import Assessment
+from schemas.event import EventDict
+from schemas.policy import Policy
+from schemas.review import ReviewItem
+from schemas.taxonomy import Category, Decision, Severity
+from schemas.verdict import Verdict
+from workers.core.decide import Decided, verdict, verdict_id
+from workers.core.records import Source, TopicPartition
+from workers.policy.policy import CompiledPolicy
+
+EVENT: EventDict = {"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hello"}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+scores = st.floats(0, 1)
+turns = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "text": texts})
+events = st.fixed_dictionaries(
+    {"event_id": ids, "tenant_id": ids, "surface": st.sampled_from(["chat", "comment"]), "text": ids},
+    optional={
+        "author_id": st.none() | ids,
+        "language": st.none() | ids,
+        "role": st.sampled_from(["user", "assistant"]),
+        "context": st.lists(turns, max_size=3),
+        "created_at": st.just("2026-11-24T02:00:00Z"),
+        "attributes": st.dictionaries(ids, texts, max_size=3),
+    },
+)
+severities = st.sampled_from([severity.value for severity in Severity])
+severity_scores = st.fixed_dictionaries({"safe": scores, "controversial": scores, "unsafe": scores})
+views = st.fixed_dictionaries({"name": texts, "severity": severities, "scores": severity_scores})
+assessments = st.fixed_dictionaries(
+    {
+        "severity": severities,
+        "categories": st.lists(st.sampled_from([category.value for category in Category]), unique=True),
+        "refusal": st.none() | st.booleans(),
+        "scores": severity_scores,
+        "category_scores": st.dictionaries(st.sampled_from([category.value for category in Category]), scores),
+        "model": st.fixed_dictionaries({"name": texts, "revision": texts, "template_hash": texts}),
+        "windows": st.integers(1, 9),
+        "truncated_windows": st.integers(0, 9),
+        "truncated_context_tokens": st.integers(0, 9),
+        "views": st.lists(views, min_size=1, max_size=2),
+    }
+)
+decisions = st.sampled_from(list(Decision))
+policies = st.builds(
+    Policy,
+    id=ids,
+    version=st.integers(0, 2**53 - 1),
+    safe=decisions,
+    controversial=decisions,
+    unsafe=decisions,
+    on_unavailable=st.sampled_from(["hold", "review", "block"]),
+    rules=st.just([]),
+)
+
+
+SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41)
+OWN_ID = verdict_id("p", SOURCE, "e1")
+
+
+def decided(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
+    return verdict(
+        OWN_ID,
+        SOURCE,
+        event,
+        assessment,
+        CompiledPolicy(policy),
+        duplicate_of="0" * 32,
+        received_at_ms=1_764_000_000_000,
+        judged_ms=1.5,
+    )
+
+
+@given(events, st.none() | assessments, policies)
+def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> None:
+    written = decided(event, assessment, policy)
+
+    model = Verdict.model_validate_json(written.value, strict=True)
+
+    assert orjson.loads(written.value) == model.model_dump(mode="json")
+    assert (model.verdict_id, model.decision) == (OWN_ID, written.decision)
+    assert (model.source.topic, model.source.partition, model.source.offset) == ("moderation.chat", 3, 41)
+    assert model.event_id == event["event_id"]
+    assert model.assessment == (None if assessment is None else Assessment.model_validate(assessment))
+    assert (written.review is not None) == (written.decision == "review")
+    if written.review is not None:
+        item = ReviewItem.model_validate_json(written.review, strict=True)
+        assert orjson.loads(written.review) == item.model_dump(mode="json")
+        assert (item.text, len(item.context)) == (event["text"], len(event.get("context", [])))
+        assert Verdict.model_validate(item.model_dump()) == model
+
+
+@given(policies)
+def test_without_a_judgement_nothing_is_allowed(policy: Policy) -> None:
+    written = decided(EVENT, None, policy)
+    assert written.decision == ("block" if policy.on_unavailable == "block" else "review")
+    assert orjson.loads(written.value)["reasons"] == ["unavailable"]
+
+
+def test_the_id_is_a_function_of_the_position() -> None:
+    later = Source(SOURCE.origin, SOURCE.epoch + 1, SOURCE.offset)
+    assert verdict_id("p", SOURCE, "e1") == verdict_id("p", later, "e1")
+
+
+parts = st.tuples(
+    st.text("p|1\0é", max_size=3),
+    st.text("t|1\0", max_size=3),
+    st.integers(0, 11),
+    st.integers(0, 111),
+    st.text("e|1\0", max_size=3),
+)
+
+
+@given(parts, parts)
+def test_different_positions_have_different_ids(
+    one: tuple[str, str, int, int, str], other: tuple[str, str, int, int, str]
+) -> None:
+    ids = [
+        verdict_id(pipeline, Source(TopicPartition(topic, partition), 1, offset), event_id)
+        for pipeline, topic, partition, offset, event_id in (one, other)
+    ]
+    assert (ids[0] == ids[1]) == (one == other)
+
+
+def test_the_text_is_not_in_the_verdict() -> None:
+    event: EventDict = {**EVENT, "text": "a text to be kept private"}
+    assert b"private" not in decided(event, None, Policy(id="x")).value

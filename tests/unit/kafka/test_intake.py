@@ -1,0 +1,102 @@
+"""What the consumer says in the place of records: what passes by itself, and what ends the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaError, Message
+
+from infra.devstack.kafka import free_ports
+from workers.core.ledger import Ledger
+from workers.errors import Fatal
+from workers.kafka import intake as module
+from workers.kafka.intake import Intake
+from workers.settings import Kafka
+
+
+class FailingConsumer:
+    """Gives one error after the other: no broker can be asked for them."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = codes
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        return [Message(topic="t", error=KafkaError(code)) for code in self._codes]
+
+
+@pytest.fixture
+def intake() -> Iterator[Intake]:
+    intake = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), ["t"], Ledger(), lambda: None)
+    consumer = intake.consumer
+    yield intake
+    consumer.close()
+
+
+def test_what_passes_by_itself_ends_no_worker(intake: Intake) -> None:
+    """A message's error is made from its code alone, and calls none of them retriable."""
+    intake.consumer = FailingConsumer(  # type: ignore[assignment]  # what it says stands for the brokers
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    )
+    assert intake.poll(10, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (KafkaError._FATAL, "cannot go on"),
+        (KafkaError._MAX_POLL_EXCEEDED, "max_poll_interval_s"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot read t: "),
+    ],
+)
+def test_what_does_not_pass_ends_the_worker_with_a_sentence(intake: Intake, code: int, sentence: str) -> None:
+    intake.consumer = FailingConsumer(code)  # type: ignore[assignment]  # what it says stands for the brokers
+    with pytest.raises(Fatal, match=sentence):
+        intake.poll(10, 0)
+
+
+STRANDED = '{"brokers": {"GroupCoordinator": {"source": "logical"}}}'
+FINE = '{"brokers": {"a:1/1": {"source": "learned"}, "GroupCoordinator": {"source": "logical"}}}'
+UNREADABLE = '{"client_id": "a"b"}'
+
+
+def test_a_client_that_knows_no_broker_in_two_reports_ends_the_worker(intake: Intake) -> None:
+    intake._on_statistics(STRANDED)
+    assert intake.poll(1, 0) == []
+    intake._on_statistics(STRANDED)
+    with pytest.raises(Fatal, match="knows no broker"):
+        intake.poll(1, 0)
+
+
+@pytest.mark.parametrize("other", [FINE, UNREADABLE])
+def test_a_report_of_brokers_or_one_that_nobody_can_read_ends_nothing(intake: Intake, other: str) -> None:
+    for report in (STRANDED, other, STRANDED, other):
+        intake._on_statistics(report)
+        assert intake.poll(1, 0) == []
+
+
+def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage is no loss of the brokers' addresses: real statistics, of a port that nobody listens on."""
+    reports: list[str] = []
+    on_statistics = Intake._on_statistics
+
+    def note(self: Intake, text: str) -> None:
+        reports.append(text)
+        on_statistics(self, text)
+
+    monkeypatch.setattr(Intake, "_on_statistics", note)
+    monkeypatch.setattr(module, "STATISTICS_MS", 100)
+    away = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), ["t"], Ledger(), lambda: None)
+    try:
+        while len(reports) < 5:
+            assert away.poll(1, 0.05) == []
+    finally:
+        away.consumer.close()

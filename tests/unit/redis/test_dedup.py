@@ -1,0 +1,236 @@
+"""What Redis remembers, on a real Valkey; and that nothing depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from infra.devstack.stack import Stack
+from tests.site import Site
+from workers.core.records import Memory, Source, TopicPartition, UnderWay
+from workers.redis.dedup import Dedup, Known
+
+SCORES = {"safe": 0.9, "controversial": 0.06, "unsafe": 0.04}
+ASSESSMENT = {
+    "severity": "Safe",
+    "categories": [],
+    "refusal": None,
+    "scores": SCORES,
+    "category_scores": {},
+    "model": {"name": "m", "revision": "r", "template_hash": "h"},
+    "windows": 1,
+    "truncated_windows": 0,
+    "truncated_context_tokens": 0,
+    "views": [{"name": "raw", "severity": "Safe", "scores": SCORES}],
+}
+TIMEOUT_S = 0.5
+
+
+@pytest.fixture
+async def redis(site: Site) -> AsyncIterator[Redis]:
+    client = Redis.from_url(site.environment["GUARDLINE_REDIS__URL"], socket_timeout=TIMEOUT_S)
+    yield client
+    await client.aclose()
+
+
+def dedup_of(site: Site, redis: Redis) -> Dedup:
+    """A worker's dedup; a second one has nothing of the first's memory but Redis."""
+    settings = site.settings()
+    return Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
+
+
+def under_way(offset: int, **changes: str) -> UnderWay:
+    event = {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello", **changes}
+    return UnderWay(Source(TopicPartition("t", 0), 1, offset), b"k", event, 0, 1)
+
+
+async def look_up(dedup: Dedup, item: UnderWay, *, is_shared: bool = False) -> Known:
+    (known,) = await dedup.lookup([item], [f"v{item.source.offset}"], [is_shared])
+    return known
+
+
+def memory_of(known: Known, item: UnderWay) -> Memory:
+    verdict_id = f"v{item.source.offset}".encode()
+    return Memory(known.event_key, known.content_key, verdict_id, orjson.dumps(ASSESSMENT))
+
+
+async def remember(dedup: Dedup, item: UnderWay) -> Known:
+    known = await look_up(dedup, item)
+    await dedup.remember([memory_of(known, item)])
+    return known
+
+
+async def test_an_event_produced_again_names_the_first_verdict_and_needs_no_model(site: Site, redis: Redis) -> None:
+    await remember(dedup_of(site, redis), under_way(0))
+    again = await look_up(dedup_of(site, redis), under_way(5))
+    assert again.duplicate_of == "v0"
+    assert again.assessment == ASSESSMENT
+
+
+async def test_the_first_verdict_stays_the_first(site: Site, redis: Redis) -> None:
+    await remember(dedup_of(site, redis), under_way(0))
+    await remember(dedup_of(site, redis), under_way(5))
+    assert (await look_up(dedup_of(site, redis), under_way(9))).duplicate_of == "v0"
+
+
+async def test_of_repeats_written_together_the_first_stays_the_first(site: Site, redis: Redis) -> None:
+    dedup = dedup_of(site, redis)
+    items = [under_way(0), under_way(5), under_way(9)]
+    await dedup.remember([memory_of(await look_up(dedup, item), item) for item in items])
+    assert (await look_up(dedup_of(site, redis), under_way(20))).duplicate_of == "v0"
+
+
+async def test_a_server_without_msetex_remembers_the_same(site: Site, redis: Redis) -> None:
+    """What such a server answers, on a real one: only the name of the command is another."""
+    dedup = dedup_of(site, redis)
+    redis.msetex = lambda *_, **__: redis.execute_command("MSETEX_OF_LATER")  # type: ignore[method-assign,no-untyped-call]
+    known = await remember(dedup, under_way(0))
+    await remember(dedup, under_way(5))
+    again = await look_up(dedup_of(site, redis), under_way(9))
+    assert (again.duplicate_of, again.assessment) == ("v0", ASSESSMENT)
+    assert dedup.is_up
+    settings = site.settings().dedup
+    assert 0 < await redis.ttl(known.event_key) <= settings.event_ttl_s
+    assert 0 < await redis.ttl(known.content_key) <= settings.content_ttl_s
+
+
+async def test_the_same_position_again_is_a_replay_and_no_duplicate(site: Site, redis: Redis) -> None:
+    await remember(dedup_of(site, redis), under_way(0))
+    replayed = await look_up(dedup_of(site, redis), under_way(0))
+    assert replayed.duplicate_of is None
+    assert replayed.assessment == ASSESSMENT
+
+
+async def test_a_repeat_under_way_is_recognised_before_redis_knows_it(site: Site, redis: Redis) -> None:
+    dedup = dedup_of(site, redis)
+    await look_up(dedup, under_way(0))
+    assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+
+
+class LateRedis(Redis):
+    """Sends no MGET before it may."""
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(connection_pool=client.connection_pool)
+        self.may_send = asyncio.Event()
+
+    async def mget(self, keys: Any, *args: Any) -> Any:
+        await self.may_send.wait()
+        return await super().mget(keys, *args)
+
+
+async def test_a_repeat_that_redis_answers_first_still_names_the_first(site: Site, redis: Redis) -> None:
+    """Two micro-batches ask on two connections."""
+    late = LateRedis(redis)
+    dedup = dedup_of(site, late)
+    first = asyncio.create_task(look_up(dedup, under_way(0)))
+    await asyncio.sleep(0)
+    dedup._redis = redis
+    assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+    late.may_send.set()
+    assert (await first).duplicate_of is None
+
+
+async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Site, redis: Redis) -> None:
+    dedup = dedup_of(site, redis)
+    known = await look_up(dedup, under_way(0))
+    await redis.client_pause(10_000, all=False)  # What writes has to wait; what reads does not.
+    try:
+        writing = asyncio.create_task(dedup.remember([memory_of(known, under_way(0))]))
+        await asyncio.sleep(0)
+        assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+        assert not writing.done()
+    finally:
+        await redis.client_unpause()
+    await writing
+    assert dedup.is_up
+    assert not dedup._claims
+
+
+async def test_an_edit_is_judged(site: Site, redis: Redis) -> None:
+    await remember(dedup_of(site, redis), under_way(0))
+    edited = await look_up(dedup_of(site, redis), under_way(1, text="other"))
+    assert (edited.duplicate_of, edited.assessment) == (None, None)
+
+
+async def test_equal_content_of_another_event_is_known_within_its_tenant_alone(site: Site, redis: Redis) -> None:
+    await remember(dedup_of(site, redis), under_way(0))
+    other = await look_up(dedup_of(site, redis), under_way(1, event_id="e2"))
+    assert (other.duplicate_of, other.assessment) == (None, ASSESSMENT)
+    elsewhere = await look_up(dedup_of(site, redis), under_way(2, tenant_id="another"))
+    assert (elsewhere.duplicate_of, elsewhere.assessment) == (None, None)
+
+
+async def test_no_name_of_a_tenant_makes_its_content_that_of_another(site: Site, redis: Redis) -> None:
+    """What may stand in a name may also stand in a text."""
+    dedup = dedup_of(site, redis)
+    keys = [
+        dedup._keys({"event_id": "e", "tenant_id": tenant, "surface": "chat", "text": text}, False)[1]
+        for tenant, text in [("a", "xx|user|5|hello"), ("a|user|15|xx", "hello"), ("ax", "hello"), ("a", "xhello")]
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+async def test_all_that_is_written_ends_by_itself(site: Site, redis: Redis) -> None:
+    known = await remember(dedup_of(site, redis), under_way(0))
+    settings = site.settings().dedup
+    assert 0 < await redis.ttl(known.event_key) <= settings.event_ttl_s
+    assert 0 < await redis.ttl(known.content_key) <= settings.content_ttl_s
+
+
+def changed(**changes: object) -> bytes:
+    return orjson.dumps({**ASSESSMENT, **changes})
+
+
+LIES = {
+    "not UTF-8": b"\xff",
+    "not JSON": b"no json",
+    "a list": b"[]",
+    "nothing": b"{}",
+    "null": b"null",
+    "a severity alone": b'{"severity":"Safe"}',
+    "an unknown severity": changed(severity="Bogus"),
+    "a severity that is a list": changed(severity=[]),
+    "an unknown category": changed(categories=["nope"]),
+    "categories that are no list": changed(categories="Violent"),
+    "no scores": changed(scores={}),
+    "a score that is no probability": changed(scores={**SCORES, "safe": 7}),
+    "category scores that are a list": changed(category_scores=[]),
+    "a number as a string": changed(windows="1"),
+    "a NaN beside it": changed()[:-1] + b',"more":NaN}',
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_a_redis_that_lies_is_not_believed(site: Site, redis: Redis, lie: bytes) -> None:
+    known = await look_up(dedup_of(site, redis), under_way(0))
+    await redis.set(known.event_key, lie, ex=60)
+    await redis.set(known.content_key, lie, ex=60)
+    assert (await look_up(dedup_of(site, redis), under_way(1))).assessment is None
+
+
+async def test_a_redis_that_hangs_costs_one_time_out_and_is_asked_again_later(
+    site: Site, redis: Redis, stack: Stack
+) -> None:
+    dedup = dedup_of(site, redis)
+    known = await remember(dedup, under_way(0))
+    started = time.monotonic()
+    client = Redis.from_url(stack.redis)
+    await client.client_pause(1500)
+    await client.aclose()
+    for offset in range(1, 20):
+        assert (await look_up(dedup, under_way(offset))).assessment is None
+        await dedup.remember([memory_of(known, under_way(offset))])
+    assert not dedup.is_up
+    assert time.monotonic() - started < 3 * TIMEOUT_S
+    deadline = time.monotonic() + 20
+    while (await look_up(dedup, under_way(30))).assessment is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert dedup.is_up

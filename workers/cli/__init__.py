@@ -1,0 +1,1 @@
+"""The `guardline` command, one file for each group of commands."""

@@ -1,0 +1,76 @@
+"""The `guardline` command. Errors are sentences: exit code 2 for a wrong set-up, 1 for a failure later."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated, NoReturn
+
+import typer
+
+from workers.cli import annotate, config, evaluation, model, policy, records, topics, worker
+from workers.cli.report import report
+from workers.errors import GuardlineError, Misconfigured
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(topics.app, name="topics")
+app.add_typer(worker.app, name="worker")
+app.add_typer(records.app)
+app.add_typer(policy.app, name="policy")
+app.add_typer(annotate.app)
+app.add_typer(model.app, name="model")
+app.add_typer(evaluation.app, name="eval")
+app.add_typer(config.app)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"guardline {version('guardline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    is_version_asked: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Content moderation for Kafka streams."""
+
+
+EXTENSIONS = "guardline.commands"
+"""The group of entry points with further commands: the command line imports nothing that lies above it."""
+
+
+def _add_extensions() -> None:
+    for point in entry_points(group=EXTENSIONS):
+        # Its imports may take a second, and no worker needs them.
+        if sys.argv[1:2] in ([], ["--help"], [point.name]):
+            try:
+                app.add_typer(point.load(), name=point.name)
+            except ImportError:
+                # Its extra is not installed: everything else works.
+                continue
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    _add_extensions()
+    try:
+        app()
+    except GuardlineError as error:
+        sys.exit(report(error))
+    except OSError as error:
+        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # A file or folder that somebody named and may not use, whichever command it was for.
+        sys.exit(report(Misconfigured(f"{error.filename}: {error.strerror}")))
+    sys.exit(0)

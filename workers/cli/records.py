@@ -1,0 +1,124 @@
+"""`guardline produce`, `verdicts`, `dead-letters`: put events into the topics, and read what came out."""
+
+from __future__ import annotations
+
+import select
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.progress import Progress
+
+from schemas.taxonomy import Surface
+from workers import settings as settings_module
+from workers.cli.tables import console
+from workers.errors import Misconfigured
+
+app = typer.Typer()
+
+
+@app.command("produce")
+def produce_command(
+    file: Annotated[str, typer.Argument(help="JSON lines of events; - for standard input.")],
+    tenant: Annotated[str | None, typer.Option(help="Take rows as events: the tenant of those without one.")] = None,
+    surface: Annotated[Surface, typer.Option(help="With --tenant: the surface of rows without one.")] = Surface.CHAT,
+) -> None:
+    """Put events into the input topics, keyed by conversation, author or id."""
+    from workers.kafka.produce import produce
+
+    settings = settings_module.load()
+    fill = None if tenant is None else {"tenant_id": tenant, "surface": surface.value}
+    try:
+        if file != "-" and not Path(file).is_file():
+            raise Misconfigured(f"{file} is no file")
+        with (
+            nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines,
+            Progress(console=console, disable=file == "-" or not console.is_terminal) as progress,
+        ):
+            task = progress.add_task("events", total=None if file == "-" else Path(file).stat().st_size)
+            count, bad, first, is_stopped = produce(settings, lines, lambda step: progress.advance(task, step), fill)
+    except OSError as error:
+        raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
+    typer.echo(f"{'stopped; ' if is_stopped else ''}{count} records produced", err=True)
+    if bad:
+        typer.echo(f"{bad} of them are no events, and will be answered by dead letters; {first}", err=True)
+    if is_stopped:
+        raise typer.Exit(128 + signal.SIGINT)
+
+
+@app.command("verdicts")
+def verdicts_command(
+    follow: Annotated[bool, typer.Option(help="Go on with new ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    from_beginning: Annotated[bool, typer.Option(help="Start with the oldest one.")] = False,
+) -> None:
+    """Print verdicts. Without --follow, those that are there (as with --from-beginning)."""
+    from workers.kafka.reader import read
+
+    settings = settings_module.load()
+    if follow and not from_beginning:
+        typer.echo("waiting for new verdicts; --from-beginning shows those that are there, too", err=True)
+    records = read(
+        settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow
+    )
+    try:
+        for message in records:
+            if message is None:
+                if _is_reader_gone():
+                    return
+                continue
+            value = message.value() or b""
+            try:
+                verdict = orjson.loads(value)
+                typer.echo(value.decode() if as_json else _line(verdict))
+            except (orjson.JSONDecodeError, LookupError, TypeError):
+                place = f"{message.topic()}/{message.partition()}/{message.offset()}"
+                typer.echo(f"{place} is no verdict: something else writes to topics.verdicts", err=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads standard output any more, as behind `| head -1`: where nothing is written, nothing fails."""
+    output = select.poll()
+    try:
+        output.register(sys.stdout, 0)  # 0: an error is told of without being asked for.
+    except (OSError, ValueError):
+        return False  # Standard output is none of the system's files.
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+@app.command("dead-letters")
+def dead_letters_command() -> None:
+    """Print the dead letters that are there: where each record was, its key, and what was wrong with it."""
+    from workers.kafka.intake import headers_of
+    from workers.kafka.reader import read
+
+    settings = settings_module.load()
+    for message in read(settings.kafka, [settings.topics.dead_letters], from_beginning=True, follow=False):
+        if message is not None:
+            # The last of a name is ours: the record's own headers come first.
+            found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers_of(message)}
+            place = "/".join(found.get(f"source.{part}", "?") for part in ("topic", "partition", "offset"))
+            about = f"{place}  {_shown(message.key())}"
+            typer.echo(f"{found.get('reason', '?'):<16}  {about}  {found.get('detail', '')}")
+
+
+def _shown(key: bytes | None) -> str:
+    """Give a record's key for a line of a table: as text where it is some, and never as control characters."""
+    if key is None:
+        return "no key"
+    text = key.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() and text else repr(text)
+
+
+def _line(verdict: dict[str, Any]) -> str:
+    assessment = verdict["assessment"]
+    opinion = "no judgement" if assessment is None else " ".join([assessment["severity"], *assessment["categories"]])
+    again = f"  (repeats {verdict['duplicate_of']})" if verdict["duplicate_of"] else ""
+    about = f"{verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}"
+    return f"{verdict['decision']:<6}  {about}  {opinion}{again}"

@@ -1,0 +1,21 @@
+"""`guardline topics`: the topics of a worker."""
+
+from __future__ import annotations
+
+import typer
+
+from workers import settings as settings_module
+
+app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
+
+
+@app.command("create")
+def topics_create() -> None:
+    """Create the input and output topics, with partitions and retention from the settings."""
+    from workers.kafka.topics import create
+
+    made, present = create(settings_module.load())
+    for name in made:
+        typer.echo(f"created {name}")
+    for name in present:
+        typer.echo(f"already there: {name}")

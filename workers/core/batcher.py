@@ -1,0 +1,61 @@
+"""Micro-batches that close by count, by tokens or by age. Pure: time is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from workers.core.records import UnderWay
+
+BYTES_PER_TOKEN = 3
+"""A cheap estimate that errs to the high side for most scripts; it only sizes batches, it never cuts text."""
+
+
+def estimate_tokens(value_bytes: int) -> int:
+    """Estimate the tokens of a text from its UTF-8 length."""
+    return value_bytes // BYTES_PER_TOKEN + 1
+
+
+class Batcher:
+    """Collects events until a micro-batch is full or old enough.
+
+    Guarantee: every event leaves in exactly one batch, in the order in which it came. Never blocks.
+    """
+
+    def __init__(self, *, max_count: int, max_tokens: int, max_age_s: float) -> None:
+        self._max_count = max_count
+        self._max_tokens = max_tokens
+        self._max_age_s = max_age_s
+        self._open: list[UnderWay] = []
+        self._tokens = 0
+        self._opened_at = 0.0
+
+    def __len__(self) -> int:
+        """Count the events of the open batch."""
+        return len(self._open)
+
+    def add(self, events: Iterable[UnderWay], now: float) -> list[list[UnderWay]]:
+        """Add events; return the batches that this filled, oldest first.
+
+        An event that would overfill the open batch closes it first; one that is larger than a whole batch is a batch
+        of its own.
+        """
+        closed: list[list[UnderWay]] = []
+        for event in events:
+            if self._open and self._tokens + event.tokens > self._max_tokens:
+                closed.append(self.close())
+            if not self._open:
+                self._opened_at = now
+            self._open.append(event)
+            self._tokens += event.tokens
+            if len(self._open) >= self._max_count or self._tokens >= self._max_tokens:
+                closed.append(self.close())
+        return closed
+
+    def deadline(self) -> float | None:
+        """Give the time at which the open batch has to close, None when there is none."""
+        return self._opened_at + self._max_age_s if self._open else None
+
+    def close(self) -> list[UnderWay]:
+        """Close the open batch, whatever its size."""
+        batch, self._open, self._tokens = self._open, [], 0
+        return batch

@@ -1,0 +1,187 @@
+"""Which records of which partition are under way, finished, or committed. Pure: no I/O, no clock.
+
+It is the fence: brokers check that a member lives, not that it owns a partition, so what is not in this ledger under
+the present epoch is never committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from workers.core.records import Finished, Source, TopicPartition
+from workers.errors import Fatal
+
+
+@dataclass(slots=True)
+class _Partition:
+    epoch: int
+    under_way: deque[int] = field(default_factory=deque)
+    finished: dict[int, Finished] = field(default_factory=dict)
+    prefix: list[Finished] = field(default_factory=list)
+    last_registered: int = -1
+
+
+class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
+    """The finished records to commit now: for each partition its epoch and a contiguous run, in offset order."""
+
+    def __len__(self) -> int:
+        """Count the records, not the partitions."""
+        return sum(len(run) for _, run in self.values())
+
+    def records(self) -> Iterable[Finished]:
+        """Give all records, in offset order within each partition."""
+        for _, run in self.values():
+            yield from run
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Give the offset to commit for each partition: the one after its last finished record."""
+        return {origin: run[-1].source.offset + 1 for origin, (_, run) in self.items()}
+
+
+class Ledger:
+    """Registered offsets for each assigned partition, and the contiguous finished prefix of each.
+
+    Guarantee: a record is in at most one prefix that is settled, and only while its epoch is the present one.
+    Never blocks. Owned by the Kafka thread; `is_current` alone may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._epoch = 0
+        self._ready = 0
+        self._ready_since: float | None = None
+        self.uncommitted = 0
+        """Records registered and not yet settled, dropped ones left out."""
+
+    def assign(self, origins: Iterable[TopicPartition]) -> None:
+        """Begin a new epoch for each of the partitions. What an earlier epoch left is forgotten."""
+        for origin in origins:
+            self._forget(origin)
+            self._epoch += 1
+            self._partitions[origin] = _Partition(self._epoch)
+
+    def revoke(self, origins: Iterable[TopicPartition]) -> None:
+        """End the epochs of the partitions: whatever is under way for them can no longer be committed."""
+        for origin in origins:
+            self._forget(origin)
+
+    def _forget(self, origin: TopicPartition) -> None:
+        partition = self._partitions.pop(origin, None)
+        if partition is not None:
+            self.uncommitted -= len(partition.under_way) + len(partition.prefix)
+            self._ready -= len(partition.prefix)
+            if self._ready == 0:
+                self._ready_since = None
+
+    @property
+    def assigned(self) -> list[TopicPartition]:
+        """The partitions of the present assignment."""
+        return list(self._partitions)
+
+    @property
+    def unfinished(self) -> int:
+        """Records that still need work."""
+        behind = sum(len(partition.finished) for partition in self._partitions.values())
+        return self.uncommitted - self._ready - behind
+
+    def stuck(self, limit: int) -> list[TopicPartition]:
+        """Name the partitions in which more than `limit` finished records wait for an earlier one to finish."""
+        return [origin for origin, partition in self._partitions.items() if len(partition.finished) > limit]
+
+    def is_current(self, origin: TopicPartition, epoch: int) -> bool:
+        """Say whether work of this epoch can still be committed."""
+        partition = self._partitions.get(origin)
+        return partition is not None and partition.epoch == epoch
+
+    def register(self, origin: TopicPartition, offset: int) -> Source | None:
+        """Note a received record. None when the partition is not assigned.
+
+        Raises:
+            Fatal: the offset, or a later one, was registered in this epoch. A consumer goes back only when the log did.
+        """
+        partition = self._partitions.get(origin)
+        if partition is None:
+            return None
+        if offset <= partition.last_registered:
+            raise Fatal(
+                f"{origin.topic}/{origin.partition} went back from offset {partition.last_registered} to {offset}: the "
+                "topic was made again, or its log was truncated. The next start reads what it holds now"
+            )
+        partition.last_registered = offset
+        partition.under_way.append(offset)
+        self.uncommitted += 1
+        return Source(origin, partition.epoch, offset)
+
+    def complete(self, finished: Sequence[Finished], now: float) -> int:
+        """Take finished records in any order; return how many were stale (an old epoch, or finished before)."""
+        stale = 0
+        touched: set[TopicPartition] = set()
+        for record in finished:
+            source = record.source
+            partition = self._partitions.get(source.origin)
+            if (
+                partition is None
+                or partition.epoch != source.epoch
+                or source.offset in partition.finished
+                or not partition.under_way
+                or not partition.under_way[0] <= source.offset <= partition.last_registered
+            ):
+                stale += 1
+                continue
+            partition.finished[source.offset] = record
+            touched.add(source.origin)
+        for origin in touched:
+            self._advance(self._partitions[origin])
+        if self._ready and self._ready_since is None:
+            self._ready_since = now
+        return stale
+
+    def _advance(self, partition: _Partition) -> None:
+        under_way, finished = partition.under_way, partition.finished
+        before = len(partition.prefix)
+        while under_way and (record := finished.pop(under_way[0], None)) is not None:
+            under_way.popleft()
+            partition.prefix.append(record)
+        self._ready += len(partition.prefix) - before
+
+    def is_due(self, now: float, *, count: int, age_s: float) -> bool:
+        """Say whether the prefix is large or old enough for a commit."""
+        if self._ready == 0 or self._ready_since is None:
+            return False
+        return self._ready >= count or now - self._ready_since >= age_s
+
+    def take(self, origins: Iterable[TopicPartition] | None = None, limit: int | None = None) -> Prefix:
+        """Copy the finished prefix (of some partitions, of `limit` records at most). `settle` it after the commit."""
+        prefix = Prefix()
+        left = limit if limit is not None else self._ready
+        for origin in self._partitions if origins is None else origins:
+            partition = self._partitions.get(origin)
+            if partition is None or not partition.prefix or left <= 0:
+                continue
+            run = partition.prefix[:left]
+            left -= len(run)
+            prefix[origin] = (partition.epoch, run)
+        return prefix
+
+    def settle(self, prefix: Prefix, now: float) -> None:
+        """Drop what was committed. A partition whose epoch has ended since is left alone."""
+        for origin, (epoch, run) in prefix.items():
+            partition = self._partitions.get(origin)
+            if partition is None or partition.epoch != epoch:
+                continue
+            del partition.prefix[: len(run)]
+            self._ready -= len(run)
+            self.uncommitted -= len(run)
+        self._ready_since = now if self._ready else None
+
+    def replace(self, record: Finished) -> None:
+        """Put another output in the place of a finished record that can never be produced as it is."""
+        partition = self._partitions.get(record.source.origin)
+        if partition is None or partition.epoch != record.source.epoch:
+            return
+        for index, held in enumerate(partition.prefix):
+            if held.source == record.source:
+                partition.prefix[index] = record
+                return

@@ -1,0 +1,82 @@
+"""The values that stages hand to each other: where a record came from, what is under way, and what came out.
+
+Structs, because each event is made of ten of them: a NamedTuple or a dataclass takes 0.5 µs to make, these 0.1. They
+hold no cycles, so the garbage collector need not look at them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
+"""What can be said whatever ended the worker: offsets are committed together with the verdicts, or not at all."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one input topic."""
+
+    topic: str
+    partition: int
+
+
+class Source(Struct, frozen=True, gc=False):
+    """The position of one input record; `epoch` counts the times this worker was given the partition."""
+
+    origin: TopicPartition
+    epoch: int
+    offset: int
+
+
+Headers = list[tuple[str, bytes | None]]
+"""A record's headers. Neither names nor values need be unique, and a value may be null."""
+
+
+class Output(Struct, frozen=True, gc=False):
+    """One record to produce. `headers` is None for all but dead letters; `value` only for a tombstone's."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    headers: Headers | None = None
+
+
+class Memory(Struct, frozen=True, gc=False):
+    """What dedup may write once the verdict is committed; `assessment` is None when nothing new was judged."""
+
+    event_key: bytes
+    content_key: bytes
+    verdict_id: bytes
+    assessment: bytes | None
+
+
+class Finished(Struct, frozen=True, gc=False):
+    """An input record that needs no more work: its outputs wait for the next transaction.
+
+    `headers` are the input record's own, for the dead letter that it may still become.
+    """
+
+    source: Source
+    outputs: tuple[Output, ...]
+    memory: Memory | None = None
+    headers: Headers | None = None
+
+
+class UnderWay(Struct, frozen=True, gc=False):
+    """A decoded event on its way to a verdict."""
+
+    source: Source
+    key: bytes
+    event: Any
+    received_at_ms: int
+    tokens: int
+    headers: Headers | None = None
+
+
+def record_key(key: bytes | None, partition: int) -> bytes:
+    """Give the key that outputs carry: the record's own, or its source partition when it has none.
+
+    A record without a key is still in order with its neighbours on the partition, and so are its outputs.
+    """
+    return key if key is not None else str(partition).encode()

@@ -1,0 +1,1 @@
+"""All that knows Kafka: clients, intake, outbox, and the thread that runs them."""

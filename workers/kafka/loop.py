@@ -1,0 +1,210 @@
+"""The thread that owns the consumer, the producer and the ledger; nothing else touches them.
+
+Work goes to the event loop by a call and comes back through a queue; neither thread waits for the other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from confluent_kafka import Message
+
+from workers import telemetry
+from workers.core.batcher import estimate_tokens
+from workers.core.dead_letters import dead_letter
+from workers.core.decode import decode
+from workers.core.ledger import Ledger
+from workers.core.records import (
+    Finished,
+    Headers,
+    Memory,
+    Source,
+    TopicPartition,
+    UnderWay,
+    record_key,
+)
+from workers.errors import Fatal, Undecodable
+from workers.kafka.intake import Intake, headers_of
+from workers.kafka.outbox import Outbox
+from workers.settings import Settings
+
+POLL_COUNT = 500
+TRICKLE_COUNT = 1
+"""Between the two water marks. A poll that takes nothing does not exist, and without a poll the membership ends; to
+pause would throw the prefetch away: 0.1-0.8 s without work, each time."""
+BUSY_POLL_S = 0.01
+"""With work under way: how long a finished record may wait for the thread to look at it."""
+IDLE_POLL_S = 0.1
+
+REVOKE_SHARE = 0.2
+"""The share of `max.poll.interval.ms` that the commit inside a revoke may take."""
+
+
+class KafkaThread(threading.Thread):
+    """Intake, decode, ledger and outbox, one after the other, until `stop` or a failure.
+
+    Guarantee: what is polled is registered before anything else sees it; what is committed was current when it was.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        max_bytes: dict[str, int],
+        *,
+        submit: Callable[[list[UnderWay]], None],
+        remember: Callable[[list[Memory]], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(name="kafka", daemon=True)
+        self._settings = settings
+        self._submit = submit
+        self._remember = remember
+        self._ended = ended
+        self._completed: deque[list[Finished]] = deque()
+        self._has_completed = threading.Event()
+        self._stop_by: float | None = None
+        self._quit = False
+        self._is_held = False
+        self.turns = 0
+        self.ledger = Ledger()
+        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
+        self._intake = Intake(settings.kafka, settings.topics.inputs, self.ledger, self._commit_before_revoke)
+
+    def deliver(self, finished: list[Finished]) -> None:
+        """Take finished records. Any thread."""
+        self._completed.append(finished)
+        self._has_completed.set()
+
+    def is_current(self, source: Source) -> bool:
+        """Say whether anybody waits for this work. Any thread."""
+        return self.ledger.is_current(source.origin, source.epoch)
+
+    def stop(self, grace_s: float) -> None:
+        """Drain: take no more in, finish what is under way for at most `grace_s`, commit, leave. Any thread."""
+        self._stop_by = time.monotonic() + grace_s
+
+    def quit(self) -> None:
+        """End now, without another commit. Any thread."""
+        self._quit = True
+
+    def run(self) -> None:
+        """Run until the end; `ended` gets what ended it."""
+        failure: BaseException | None = None
+        try:
+            while not self._is_done():
+                self._turn()
+            self._commit_before_revoke()
+            self._intake.close()
+        except BaseException as error:
+            failure = error
+        self._ended(failure)
+
+    def _is_done(self) -> bool:
+        if self._quit:
+            raise Fatal("stopped before everything under way was committed; the next owner does it again")
+        if self._stop_by is None:
+            return False
+        return self.ledger.uncommitted == 0 or time.monotonic() >= self._stop_by
+
+    def _turn(self) -> None:
+        self.turns += 1
+        messages = self._poll()
+        if messages:
+            self._take_in(messages)
+        self._collect()  # 1
+        commit = self._settings.commit
+        now = time.monotonic()
+        is_draining = self._stop_by is not None
+        if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
+            self._commit()
+        telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
+
+    def _poll(self) -> list[Message]:
+        """Poll as much as the water marks leave room for: all below the low one, hardly anything above it.
+
+        A partition in which a slow record holds up finished ones is held alone, so that the others have room.
+        """
+        limits, ledger = self._settings.batch, self.ledger
+        is_thirsty = self._stop_by is None and ledger.unfinished < limits.low_water
+        is_full = ledger.uncommitted >= limits.high_water
+        if self._stop_by is not None or is_full:
+            self._is_held = True
+        elif is_thirsty:
+            self._is_held = False
+        share = max(limits.high_water // (len(ledger.assigned) + 1), 2 * limits.in_flight * limits.max_count)
+        self._intake.hold(ledger.assigned if self._is_held else ledger.stuck(share))
+        telemetry.PAUSED.set(self._is_held)
+        if is_thirsty and not is_full:
+            return self._intake.poll(POLL_COUNT, BUSY_POLL_S if ledger.uncommitted else IDLE_POLL_S)
+        self._has_completed.wait(BUSY_POLL_S)
+        return self._intake.poll(TRICKLE_COUNT, 0)
+
+    def _take_in(self, messages: list[Message]) -> None:
+        """Decode and register; what cannot be decoded is finished at once, as a dead letter."""
+        under_way: list[UnderWay] = []
+        dead: list[Finished] = []
+        received: dict[str, int] = {}
+        now_ms = int(time.time() * 1000)
+        max_bytes = self._settings.worker.max_event_bytes
+        register = self.ledger.register
+        origins: dict[tuple[str, int], TopicPartition] = {}
+        for message in messages:
+            topic, partition, offset, value = message.topic(), message.partition(), message.offset(), message.value()
+            assert topic is not None and partition is not None and offset is not None  # noqa: PT018 - records have all
+            origin = origins.get((topic, partition)) or origins.setdefault(
+                (topic, partition), TopicPartition(topic, partition)
+            )
+            source = register(origin, offset)
+            if source is None:
+                continue
+            received[topic] = received.get(topic, 0) + 1
+            key = record_key(message.key(), partition)
+            headers: Headers = []
+            try:
+                headers = headers_of(message)
+                event = decode(value, max_bytes)
+            except Undecodable as error:
+                telemetry.DEAD_LETTERS.labels(error.reason).inc()
+                dead.append(dead_letter(self._settings.topics.dead_letters, source, key, value, headers, error))
+                continue
+            under_way.append(UnderWay(source, key, event, now_ms, estimate_tokens(len(value or b"")), headers or None))
+        if under_way:
+            self._submit(under_way)
+        if dead:
+            self._completed.append(dead)
+        for topic, count in received.items():
+            telemetry.RECEIVED.labels(topic).inc(count)
+
+    def _collect(self) -> None:
+        self._has_completed.clear()
+        now = time.monotonic()
+        while self._completed:
+            stale = self.ledger.complete(self._completed.popleft(), now)
+            if stale:
+                telemetry.STALE.inc(stale)
+
+    def _commit(self, deadline: float | None = None) -> None:
+        prefix = self.ledger.take(limit=4 * self._settings.commit.max_count)  # 2
+        if not prefix:
+            return
+        started = time.monotonic()
+        if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
+            telemetry.ABORTS.inc()
+            return
+        now = time.monotonic()
+        self.ledger.settle(prefix, now)
+        self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
+        telemetry.COMMITTED.inc(len(prefix))
+        telemetry.COMMIT_SECONDS.observe(now - started)
+
+    def _commit_before_revoke(self) -> None:
+        kafka = self._settings.kafka
+        deadline = time.monotonic() + min(REVOKE_SHARE * kafka.max_poll_interval_s, kafka.transaction_timeout_s)
+        if self._stop_by is not None:
+            # What is left of the grace period, but never so little that the last commit has no chance.
+            deadline = min(deadline, max(self._stop_by, time.monotonic() + 2))
+        self._collect()
+        self._commit(deadline)

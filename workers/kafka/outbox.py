@@ -1,0 +1,280 @@
+"""The transactional producer: outputs and source offsets become visible together, or not at all.
+
+Owned by the Kafka thread. The numbers are those of docs/guarantees.md. Between reading the group metadata (3) and the
+commit (7) nothing may call `consume()`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from workers import telemetry
+from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
+from workers.core.ledger import Ledger, Prefix
+from workers.core.records import NOTHING_LOST, Finished
+from workers.errors import Fatal, Misconfigured
+from workers.kafka.intake import RECOVERY
+from workers.settings import Kafka
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+"""A prefix that was aborted this often will be aborted again: the process ends and the supervisor decides."""
+
+RETRY_S = 0.05
+"""Between two tries of a call that a broker refused at once, as it does while it starts."""
+
+PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+"""What an abort throws away by itself is no cause of anything."""
+
+INCURABLE = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "a topic does not exist: create it (guardline topics create)",
+    KafkaError._UNKNOWN_TOPIC: "a topic does not exist: create it (guardline topics create)",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this worker may not write to the topic: check its ACLs",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this worker may not use its transactional id: check its ACLs",
+    KafkaError.INVALID_RECORD: "the broker refuses the record: check the topic's settings",
+}
+"""Causes that no retry heals."""
+
+FENCED = (
+    "this worker was fenced: either another worker runs with the same worker.id in this group, or a transaction "
+    f"lasted longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
+)
+
+AWAY = f"the brokers were away for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
+
+LIMIT_LOWERED = (
+    "the broker refuses records that {topic} took when this worker started. Either its max.message.bytes was lowered: "
+    "the next start reads it again. Or another limit stands in the way: set message.max.bytes in kafka.properties"
+)
+
+
+def producer_config(kafka: Kafka, worker_id: str, max_bytes: dict[str, int]) -> dict[str, Any]:
+    """Give the producer's librdkafka configuration. `max_bytes`: how large a batch each output topic takes."""
+    timeout_ms = int(kafka.transaction_timeout_s * 1000)
+    return {
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        **RECOVERY,
+        **kafka.properties,
+        # A topic's limit is one of batches, and librdkafka splits none: many small records would be refused together.
+        "batch.size": min([int(kafka.properties.get("batch.size", 1_000_000)), *max_bytes.values()]),
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "transactional.id": f"{kafka.group}.{worker_id}",
+        "transaction.timeout.ms": timeout_ms,
+        "message.timeout.ms": timeout_ms
+        // 2,  # Looked at once a second: the cause has to be known before the deadline.
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "delivery.report.only.error": True,
+        "allow.auto.create.topics": False,
+        "queue.buffering.max.messages": 1_000_000,
+    }
+
+
+class Outbox:
+    """Commits finished prefixes.
+
+    Guarantee: after `commit` returns True, every output of the prefix is visible to read_committed readers exactly
+    once, and the offsets of its records are committed; after False nothing of it is visible. Blocks for as long as
+    the transaction's timeout.
+    """
+
+    def __init__(self, kafka: Kafka, worker_id: str, dead_letters: str, max_bytes: dict[str, int]) -> None:
+        self._dead_letters = dead_letters
+        self._max_bytes = max_bytes
+        self._surely_fits = min(max_bytes.values()) - RECORD_OVERHEAD_BYTES
+        self._timeout_s = kafka.transaction_timeout_s
+        self._attempts = 0
+        self._failed: list[tuple[KafkaError, Message]] = []
+        if max_bytes[dead_letters] < MIN_DEAD_LETTER_BYTES:
+            raise Misconfigured(
+                f"topics.dead_letters: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead letter may need "
+                f"{MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
+            )
+        try:
+            self._producer = Producer(
+                producer_config(kafka, worker_id, max_bytes), logger=structlog.get_logger("librdkafka")
+            )
+        except KafkaException as error:
+            raise Misconfigured(f"kafka: these settings do not go together: {error.args[0].str()}") from error
+        try:
+            self._producer.init_transactions(30)
+        except KafkaException as error:
+            raise Misconfigured(f"kafka: transactions cannot be used: {error.args[0].str()}") from error
+
+    def commit(self, ledger: Ledger, prefix: Prefix, consumer: Consumer, deadline: float | None = None) -> bool:
+        """Run steps 3 to 7 for a prefix. `deadline` is a time.monotonic() value.
+
+        False: aborted, the prefix is still in the ledger; call `consume()` once and take it again.
+
+        Raises:
+            Fatal: fenced, a cause that no retry heals, or the transaction's timeout is over.
+        """
+        deadline = min(deadline or float("inf"), time.monotonic() + self._timeout_s)
+        for _, run in prefix.values():
+            for index, record in enumerate(run):
+                if not self._fits(record):
+                    run[index] = self._replace(ledger, record)
+        records = list(prefix.records())
+        self._failed.clear()
+        try:
+            metadata = consumer.consumer_group_metadata()  # 3
+            self._until(deadline, self._producer.begin_transaction)  # 4
+            self._produce(records, deadline)  # 5
+            offsets = [KafkaPartition(topic, part, offset) for (topic, part), offset in prefix.positions().items()]
+            self._until(
+                deadline,
+                lambda: self._producer.send_offsets_to_transaction(offsets, metadata, _left(deadline)),  # 6
+            )
+            self._until(deadline, lambda: self._producer.commit_transaction(_left(deadline)), is_commit=True)  # 7
+        except KafkaException as error:
+            self._abort(ledger, records, error)
+            return False
+        self._attempts = 0
+        return True
+
+    def _produce(self, records: Sequence[Finished], deadline: float) -> None:
+        plain: dict[str, list[dict[str, Any]]] = {}
+        for record in records:
+            for output in record.outputs:
+                if output.headers is None:
+                    plain.setdefault(output.topic, []).append({"key": output.key, "value": output.value})
+                else:
+                    self._until(
+                        deadline,
+                        lambda one=output: self._producer.produce(  # type: ignore[misc]
+                            one.topic, one.value, one.key, headers=one.headers, on_delivery=self._on_delivery
+                        ),
+                    )
+        # produce_batch drops headers without a word, hence the two ways; it is three times as fast.
+        for topic, messages in plain.items():
+            while messages:
+                taken = self._producer.produce_batch(topic, messages, on_delivery=self._on_delivery)
+                if taken < len(messages):
+                    messages = [message for message in messages if "_error" in message]
+                    error = messages[0].pop("_error")
+                    for message in messages:
+                        message.pop("_error", None)
+                    if error.code() != KafkaError._QUEUE_FULL:
+                        raise KafkaException(error)
+                    self._wait(deadline)
+                else:
+                    messages = []
+
+    def _wait(self, deadline: float) -> None:
+        if time.monotonic() >= deadline:
+            raise Fatal("the broker takes no more records: the transaction's timeout is over")
+        self._producer.poll(0.05)
+
+    def _until(self, deadline: float, call: Callable[[], Any], *, is_commit: bool = False) -> None:
+        """Call until it succeeds, as long as the error says that the same call may be repeated."""
+        while True:
+            try:
+                call()
+                return
+            except BufferError:
+                self._wait(deadline)
+            except KafkaException as error:
+                cause: KafkaError = error.args[0]
+                if cause.fatal():
+                    raise Fatal(
+                        f"{FENCED} ({cause.str()})" if _is_fencing(cause) else f"kafka: {cause.str()}"
+                    ) from error
+                if cause.txn_requires_abort() or not cause.retriable():
+                    raise
+                if time.monotonic() < deadline:
+                    self._producer.poll(RETRY_S)
+                else:
+                    if is_commit:
+                        # Nobody knows whether it was committed: neither an abort nor a new producer may follow.
+                        raise Fatal(
+                            f"the commit is still pending after the transaction's timeout: {cause.str()}"
+                        ) from error
+                    raise
+
+    def _abort(self, ledger: Ledger, records: Sequence[Finished], error: KafkaException) -> None:
+        cause: KafkaError = error.args[0]
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._until(deadline, lambda: self._producer.abort_transaction(_left(deadline)))
+        except KafkaException as abort_error:
+            failure: KafkaError = abort_error.args[0]
+            sentence = AWAY if failure.retriable() else "kafka: a transaction could not be aborted"
+            raise Fatal(f"{sentence} ({failure.str()})") from abort_error
+        self._attempts += 1
+        time.sleep(RETRY_S * 2**self._attempts)  # What a broker refuses at once it may take a moment later.
+        causes = [failure for failure, _ in self._failed] or [cause]
+        log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
+        for failure in [*causes, cause]:
+            if failure.code() in INCURABLE:
+                topics = ", ".join(sorted({output.topic for record in records for output in record.outputs}))
+                raise Fatal(
+                    f"cannot write results to {topics}: {INCURABLE[failure.code()]} ({failure.str()})"
+                ) from error
+        self._replace_refused(ledger, records)
+        if self._attempts >= MAX_ATTEMPTS:
+            refused = ", ".join(sorted({str(message.topic()) for _, message in self._failed}))
+            raise Fatal(
+                f"a transaction was aborted {self._attempts} times: {causes[0].str()} {refused and f'({refused})'}"
+                f"{self._missing(records)}"
+            ) from error
+
+    def _missing(self, records: Sequence[Finished]) -> str:
+        """Name the output topics that are gone: a slow broker may show that as a time-out of any record."""
+        try:
+            present = self._producer.list_topics(timeout=5).topics
+        except KafkaException:
+            return ""
+        missing = sorted({output.topic for record in records for output in record.outputs} - set(present))
+        return f"; {', '.join(missing)}: {INCURABLE[KafkaError.UNKNOWN_TOPIC_OR_PART]}" if missing else ""
+
+    def _replace_refused(self, ledger: Ledger, records: Sequence[Finished]) -> None:
+        """Replace what the broker refuses as too large although it fitted the topic's limit at start.
+
+        The records of a batch are refused together. One alone is at fault itself; of several nobody can say.
+        """
+        refused: dict[tuple[str | None, int | None], list[Message]] = {}
+        for failure, message in self._failed:
+            if failure.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                refused.setdefault((message.topic(), message.partition()), []).append(message)
+        for (topic, _), messages in refused.items():
+            if len(messages) > 1:
+                raise Fatal(LIMIT_LOWERED.format(topic=topic))
+            at_fault = (topic, messages[0].key(), messages[0].value())
+            for record in records:
+                if any((output.topic, output.key, output.value) == at_fault for output in record.outputs):
+                    self._replace(ledger, record)
+
+    def _replace(self, ledger: Ledger, record: Finished) -> Finished:
+        smaller = too_large(record, self._dead_letters, self._max_bytes[self._dead_letters])
+        ledger.replace(smaller)
+        telemetry.DEAD_LETTERS.labels(OUTPUT_TOO_LARGE).inc()
+        return smaller
+
+    def _fits(self, record: Finished) -> bool:
+        for output in record.outputs:
+            # Nearly all are far below any limit, and one comparison tells.
+            if output.headers is None and len(output.key) + len(output.value or b"") < self._surely_fits:
+                continue
+            if size_of(output) > self._max_bytes[output.topic]:
+                return False
+        return True
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and error.code() not in PURGED:
+            self._failed.append((error, message))
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def _is_fencing(error: KafkaError) -> bool:
+    return error.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)

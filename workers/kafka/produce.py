@@ -1,0 +1,136 @@
+"""Puts events from JSON lines into the input topics, keyed so that a conversation stays in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from schemas.event import EventDict
+from workers.core.decode import decode
+from workers.errors import Fatal, Misconfigured, Undecodable
+from workers.kafka.topics import require
+from workers.settings import Settings
+
+DELIVERY_S = 30
+"""How long Kafka may be away before a record counts as refused."""
+
+
+class Produced(NamedTuple):
+    """How many records were sent, how many of them are no events, and what is wrong with the first of those.
+
+    `is_stopped`: Ctrl-C came before the last line.
+    """
+
+    sent: int
+    bad: int
+    first: str
+    is_stopped: bool
+
+
+def produce(
+    settings: Settings, lines: Iterable[bytes], sent: Callable[[int], None], fill: Mapping[str, str] | None = None
+) -> Produced:
+    """Produce each non-empty line as it is; return the counts.
+
+    With `fill`, a line that is an object gets those fields where it has none of its own, and `row-N` as its `event_id`,
+    N being the line's number among the non-empty ones: the rows of a file become events.
+
+    The topic is the one whose name ends in the event's surface (chat, comments), else the first. The key is the
+    event's `attributes.conversation_id` if it has one, else its author, else its id. A line that is no event goes to
+    the first topic without a key: the worker makes a dead letter of it, with its position.
+
+    Guarantee: the brokers have taken all lines when it returns, and those before the one at which it ends otherwise: by
+    Ctrl-C, or because a line cannot be read or sent. `sent` gets the bytes of each line.
+
+    Raises:
+        Misconfigured: Kafka or an input topic is not there.
+        Fatal: a record was refused, or Kafka went away.
+    """
+    kafka, inputs = settings.kafka, settings.topics.inputs
+    require(kafka, inputs)
+    failures: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    config: dict[str, Any] = {
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": 20,
+        "message.timeout.ms": int(DELIVERY_S * 1000),
+        # Without a log: what goes wrong comes back as a delivery report, and becomes a sentence.
+        "log_level": 0,
+    }
+    try:
+        producer = Producer(config)
+    except KafkaException as error:
+        raise Misconfigured(f"kafka.properties: {error.args[0].str()}") from error
+    count = bad = 0
+    first = refused = ""
+    is_stopped = False
+    try:
+        for number, line in enumerate(lines, 1):
+            sent(len(line))
+            value = line.strip()
+            if not value:
+                continue
+            if fill is not None:
+                value = _filled(value, {"event_id": f"row-{count + 1}", **fill})
+            destination: tuple[str, bytes | None] = (inputs[0], None)
+            try:
+                destination = _destination(inputs, decode(value, settings.worker.max_event_bytes))
+            except Undecodable as error:
+                bad, first = bad + 1, first or f"line {number}: {error.detail}"
+            try:
+                _send(producer, *destination, value, delivered)
+            except KafkaException as error:
+                refused = f"line {number} cannot be sent: {error.args[0].str()}"
+                break
+            count += 1
+            producer.poll(0)
+            if failures:
+                break
+    except KeyboardInterrupt:
+        is_stopped = True
+    finally:
+        producer.flush()
+    if failures:
+        raise Fatal(f"Kafka refused {len(failures)} of {count} records: {failures[0].str()}")
+    if refused:
+        raise Fatal(f"{refused}. The {count} records before it were sent")
+    return Produced(count, bad, first, is_stopped)
+
+
+def _send(
+    producer: Producer,
+    topic: str,
+    key: bytes | None,
+    value: bytes,
+    delivered: Callable[[KafkaError | None, Message], None],
+) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, key, on_delivery=delivered)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
+def _filled(value: bytes, fill: Mapping[str, str]) -> bytes:
+    try:
+        row: Any = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+    return orjson.dumps({**fill, **row}) if isinstance(row, dict) else value
+
+
+def _destination(inputs: Sequence[str], event: EventDict) -> tuple[str, bytes]:
+    topic = next((name for name in inputs if name.rstrip("s").endswith(event["surface"])), inputs[0])
+    conversation = event.get("attributes", {}).get("conversation_id")
+    return topic, str(conversation or event.get("author_id") or event["event_id"]).encode()

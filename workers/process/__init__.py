@@ -1,0 +1,1 @@
+"""What every worker process has: its lifecycle and its HTTP endpoints."""

@@ -1,0 +1,1 @@
+"""All that knows Redis: deduplication, deaths, and stored policies."""

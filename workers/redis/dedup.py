@@ -1,0 +1,180 @@
+"""What Redis remembers: events seen before and content judged before.
+
+Redis may lie, lag or die: at worst the model works twice. It must never decide whether a verdict is written, and no
+call here waits longer than `redis.timeout_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+import structlog
+from msgspec import Struct
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.commands.core import DataPersistOptions
+from redis.exceptions import RedisError, ResponseError
+
+from schemas.assessment import Assessment
+from workers.core.records import Memory, UnderWay
+from workers.settings import Dedup as DedupSettings
+
+log = structlog.get_logger(__name__)
+
+_ASSESSMENT = TypeAdapter(Assessment)
+
+MAX_CLAIMS = 65_536
+"""Events under way whose repeats are recognised before Redis knows them. Past it the oldest is forgotten."""
+
+RETRY_AFTER_S = 1.0
+"""After a failed call Redis is left alone for this long, so that an outage costs no time-out for each micro-batch."""
+
+REMEMBER_COUNT = 256
+"""Events that are written at a time: Redis does nothing else meanwhile. With all of a transaction's at once look-ups
+waited 20 ms, and with them the engine."""
+
+SET_EACH = """
+for i = 1, #KEYS do
+  if ARGV[1] == 'NX' then redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2], 'NX')
+  else redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2]) end
+end
+"""
+"""Does what MSETEX does, for servers that lack it (it came with Redis 8.4 and Valkey 9.1), in three times as much of
+their time; and where some of the keys are there already, for which MSETEX writes none."""
+
+
+class Known(Struct, frozen=True, gc=False):
+    """What is known of an event before judging."""
+
+    event_key: bytes
+    content_key: bytes
+    assessment: dict[str, Any] | None
+    duplicate_of: str | None
+
+
+class Dedup:
+    """Looks micro-batches up with one MGET, and writes them with two commands after their commit.
+
+    Guarantee: `lookup` answers for every event, in order, and knows nothing rather than failing. Waits for Redis for
+    `timeout_s` at most.
+    """
+
+    def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._event_prefix = f"{namespace}:event:".encode()
+        self._content_prefix = f"{namespace}:content:".encode()
+        secret = blake2b(settings.secret.get_secret_value().encode(), digest_size=32).digest()
+        self._keyed = blake2b(fingerprint.encode(), key=secret, digest_size=16)
+        self._set_each = redis.register_script(SET_EACH)
+        self._has_msetex = True
+        self._claims: OrderedDict[bytes, str] = OrderedDict()
+        self._down_until = 0.0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the last call was answered."""
+        return self._down_until == 0.0
+
+    async def lookup(
+        self, batch: Sequence[UnderWay], verdict_ids: Sequence[str], shared: Sequence[bool]
+    ) -> list[Known]:
+        """Say for each event what is known. `shared`: the tenant shares judgements of equal content with others."""
+        keys = [self._keys(item.event, is_shared) for item, is_shared in zip(batch, shared, strict=True)]
+        # Before Redis is asked: micro-batches may be answered in another order than they came in.
+        claims = [
+            self._claims.setdefault(event_key, verdict_id)
+            for (event_key, _), verdict_id in zip(keys, verdict_ids, strict=True)
+        ]
+        while len(self._claims) > MAX_CLAIMS:
+            self._claims.popitem(last=False)
+        stored = await self._stored(keys)
+        known: list[Known] = []
+        for (event_key, content_key), own, claimed, entry, assessment in zip(
+            keys, verdict_ids, claims, stored[::2], stored[1::2], strict=True
+        ):
+            first = claimed if entry is None else entry.decode("ascii", "replace")
+            # Its own id is that of its very position: a replay, not a duplicate.
+            duplicate_of = None if first == own else first
+            judged = None if assessment is None else _assessment(assessment)
+            known.append(Known(event_key, content_key, judged, duplicate_of))
+        return known
+
+    def _keys(self, event: Mapping[str, Any], is_shared: bool) -> tuple[bytes, bytes]:
+        digest = self._keyed.copy()
+        tenant = event["tenant_id"]
+        # As JSON, so that no two different contents are hashed alike, whatever characters they hold.
+        owner = None if is_shared else tenant
+        digest.update(orjson.dumps((event.get("role", "user"), owner, event["text"], event.get("context") or None)))
+        content_key = self._content_prefix + digest.digest()
+        # Goes on from the content: an event is the same only with the same content.
+        digest.update(orjson.dumps((tenant, event["event_id"], event["surface"], event.get("language"))))
+        return self._event_prefix + digest.digest(), content_key
+
+    async def _stored(self, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        nothing: list[bytes | None] = [None] * (2 * len(keys))
+        if not self._settings.enabled or time.monotonic() < self._down_until:
+            return nothing
+        try:
+            stored: list[Any] = await self._redis.mget([key for pair in keys for key in pair])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            return nothing
+        self._down_until = 0.0
+        return stored
+
+    async def remember(self, memories: Sequence[Memory]) -> None:
+        """Write what was committed (step 8). Best effort."""
+        for start in range(0, len(memories), REMEMBER_COUNT):
+            chunk = memories[start : start + REMEMBER_COUNT]
+            if self._settings.enabled and time.monotonic() >= self._down_until:
+                await self._write(chunk)
+            # Not before Redis knows them: a repeat that is looked up meanwhile would be taken for the first.
+            for memory in chunk:
+                self._claims.pop(memory.event_key, None)
+
+    async def _write(self, memories: Sequence[Memory]) -> None:
+        # Backwards: the first verdict of an event stays the first, here and in Redis.
+        events = {memory.event_key: memory.verdict_id for memory in reversed(memories)}
+        contents = {memory.content_key: memory.assessment for memory in memories if memory.assessment is not None}
+        try:
+            await self._set(events, self._settings.event_ttl_s, DataPersistOptions.NX)
+            if contents:
+                await self._set(contents, self._settings.content_ttl_s, None)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+
+    async def _set(self, entries: dict[bytes, bytes], ttl_s: int, condition: DataPersistOptions | None) -> None:
+        if self._has_msetex:
+            try:
+                if await self._redis.msetex(entries, condition, ex=ttl_s):
+                    return
+            except ResponseError as error:
+                if "unknown command" not in str(error):
+                    raise
+                self._has_msetex = False
+        await self._set_each(keys=[*entries], args=[condition.value if condition else "", ttl_s, *entries.values()])
+
+    def _failed(self, error: Exception) -> None:
+        if self.is_up:
+            log.warning("redis does not answer: events are judged without deduplication", error=str(error))
+        self._down_until = time.monotonic() + RETRY_AFTER_S
+
+
+def _assessment(stored: bytes) -> dict[str, Any] | None:
+    """Read a stored assessment. What breaks the contract is not known: it would end the worker, or decide wrongly.
+
+    3 µs for the check, and only for what is reused: what the guard gives needs none.
+    """
+    try:
+        _ASSESSMENT.validate_json(stored, strict=True)
+        # A dict is what goes on: pydantic's model is for the check alone, and slower to write.
+        found: dict[str, Any] = orjson.loads(stored)
+    except ValueError:
+        return None
+    return found

@@ -1,0 +1,221 @@
+"""Every policy in memory, kept up to date by the stream of changes. The hot path reads a dict and never waits.
+
+A broken or older document is refused with a log, and the last good one stays; so it does while Redis is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError
+
+from workers.errors import Misconfigured, Unavailable
+from workers.policy.document import Deleted, InvalidPolicy, parse_stored
+from workers.policy.policy import CompiledPolicy
+from workers.redis.policy_keys import Keys
+
+log = structlog.get_logger(__name__)
+
+MAX_POLICIES = 100_000
+"""Policies held in memory, about 4 KiB each. A tenant past it gets the strict default."""
+
+BLOCK_S = 2.0
+"""How long one read waits for a change. After it a trim that left nothing to read is noticed."""
+
+_TIMEOUT_S = BLOCK_S + 3.0
+_CONNECT_TIMEOUT_S = 2.0
+_LOAD_STEP = 500
+_BACK_OFF_S = (0.05, 2.0)
+_ERRORS = (RedisError, OSError, TimeoutError, ValueError, UnicodeDecodeError)
+
+
+class PolicyCache:
+    """Follows the policies of one namespace over a connection of its own.
+
+    Guarantee: `snapshot` never waits and never fails. A change is in force within milliseconds while Redis answers.
+
+    Attributes:
+        last_error: what went wrong last, a sentence; None when nothing has.
+        refused: documents that were refused so far.
+    """
+
+    def __init__(self, *, redis_url: str, namespace: str = "guardline") -> None:
+        # A blocking read would exceed the time-out of a shared client, and retries belong to the loop below.
+        self._redis = Redis.from_url(
+            redis_url,
+            decode_responses=False,
+            protocol=2,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._keys = Keys(namespace)
+        self._policies: dict[str, CompiledPolicy] = {}
+        self._snapshot: Mapping[str, CompiledPolicy] = MappingProxyType(self._policies)
+        self._deleted: dict[str, int] = {}
+        self._last_id = b"0-0"
+        self._sequence = 0
+        self._task: asyncio.Task[None] | None = None
+        self._loaded = asyncio.Event()
+        self._is_answered = False
+        self.last_error: str | None = None
+        self.refused = 0
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether everything was read at least once."""
+        return self._loaded.is_set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether changes are followed and Redis answered last time: else the policies may be out of date."""
+        return self._is_answered and self._task is not None and not self._task.done()
+
+    def snapshot(self) -> Mapping[str, CompiledPolicy]:
+        """Give the policies in force, by tenant. A snapshot never changes; who is not in it gets the strict default."""
+        return self._snapshot
+
+    async def start(self, timeout_s: float = 10.0) -> None:
+        """Load every policy and follow the changes.
+
+        Raises:
+            Unavailable: Redis did not answer in time. It is still tried in the background, until `close`.
+            Misconfigured: Redis refuses a command that is needed.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name="policy-cache")
+        loaded = asyncio.create_task(self._loaded.wait())
+        await asyncio.wait([loaded, self._task], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        loaded.cancel()
+        if self._task.done():
+            self._task.result()
+        if not self.is_loaded:
+            raise Unavailable(f"policies could not be loaded within {timeout_s:g} s: {self.last_error}")
+
+    async def watch(self) -> None:
+        """Wait for as long as changes are followed. Raises what ended that: policies would grow old."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """Stop following. The last snapshot stays valid."""
+        if self._task is not None:
+            # A client that is just connecting can swallow a cancellation, and the task would go on for ever: ask again.
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=0.1)
+            self._task = None
+        await self._redis.aclose()
+
+    async def _follow(self) -> None:
+        back_off_s = _BACK_OFF_S[0]
+        while True:
+            try:
+                await self._load()
+                back_off_s = _BACK_OFF_S[0]
+                while await self._read_changes():
+                    pass
+                log.warning("policy changes were trimmed before they were read: loading every policy again")
+            except _ERRORS as error:
+                if isinstance(error, NoPermissionError) and not self.is_loaded:
+                    raise Misconfigured(f"redis.url: this user may not follow the policies: {error}") from error
+                if self._is_answered or self.last_error is None:
+                    log.warning(
+                        "redis does not answer: the last good policies stay", error=f"{type(error).__name__}: {error}"
+                    )
+                self._is_answered = False
+                self.last_error = f"{type(error).__name__}: {error}"
+                await self._redis.connection_pool.disconnect()
+                # Spread over time, so that a fleet does not come back all at once.
+                await asyncio.sleep(back_off_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+                back_off_s = min(2 * back_off_s, _BACK_OFF_S[1])
+
+    async def _load(self) -> None:
+        # The place in the stream first: what changes meanwhile is then seen twice, and never missed.
+        newest: Any = await self._redis.xrevrange(self._keys.changes, count=1)
+        last_id = newest[0][0] if newest else b"0-0"
+        sequence = int(await self._redis.get(self._keys.sequence) or 0)
+        policies = dict(self._policies)
+        count = 0
+        async for tenant, document in self._redis.hscan_iter(self._keys.policies, count=_LOAD_STEP):
+            self._take(policies, tenant, document)
+            count += 1
+            if count % _LOAD_STEP == 0:
+                await asyncio.sleep(0)
+        # Does not wait: who may not follow has to know it at the start.
+        await self._redis.xread({self._keys.changes: last_id}, count=1)
+        self._publish(policies)
+        self._last_id, self._sequence = last_id, sequence
+        self._is_answered = True
+        self._loaded.set()
+        log.info("policies loaded", count=len(policies))
+
+    async def _read_changes(self) -> bool:
+        """Take what has changed; False when something was missed."""
+        answer: Any = await self._redis.xread(
+            {self._keys.changes: self._last_id}, count=_LOAD_STEP, block=int(BLOCK_S * 1_000)
+        )
+        if not answer:
+            return int(await self._redis.get(self._keys.sequence) or 0) == self._sequence
+        policies = dict(self._policies)
+        is_whole = True
+        for entry_id, fields in answer[0][1]:
+            sequence = int(fields.get(b"sequence", 0))
+            # Lower: read a second time, because it was written between the two reads of a load.
+            is_whole = is_whole and sequence <= self._sequence + 1
+            self._sequence = max(self._sequence, sequence)
+            self._last_id = entry_id
+            self._take(policies, fields.get(b"tenant", b""), fields.get(b"document", b""))
+        self._publish(policies)
+        return is_whole
+
+    def _publish(self, policies: dict[str, CompiledPolicy]) -> None:
+        self._policies = policies
+        self._snapshot = MappingProxyType(policies)
+
+    def _take(self, policies: dict[str, CompiledPolicy], tenant: Any, document: Any) -> None:
+        name = bytes(tenant).decode("utf-8", "replace")
+        current = policies.get(name)
+        last = self._deleted.get(name, 0) if current is None else current.version
+        try:
+            found = parse_stored(name, bytes(document))
+            policy = None if isinstance(found, Deleted) else CompiledPolicy(found)
+        except InvalidPolicy as error:
+            return self._refuse(str(error))
+        if found.version < last:
+            return self._refuse(
+                f"policy for tenant {name!r}: version {found.version} is older than the last one; "
+                f"give it a version above {last}"
+            )
+        if policy is None:
+            if current is None or found.version > last:
+                policies.pop(name, None)
+                self._deleted[name] = found.version
+                if len(self._deleted) > MAX_POLICIES:
+                    del self._deleted[next(iter(self._deleted))]
+            return None
+        if current is None:
+            if len(policies) >= MAX_POLICIES:
+                return self._refuse(f"policy for tenant {name!r}: a worker holds {MAX_POLICIES} policies at most")
+        elif policy.version == current.version:
+            if policy.digest != current.digest:
+                self._refuse(
+                    f"policy for tenant {name!r}: version {policy.version} is in force with other contents; "
+                    f"give it a version above {current.version}"
+                )
+            return None
+        policies[name] = policy
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        self.last_error = reason
+        log.warning("policy refused: the last good one stays", reason=reason)

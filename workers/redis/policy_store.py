@@ -1,0 +1,121 @@
+"""Where policies live in Redis: one hash of documents, and a stream of changes that is the audit record too.
+
+Nothing here is on the hot path: workers hold every policy in memory (`workers.redis.policy_cache`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from schemas.policy import Policy
+from workers.policy.document import InvalidPolicy, parse_stored
+from workers.redis.policy_keys import Keys
+
+MAX_CHANGES = 10_000
+"""Entries that the stream of changes keeps, about. A worker that fell further behind loads everything again."""
+
+# The document comes without its version, which is written in front of it: a decoded and encoded document would lose
+# the difference between an empty list and an empty object. The next version is never below the time in seconds: after
+# Redis lost its data, workers would refuse what begins at 1 again as older than what they hold.
+PUT = """
+local current = 0
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored then
+  local ok, document = pcall(cjson.decode, stored)
+  if ok and type(document) == 'table' then current = tonumber(document['version']) or 0 end
+end
+local version = tonumber(ARGV[2])
+if version == 0 then version = math.max(current + 1, tonumber(redis.call('TIME')[1])) end
+if version <= current then return {0, string.format('%.0f', current)} end
+local number = string.format('%.0f', version)
+local document = '{"version":' .. number .. ',' .. string.sub(ARGV[3], 2)
+redis.call('HSET', KEYS[1], ARGV[1], document)
+local sequence = redis.call('INCR', KEYS[3])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*',
+  'sequence', sequence, 'tenant', ARGV[1], 'version', number, 'document', document)
+return {1, number}
+"""
+
+
+DELETED = b'{"deleted":true}'
+"""Stays in the policy's place: a worker that missed the change finds it there, and versions go on from it."""
+
+
+class PolicyStore:
+    """Reads and changes policies. Every call waits for Redis and raises its errors."""
+
+    def __init__(self, redis: Redis, namespace: str = "guardline") -> None:
+        self._redis = redis
+        self._keys = Keys(namespace)
+        self._put = redis.register_script(PUT)
+
+    async def put(self, tenant: str, policy: Policy) -> int:
+        """Put a tenant's policy in force and return its version.
+
+        Guarantee: the document and the entry in the stream of changes are written together or not at all. A policy of
+        version 0 gets the next version: one more than the last, and at least the Unix time in seconds.
+
+        Raises:
+            InvalidPolicy: the policy is another tenant's, or its version is not above the one in force.
+            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+        """
+        if policy.id != tenant:
+            raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
+        # Only what was set is stored: what is left out follows the preset, also when the preset changes.
+        document = orjson.dumps(
+            {"id": tenant, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
+        )
+        is_stored, version = await self._write(tenant, policy.version, document)
+        if not is_stored:
+            raise InvalidPolicy(
+                f"policy for tenant {tenant!r}: version {policy.version} is not above version {version}, the last one; "
+                "leave the version out to get the next one"
+            )
+        return version
+
+    async def delete(self, tenant: str) -> int | None:
+        """Take a tenant's policy out of force and return the deletion's version, None where it has no policy.
+
+        Guarantee: as for `put`. The strict default decides from then on, and a later policy has a higher version.
+
+        Raises:
+            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+        """
+        try:
+            if await self.get(tenant) is None:
+                return None
+        except InvalidPolicy:
+            pass  # What is stored is no policy: all the more reason to delete it.
+        return (await self._write(tenant, 0, DELETED))[1]
+
+    async def _write(self, tenant: str, version: int, document: bytes) -> tuple[bool, int]:
+        keys = [self._keys.policies, self._keys.changes, self._keys.sequence]
+        answer: Any = await self._put(keys=keys, args=[tenant, version, document, MAX_CHANGES])
+        return bool(answer[0]), int(answer[1])
+
+    async def get(self, tenant: str) -> Policy | None:
+        """Give a tenant's policy, None where it has none or it was deleted.
+
+        Raises:
+            InvalidPolicy: what is stored is not a policy.
+        """
+        stored: Any = await self._redis.hget(self._keys.policies, tenant)
+        found = None if stored is None else parse_stored(tenant, stored)
+        return found if isinstance(found, Policy) else None
+
+    async def list(self) -> dict[str, Policy | InvalidPolicy]:
+        """Give every policy by its tenant, or what is wrong with what is stored in its place."""
+        policies: dict[str, Policy | InvalidPolicy] = {}
+        async for tenant, stored in self._redis.hscan_iter(self._keys.policies, count=500):
+            name = tenant.decode() if isinstance(tenant, bytes) else tenant
+            try:
+                found = parse_stored(name, stored)
+            except InvalidPolicy as error:
+                policies[name] = error
+                continue
+            if isinstance(found, Policy):
+                policies[name] = found
+        return policies

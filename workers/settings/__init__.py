@@ -1,0 +1,32 @@
+"""The settings of a worker: what they are (`sections`), and where they come from (`sources`)."""
+
+from workers.settings.sections import (
+    Batch,
+    Commit,
+    Dedup,
+    Guard,
+    Http,
+    Kafka,
+    OpenAI,
+    Redis,
+    Settings,
+    Topics,
+    Worker,
+)
+from workers.settings.sources import load, origins
+
+__all__ = [
+    "Batch",
+    "Commit",
+    "Dedup",
+    "Guard",
+    "Http",
+    "Kafka",
+    "OpenAI",
+    "Redis",
+    "Settings",
+    "Topics",
+    "Worker",
+    "load",
+    "origins",
+]

@@ -1,0 +1,269 @@
+"""Every setting, in sections. Contradictions are refused here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from workers.settings.kafka_properties import why_refused
+
+CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are refused, because a mistyped setting is worse than none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(Section):
+    """Where Kafka is and how the group behaves."""
+
+    bootstrap_servers: str = Field("localhost:9092", min_length=1)
+    group: str = Field("guardline-moderation", min_length=1)
+    group_protocol: Literal["consumer", "classic"] = "classic"
+    group_instance_id: str | None = None
+    session_timeout_s: Annotated[float, Field(ge=1)] | None = None
+    max_poll_interval_s: float = Field(300, ge=5)
+    transaction_timeout_s: float = Field(10, ge=2, le=900)
+    properties: dict[str, str | int | float | bool] = {}
+    """Any other librdkafka property (SASL, TLS, ...), for consumer and producer alike."""
+
+    @field_validator("properties")
+    @classmethod
+    def _refuse_what_breaks_a_guarantee(cls, properties: dict[str, Any]) -> dict[str, Any]:
+        for name in properties:
+            if reason := why_refused(name):
+                raise ValueError(f"kafka.properties: {name!r} cannot be set: {reason}")
+        return properties
+
+    @model_validator(mode="after")
+    def _check_session(self) -> Kafka:
+        if self.group_protocol == "consumer" and self.session_timeout_s is not None:
+            raise ValueError(
+                "kafka.session_timeout_s: the 'consumer' group protocol takes its session from the broker; "
+                "leave it out, or set kafka.group_protocol to 'classic'"
+            )
+        if 2 * self.transaction_timeout_s > self.max_poll_interval_s:
+            raise ValueError(
+                "kafka.max_poll_interval_s must be at least twice kafka.transaction_timeout_s: a commit and its abort "
+                "come between two polls"
+            )
+        return self
+
+
+class Topics(Section):
+    """Names of the topics, and how `guardline topics create` makes them."""
+
+    inputs: list[str] = Field(["moderation.chat", "moderation.comments"], min_length=1)
+    verdicts: str = Field("moderation.verdicts", min_length=1)
+    review: str = Field("moderation.review", min_length=1)
+    dead_letters: str = Field("moderation.dead-letters", min_length=1)
+    partitions: int = Field(6, ge=1)
+    replication: int = Field(1, ge=1)
+    retention_hours: float = Field(168, gt=0)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The topics that a worker writes."""
+        return [self.verdicts, self.review, self.dead_letters]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Topics:
+        both = set(self.inputs) & set(self.outputs)
+        if both:
+            raise ValueError(f"topics: {sorted(both)} are both read and written: the worker would feed itself")
+        if len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(
+                f"topics: verdicts, review and dead_letters have to be three topics, not {self.outputs}: a reader "
+                "could not tell their records apart"
+            )
+        return self
+
+
+class Redis(Section):
+    """Deduplication and policies."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    namespace: str = Field("guardline", min_length=1)
+    timeout_s: float = Field(0.5, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr) -> SecretStr:
+        from redis import ConnectionPool  # The client takes a quarter of a second, and few commands need it.
+
+        try:
+            ConnectionPool.from_url(url.get_secret_value())
+        except ValueError as error:
+            # Never the URL itself: it may hold a password.
+            raise ValueError(f"redis.url: {error}, as in redis://localhost:6379/0") from None
+        return url
+
+
+class Dedup(Section):
+    """What is remembered, and for how long. The memory bound is Redis's own `maxmemory`."""
+
+    enabled: bool = True
+    event_ttl_s: int = Field(86_400, ge=1)
+    content_ttl_s: int = Field(86_400, ge=1)
+    secret: SecretStr = SecretStr("")
+    """Key of the content hash: without it nobody can find out from Redis who wrote a guessed text."""
+
+
+class OpenAI(Section):
+    """Servers of vLLM or SGLang."""
+
+    urls: list[str] = []
+    model: str | None = None
+    """The name they serve it by; may be left out where they serve only one."""
+    api_key: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    """The certificate by which the servers know this worker, and its key if that is in a file of its own."""
+    key_file: Path | None = None
+    timeout_s: float | None = Field(None, gt=0)
+    """Of one request as a whole, its wait in the server's queue included; None as `request_timeout_s` says."""
+
+    @property
+    def request_timeout_s(self) -> float:
+        """The time-out of a request: a hung server must leave an event's 30 s to two others, where there are others.
+
+        The only server has all of it: at 40 prompts/s a third was too short for what waits in a server's own queue.
+        """
+        return self.timeout_s or (30 if len(self.urls) <= 1 else 10)
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, api_key: SecretStr) -> SecretStr:
+        key = api_key.get_secret_value().strip()
+        if not (key.isascii() and key.isprintable()):
+            # Never the key itself, which the client would print.
+            raise ValueError("guard.openai.api_key: holds a character that is not printable ASCII")
+        return SecretStr(key)
+
+
+class Guard(Section):
+    """The model, and the engine that runs it."""
+
+    engine: Literal["ctranslate2", "transformers", "vllm", "openai"] = "ctranslate2"
+    model: str = Field("guard-nano", min_length=1)
+    mode: Literal["score", "generate"] = "score"
+    """`score` reads the labels' log-probabilities; `generate` lets the model write, as its card does."""
+    threads: int | None = Field(None, ge=1)
+    max_windows: int = Field(8, ge=1)
+    context_tokens: int = Field(2048, ge=64)
+    vllm: dict[str, Any] = {}
+    """vLLM's own engine arguments."""
+    openai: OpenAI = OpenAI()
+
+
+class Batch(Section):
+    """When a micro-batch closes, and how much may be under way."""
+
+    max_count: int = Field(256, ge=1)
+    max_tokens: int = Field(16_384, ge=1)
+    max_age_s: float = Field(0.01, ge=0)
+    in_flight: int = Field(4, ge=1)
+    """Micro-batches at the engine at a time."""
+    low_water: int = Field(4_000, ge=1)
+    """Unfinished records above which intake takes next to nothing, and below which a paused one resumes."""
+    high_water: int = Field(20_000, ge=1)
+    """Uncommitted records, finished ones included, at which intake pauses."""
+
+    @model_validator(mode="after")
+    def _check_marks(self) -> Batch:
+        if self.low_water >= self.high_water:
+            raise ValueError(
+                "batch.low_water must be below batch.high_water, else intake pauses and resumes all the time"
+            )
+        return self
+
+
+class Commit(Section):
+    """When a transaction is due. Each costs a broker round trip or four, whatever it holds."""
+
+    max_count: int = Field(5_000, ge=1)
+    max_age_s: float = Field(0.1, ge=0)
+
+
+class Worker(Section):
+    """This process."""
+
+    id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
+    pipeline: str = "guardline"
+    grace_s: float = Field(25, ge=0)
+    """After SIGTERM: how long what is under way may take. Stay below the supervisor's own grace period."""
+    max_event_bytes: int = Field(262_144, ge=1)
+    unavailable_after_s: float = Field(30, ge=0)
+    """How long a judgement is retried before the tenant's `on_unavailable` decides."""
+    hold_s: float = Field(600, ge=0)
+    """The same for tenants whose `on_unavailable` is hold; then it is review."""
+    engine_hangs_after_s: float = Field(300, gt=0)
+    """A call to the engine that takes longer ends the worker. Far above what a micro-batch takes: an engine that is
+    only slow would be as slow for the next owner."""
+
+
+class Http(Section):
+    """Where /livez, /readyz and /metrics are served; port 0 takes any free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9464, ge=0, le=65_535)
+
+
+class Settings(BaseSettings):
+    """Every setting of a worker. `GUARDLINE_KAFKA__GROUP` is `kafka.group` in the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GUARDLINE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    redis: Redis = Redis()
+    dedup: Dedup = Dedup()
+    guard: Guard = Guard()
+    batch: Batch = Batch()
+    commit: Commit = Commit()
+    worker: Worker = Field(default_factory=Worker)
+    http: Http = Http()
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> Settings:
+        timeout_s, patience_s = self.guard.openai.request_timeout_s, self.worker.unavailable_after_s
+        if len(self.guard.openai.urls) > 1 and timeout_s >= patience_s > 0:
+            raise ValueError(
+                f"guard.openai.timeout_s: {timeout_s:g} leaves no time to ask another server within "
+                f"worker.unavailable_after_s ({patience_s:g}); a third of that lets three be asked"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flags, environment, file."""
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        sources = [init_settings, env_settings]
+        if path:
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=Path(path)))
+        return tuple(sources)
