@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from workers.core.records import UnderWay
+from workers.core.records import Event
 
 BYTES_PER_TOKEN = 3
 """A cheap estimate that errs to the high side for most scripts; it only sizes batches, it never cuts text."""
@@ -25,7 +25,7 @@ class Batcher:
         self._max_count = max_count
         self._max_tokens = max_tokens
         self._max_age_s = max_age_s
-        self._open: list[UnderWay] = []
+        self._open: list[Event] = []
         self._tokens = 0
         self._opened_at = 0.0
 
@@ -33,13 +33,13 @@ class Batcher:
         """Count the events of the open batch."""
         return len(self._open)
 
-    def add(self, events: Iterable[UnderWay], now: float) -> list[list[UnderWay]]:
+    def add(self, events: Iterable[Event], now: float) -> list[list[Event]]:
         """Add events; return the batches that this filled, oldest first.
 
         An event that would overfill the open batch closes it first; one that is larger than a whole batch is a batch
         of its own.
         """
-        closed: list[list[UnderWay]] = []
+        closed: list[list[Event]] = []
         for event in events:
             if self._open and self._tokens + event.tokens > self._max_tokens:
                 closed.append(self.close())
@@ -55,7 +55,7 @@ class Batcher:
         """Give the time at which the open batch has to close, None when there is none."""
         return self._opened_at + self._max_age_s if self._open else None
 
-    def close(self) -> list[UnderWay]:
+    def close(self) -> list[Event]:
         """Close the open batch, whatever its size."""
         batch, self._open, self._tokens = self._open, [], 0
         return batch

@@ -11,8 +11,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from schemas.event import EventDict
-from workers.core.records import Source
+from workers.core.records import Event, Source
 from workers.policy.policy import CompiledPolicy
 
 SCHEMA_VERSION = 1
@@ -53,47 +52,37 @@ def verdict_id(pipeline: str, source: Source, event_id: str) -> str:
     return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
-def verdict(
-    own_id: str,
-    source: Source,
-    event: EventDict,
-    assessment: Mapping[str, Any] | None,
-    policy: CompiledPolicy,
-    *,
-    duplicate_of: str | None,
-    received_at_ms: int,
-    judged_ms: float | None,
-) -> Decided:
-    """Decide one event and write its verdict.
+def verdict(event: Event, policy: CompiledPolicy, judged_ms: float | None) -> Decided:
+    """Decide one event, which has been looked up and judged, and write its verdict.
 
-    `own_id` is its `verdict_id`. `assessment` is a `schemas.assessment.Assessment` as a dict, None when no judgement
-    could be had.
+    `judged_ms`: from the closed micro-batch to this decision.
     """
+    body, source = event.body, event.source
     topic, partition = source.origin
-    surface, role, language = event["surface"], event.get("role", "user"), event.get("language")
-    decision, reasons = policy.decide(assessment, surface=surface, role=role, language=language)
+    surface, role, language = body["surface"], body.get("role", "user"), body.get("language")
+    decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "verdict_id": own_id,
-        "event_id": event["event_id"],
-        "tenant_id": event["tenant_id"],
+        "verdict_id": event.verdict_id,
+        "event_id": body["event_id"],
+        "tenant_id": body["tenant_id"],
         "surface": surface,
-        "author_id": event.get("author_id"),
+        "author_id": body.get("author_id"),
         "language": language,
         "role": role,
         "decision": decision,
         "reasons": reasons,
         "policy": policy.reference,
         "source": {"topic": topic, "partition": partition, "offset": source.offset},
-        "duplicate_of": duplicate_of,
-        "timings": {"received_at": received_at_ms, "judged_ms": judged_ms},
-        "assessment": assessment,
+        "duplicate_of": event.duplicate_of,
+        "timings": {"received_at": event.received_at_ms, "judged_ms": judged_ms},
+        "assessment": event.assessment,
     }
     value = compact(document)
     if decision != "review":
         return Decided(decision, value, None)
-    document["text"] = event["text"]
-    document["context"] = event.get("context", [])
-    document["created_at"] = event.get("created_at")
-    document["attributes"] = event.get("attributes", {})
+    document["text"] = body["text"]
+    document["context"] = body.get("context", [])
+    document["created_at"] = body.get("created_at")
+    document["attributes"] = body.get("attributes", {})
     return Decided(decision, value, compact(document))

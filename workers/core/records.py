@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from schemas.event import EventDict
+
 NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
 """What can be said whatever ended the worker: offsets are committed together with the verdicts, or not at all."""
 
@@ -63,15 +65,37 @@ class Finished(Struct, frozen=True, gc=False):
     headers: Headers | None = None
 
 
-class UnderWay(Struct, frozen=True, gc=False):
-    """A decoded event on its way to a verdict."""
+class Event(Struct, gc=False):
+    """One event on its way to a verdict: one value that gains fields from stage to stage. See `moderation/pipeline.py`.
+
+    `body` is the decoded JSON, `tokens` an estimate that sizes micro-batches, `headers` None for a record without any.
+    """
 
     source: Source
     key: bytes
-    event: Any
+    body: EventDict
     received_at_ms: int
-    tokens: int
+    tokens: int = 1
     headers: Headers | None = None
+
+    # Its micro-batch is closed.
+    verdict_id: str = ""
+    is_shared: bool = False
+    """Its tenant shares judgements of equal content with others that do."""
+    patience_s: float = 0.0
+    """For how long a judgement is retried before the policy's `on_unavailable` decides."""
+
+    # It was looked up.
+    event_key: bytes = b""
+    content_key: bytes = b""
+    duplicate_of: str | None = None
+    """The verdict id of the first event with the same id and content, None for the first."""
+    is_reused: bool = False
+    """Its assessment was remembered, and needs no model."""
+
+    # It was looked up or judged.
+    assessment: dict[str, Any] | None = None
+    """A `schemas.assessment.Assessment` as a dict, None when no judgement could be had."""
 
 
 def record_key(key: bytes | None, partition: int) -> bytes:

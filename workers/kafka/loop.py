@@ -18,12 +18,12 @@ from workers.core.dead_letters import dead_letter
 from workers.core.decode import decode
 from workers.core.ledger import Ledger
 from workers.core.records import (
+    Event,
     Finished,
     Headers,
     Memory,
     Source,
     TopicPartition,
-    UnderWay,
     record_key,
 )
 from workers.errors import Fatal, Undecodable
@@ -54,7 +54,7 @@ class KafkaThread(threading.Thread):
         settings: Settings,
         max_bytes: dict[str, int],
         *,
-        submit: Callable[[list[UnderWay]], None],
+        submit: Callable[[list[Event]], None],
         remember: Callable[[list[Memory]], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
@@ -144,7 +144,7 @@ class KafkaThread(threading.Thread):
 
     def _take_in(self, messages: list[Message]) -> None:
         """Decode and register; what cannot be decoded is finished at once, as a dead letter."""
-        under_way: list[UnderWay] = []
+        events: list[Event] = []
         dead: list[Finished] = []
         received: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
@@ -165,14 +165,14 @@ class KafkaThread(threading.Thread):
             headers: Headers = []
             try:
                 headers = headers_of(message)
-                event = decode(value, max_bytes)
+                body = decode(value, max_bytes)
             except Undecodable as error:
                 telemetry.DEAD_LETTERS.labels(error.reason).inc()
                 dead.append(dead_letter(self._settings.topics.dead_letters, source, key, value, headers, error))
                 continue
-            under_way.append(UnderWay(source, key, event, now_ms, estimate_tokens(len(value or b"")), headers or None))
-        if under_way:
-            self._submit(under_way)
+            events.append(Event(source, key, body, now_ms, estimate_tokens(len(value or b"")), headers or None))
+        if events:
+            self._submit(events)
         if dead:
             self._completed.append(dead)
         for topic, count in received.items():

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from workers.core.records import NOTHING_LOST, Source
+from schemas.event import EventDict
+from workers.core.records import NOTHING_LOST, Event, Source
 from workers.engines.engine import DEADLINE
 from workers.errors import Fatal, Unavailable, Unjudgeable
 from workers.guard.guard import Request
@@ -110,17 +111,16 @@ class Judge:
         """Whether what comes now would have to wait for a place."""
         return self._places.locked()
 
-    def suspects(self, keys: Iterable[bytes]) -> list[int]:
-        """Give the indices of the contents that are judged alone, once nothing else is at the engine."""
-        return self._notes.suspects(keys)
+    def suspects(self, events: Iterable[Event]) -> set[bytes]:
+        """Give the keys of the contents that are judged alone, once nothing else is at the engine."""
+        return self._notes.suspects(event.content_key for event in events)
 
-    async def judge(
-        self, keys: Sequence[bytes], requests: Sequence[Request], sources: Sequence[Source], patience_s: float
-    ) -> Answers:
-        """Assess the requests. `keys` say which contents are equal.
+    async def judge(self, events: Sequence[Event], patience_s: float) -> None:
+        """Assess the events. Those with the same content key have equal content.
 
-        None: no judgement could be had, or the event's partition went away before its turn came. The ledger drops the
-        latter whatever comes of it; an exception instead would take the neighbours in its micro-batch with it.
+        An assessment stays None: no judgement could be had, or the event's partition went away before its turn came.
+        The ledger drops the latter whatever comes of it; an exception instead would take the neighbours in its
+        micro-batch with it.
 
         Raises:
             Fatal: the engine hangs, or is gone for good.
@@ -130,12 +130,12 @@ class Judge:
         own = _Flight(loop.create_future(), patience_s)
         own_contents: list[Content] = []
         seats: list[tuple[_Flight, int]] = []
-        for key, request, source in zip(keys, requests, sources, strict=True):
-            seat = flights.get(key)
+        for event in events:
+            seat = flights.get(event.content_key)
             if seat is None or seat[0].is_spent:
-                seat = flights[key] = (own, len(own_contents))
-                own_contents.append((key, request))
-            seat[0].waiters.append(source)
+                seat = flights[event.content_key] = (own, len(own_contents))
+                own_contents.append((event.content_key, _request(event.body)))
+            seat[0].waiters.append(event.source)
             seats.append(seat)
         if own_contents:
             task = loop.create_task(self._fly(own, own_contents))
@@ -143,7 +143,8 @@ class Judge:
             task.add_done_callback(self._tasks.discard)
         for flight in {seat[0] for seat in seats}:
             await asyncio.shield(flight.done)
-        return [flight.done.result()[index] for flight, index in seats]
+        for event, (flight, index) in zip(events, seats, strict=True):
+            event.assessment = flight.done.result()[index]
 
     async def _fly(self, flight: _Flight, contents: Sequence[Content]) -> None:
         try:
@@ -182,13 +183,14 @@ class Judge:
         if not suspects:
             return await self._with_patience(flight, assess, contents)
         answers: Answers = [None] * len(contents)
-        together = [index for index in range(len(contents)) if index not in suspects]
+        together = [index for index, (key, _) in enumerate(contents) if key not in suspects]
         if together:
             found = await self._with_patience(flight, assess, [contents[index] for index in together])
             for index, answer in zip(together, found, strict=True):
                 answers[index] = answer
-        for index in suspects:
-            answers[index] = await self._judge_alone(flight, contents[index])
+        for index, (key, _) in enumerate(contents):
+            if key in suspects:
+                answers[index] = await self._judge_alone(flight, contents[index])
         return answers
 
     def _has_waiters(self, flight: _Flight) -> bool:
@@ -251,3 +253,8 @@ class Judge:
         if failures:
             log.warning("no judgement could be had", events=len(failures), error=str(failures[-1]))
         return answers
+
+
+def _request(body: EventDict) -> Request:
+    turns = tuple([(turn["role"], turn["text"]) for turn in body.get("context", ())])
+    return Request(body["text"], body.get("role", "user"), turns)

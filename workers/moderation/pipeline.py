@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from workers import telemetry
 from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
-from workers.core.records import Finished, Memory, Output, UnderWay
-from workers.guard.guard import Request
+from workers.core.records import Event, Finished, Memory, Output
 from workers.moderation.judge import Judge
 from workers.policy.policy import CompiledPolicy
-from workers.redis.dedup import Dedup, Known
+from workers.redis.dedup import Dedup
 from workers.settings import Settings
 
 LOOK_AGAIN_S = 0.005
@@ -62,7 +61,7 @@ class Pipeline:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, events: list[UnderWay]) -> None:
+    def submit(self, events: list[Event]) -> None:
         """Take events in the order in which they were polled."""
         loop = asyncio.get_running_loop()
         for batch in self._batcher.add(events, loop.time()):
@@ -86,7 +85,7 @@ class Pipeline:
         self._timer = None
         self._start(self._batcher.close())
 
-    def _start(self, batch: list[UnderWay]) -> None:
+    def _start(self, batch: list[Event]) -> None:
         task = asyncio.get_running_loop().create_task(self._run(batch))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -96,121 +95,80 @@ class Pipeline:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
-    async def _run(self, batch: list[UnderWay]) -> None:
+    async def _run(self, batch: list[Event]) -> None:
         started = time.monotonic()
-        pipeline = self._settings.worker.pipeline
-        policies, default = self._policies.snapshot(), self._default
-        asking = [policies.get(item.event["tenant_id"], default) for item in batch]
-        ids = [verdict_id(pipeline, item.source, item.event["event_id"]) for item in batch]
-        known = await self._dedup.lookup(batch, ids, [policy.shared_cache for policy in asking])
-        patience_s = self._settings.worker.unavailable_after_s
-        slow = self._slow(asking, known)
-        if not slow:
-            await self._finish(batch, ids, known, patience_s, started)
-            return
-        apart = {index for part, _ in slow for index in part}
-        rest = [index for index in range(len(batch)) if index not in apart]
-        await asyncio.gather(
-            *(
-                self._finish(
-                    [batch[index] for index in part],
-                    [ids[index] for index in part],
-                    [known[index] for index in part],
-                    part_patience_s,
-                    started,
-                )
-                for part, part_patience_s in [(rest, patience_s), *slow]
-                if part
-            )
-        )
+        self._begin(batch)
+        await self._dedup.look_up(batch)
+        parts = self._parts(batch)
+        await asyncio.gather(*[self._finish(part, patience_s, started) for part, patience_s in parts])
 
-    def _slow(self, asking: Sequence[CompiledPolicy], known: Sequence[Known]) -> list[tuple[list[int], float]]:
-        """Name the parts that nobody else should wait for, and their patience: tenants that hold, and each suspect."""
-        holding = [
-            index
-            for index, entry in enumerate(known)
-            if entry.assessment is None and asking[index].on_unavailable == "hold"
-        ]
-        suspects = self._judge.suspects(entry.content_key for entry in known)
-        if not holding and not suspects:
-            return []
+    def _begin(self, batch: Sequence[Event]) -> None:
+        """Name the verdicts, and settle by the policies in force now who shares judgements and how long to wait."""
         worker = self._settings.worker
-        alone = {index for index in suspects if known[index].assessment is None}
-        return [
-            ([index for index in holding if index not in alone], worker.hold_s),
-            *(([index], worker.hold_s if index in holding else worker.unavailable_after_s) for index in alone),
-        ]
-
-    async def _finish(
-        self,
-        batch: Sequence[UnderWay],
-        ids: Sequence[str],
-        known: Sequence[Known],
-        patience_s: float,
-        started: float,
-    ) -> None:
-        """Judge what nobody knows, decide and deliver. Who is in it waits for all of it, and for nobody else."""
-        assessments = [entry.assessment for entry in known]
-        unknown = [index for index, assessment in enumerate(assessments) if assessment is None]
-        if unknown:
-            answers = await self._judge.judge(
-                [known[index].content_key for index in unknown],
-                [_request(batch[index].event) for index in unknown],
-                [batch[index].source for index in unknown],
-                patience_s,
-            )
-            for index, answer in zip(unknown, answers, strict=True):
-                assessments[index] = answer
-        # The engine may have taken minutes. Who shared a cache and how long to wait was settled before; all that is
-        # decided, what no judgement could be had of included, is decided by the policies in force now.
         policies, default = self._policies.snapshot(), self._default
+        for event in batch:
+            policy = policies.get(event.body["tenant_id"], default)
+            event.verdict_id = verdict_id(worker.pipeline, event.source, event.body["event_id"])
+            event.is_shared = policy.shared_cache
+            event.patience_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
+
+    def _parts(self, batch: Sequence[Event]) -> list[tuple[Sequence[Event], float]]:
+        """Divide what was looked up into parts that wait for nobody else, each with its patience.
+
+        Apart go what tenants that hold may wait for, and each suspect. All other events stay together.
+        """
+        usual_s = self._settings.worker.unavailable_after_s
+        suspects = self._judge.suspects(batch)
+        if not suspects and all(event.is_reused or event.patience_s == usual_s for event in batch):
+            return [(batch, usual_s)]
+        together: dict[float, list[Event]] = {}
+        alone: list[tuple[Sequence[Event], float]] = []
+        for event in batch:
+            if event.is_reused:
+                together.setdefault(usual_s, []).append(event)
+            elif event.content_key in suspects:
+                alone.append(([event], event.patience_s))
+            else:
+                together.setdefault(event.patience_s, []).append(event)
+        return [*((part, patience_s) for patience_s, part in together.items()), *alone]
+
+    async def _finish(self, part: Sequence[Event], patience_s: float, started: float) -> None:
+        """Judge what nobody knows, decide and deliver. Who is in it waits for all of it, and for nobody else."""
+        unknown = [event for event in part if not event.is_reused]
+        if unknown:
+            await self._judge.judge(unknown, patience_s)
         judged_ms = round((time.monotonic() - started) * 1000, 1)
+        self._deliver(self._decide(part, judged_ms))
+        telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
+        telemetry.REUSED.inc(len(part) - len(unknown))
+        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in unknown]))
+        telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
+
+    def _decide(self, part: Sequence[Event], judged_ms: float) -> list[Finished]:
+        """Decide by the policies in force now: the engine may have taken minutes.
+
+        That holds for what no judgement could be had of as well. Who shared judgements, and how long was waited, was
+        settled before.
+        """
+        policies, default = self._policies.snapshot(), self._default
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
-        finished: list[Finished] = []
         decisions = {"allow": 0, "review": 0, "block": 0}
-        duplicates = unavailable = 0
-        for item, own_id, entry, assessment in zip(batch, ids, known, assessments, strict=True):
-            event = item.event
-            decided = verdict(
-                own_id,
-                item.source,
-                event,
-                assessment,
-                policies.get(event["tenant_id"], default),
-                duplicate_of=entry.duplicate_of,
-                received_at_ms=item.received_at_ms,
-                judged_ms=judged_ms,
-            )
+        finished: list[Finished] = []
+        for event in part:
+            decided = verdict(event, policies.get(event.body["tenant_id"], default), judged_ms)
             decisions[decided.decision] += 1
-            duplicates += entry.duplicate_of is not None
-            unavailable += assessment is None
-            outputs: tuple[Output, ...] = (Output(verdicts, item.key, decided.value),)
+            outputs: tuple[Output, ...] = (Output(verdicts, event.key, decided.value),)
             if decided.review is not None:
-                outputs += (Output(reviews, item.key, decided.review),)
-            finished.append(
-                Finished(
-                    item.source,
-                    outputs,
-                    Memory(
-                        entry.event_key,
-                        entry.content_key,
-                        own_id.encode(),
-                        decided.assessment if assessment is not None and entry.assessment is None else None,
-                    ),
-                    item.headers,
-                )
+                outputs += (Output(reviews, event.key, decided.review),)
+            is_new = event.assessment is not None and not event.is_reused
+            memory = Memory(
+                event.event_key,
+                event.content_key,
+                event.verdict_id.encode(),
+                decided.assessment if is_new else None,
             )
-        self._deliver(finished)
+            finished.append(Finished(event.source, outputs, memory, event.headers))
         for decision, count in decisions.items():
             if count:
                 telemetry.DECISIONS.labels(decision).inc(count)
-        telemetry.DUPLICATES.inc(duplicates)
-        telemetry.REUSED.inc(len(batch) - len(unknown))
-        telemetry.UNAVAILABLE.inc(unavailable)
-        telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
-
-
-def _request(event: Mapping[str, Any]) -> Request:
-    context = event.get("context")
-    turns = tuple((turn["role"], turn["text"]) for turn in context) if context else ()
-    return Request(event["text"], event.get("role", "user"), turns)
+        return finished

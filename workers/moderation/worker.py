@@ -16,7 +16,7 @@ from contextlib import suppress
 import structlog
 
 from workers import telemetry
-from workers.core.records import NOTHING_LOST, Memory, UnderWay
+from workers.core.records import NOTHING_LOST, Event, Memory
 from workers.errors import Fatal, GuardlineError
 from workers.guard.guard import Guard
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
@@ -105,7 +105,7 @@ class Worker:
             if not task.cancelled() and (error := task.exception()) is not None:
                 fail(error)
 
-        def submit(events: list[UnderWay]) -> None:
+        def submit(events: list[Event]) -> None:
             try:
                 pipeline.submit(events)
             except Exception as error:

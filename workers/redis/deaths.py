@@ -131,11 +131,11 @@ class Deaths:
             await self._call(self._redis.hdel, self._notes, *noted)
         await self._call(self._redis.delete, self._alive + self._session)
 
-    def suspects(self, keys: Iterable[bytes]) -> list[int]:
-        """Give the indices of the contents that must be judged alone, if at all."""
+    def suspects(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Give those of the contents that must be judged alone, if at all."""
         if not self._deaths:
-            return []
-        return [index for index, key in enumerate(keys) if self._deaths.get(key[-DIGEST_BYTES:], 0) >= SUSPECT]
+            return set()
+        return {key for key in keys if self._deaths.get(key[-DIGEST_BYTES:], 0) >= SUSPECT}
 
     def is_unjudgeable(self, key: bytes) -> bool:
         """Whether the content was alone at the engine when a worker died."""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 import structlog
-from msgspec import Struct
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.commands.core import DataPersistOptions
 from redis.exceptions import RedisError, ResponseError
 
 from schemas.assessment import Assessment
-from workers.core.records import Memory, UnderWay
+from schemas.event import EventDict
+from workers.core.records import Event, Memory
 from workers.settings import Dedup as DedupSettings
 
 log = structlog.get_logger(__name__)
@@ -48,19 +48,10 @@ end
 their time; and where some of the keys are there already, for which MSETEX writes none."""
 
 
-class Known(Struct, frozen=True, gc=False):
-    """What is known of an event before judging."""
-
-    event_key: bytes
-    content_key: bytes
-    assessment: dict[str, Any] | None
-    duplicate_of: str | None
-
-
 class Dedup:
     """Looks micro-batches up with one MGET, and writes them with two commands after their commit.
 
-    Guarantee: `lookup` answers for every event, in order, and knows nothing rather than failing. Waits for Redis for
+    Guarantee: `look_up` answers for every event, and knows nothing rather than failing. Waits for Redis for
     `timeout_s` at most.
     """
 
@@ -81,47 +72,43 @@ class Dedup:
         """Whether the last call was answered."""
         return self._down_until == 0.0
 
-    async def lookup(
-        self, batch: Sequence[UnderWay], verdict_ids: Sequence[str], shared: Sequence[bool]
-    ) -> list[Known]:
-        """Say for each event what is known. `shared`: the tenant shares judgements of equal content with others."""
-        keys = [self._keys(item.event, is_shared) for item, is_shared in zip(batch, shared, strict=True)]
+    async def look_up(self, batch: Sequence[Event]) -> None:
+        """Say of each event, whose micro-batch is closed, what is known of it."""
+        for event in batch:
+            event.event_key, event.content_key = self._keys(event.body, event.is_shared)
         # Before Redis is asked: micro-batches may be answered in another order than they came in.
-        claims = [
-            self._claims.setdefault(event_key, verdict_id)
-            for (event_key, _), verdict_id in zip(keys, verdict_ids, strict=True)
-        ]
+        claims = [self._claims.setdefault(event.event_key, event.verdict_id) for event in batch]
         while len(self._claims) > MAX_CLAIMS:
             self._claims.popitem(last=False)
-        stored = await self._stored(keys)
-        known: list[Known] = []
-        for (event_key, content_key), own, claimed, entry, assessment in zip(
-            keys, verdict_ids, claims, stored[::2], stored[1::2], strict=True
-        ):
-            first = claimed if entry is None else entry.decode("ascii", "replace")
-            # Its own id is that of its very position: a replay, not a duplicate.
-            duplicate_of = None if first == own else first
-            judged = None if assessment is None else _assessment(assessment)
-            known.append(Known(event_key, content_key, judged, duplicate_of))
-        return known
+        stored = await self._stored(batch)
+        for event, claim, entry, assessment in zip(batch, claims, stored[::2], stored[1::2], strict=True):
+            first = claim if entry is None else entry.decode("ascii", "replace")
+            if first != event.verdict_id:  # Else it is a replay of this very position, not a duplicate.
+                event.duplicate_of = first
+            if assessment is not None:
+                event.assessment = _assessment(assessment)
+                event.is_reused = event.assessment is not None
 
-    def _keys(self, event: Mapping[str, Any], is_shared: bool) -> tuple[bytes, bytes]:
+    def _keys(self, body: EventDict, is_shared: bool) -> tuple[bytes, bytes]:
         digest = self._keyed.copy()
-        tenant = event["tenant_id"]
+        tenant = body["tenant_id"]
         # As JSON, so that no two different contents are hashed alike, whatever characters they hold.
         owner = None if is_shared else tenant
-        digest.update(orjson.dumps((event.get("role", "user"), owner, event["text"], event.get("context") or None)))
+        digest.update(orjson.dumps((body.get("role", "user"), owner, body["text"], body.get("context") or None)))
         content_key = self._content_prefix + digest.digest()
         # Goes on from the content: an event is the same only with the same content.
-        digest.update(orjson.dumps((tenant, event["event_id"], event["surface"], event.get("language"))))
+        digest.update(orjson.dumps((tenant, body["event_id"], body["surface"], body.get("language"))))
         return self._event_prefix + digest.digest(), content_key
 
-    async def _stored(self, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
-        nothing: list[bytes | None] = [None] * (2 * len(keys))
+    async def _stored(self, batch: Sequence[Event]) -> list[bytes | None]:
+        """Give what Redis holds under each event's two keys, one after the other."""
+        nothing: list[bytes | None] = [None] * (2 * len(batch))
         if not self._settings.enabled or time.monotonic() < self._down_until:
             return nothing
         try:
-            stored: list[Any] = await self._redis.mget([key for pair in keys for key in pair])
+            stored: list[Any] = await self._redis.mget(
+                [key for event in batch for key in (event.event_key, event.content_key)]
+            )
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
             return nothing

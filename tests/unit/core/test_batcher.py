@@ -5,12 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.event import EventDict
 from workers.core.batcher import Batcher
-from workers.core.records import Source, TopicPartition, UnderWay
+from workers.core.records import Event, Source, TopicPartition
+
+BODY: EventDict = {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello"}
 
 
-def event(offset: int, tokens: int = 1) -> UnderWay:
-    return UnderWay(Source(TopicPartition("t", 0), 1, offset), b"k", {}, 0, tokens)
+def event(offset: int, tokens: int = 1) -> Event:
+    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", BODY, 0, tokens)
 
 
 @given(st.lists(st.lists(st.integers(1, 40), max_size=8), max_size=8), st.integers(1, 6), st.integers(1, 50))

@@ -11,7 +11,7 @@ from schemas.review import ReviewItem
 from schemas.taxonomy import Category, Decision, Severity
 from schemas.verdict import Verdict
 from workers.core.decide import Decided, verdict, verdict_id
-from workers.core.records import Source, TopicPartition
+from workers.core.records import Event, Source, TopicPartition
 from workers.policy.policy import CompiledPolicy
 
 EVENT: EventDict = {"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hello"}
@@ -65,17 +65,11 @@ SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41)
 OWN_ID = verdict_id("p", SOURCE, "e1")
 
 
-def decided(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
-    return verdict(
-        OWN_ID,
-        SOURCE,
-        event,
-        assessment,
-        CompiledPolicy(policy),
-        duplicate_of="0" * 32,
-        received_at_ms=1_764_000_000_000,
-        judged_ms=1.5,
+def decided(body: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
+    event = Event(
+        SOURCE, b"k", body, 1_764_000_000_000, verdict_id=OWN_ID, duplicate_of="0" * 32, assessment=assessment
     )
+    return verdict(event, CompiledPolicy(policy), 1.5)
 
 
 @given(events, st.none() | assessments, policies)

@@ -11,8 +11,9 @@ import pytest
 from redis.asyncio import Redis
 from tenacity import wait_fixed
 
+from schemas.event import EventDict
 from tests.site import Site
-from workers.core.records import Source, TopicPartition
+from workers.core.records import Event, Source, TopicPartition
 from workers.errors import Fatal, Unavailable, Unjudgeable
 from workers.guard import patience
 from workers.guard.prompt import Request
@@ -83,16 +84,21 @@ def judge_of(
     return Judge(guard, notes, in_flight=in_flight, is_current=is_current, hangs_after_s=hangs_after_s)
 
 
-def key_of(text: str) -> bytes:
-    return text.encode().rjust(16)
+def event_of(text: str, source: Source) -> Event:
+    body: EventDict = {"event_id": text, "tenant_id": "acme", "surface": "chat", "text": text}
+    return Event(source, b"k", body, 0, content_key=text.encode().rjust(16))
+
+
+async def judged(judge: Judge, events: Sequence[Event], patience_s: float = 5) -> list[dict[str, Any] | None]:
+    await judge.judge(events, patience_s)
+    return [event.assessment for event in events]
 
 
 def judging(
     judge: Judge, *texts: str, origin: TopicPartition = KEPT, patience_s: float = 5
 ) -> asyncio.Task[list[dict[str, Any] | None]]:
-    keys = [key_of(text) for text in texts]
-    sources = [Source(origin, 1, offset) for offset in range(len(texts))]
-    return asyncio.create_task(judge.judge(keys, [Request(text) for text in texts], sources, patience_s))
+    events = [event_of(text, Source(origin, 1, offset)) for offset, text in enumerate(texts)]
+    return asyncio.create_task(judged(judge, events, patience_s))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -162,10 +168,8 @@ async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_i
     await until(lambda: bool(guard.calls))
     gone = judging(judge, "gone", origin=GONE)
     await asyncio.sleep(0)
-    sources = [Source(GONE, 1, 7), Source(KEPT, 1, 7)]
-    mixed = asyncio.create_task(
-        judge.judge([key_of("gone"), key_of("kept")], [Request("gone"), Request("kept")], sources, 5)
-    )
+    events = [event_of("gone", Source(GONE, 1, 7)), event_of("kept", Source(KEPT, 1, 7))]
+    mixed = asyncio.create_task(judged(judge, events))
     await asyncio.sleep(0)
     current.remove(GONE)
     guard.gate.set()

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
 from tests.site import Site
-from tests.unit.redis.test_dedup import ASSESSMENT
-from workers.core.records import Finished, Source, TopicPartition, UnderWay
+from tests.unit.redis.test_dedup import ASSESSMENT, event_at
+from workers.core.records import Finished
 from workers.errors import Unavailable, Unjudgeable
 from workers.guard.prompt import Request
 from workers.moderation.judge import Judge
@@ -73,8 +73,7 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
             deliver=finished.set_result,
             fail=finished.set_exception,
         )
-        event = {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello"}
-        pipeline.submit([UnderWay(Source(TopicPartition("t", 0), 1, 0), b"k", event, 0, 1)])
+        pipeline.submit([event_at(0)])
         async with asyncio.timeout(10):
             await guard.asked.wait()
             policies.put(acme=Policy(id="new", safe=Decision.BLOCK, on_unavailable="block"))
@@ -113,12 +112,12 @@ async def test_nobody_waits_for_a_neighbour_that_may_take_long(site: Site, why: 
         notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
         texts = {0: "hello", 1: "slow", 2: "good day"}
         events = [
-            {"event_id": str(n), "tenant_id": "patient" if text == "slow" else "acme", "surface": "chat", "text": text}
+            event_at(n, event_id=str(n), tenant_id="patient" if text == "slow" else "acme", text=text)
             for n, text in texts.items()
         ]
         if why == "it is a suspect":
-            (known,) = await dedup.lookup([under_way(9, events[1])], ["v"], [False])
-            notes._deaths = {known.content_key[-16:]: SUSPECT}
+            await dedup.look_up([events[1]])
+            notes._deaths = {events[1].content_key[-16:]: SUSPECT}
         pipeline = Pipeline(
             settings,
             dedup=dedup,
@@ -128,17 +127,13 @@ async def test_nobody_waits_for_a_neighbour_that_may_take_long(site: Site, why: 
             deliver=delivered.extend,
             fail=errors.append,
         )
-        pipeline.submit([under_way(n, event) for n, event in enumerate(events)])
+        pipeline.submit(events)
         await until(lambda: guard.has_failed and len(delivered) == 2)
         assert [record.source.offset for record in delivered] == [0, 2]
         guard.is_down = False
         await until(lambda: len(delivered) == 3)
     assert not errors
     assert all(orjson.loads(record.outputs[0].value or b"")["assessment"] for record in delivered)
-
-
-def under_way(offset: int, event: dict[str, str]) -> UnderWay:
-    return UnderWay(Source(TopicPartition("t", 0), 1, offset), b"k", event, 0, 1)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -189,8 +184,7 @@ async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site
         )
         async with asyncio.timeout(20):
             for offset in range(count):
-                event = {"event_id": f"e{offset}", "tenant_id": "acme", "surface": "chat", "text": f"hello {offset}"}
-                pipeline.submit([UnderWay(Source(TopicPartition("t", 0), 1, offset), b"k", event, 0, 1)])
+                pipeline.submit([event_at(offset, event_id=f"e{offset}", text=f"hello {offset}")])
                 if offset == 0:
                     await guard.asked.wait()
                 elif offset == 1:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
 from infra.devstack.stack import Stack
+from schemas.event import EventDict
 from tests.site import Site
-from workers.core.records import Memory, Source, TopicPartition, UnderWay
-from workers.redis.dedup import Dedup, Known
+from workers.core.records import Event, Memory, Source, TopicPartition
+from workers.redis.dedup import Dedup
 
 SCORES = {"safe": 0.9, "controversial": 0.06, "unsafe": 0.04}
 ASSESSMENT = {
@@ -45,54 +46,53 @@ def dedup_of(site: Site, redis: Redis) -> Dedup:
     return Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
 
 
-def under_way(offset: int, **changes: str) -> UnderWay:
-    event = {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello", **changes}
-    return UnderWay(Source(TopicPartition("t", 0), 1, offset), b"k", event, 0, 1)
+def event_at(offset: int, **changes: str) -> Event:
+    body = cast(EventDict, {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello", **changes})
+    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", body, 0, verdict_id=f"v{offset}")
 
 
-async def look_up(dedup: Dedup, item: UnderWay, *, is_shared: bool = False) -> Known:
-    (known,) = await dedup.lookup([item], [f"v{item.source.offset}"], [is_shared])
-    return known
+async def look_up(dedup: Dedup, event: Event) -> Event:
+    await dedup.look_up([event])
+    return event
 
 
-def memory_of(known: Known, item: UnderWay) -> Memory:
-    verdict_id = f"v{item.source.offset}".encode()
-    return Memory(known.event_key, known.content_key, verdict_id, orjson.dumps(ASSESSMENT))
+def memory_of(event: Event) -> Memory:
+    return Memory(event.event_key, event.content_key, event.verdict_id.encode(), orjson.dumps(ASSESSMENT))
 
 
-async def remember(dedup: Dedup, item: UnderWay) -> Known:
-    known = await look_up(dedup, item)
-    await dedup.remember([memory_of(known, item)])
-    return known
+async def remember(dedup: Dedup, event: Event) -> Event:
+    await look_up(dedup, event)
+    await dedup.remember([memory_of(event)])
+    return event
 
 
 async def test_an_event_produced_again_names_the_first_verdict_and_needs_no_model(site: Site, redis: Redis) -> None:
-    await remember(dedup_of(site, redis), under_way(0))
-    again = await look_up(dedup_of(site, redis), under_way(5))
+    await remember(dedup_of(site, redis), event_at(0))
+    again = await look_up(dedup_of(site, redis), event_at(5))
     assert again.duplicate_of == "v0"
     assert again.assessment == ASSESSMENT
 
 
 async def test_the_first_verdict_stays_the_first(site: Site, redis: Redis) -> None:
-    await remember(dedup_of(site, redis), under_way(0))
-    await remember(dedup_of(site, redis), under_way(5))
-    assert (await look_up(dedup_of(site, redis), under_way(9))).duplicate_of == "v0"
+    await remember(dedup_of(site, redis), event_at(0))
+    await remember(dedup_of(site, redis), event_at(5))
+    assert (await look_up(dedup_of(site, redis), event_at(9))).duplicate_of == "v0"
 
 
 async def test_of_repeats_written_together_the_first_stays_the_first(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
-    items = [under_way(0), under_way(5), under_way(9)]
-    await dedup.remember([memory_of(await look_up(dedup, item), item) for item in items])
-    assert (await look_up(dedup_of(site, redis), under_way(20))).duplicate_of == "v0"
+    items = [event_at(0), event_at(5), event_at(9)]
+    await dedup.remember([memory_of(await look_up(dedup, item)) for item in items])
+    assert (await look_up(dedup_of(site, redis), event_at(20))).duplicate_of == "v0"
 
 
 async def test_a_server_without_msetex_remembers_the_same(site: Site, redis: Redis) -> None:
     """What such a server answers, on a real one: only the name of the command is another."""
     dedup = dedup_of(site, redis)
     redis.msetex = lambda *_, **__: redis.execute_command("MSETEX_OF_LATER")  # type: ignore[method-assign,no-untyped-call]
-    known = await remember(dedup, under_way(0))
-    await remember(dedup, under_way(5))
-    again = await look_up(dedup_of(site, redis), under_way(9))
+    known = await remember(dedup, event_at(0))
+    await remember(dedup, event_at(5))
+    again = await look_up(dedup_of(site, redis), event_at(9))
     assert (again.duplicate_of, again.assessment) == ("v0", ASSESSMENT)
     assert dedup.is_up
     settings = site.settings().dedup
@@ -101,16 +101,16 @@ async def test_a_server_without_msetex_remembers_the_same(site: Site, redis: Red
 
 
 async def test_the_same_position_again_is_a_replay_and_no_duplicate(site: Site, redis: Redis) -> None:
-    await remember(dedup_of(site, redis), under_way(0))
-    replayed = await look_up(dedup_of(site, redis), under_way(0))
+    await remember(dedup_of(site, redis), event_at(0))
+    replayed = await look_up(dedup_of(site, redis), event_at(0))
     assert replayed.duplicate_of is None
     assert replayed.assessment == ASSESSMENT
 
 
 async def test_a_repeat_under_way_is_recognised_before_redis_knows_it(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
-    await look_up(dedup, under_way(0))
-    assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+    await look_up(dedup, event_at(0))
+    assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
 
 
 class LateRedis(Redis):
@@ -129,22 +129,22 @@ async def test_a_repeat_that_redis_answers_first_still_names_the_first(site: Sit
     """Two micro-batches ask on two connections."""
     late = LateRedis(redis)
     dedup = dedup_of(site, late)
-    first = asyncio.create_task(look_up(dedup, under_way(0)))
+    first = asyncio.create_task(look_up(dedup, event_at(0)))
     await asyncio.sleep(0)
     dedup._redis = redis
-    assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+    assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
     late.may_send.set()
     assert (await first).duplicate_of is None
 
 
 async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
-    known = await look_up(dedup, under_way(0))
+    known = await look_up(dedup, event_at(0))
     await redis.client_pause(10_000, all=False)  # What writes has to wait; what reads does not.
     try:
-        writing = asyncio.create_task(dedup.remember([memory_of(known, under_way(0))]))
+        writing = asyncio.create_task(dedup.remember([memory_of(known)]))
         await asyncio.sleep(0)
-        assert (await look_up(dedup, under_way(1))).duplicate_of == "v0"
+        assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
         assert not writing.done()
     finally:
         await redis.client_unpause()
@@ -154,16 +154,16 @@ async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Sit
 
 
 async def test_an_edit_is_judged(site: Site, redis: Redis) -> None:
-    await remember(dedup_of(site, redis), under_way(0))
-    edited = await look_up(dedup_of(site, redis), under_way(1, text="other"))
+    await remember(dedup_of(site, redis), event_at(0))
+    edited = await look_up(dedup_of(site, redis), event_at(1, text="other"))
     assert (edited.duplicate_of, edited.assessment) == (None, None)
 
 
 async def test_equal_content_of_another_event_is_known_within_its_tenant_alone(site: Site, redis: Redis) -> None:
-    await remember(dedup_of(site, redis), under_way(0))
-    other = await look_up(dedup_of(site, redis), under_way(1, event_id="e2"))
+    await remember(dedup_of(site, redis), event_at(0))
+    other = await look_up(dedup_of(site, redis), event_at(1, event_id="e2"))
     assert (other.duplicate_of, other.assessment) == (None, ASSESSMENT)
-    elsewhere = await look_up(dedup_of(site, redis), under_way(2, tenant_id="another"))
+    elsewhere = await look_up(dedup_of(site, redis), event_at(2, tenant_id="another"))
     assert (elsewhere.duplicate_of, elsewhere.assessment) == (None, None)
 
 
@@ -171,14 +171,14 @@ async def test_no_name_of_a_tenant_makes_its_content_that_of_another(site: Site,
     """What may stand in a name may also stand in a text."""
     dedup = dedup_of(site, redis)
     keys = [
-        dedup._keys({"event_id": "e", "tenant_id": tenant, "surface": "chat", "text": text}, False)[1]
+        dedup._keys(event_at(0, tenant_id=tenant, text=text).body, is_shared=False)[1]
         for tenant, text in [("a", "xx|user|5|hello"), ("a|user|15|xx", "hello"), ("ax", "hello"), ("a", "xhello")]
     ]
     assert len(set(keys)) == len(keys)
 
 
 async def test_all_that_is_written_ends_by_itself(site: Site, redis: Redis) -> None:
-    known = await remember(dedup_of(site, redis), under_way(0))
+    known = await remember(dedup_of(site, redis), event_at(0))
     settings = site.settings().dedup
     assert 0 < await redis.ttl(known.event_key) <= settings.event_ttl_s
     assert 0 < await redis.ttl(known.content_key) <= settings.content_ttl_s
@@ -209,28 +209,28 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 async def test_a_redis_that_lies_is_not_believed(site: Site, redis: Redis, lie: bytes) -> None:
-    known = await look_up(dedup_of(site, redis), under_way(0))
+    known = await look_up(dedup_of(site, redis), event_at(0))
     await redis.set(known.event_key, lie, ex=60)
     await redis.set(known.content_key, lie, ex=60)
-    assert (await look_up(dedup_of(site, redis), under_way(1))).assessment is None
+    assert (await look_up(dedup_of(site, redis), event_at(1))).assessment is None
 
 
 async def test_a_redis_that_hangs_costs_one_time_out_and_is_asked_again_later(
     site: Site, redis: Redis, stack: Stack
 ) -> None:
     dedup = dedup_of(site, redis)
-    known = await remember(dedup, under_way(0))
+    known = await remember(dedup, event_at(0))
     started = time.monotonic()
     client = Redis.from_url(stack.redis)
     await client.client_pause(1500)
     await client.aclose()
     for offset in range(1, 20):
-        assert (await look_up(dedup, under_way(offset))).assessment is None
-        await dedup.remember([memory_of(known, under_way(offset))])
+        assert (await look_up(dedup, event_at(offset))).assessment is None
+        await dedup.remember([memory_of(known)])
     assert not dedup.is_up
     assert time.monotonic() - started < 3 * TIMEOUT_S
     deadline = time.monotonic() + 20
-    while (await look_up(dedup, under_way(30))).assessment is None:
+    while (await look_up(dedup, event_at(30))).assessment is None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     assert dedup.is_up
