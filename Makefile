@@ -49,7 +49,7 @@ ON_CPU := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_CI_ENV=1 TORCHDYNAMO_DISABLE=1 OMP_W
 # engine on the same one.
 NEED_TORCH := $(addprefix tests/unit/engines/test_,conformance.py convert.py folders.py)
 test-vllm: $(VLLM)/.ready ## the tests of every engine, vLLM on this CPU included (6 GB of packages)
-	$(ON_CPU) $(VLLM)/bin/pytest -n 2 --dist loadfile -rs $(NEED_TORCH) tests/vllm
+	$(ON_CPU) $(VLLM)/bin/pytest -n 2 --dist loadfile $(NEED_TORCH) tests/vllm
 
 engine-reference: $(VLLM)/.ready ## record again what the reference engine says of guard-nano
 	@$(VLLM)/bin/python -m tests.unit.engines.reference

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,6 +16,48 @@ from tests.site import Site
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("guardline", deadline=None)
 hypothesis.settings.load_profile("guardline")
+
+RUN_BY = {
+    "transformers": "make test-vllm",
+    "vllm": "make test-vllm",
+    "sglang": "make test-sglang",
+    "sklearn": "make test-nano",
+}
+"""The packages that have environments of their own, each with the target that runs the tests that need it."""
+
+_left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what this environment cannot run: `needs(package)` names a package of `RUN_BY`, `lacks` its absence."""
+    reasons = {item: reason for item in items if (reason := _why_not(item))}
+    if reasons:
+        items[:] = [item for item in items if item not in reasons]
+        config.hook.pytest_deselected(items=list(reasons))
+    config.stash[_left_out] = dict(Counter(reasons.values()))
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = config.stash[_left_out]
+
+
+def _why_not(item: pytest.Item) -> str | None:
+    for mark in item.iter_markers("needs"):
+        if find_spec(mark.args[0]) is None:
+            return f"need {mark.args[0]}: {RUN_BY[mark.args[0]]} runs them"
+    for mark in item.iter_markers("lacks"):
+        if find_spec(mark.args[0]) is not None:
+            return f"need an environment without {mark.args[0]}: make test runs them"
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has left out: each of them collects the same tests."""
+    node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for reason, count in sorted(config.stash.get(_left_out, {}).items()):
+        terminalreporter.write_line(f"deselected {count} tests that {reason}")
 
 
 @pytest.fixture(scope="session")

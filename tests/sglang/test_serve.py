@@ -11,7 +11,7 @@ import pytest
 
 from tests.site import eventually
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.needs("sglang"), pytest.mark.timeout(600)]
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.site import Process, Site, eventually
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.needs("vllm"), pytest.mark.timeout(900)]
 
 START_S = 400
 """A start imports vLLM in three processes, which a busy machine takes minutes for."""

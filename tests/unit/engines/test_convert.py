@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,13 @@ from workers.guard.convert import agreement, convert
 from workers.guard.load import checkpoint_folder
 
 SOURCE = checkpoint_folder("guard-nano", engine="transformers")
-HAS_TRANSFORMERS = find_spec("transformers") is not None
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     return guardline("model", "convert", *arguments, code=code, timeout_s=300)
 
 
-@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed here: see make test-vllm")
+@pytest.mark.needs("transformers")
 @pytest.mark.timeout(300)
 class TestConvert:
     def test_the_folder_judges_as_the_checkpoint_does(self, tmp_path: Path) -> None:
@@ -65,6 +63,6 @@ class TestConvert:
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(HAS_TRANSFORMERS, reason="transformers is installed here")
+@pytest.mark.lacks("transformers")
 def test_without_the_extra_it_says_which_one(tmp_path: Path) -> None:
     assert "pip install '.[transformers]' in the clone" in run(SOURCE, tmp_path / "int8", code=2).stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,13 @@ async def test_ctranslate2_names_the_folder(tmp_path: Path) -> None:
         await CTranslate2Engine(tmp_path).start()
 
 
-@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed here: see make test-vllm")
+@pytest.mark.needs("transformers")
 async def test_transformers_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"guard\.model"):
         await TransformersEngine(tmp_path).start()
 
 
-@pytest.mark.skipif(find_spec("transformers") is not None, reason="transformers is installed here")
+@pytest.mark.lacks("transformers")
 async def test_an_engine_without_its_extra_says_which_one(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"'\.\[transformers\]'"):
         await TransformersEngine(tmp_path).start()

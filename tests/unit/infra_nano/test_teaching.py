@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    find_spec("torch") is None or find_spec("sklearn") is None,
-    reason="torch or scikit-learn is missing: make test-nano",
-)
+pytestmark = pytest.mark.needs("sklearn")
 
 
 def test_a_disputed_label_is_doubted_and_an_undisputed_one_stays(tmp_path: Path) -> None:

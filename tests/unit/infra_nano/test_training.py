@@ -6,15 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    find_spec("torch") is None or find_spec("sklearn") is None,
-    reason="torch or scikit-learn is missing: make test-nano",
-)
+pytestmark = pytest.mark.needs("sklearn")
 
 DEADLINE_S = 300
 

@@ -1,7 +1,0 @@
-"""vLLM on a CPU: `make test-vllm`. Elsewhere these tests are not collected."""
-
-from __future__ import annotations
-
-from importlib.util import find_spec
-
-collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
