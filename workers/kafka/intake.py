@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from operator import methodcaller
-from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -19,16 +18,11 @@ from msgspec import DecodeError, Struct, json
 from workers.core.decode import Reason
 from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
-from workers.errors import Fatal, Misconfigured, Undecodable
+from workers.errors import Fatal, Undecodable
+from workers.kafka import clients
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
-
-PREFETCH_KBYTES = 8_192
-"""Without a bound 152,000 records lay in the queue of a consumer that had taken 2,000."""
-
-FETCH_BACKOFF_MS = 50
-"""With the default second, a bounded queue fetched 14,750 records/s; with this, 70,700."""
 
 SILENT_S = 5.0
 """After a kill and a restart the group waits for the session of the killed worker: 45 s without a word by default."""
@@ -69,17 +63,6 @@ HARMLESS = {
 """Seen right after a topic was made, while a broker is away, or while leaders and coordinators move: librdkafka goes on
 by itself. By their codes, because a message's error never says of itself that it is retriable, or fatal."""
 
-
-FETCH_WAIT_MS = 100
-"""A broker holds a fetch of empty partitions this long, and all others on that broker wait behind it: after each
-assignment the default of 500 was half a second without a record."""
-
-RECOVERY = {"metadata.recovery.strategy": "none"}
-"""librdkafka's default, `rebootstrap`, drops brokers that it still remembers as coordinators: a transaction that met a
-restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
-
-STATISTICS_MS = 2_000
-
 STRANDED = (
     "the Kafka client knows no broker any more: one that starts or stops may have answered with an empty list, "
     f"and librdkafka does not find back from that. {NOTHING_LOST}"
@@ -100,34 +83,6 @@ class _Statistics(Struct):
         return all(broker.source == "logical" for broker in self.brokers.values())
 
 
-def consumer_config(kafka: Kafka) -> dict[str, Any]:
-    """Give the consumer's librdkafka configuration. What breaks a guarantee was refused by the settings."""
-    config: dict[str, Any] = {
-        "queued.max.messages.kbytes": PREFETCH_KBYTES,
-        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
-        "fetch.wait.max.ms": FETCH_WAIT_MS,
-        **RECOVERY,
-        **kafka.properties,
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": kafka.group,
-        "group.protocol": kafka.group_protocol,
-        "max.poll.interval.ms": int(kafka.max_poll_interval_s * 1000),
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-        "auto.offset.reset": "earliest",
-        "allow.auto.create.topics": False,
-        "statistics.interval.ms": STATISTICS_MS,
-    }
-    if kafka.group_protocol == "classic":
-        config["partition.assignment.strategy"] = "cooperative-sticky"
-        if kafka.session_timeout_s is not None:
-            config["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
-            config["heartbeat.interval.ms"] = int(kafka.session_timeout_s * 1000 / 5)
-    if kafka.group_instance_id is not None:
-        config["group.instance.id"] = kafka.group_instance_id
-    return config
-
-
 class Intake:
     """Polls records of the assigned partitions.
 
@@ -135,7 +90,12 @@ class Intake:
     """
 
     def __init__(
-        self, kafka: Kafka, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]
+        self,
+        kafka: Kafka,
+        worker_id: str,
+        topics: list[str],
+        ledger: Ledger,
+        commit_before_revoke: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
@@ -143,12 +103,9 @@ class Intake:
         self._stranded_reports = 0
         self._held: set[TopicPartition] = set()
         self._silent_until: float | None = time.monotonic() + SILENT_S
-        try:
-            self.consumer = Consumer(
-                {**consumer_config(kafka), "stats_cb": self._on_statistics}, logger=structlog.get_logger("librdkafka")
-            )
-        except KafkaException as error:
-            raise Misconfigured(f"kafka: these settings do not go together: {error.args[0].str()}") from error
+        self.consumer = clients.consumer(
+            kafka, worker_id, on_statistics=self._on_statistics, logger=structlog.get_logger("librdkafka")
+        )
         self.consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, count: int, timeout_s: float) -> list[Message]:

@@ -71,7 +71,9 @@ class KafkaThread(threading.Thread):
         self.turns = 0
         self.ledger = Ledger()
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
-        self._intake = Intake(settings.kafka, settings.topics.inputs, self.ledger, self._commit_before_revoke)
+        self._intake = Intake(
+            settings.kafka, settings.worker.id, settings.topics.inputs, self.ledger, self._commit_before_revoke
+        )
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from workers import telemetry
@@ -19,7 +19,7 @@ from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, R
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
 from workers.errors import Fatal, Misconfigured
-from workers.kafka.intake import RECOVERY
+from workers.kafka import clients
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -55,29 +55,6 @@ LIMIT_LOWERED = (
 )
 
 
-def producer_config(kafka: Kafka, worker_id: str, max_bytes: dict[str, int]) -> dict[str, Any]:
-    """Give the producer's librdkafka configuration. `max_bytes`: how large a batch each output topic takes."""
-    timeout_ms = int(kafka.transaction_timeout_s * 1000)
-    return {
-        "linger.ms": 5,
-        "compression.type": "lz4",
-        **RECOVERY,
-        **kafka.properties,
-        # A topic's limit is one of batches, and librdkafka splits none: many small records would be refused together.
-        "batch.size": min([int(kafka.properties.get("batch.size", 1_000_000)), *max_bytes.values()]),
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "transactional.id": f"{kafka.group}.{worker_id}",
-        "transaction.timeout.ms": timeout_ms,
-        "message.timeout.ms": timeout_ms
-        // 2,  # Looked at once a second: the cause has to be known before the deadline.
-        "enable.idempotence": True,
-        "partitioner": "murmur2_random",
-        "delivery.report.only.error": True,
-        "allow.auto.create.topics": False,
-        "queue.buffering.max.messages": 1_000_000,
-    }
-
-
 class Outbox:
     """Commits finished prefixes.
 
@@ -98,12 +75,9 @@ class Outbox:
                 f"topics.dead_letters: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead letter may need "
                 f"{MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
             )
-        try:
-            self._producer = Producer(
-                producer_config(kafka, worker_id, max_bytes), logger=structlog.get_logger("librdkafka")
-            )
-        except KafkaException as error:
-            raise Misconfigured(f"kafka: these settings do not go together: {error.args[0].str()}") from error
+        self._producer = clients.transactional_producer(
+            kafka, worker_id, max_bytes, logger=structlog.get_logger("librdkafka")
+        )
         try:
             self._producer.init_transactions(30)
         except KafkaException as error:

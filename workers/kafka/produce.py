@@ -10,12 +10,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.event import EventDict
 from workers.core.decode import decode
-from workers.errors import Fatal, Misconfigured, Undecodable
+from workers.errors import Fatal, Undecodable
+from workers.kafka import clients
 from workers.kafka.topics import require
 from workers.settings import Settings
-
-DELIVERY_S = 30
-"""How long Kafka may be away before a record counts as refused."""
 
 
 class Produced(NamedTuple):
@@ -57,20 +55,7 @@ def produce(
         if error is not None:
             failures.append(error)
 
-    config: dict[str, Any] = {
-        **kafka.properties,
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "enable.idempotence": True,
-        "partitioner": "murmur2_random",
-        "linger.ms": 20,
-        "message.timeout.ms": int(DELIVERY_S * 1000),
-        # Without a log: what goes wrong comes back as a delivery report, and becomes a sentence.
-        "log_level": 0,
-    }
-    try:
-        producer = Producer(config)
-    except KafkaException as error:
-        raise Misconfigured(f"kafka.properties: {error.args[0].str()}") from error
+    producer = clients.producer(kafka)
     count = bad = 0
     first = refused = ""
     is_stopped = False

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
-from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
 
 from workers.errors import Misconfigured
+from workers.kafka import clients
 from workers.settings import Kafka
 
 IDLE_S = 0.5
-
-TO_THE_END_S = 0.05
-"""How long a read that ends with what is there waits for a full batch. The client waits for it even where the end was
-seen, and the broker likewise for more to come: a second for each read of a quiet topic."""
 
 
 def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool) -> Iterator[Message | None]:
@@ -27,22 +22,9 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
     Raises:
         Misconfigured: Kafka or a topic is not there, or may not be read.
     """
-    config: dict[str, Any] = {
-        **kafka.properties,
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": f"guardline-reader-{secrets.token_hex(4)}",
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.partition.eof": not follow,
-        **({} if follow else {"fetch.wait.max.ms": int(TO_THE_END_S * 1000)}),
-        "log_level": 0,
-    }
+    consumer = clients.reader(kafka, follow=follow)
     try:
-        consumer = Consumer(config)
-    except KafkaException as error:
-        raise Misconfigured(f"kafka.properties: {error.args[0].str()}") from error
-    try:
-        present = consumer.list_topics(timeout=10).topics
+        present = clients.present_topics(consumer, kafka)
         for topic in topics:
             if topic not in present:
                 raise Misconfigured(f"topics: {topic} not found in Kafka: create it with: guardline topics create")
@@ -50,7 +32,7 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
         unread = {(topic, partition) for topic in topics for partition in present[topic].partitions}
         consumer.assign([TopicPartition(*origin, start) for origin in unread])
         while follow or unread:
-            messages = consumer.consume(500, IDLE_S if follow else TO_THE_END_S)
+            messages = consumer.consume(500, IDLE_S if follow else clients.TO_THE_END_S)
             for message in messages:
                 failure = message.error()
                 if failure is None:
@@ -62,8 +44,6 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
             if not messages:
                 yield None
     except KafkaException as error:
-        raise Misconfigured(
-            f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r} ({error.args[0].str()})"
-        ) from error
+        raise clients.no_answer(kafka, error) from error
     finally:
         consumer.close()

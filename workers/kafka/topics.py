@@ -11,9 +11,9 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from workers.errors import Misconfigured
+from workers.kafka import clients
+from workers.kafka.clients import ANSWER_S
 from workers.settings import Kafka, Settings
-
-ANSWER_S = 10.0
 
 
 def create(settings: Settings) -> tuple[list[str], list[str]]:
@@ -78,17 +78,8 @@ def require(kafka: Kafka, names: Sequence[str]) -> AdminClient:
     Raises:
         Misconfigured: naming the setting.
     """
-    try:
-        # Without a log: what goes wrong comes back as an exception, and becomes a sentence.
-        admin = AdminClient({**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
-    except KafkaException as error:
-        raise Misconfigured(f"kafka.properties: {error.args[0].str()}") from error
-    try:
-        present = admin.list_topics(timeout=ANSWER_S).topics
-    except KafkaException as error:
-        raise Misconfigured(
-            f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r} ({error.args[0].str()})"
-        ) from error
+    admin = clients.admin(kafka)
+    present = clients.present_topics(admin, kafka)
     missing = [name for name in names if name not in present]
     if missing:
         raise Misconfigured(

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, Message
 from infra.devstack.kafka import free_ports
 from workers.core.ledger import Ledger
 from workers.errors import Fatal
-from workers.kafka import intake as module
+from workers.kafka import clients
 from workers.kafka.intake import Intake
 from workers.settings import Kafka
 
@@ -27,7 +27,7 @@ class FailingConsumer:
 
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    intake = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), ["t"], Ledger(), lambda: None)
+    intake = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), "w", ["t"], Ledger(), lambda: None)
     consumer = intake.consumer
     yield intake
     consumer.close()
@@ -93,8 +93,8 @@ def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: p
         on_statistics(self, text)
 
     monkeypatch.setattr(Intake, "_on_statistics", note)
-    monkeypatch.setattr(module, "STATISTICS_MS", 100)
-    away = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), ["t"], Ledger(), lambda: None)
+    monkeypatch.setattr(clients, "STATISTICS_MS", 100)
+    away = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), "w", ["t"], Ledger(), lambda: None)
     try:
         while len(reports) < 5:
             assert away.poll(1, 0.05) == []

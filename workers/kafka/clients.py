@@ -1,0 +1,230 @@
+"""Makes every client of librdkafka from the settings: nothing else of the project knows librdkafka's properties.
+
+`workers/settings/kafka_properties.py` refuses in `kafka.properties` what is set here after them. A client that cannot
+be made is a `Misconfigured` with a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import TopicMetadata
+
+from workers.errors import Misconfigured
+from workers.settings import Kafka
+
+ANSWER_S = 10.0
+"""How long the brokers may take to say which topics they have."""
+
+DELIVERY_S = 30
+"""How long Kafka may be away before `guardline produce` counts a record as refused."""
+
+PREFETCH_KBYTES = 8_192
+"""Without a bound 152,000 records lay in the queue of a consumer that had taken 2,000."""
+
+FETCH_BACKOFF_MS = 50
+"""With the default second, a bounded queue fetched 14,750 records/s; with this, 70,700."""
+
+FETCH_WAIT_MS = 100
+"""A broker holds a fetch of empty partitions this long, and all others on that broker wait behind it: after each
+assignment the default of 500 was half a second without a record."""
+
+TO_THE_END_S = 0.05
+"""How long a read that ends with what is there waits for a full batch. The client waits for it even where the end was
+seen, and the broker likewise for more to come: a second for each read of a quiet topic."""
+
+STATISTICS_MS = 2_000
+
+RECOVERY = {"metadata.recovery.strategy": "none"}
+"""librdkafka's default, `rebootstrap`, drops brokers that it still remembers as coordinators: a transaction that met a
+restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
+
+SILENT = {"log_level": 0}
+"""For commands: what goes wrong comes back as an exception or a delivery report, and becomes a sentence."""
+
+COMMAND = "guardline"
+"""The `client.id` of what is not a worker."""
+
+
+class Logger(Protocol):
+    """Takes librdkafka's log lines while the client is polled, as (level, format, fac, client's name, text)."""
+
+    def log(self, level: int, event: str, *args: Any) -> Any:
+        """Take one line. Must not raise."""
+
+
+def consumer(
+    kafka: Kafka, worker_id: str, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
+) -> Consumer:
+    """Give the member of the worker group. What breaks a guarantee was refused by the settings.
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    return _made(Consumer, consumer_config(kafka, worker_id, on_statistics), logger)
+
+
+def consumer_config(kafka: Kafka, worker_id: str, on_statistics: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Give the configuration of `consumer`."""
+    membership: dict[str, Any] = {}
+    if kafka.group_protocol == "classic":
+        membership["partition.assignment.strategy"] = "cooperative-sticky"
+        if kafka.session_timeout_s is not None:
+            membership["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
+            membership["heartbeat.interval.ms"] = int(kafka.session_timeout_s * 1000 / 5)
+    if kafka.group_instance_id is not None:
+        membership["group.instance.id"] = kafka.group_instance_id
+    if on_statistics is not None:
+        membership["stats_cb"] = on_statistics
+    return {
+        "client.id": client_id(worker_id),
+        "queued.max.messages.kbytes": PREFETCH_KBYTES,
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
+        **RECOVERY,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group,
+        "group.protocol": kafka.group_protocol,
+        **membership,
+        "max.poll.interval.ms": int(kafka.max_poll_interval_s * 1000),
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "allow.auto.create.topics": False,
+        "statistics.interval.ms": STATISTICS_MS,
+    }
+
+
+def transactional_producer(
+    kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int], *, logger: Logger | None = None
+) -> Producer:
+    """Give the producer of a worker. `max_bytes`: how large a batch each output topic takes.
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    return _made(Producer, transactional_producer_config(kafka, worker_id, max_bytes), logger)
+
+
+def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int]) -> dict[str, Any]:
+    """Give the configuration of `transactional_producer`."""
+    timeout_ms = int(kafka.transaction_timeout_s * 1000)
+    return {
+        "client.id": client_id(worker_id),
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "queue.buffering.max.messages": 1_000_000,
+        **RECOVERY,
+        **kafka.properties,
+        # A topic's limit is one of batches, and librdkafka splits none: many small records would be refused together.
+        "batch.size": min([int(kafka.properties.get("batch.size", 1_000_000)), *max_bytes.values()]),
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "transactional.id": f"{kafka.group}.{worker_id}",
+        "transaction.timeout.ms": timeout_ms,
+        # Looked at once a second: the cause has to be known before the deadline.
+        "message.timeout.ms": timeout_ms // 2,
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "delivery.report.only.error": True,
+        "allow.auto.create.topics": False,
+    }
+
+
+def producer(kafka: Kafka) -> Producer:
+    """Give the producer of events that `guardline produce` has.
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    config = {
+        "client.id": COMMAND,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": 20,
+        "message.timeout.ms": int(DELIVERY_S * 1000),
+        **SILENT,
+    }
+    return _made(Producer, config)
+
+
+def reader(kafka: Kafka, *, follow: bool) -> Consumer:
+    """Give a consumer outside any group, which sees only what was committed and commits nothing.
+
+    Without `follow` it reports the end of each partition.
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    config = {
+        "client.id": COMMAND,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": f"guardline-reader-{secrets.token_hex(4)}",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": not follow,
+        **({} if follow else {"fetch.wait.max.ms": int(TO_THE_END_S * 1000)}),
+        **SILENT,
+    }
+    return _made(Consumer, config)
+
+
+def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> AdminClient:
+    """Give a client for questions about brokers, topics and groups. `debug` names librdkafka's contexts for `logger`.
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    config: dict[str, Any] = {
+        "client.id": COMMAND,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        **({"debug": debug} if debug else SILENT),
+    }
+    return _made(AdminClient, config, logger)
+
+
+def present_topics(client: AdminClient | Consumer | Producer, kafka: Kafka) -> dict[str, TopicMetadata]:
+    """Give the topics by their names. Blocks for `ANSWER_S` at most.
+
+    Raises:
+        Misconfigured: no broker answers.
+    """
+    try:
+        topics: dict[str, TopicMetadata] = client.list_topics(timeout=ANSWER_S).topics
+    except KafkaException as error:
+        raise no_answer(kafka, error) from error
+    return topics
+
+
+def no_answer(kafka: Kafka, error: KafkaException) -> Misconfigured:
+    """Give the error of a client that reaches no broker."""
+    return Misconfigured(
+        f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r} ({error.args[0].str()})"
+    )
+
+
+def client_id(worker_id: str) -> str:
+    """Give the name by which brokers and Kafka's tools show a worker.
+
+    librdkafka escapes nothing in its statistics: a quotation mark in the name would make them unreadable.
+    """
+    return re.sub(r"[^\w.:@-]", "_", worker_id, flags=re.ASCII)
+
+
+_Client = TypeVar("_Client", AdminClient, Consumer, Producer)
+
+
+def _made(make: type[_Client], config: dict[str, Any], logger: Logger | None = None) -> _Client:
+    try:
+        return make(config) if logger is None else make(config, logger=logger)
+    except KafkaException as error:
+        raise Misconfigured(f"kafka.properties: librdkafka refuses these settings: {error.args[0].str()}") from error
