@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 GUARDLINE = Path(sys.executable).with_name("guardline")
@@ -19,14 +21,33 @@ def guardline(
     program: Sequence[str | Path] = (GUARDLINE,),
 ) -> subprocess.CompletedProcess[str]:
     """Run it; it ends with that exit code and without a traceback. `program` stands for it, to run it with a fault."""
-    run = subprocess.run(
-        [*program, *arguments],
-        env={**os.environ, "GUARDLINE_GUARD__THREADS": "1", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    with inheriting():
+        run = subprocess.run(
+            [*program, *arguments],
+            env={**os.environ, "GUARDLINE_GUARD__THREADS": "1", **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
     assert run.returncode == code, run.stderr
     assert "Traceback" not in run.stderr
     return run
+
+
+@contextmanager
+def inheriting(ignored: Collection[signal.Signals] = ()) -> Iterator[None]:
+    """Let the processes that are started in the block inherit these signals as ignored, and no others.
+
+    Without it they inherit what the run of tests inherited: SIGINT is ignored in the background of a shell, and SIGHUP
+    under `nohup`. In the main thread only.
+    """
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    before = {
+        number: signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL) for number in numbers
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,10 +5,15 @@ Labels are closed sets: never a tenant.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Enum, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+STATE = Enum(
+    "guardline_worker_state",
+    "Where the worker is between its start and its end.",
+    states=["starting", "running", "draining", "stopped", "failed"],
+)
 RECEIVED = Counter("guardline_records_received_total", "Records polled.", ["topic"])
 DEAD_LETTERS = Counter(
     "guardline_dead_letters_total", "Records that could not be decoded. Rising: a producer is broken.", ["reason"]

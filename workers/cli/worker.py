@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Coroutine
+from typing import Annotated, Any, NoReturn
 
-import structlog
 import typer
 
 from workers import settings as settings_module
 from workers.cli.report import report
 from workers.errors import GuardlineError
 from workers.process.logs import log_to_stderr
-from workers.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Run a worker.")
 
@@ -30,28 +29,20 @@ def worker_moderation(
         **({"http": {"port": http_port}} if http_port is not None else {}),
     )
     log_to_stderr()
+    from workers.moderation.worker import Worker
+
+    run_to_its_end(Worker(settings).run())
+
+
+def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
+    """Run a worker in an event loop and end the process: a normal exit waits for threads, and some may hang."""
     import uvloop
 
+    code = 0
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_work(settings))
+            runner.run(work)
         except GuardlineError as error:
-            _leave(error)
-        _leave(None)
-
-
-def _leave(error: GuardlineError | None) -> NoReturn:
-    """End a worker that has closed what it could. A normal exit waits for threads, and an engine may hang in one."""
-    code = 0 if error is None else report(error)
-    sys.stdout.flush()
-    os._exit(code)
-
-
-async def _work(settings: Settings) -> None:
-    from workers.moderation.worker import Worker
-    from workers.process.health import served
-
-    worker = Worker(settings)
-    async with served(settings.http, is_alive=lambda: worker.is_alive, is_ready=lambda: worker.is_ready) as port:
-        structlog.get_logger().info("serving /livez, /readyz, /metrics", port=port)
-        await worker.run()
+            code = report(error)
+        sys.stdout.flush()
+        os._exit(code)

@@ -67,6 +67,7 @@ class KafkaThread(threading.Thread):
         self._has_completed = threading.Event()
         self._stop_by: float | None = None
         self._quit = False
+        self._left: int | None = None
         self._is_held = False
         self.turns = 0
         self.ledger = Ledger()
@@ -79,6 +80,11 @@ class KafkaThread(threading.Thread):
         """Take finished records. Any thread."""
         self._completed.append(finished)
         self._has_completed.set()
+
+    @property
+    def left(self) -> int:
+        """How many records were taken in and not committed; after the end, those of that moment. Any thread."""
+        return self.ledger.uncommitted if self._left is None else self._left
 
     def is_current(self, source: Source) -> bool:
         """Say whether anybody waits for this work. Any thread."""
@@ -99,6 +105,7 @@ class KafkaThread(threading.Thread):
             while not self._is_done():
                 self._turn()
             self._commit_before_revoke()
+            self._left = self.ledger.uncommitted  # To leave the group empties the ledger.
             self._intake.close()
         except BaseException as error:
             failure = error

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from workers.errors import Misconfigured
 from workers.settings import Http
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -44,6 +47,8 @@ async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable
                 f"http.host and http.port: cannot listen on {http.host}:{http.port} ({error.strerror}); "
                 "port 0, or --http-port 0, takes any free one"
             ) from error
-        yield int(runner.addresses[0][1])
+        port = int(runner.addresses[0][1])
+        log.info("serving /livez, /readyz, /metrics", port=port)
+        yield port
     finally:
         await runner.cleanup()

@@ -202,6 +202,8 @@ class Worker(Section):
 
     id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
     pipeline: str = "guardline"
+    start_within_s: float = Field(60, ge=0)
+    """How long a start waits for Kafka, its topics, Redis and model servers that are not there yet; 0: not at all."""
     grace_s: float = Field(25, ge=0)
     """After SIGTERM: how long what is under way may take. Stay below the supervisor's own grace period."""
     max_event_bytes: int = Field(262_144, ge=1)

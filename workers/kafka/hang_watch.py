@@ -1,0 +1,31 @@
+"""Notices a Kafka thread that hangs in a call. Runs in the event loop and must never wait for that thread."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from workers.core.records import NOTHING_LOST
+from workers.errors import Fatal
+from workers.kafka.loop import KafkaThread
+from workers.settings import Kafka
+
+WATCH_S = 1.0
+"""How often the event loop looks whether the Kafka thread still turns."""
+
+HANGS = "a call to Kafka has not come back for {seconds:.0f} s. " + NOTHING_LOST
+
+
+async def watch(thread: KafkaThread, kafka: Kafka) -> None:
+    """Watch until cancelled. Counts its own ticks and not the clock: a process that was frozen does not hang.
+
+    Raises:
+        Fatal: the thread hangs. librdkafka does not keep every time-out it is given.
+    """
+    # A commit and its abort may take the transaction's timeout each, and a revoke in the same turn as much again.
+    patience = math.ceil((4 * kafka.transaction_timeout_s + 5) / WATCH_S)
+    turns, ticks = thread.turns, 0
+    while ticks < patience:
+        await asyncio.sleep(WATCH_S)
+        turns, ticks = thread.turns, ticks + 1 if turns == thread.turns else 0
+    raise Fatal(HANGS.format(seconds=patience * WATCH_S))
