@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from tests.lines import TEXTS
 from tests.site import Site
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine
-from workers.guard.guard import Guard, Request
+from workers.guard.guard import Guard, Refused, Request
 from workers.guard.load import checkpoint_folder
 from workers.settings import Settings
 
@@ -37,10 +38,12 @@ class Recorder(CTranslate2Engine):
 
     calls: list[Call]
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float] | Refused]:
         """Answer, and note the question."""
         self.calls.append(([list(prompt) for prompt in prompts], list(candidates)))
-        return await super().score(prompts, candidates)
+        return await super().score(prompts, candidates, deadline)
 
 
 def texts(count: int) -> list[str]:

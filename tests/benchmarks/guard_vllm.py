@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import statistics
@@ -29,8 +30,10 @@ from typing import Any
 import psutil
 import uvloop
 
+from tests.answers import answered
 from tests.checkpoints.qwen import write_qwen
 from tests.lines import TEXTS
+from workers.engines.engine import Refused
 from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, ON_ALL_CORES, VllmEngine
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
@@ -169,7 +172,7 @@ async def labels_of(guard: Guard, texts: list[str]) -> list[str | None]:
     """Judge the texts in micro-batches, all under way at a time."""
     parts = [texts[start : start + MICRO_BATCH] for start in range(0, len(texts), MICRO_BATCH)]
     judged = await asyncio.gather(*(guard.assess([Request(text) for text in part]) for part in parts))
-    return [str(assessment["severity"]) for part in judged for assessment in part]
+    return [str(assessment["severity"]) for part in judged for assessment in answered(part)]
 
 
 async def measure(model: Model) -> dict[str, Any]:
@@ -267,11 +270,11 @@ class CountingEngine(VllmEngine):
         self.prompts: list[list[int]] = []
         self.further: list[list[int]] = []
 
-    async def score(self, prompts: Any, candidates: Any) -> list[list[float]]:
+    async def score(self, prompts: Any, candidates: Any, deadline: float = math.inf) -> list[list[float] | Refused]:
         """Answer, and note the question."""
         noted = self.prompts if len(candidates) == 3 else self.further
         noted.extend(list(prompt) for prompt in prompts)
-        return await super().score(prompts, candidates)
+        return await super().score(prompts, candidates, deadline)
 
     def to_compute(self, further: list[int]) -> int:
         """Give the tokens of a further question that are not in the prefix cache, which holds whole blocks only."""

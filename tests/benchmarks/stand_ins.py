@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from workers.guard.guard import Guard
@@ -22,12 +23,16 @@ class InstantEngine:
     async def watch(self) -> None:
         """It dies with the process."""
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float]]:
         """Prefer the first candidate."""
         rows = [[-0.1, *([-2.0 - number / 50] * (len(candidates) - 1))] for number in range(97)]
         return [rows[len(prompt) % 97] for prompt in prompts]
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> list[list[int]]:
         """Not needed for scoring."""
         raise NotImplementedError
 
@@ -45,7 +50,9 @@ class SimulatedGpu(InstantEngine):
     def __init__(self) -> None:
         self._free_at = 0.0
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float]]:
         """Answer when the GPU would be through with it."""
         loop = asyncio.get_running_loop()
         # A queue like a GPU's: the next batch starts when the last one ends, however late the event loop notices.

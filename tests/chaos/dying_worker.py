@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ class DyingEngine(InstantEngine):
     def __init__(self, marker: Sequence[int]) -> None:
         self._marker = _joined(marker)
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float]]:
         """Die, or prefer the first candidate."""
         await asyncio.sleep(THINKS_S)
         if any(self._marker in _joined(prompt) for prompt in prompts):

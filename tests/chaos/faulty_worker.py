@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import os
 import signal
 import sys
@@ -30,8 +31,7 @@ from workers.cli import app as cli
 from workers.core.batcher import Batcher
 from workers.core.ledger import Ledger
 from workers.engines.ctranslate2 import CTranslate2Engine
-from workers.guard.guard import Guard
-from workers.guard.prompt import Request
+from workers.guard.guard import Guard, Refused, Request
 from workers.kafka.outbox import Outbox
 from workers.redis.deaths import Deaths
 from workers.redis.dedup import Dedup
@@ -50,11 +50,13 @@ def hold_at(gate: Path, text: str = "") -> None:
         while gate.exists():
             time.sleep(0.02)
 
-    async def assess_when_open(self: Guard, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess_when_open(
+        self: Guard, requests: Sequence[Request], deadline: float = math.inf
+    ) -> list[dict[str, Any] | Refused]:
         if any(text in request.text for request in requests):
             structlog.get_logger().info(AT_THE_GATE, texts=[request.text for request in requests])
             await asyncio.to_thread(wait)
-        return await assess(self, requests)
+        return await assess(self, requests, deadline)
 
     Guard.assess = assess_when_open  # type: ignore[method-assign]  # the fault
 
@@ -62,10 +64,12 @@ def hold_at(gate: Path, text: str = "") -> None:
 def lag() -> None:
     assess = Guard.assess
 
-    async def assess_late(self: Guard, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess_late(
+        self: Guard, requests: Sequence[Request], deadline: float = math.inf
+    ) -> list[dict[str, Any] | Refused]:
         structlog.get_logger().info(AT_THE_GATE, texts=[request.text for request in requests])
         await asyncio.sleep(LAG_S)
-        return await assess(self, requests)
+        return await assess(self, requests, deadline)
 
     Guard.assess = assess_late  # type: ignore[method-assign]  # the fault
 
@@ -73,7 +77,7 @@ def lag() -> None:
 def fail_at(file: Path) -> None:
     score = CTranslate2Engine._score
 
-    def score_or_fail(*arguments: Any) -> list[list[float]]:
+    def score_or_fail(*arguments: Any) -> list[list[float] | Refused]:
         if file.exists():
             raise RuntimeError("out of memory")
         return score(*arguments)
@@ -84,7 +88,7 @@ def fail_at(file: Path) -> None:
 def stick_at(file: Path) -> None:
     score = CTranslate2Engine._score
 
-    def score_when_gone(*arguments: Any) -> list[list[float]]:
+    def score_when_gone(*arguments: Any) -> list[list[float] | Refused]:
         if file.exists():
             structlog.get_logger().info(STUCK)
         while file.exists():

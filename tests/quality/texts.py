@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from infra.nano.data import Row, hold_out_rows, read
-from workers.guard.guard import Guard, Request
-from workers.guard.patience import ask_with_patience
+from workers.guard.guard import Guard, Refused, Request
 
 BATCH = 256
 
@@ -45,6 +44,6 @@ async def assess(guard: Guard, texts: Sequence[str], what: str) -> list[dict[str
     bar = Console(stderr=True)
     for start in track(range(0, len(texts), BATCH), description=what, console=bar, disable=not bar.is_terminal):
         requests = [Request(text) for text in texts[start : start + BATCH]]
-        answers = await ask_with_patience(guard.assess, requests, lambda _: 0.0)
-        found += [answer if isinstance(answer, dict) else UNREADABLE for answer in answers]
+        answers = await guard.assess(requests)
+        found += [UNREADABLE if isinstance(answer, Refused) else answer for answer in answers]
     return found

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -23,8 +25,8 @@ from workers.annotation.files import kind_of, open_source, open_writer
 from workers.annotation.findings import Finding, Findings
 from workers.annotation.rows import Row, event_of, request_of
 from workers.core.batcher import estimate_tokens
-from workers.errors import Fatal, Misconfigured, OneAtFault, Unavailable, Undecodable
-from workers.guard.guard import Request
+from workers.errors import Fatal, Misconfigured, Unavailable, Undecodable
+from workers.guard.guard import Refused, Request
 from workers.guard.patience import ask_with_patience
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
@@ -41,8 +43,8 @@ class Assessor(Protocol):
 
     fingerprint: str
 
-    async def assess(self, requests: Sequence[Request]) -> list[Finding]:
-        """Judge each request."""
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> Sequence[Finding | Refused]:
+        """Judge each request, and ask again until the deadline by `time.monotonic` at most."""
         ...
 
 
@@ -208,18 +210,17 @@ async def _find_alone(guard: Assessor, findings: Findings, row: Row, patience_s:
 
 async def _find(guard: Assessor, events: Sequence[EventDict | Undecodable], patience_s: float) -> list[Finding]:
     requests = [request_of(event) for event in events if not isinstance(event, Undecodable)]
-    found = iter(await ask_with_patience(guard.assess, requests, lambda asked_s: patience_s - asked_s))
+    deadline = time.monotonic() + patience_s
+    found = iter(await ask_with_patience(lambda: guard.assess(requests, deadline), lambda: deadline))
     return [_finding(event if isinstance(event, Undecodable) else next(found)) for event in events]
 
 
-def _finding(answer: Finding | Unavailable | OneAtFault) -> Finding:
-    if isinstance(answer, Unavailable):
-        raise answer
-    return _bad(answer) if isinstance(answer, OneAtFault) else {"assessment": answer}
+def _finding(answer: Finding | Refused | Undecodable) -> Finding:
+    return _bad(answer) if isinstance(answer, (Refused, Undecodable)) else {"assessment": answer}
 
 
-def _bad(error: OneAtFault) -> Finding:
-    return {"bad": {"reason": error.reason, "detail": error.detail}}
+def _bad(problem: Refused | Undecodable) -> Finding:
+    return {"bad": {"reason": problem.reason, "detail": problem.detail}}
 
 
 def _decided(policy: CompiledPolicy, row: Row, finding: Finding) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.engines.engine import Refused, checked_row
 from workers.engines.in_process import InProcessEngine
 from workers.errors import Misconfigured
 
@@ -48,22 +50,22 @@ class CTranslate2Engine(InProcessEngine):
     def _vocabulary(self) -> int:
         return len(self._tokens)
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float] | Refused]:
         """See `Engine.score`."""
-        if not prompts:
-            return []
-        self._check(prompts, 1)
-        return await self._run(self._score, prompts, list(candidates))
+        return await self._answer(prompts, 1, lambda valid: self._run(self._score, valid, list(candidates)))
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
-        if not prompts:
-            return []
-        self._check(prompts, max_tokens)
-        return await self._run(self._complete, prompts, max_tokens)
+        return await self._answer(prompts, max_tokens, lambda valid: self._run(self._complete, valid, max_tokens))
 
-    def _score(self, generator: Any, prompts: Sequence[Sequence[int]], candidates: list[int]) -> list[list[float]]:
-        scores: list[list[float]] = [[]] * len(prompts)
+    def _score(
+        self, generator: Any, prompts: Sequence[Sequence[int]], candidates: list[int]
+    ) -> list[list[float] | Refused]:
+        scores: list[list[float] | Refused] = [[]] * len(prompts)
         for indices, results in self._generate(
             generator, prompts, max_length=1, min_length=1, return_logits_vocab=True
         ):
@@ -73,7 +75,7 @@ class CTranslate2Engine(InProcessEngine):
             # In place: a second array of a vocabulary's size for each prompt took twice as long as the sums in it.
             total = np.exp(logits, out=logits).sum(axis=1, keepdims=True)
             for index, row in zip(indices, (asked - np.log(total)).tolist(), strict=True):
-                scores[index] = row
+                scores[index] = checked_row(row)
         return scores
 
     def _complete(self, generator: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:

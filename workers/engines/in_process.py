@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from workers.engines.engine import CLOSED, check_prompts
+from workers.engines.engine import CLOSED, Refused, answer_valid
 from workers.errors import Fatal, Unavailable
 
 Result = TypeVar("Result")
@@ -65,11 +65,20 @@ class InProcessEngine(ABC):
         """Return at once: see `Engine.watch`."""
         return
 
-    def _check(self, prompts: Sequence[Sequence[int]], asked_tokens: int) -> None:
+    async def _answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        asked_tokens: int,
+        answer: Callable[[Sequence[Sequence[int]]], Awaitable[Sequence[Result | Refused]]],
+    ) -> list[Result | Refused]:
         if self._pool is None:
             raise Fatal("the engine is not running: it was not started, or is closed")
-        check_prompts(
-            prompts, vocabulary=self._vocabulary(), context_tokens=self._context_tokens, asked_tokens=asked_tokens
+        return await answer_valid(
+            prompts,
+            answer,
+            vocabulary=self._vocabulary(),
+            context_tokens=self._context_tokens,
+            asked_tokens=asked_tokens,
         )
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:

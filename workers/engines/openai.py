@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,15 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from workers.engines.engine import CLOSED, DEADLINE, check_prompts
+from workers.engines.engine import CLOSED, Refused, answer_valid
 from workers.engines.openai_server import Expected, Server
-from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 
 log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
+AskServer = Callable[[Server, Sequence[Sequence[int]]], Awaitable[list[Row]]]
 
 PROMPTS_A_REQUEST = 32
 """One bad prompt fails a whole request, and one request runs on one server."""
@@ -141,52 +143,72 @@ class OpenAIEngine:
     async def watch(self) -> None:
         """See `Engine.watch`: servers come back, so they are never gone for good."""
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float] | Refused]:
         """See `Engine.score`."""
-        return await self._ask(prompts, 1, lambda server, part: server.score(part, candidates))
+        return await self._answer(prompts, 1, deadline, lambda server, part: server.score(part, candidates))
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
-        return await self._ask(prompts, max_tokens, lambda server, part: server.complete(part, max_tokens))
+        return await self._answer(prompts, max_tokens, deadline, lambda server, part: server.complete(part, max_tokens))
 
-    async def _ask(
-        self,
-        prompts: Sequence[Sequence[int]],
-        asked_tokens: int,
-        ask_server: Callable[[Server, Sequence[Sequence[int]]], Awaitable[list[Row]]],
-    ) -> list[Row]:
+    async def _answer(
+        self, prompts: Sequence[Sequence[int]], asked_tokens: int, deadline: float, ask_server: AskServer[Row]
+    ) -> list[Row | Refused]:
         """Ask in parts, and give the answers in the order of the prompts."""
         if self._client is None:
             raise Fatal("the engine is not running: it was not started, or is closed")
-        check_prompts(
-            prompts,
-            vocabulary=self._vocabulary,
-            context_tokens=self._expected.context_tokens,
-            asked_tokens=asked_tokens,
-        )
 
-        async def ask(part: Sequence[Sequence[int]]) -> list[Row]:
-            asked: list[Server] = []
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(Unavailable),
-                wait=wait_random_exponential(multiplier=0.05, max=1),
-                stop=_is_enough,
-                reraise=True,
-            ):
-                with attempt:
-                    asked.append(self._next_after(asked))
-                    return await ask_server(asked[-1], part)
-            raise AssertionError("unreachable")
-
-        parts = [prompts[start : start + PROMPTS_A_REQUEST] for start in range(0, len(prompts), PROMPTS_A_REQUEST)]
-        try:
+        async def answer(valid: Sequence[Sequence[int]]) -> list[Row | Refused]:
+            parts = [valid[start : start + PROMPTS_A_REQUEST] for start in range(0, len(valid), PROMPTS_A_REQUEST)]
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(ask(part)) for part in parts]
+                tasks = [group.create_task(self._ask(part, deadline, ask_server)) for part in parts]
+            return [row for task in tasks for row in task.result()]
+
+        try:
+            return await answer_valid(
+                prompts,
+                answer,
+                vocabulary=self._vocabulary,
+                context_tokens=self._expected.context_tokens,
+                asked_tokens=asked_tokens,
+            )
         except ExceptionGroup as failed:
             if self._client is None:
                 raise Fatal(CLOSED) from None
             raise failed.exceptions[0] from None
-        return [row for task in tasks for row in task.result()]
+
+    async def _ask(
+        self, part: Sequence[Sequence[int]], deadline: float, ask_server: AskServer[Row]
+    ) -> list[Row | Refused]:
+        """Ask in one request, and where a server refuses it, about each half: one bad prompt fails a whole request."""
+        try:
+            return [*await self._attempt(part, deadline, ask_server)]
+        except Unjudgeable as refusal:
+            if len(part) == 1:
+                return [Refused(refusal.reason, refusal.detail)]
+            half = len(part) // 2
+            return [
+                *await self._ask(part[:half], deadline, ask_server),
+                *await self._ask(part[half:], deadline, ask_server),
+            ]
+
+    async def _attempt(self, part: Sequence[Sequence[int]], deadline: float, ask_server: AskServer[Row]) -> list[Row]:
+        """Ask one server, and another one while that fails; raises what the last one did."""
+        asked: list[Server] = []
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=lambda state: state.attempt_number >= ATTEMPTS or time.monotonic() + state.upcoming_sleep >= deadline,
+            reraise=True,
+        ):
+            with attempt:
+                asked.append(self._next_after(asked))
+                return await ask_server(asked[-1], part)
+        raise AssertionError("unreachable")
 
     def _next_after(self, asked: Sequence[Server]) -> Server:
         """Give the server with the least to do, of those that were asked least often.
@@ -211,7 +233,3 @@ class OpenAIEngine:
             else:
                 if is_open:
                     log.info("a server is back", url=server.url)
-
-
-def _is_enough(state: RetryCallState) -> bool:
-    return state.attempt_number >= ATTEMPTS or time.monotonic() + state.upcoming_sleep >= DEADLINE.get()

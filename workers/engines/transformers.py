@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.engines.engine import Refused, checked_row
 from workers.engines.in_process import InProcessEngine
 from workers.errors import Misconfigured
 
@@ -40,19 +42,29 @@ class TransformersEngine(InProcessEngine):
     def _vocabulary(self) -> int:
         return int(self._model.config.vocab_size)
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float] | Refused]:
         """See `Engine.score`."""
-        self._check(prompts, 1)
-        return [await self._run(self._score, list(prompt), list(candidates)) for prompt in prompts]
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        async def score(valid: Sequence[Sequence[int]]) -> list[list[float] | Refused]:
+            return [await self._run(self._score, list(prompt), list(candidates)) for prompt in valid]
+
+        return await self._answer(prompts, 1, score)
+
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
-        self._check(prompts, max_tokens)
-        return [await self._run(self._complete, list(prompt), max_tokens) for prompt in prompts]
 
-    def _score(self, model: Any, prompt: list[int], candidates: list[int]) -> list[float]:
+        async def complete(valid: Sequence[Sequence[int]]) -> list[list[int]]:
+            return [await self._run(self._complete, list(prompt), max_tokens) for prompt in valid]
+
+        return await self._answer(prompts, max_tokens, complete)
+
+    def _score(self, model: Any, prompt: list[int], candidates: list[int]) -> list[float] | Refused:
         scores: list[float] = _next_token(model, prompt)[candidates].tolist()
-        return scores
+        return checked_row(scores)
 
     def _complete(self, model: Any, prompt: list[int], max_tokens: int) -> list[int]:
         completion: list[int] = []

@@ -13,9 +13,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from workers.engines.engine import CLOSED, check_prompts
+from workers.engines.engine import CLOSED, Refused, answer_valid, checked_row
 from workers.engines.vllm_child import WORKER_VARIABLE
-from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable, Unjudgeable
+from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
 
 MAX_SEQUENCES = 64
 """Prompts that vLLM runs at a time. More of them add latency, and no throughput."""
@@ -135,34 +135,44 @@ class VllmEngine:
                 raise Fatal(DIED)
             await asyncio.sleep(WATCH_S)
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> list[list[float] | Refused]:
         """See `Engine.score`."""
         outputs = await self._generate(prompts, max_tokens=1, logprob_token_ids=list(candidates))
-        return [_row(output.logprobs[0], candidates) for output in outputs]
+        return [output if isinstance(output, Refused) else _row(output.logprobs[0], candidates) for output in outputs]
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
         outputs = await self._generate(prompts, max_tokens=max_tokens)
         # vLLM gives the end-of-text token that stopped it.
-        return [list(output.token_ids)[: -1 if output.finish_reason == "stop" else None] for output in outputs]
+        return [
+            output
+            if isinstance(output, Refused)
+            else list(output.token_ids)[: -1 if output.finish_reason == "stop" else None]
+            for output in outputs
+        ]
 
     async def _generate(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[Any]:
+        """Give vLLM's output for each prompt, or its refusal."""
         llm = self._llm
         if llm is None:
             raise Fatal("the engine is not running: it was not started, or is closed")
-        check_prompts(
-            prompts,
-            vocabulary=llm.model_config.get_vocab_size(),
-            context_tokens=self._context_tokens,
-            asked_tokens=options["max_tokens"],
-        )
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         parameters = SamplingParams(
             temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, skip_clone=True, **options
         )
         try:
-            return await self._together(llm, prompts, parameters)
+            return await answer_valid(
+                prompts,
+                lambda valid: self._together(llm, valid, parameters),
+                vocabulary=llm.model_config.get_vocab_size(),
+                context_tokens=self._context_tokens,
+                asked_tokens=options["max_tokens"],
+            )
         except ExceptionGroup as failed:
             if self._llm is not llm:
                 raise Fatal(CLOSED) from None
@@ -183,18 +193,23 @@ class VllmEngine:
         raise Fatal(CLOSED)
 
     async def _run(self, llm: Any, prompt: Sequence[int], parameters: Any) -> Any:
-        """Give the one output of a prompt. A cancelled call is aborted in the engine as well."""
+        """Give the one output of a prompt, or its refusal. A cancelled call is aborted in the engine as well."""
+        from vllm.exceptions import VLLMClientError
+
         # With its type, vLLM takes the ids as they are. Without, each prompt goes through a thread that might have to
         # tokenise it, and gets the interpreter's lock back from a busy event loop after up to 5 ms.
         request = llm.generate(
             {"type": "token", "prompt_token_ids": list(prompt)}, parameters, f"g{next(self._numbers)}"
         )
-        async for result in request:
-            if result.finished:
-                output = result.outputs[0]
-                if output.finish_reason not in WHOLE:
-                    raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
-                return output
+        try:
+            async for result in request:
+                if result.finished:
+                    output = result.outputs[0]
+                    if output.finish_reason not in WHOLE:
+                        raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
+                    return output
+        except (VLLMClientError, ValueError) as error:
+            return Refused("prompt_refused", f"vLLM refuses a prompt: {error}")
         raise Unavailable("vLLM ended a request without an answer")
 
 
@@ -215,25 +230,20 @@ def _allow_plugin() -> None:
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
 
 
-def _row(entries: Any, candidates: Sequence[int]) -> list[float]:
+def _row(entries: Any, candidates: Sequence[int]) -> list[float] | Refused:
     try:
         row = [float(entries[candidate].logprob) for candidate in candidates]
     except KeyError as error:
         raise Unavailable(f"vLLM gave no log-probability of candidate {error}") from error
-    if any(math.isnan(value) for value in row):
-        raise Unjudgeable("no_number", "vLLM gave a log-probability that is no number")
-    return row
+    return checked_row(row)
 
 
 def _meant(error: Exception) -> GuardlineError:
     """Say what an error of vLLM means to the caller."""
-    from vllm.exceptions import VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError
 
     if isinstance(error, GuardlineError):
         return error
     if isinstance(error, EngineDeadError):
         return Fatal(DIED)
-    if isinstance(error, (VLLMClientError, ValueError)):
-        return Unjudgeable("prompt_refused", f"vLLM refuses a prompt: {error}")
     return Unavailable(f"vLLM failed: {error!r}")

@@ -9,6 +9,7 @@ al., 2017, "temperature scaling").
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 
 from schemas.taxonomy import Category, Severity
 from workers.annotation.rows import Row, event_of, request_of
-from workers.engines.engine import Engine
-from workers.errors import Misconfigured, Unjudgeable
+from workers.engines.engine import Engine, Refused, all_or_refused
+from workers.errors import Misconfigured
 from workers.evaluation.samples import Gold
 from workers.guard.guard import Guard
 
@@ -97,17 +98,21 @@ class ListeningEngine:
         """See `Engine.watch`."""
         await self._engine.watch()
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
+    ) -> Sequence[list[float] | Refused]:
         """See `Engine.score`."""
-        rows = await self._engine.score(prompts, candidates)
+        rows = await self._engine.score(prompts, candidates, deadline)
         asked = _asked.get(None)
-        if asked is not None:
-            asked.rows[CANDIDATES[len(candidates)]] = rows
+        if asked is not None and not isinstance(found := all_or_refused(rows), Refused):
+            asked.rows[CANDIDATES[len(candidates)]] = found
         return rows
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
+    ) -> Sequence[list[int] | Refused]:
         """See `Engine.complete`."""
-        return await self._engine.complete(prompts, max_tokens)
+        return await self._engine.complete(prompts, max_tokens, deadline)
 
 
 async def answers_of(guard: Guard, rows: Iterable[Row], *, at_once: int) -> dict[str, Answers]:
@@ -141,9 +146,8 @@ async def _ask(guard: Guard, number: int, row: Row) -> tuple[_Asked, Gold]:
         gold = Gold.model_validate((row.fields or {})["gold"])
     except (KeyError, ValueError) as error:
         raise Misconfigured(f"line {number}: has no gold that can be read: {error}") from None
-    try:
-        await guard.assess([request_of(event_of(row))])
-    except Unjudgeable:
+    (answer,) = await guard.assess([request_of(event_of(row))])
+    if isinstance(answer, Refused):
         asked.rows.clear()
     return asked, gold
 

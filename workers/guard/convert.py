@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engines.ctranslate2 import CTranslate2Engine
-from workers.engines.engine import Engine
+from workers.engines.engine import Engine, Refused, all_or_refused
 from workers.engines.transformers import TransformersEngine
 from workers.errors import Misconfigured
 from workers.guard import calibration
@@ -81,6 +81,9 @@ async def agreement(source: Path, target: Path, texts: Sequence[str], *, context
 async def _judged(guard: Guard, texts: Sequence[str]) -> list[Assessment]:
     await guard.start()
     try:
-        return await guard.assess([Request(text) for text in texts])
+        answers = all_or_refused(await guard.assess([Request(text) for text in texts]))
     finally:
         await guard.close()
+    if isinstance(answers, Refused):
+        raise Misconfigured(f"{guard.model['name']} has no answer to one of the texts: {answers}")
+    return answers

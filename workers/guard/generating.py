@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.taxonomy import Category, Role
-from workers.engines.engine import Engine
-from workers.errors import Unavailable, Unjudgeable
+from workers.engines.engine import Engine, Refused, all_or_refused
+from workers.errors import Unavailable
 from workers.guard.opinion import CATEGORIES, SEVERITIES, Opinion, worst_of
 from workers.guard.tokens import Tokens
 
@@ -51,24 +51,33 @@ class Generating:
         self.forced = ""
         self.answer_tokens = MAX_TOKENS
 
-    async def read(self, prompts: Sequence[Sequence[list[int]]], roles: Sequence[str]) -> list[Opinion]:
+    async def read(
+        self, prompts: Sequence[Sequence[list[int]]], roles: Sequence[str], deadline: float
+    ) -> list[Opinion | Refused]:
         """Ask about each request's prompts, which end where the answer begins. A severity's share is 1 or 0.
 
+        A request is refused when the engine refuses one of its prompts, or an answer cannot be read.
+
         Raises:
-            Unavailable: the engine failed. Unjudgeable: it refuses a prompt, or the model's answer cannot be read.
+            Unavailable: the engine failed.
         """
         flat = [ids for group in prompts for ids in group]
-        completions = await self._engine.complete(flat, MAX_TOKENS)
+        completions = await self._engine.complete(flat, MAX_TOKENS, deadline)
         if len(completions) != len(flat):
             raise Unavailable(f"the engine gave {len(completions)} answers to {len(flat)} prompts")
         written = iter(completions)
         return [
-            _opinion([parse(self._tokens.text(next(written)), role) for _ in group])
+            _opinion(all_or_refused([self._read(next(written), role) for _ in group]))
             for group, role in zip(prompts, roles, strict=True)
         ]
 
+    def _read(self, completion: list[int] | Refused, role: str) -> Answer | Refused:
+        return completion if isinstance(completion, Refused) else parse(self._tokens.text(completion), role)
 
-def _opinion(answers: Sequence[Answer]) -> Opinion:
+
+def _opinion(answers: Sequence[Answer] | Refused) -> Opinion | Refused:
+    if isinstance(answers, Refused):
+        return answers
     shares = [[float(index == answer.severity) for index in range(3)] for answer in answers]
     worst = worst_of(shares)
     return Opinion(shares, worst, answers[worst].severity, answers[worst].categories, {}, answers[worst].refusal)
@@ -92,14 +101,13 @@ def lines_of(text: str, role: str) -> Lines:
     )
 
 
-def parse(text: str, role: str) -> Answer:
+def parse(text: str, role: str) -> Answer | Refused:
     """Read an answer as a judgement. What is safe has no categories.
 
-    Raises:
-        Unjudgeable: it names no severity, or, of a response, no refusal. Nothing is taken for granted, least of all
-            Safe.
+    Refused is one that names no severity, or, of a response, no refusal. Nothing is taken for granted, least of all
+    Safe.
     """
     severity, categories, refusal = lines_of(text, role)
     if severity is None or (role == Role.ASSISTANT and refusal is None):
-        raise Unjudgeable("unreadable_answer", f"the model wrote {text[:200]!r}")
+        return Refused("unreadable_answer", f"the model wrote {text[:200]!r}")
     return Answer(severity, (categories or []) if severity else [], refusal)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from workers.engines.engine import Engine
-from workers.errors import Misconfigured, Unavailable, Unjudgeable
+from workers.engines.engine import Engine, Refused, all_or_refused
+from workers.errors import Misconfigured
 from workers.guard.calibration import read_calibration
 from workers.guard.generating import Generating
 from workers.guard.opinion import SEVERITIES, Opinion, label_of, worst_of
@@ -21,7 +22,7 @@ from workers.guard.template import Template
 from workers.guard.tokens import Tokens
 from workers.guard.views import NORMALIZED, RAW, Views
 
-__all__ = ["Guard", "Request"]
+__all__ = ["Assessment", "Guard", "Refused", "Request"]
 
 INLINE_CHARS = 65_536
 """Up to this much text a micro-batch is encoded in the event loop, in about 10 ms at most. A thread would have to get
@@ -42,12 +43,15 @@ REVISION = 4
 """Raised when the same checkpoint comes to say something else of the same text: views, look-alikes, windows."""
 
 Assessment = dict[str, Any]
+Reading = list[Prompt]
+"""The prompts of a request's views: of its raw text, and of the normalized one where that differs."""
 
 
 class Guard:
     """Judges texts with a Qwen3Guard-Gen checkpoint on any engine.
 
-    Guarantee: `assess` answers every request, in order, or raises; it never gives one message's verdict to another.
+    Guarantee: `assess` answers or refuses every request, in order, or raises; it never gives one message's verdict to
+    another, and what is wrong with one request takes nothing from its neighbours.
     """
 
     def __init__(
@@ -85,19 +89,21 @@ class Guard:
         model's revision is, once the guard is started."""
 
     async def start(self) -> None:
-        """Load the model and check that it is a guard.
+        """Load the model and check that it is a guard. After a failure it may be called again.
 
         Raises:
-            Misconfigured: it is not.
+            Misconfigured: it is not. Unavailable: the engine does not answer yet.
         """
         await self._load()
         requests = [Request(text) for text in (HARMFUL, *HARMLESS)]
-        try:
-            if isinstance(self._reader, Scoring):
-                await self._reader.check([ids for prompt in self._prompts.build(requests) for ids in prompt.ids])
-            harmful, *harmless = [assessment["severity"] for assessment in await self.assess(requests)]
-        except (Unavailable, Unjudgeable) as error:
-            raise Misconfigured(f"guard.model: the self-check of {self.model['name']!r} failed: {error}") from error
+        prompts = all_or_refused(self._prompts.build(requests))
+        answers = all_or_refused(await self.assess(requests))
+        if isinstance(prompts, Refused) or isinstance(answers, Refused):
+            refused = prompts if isinstance(prompts, Refused) else answers
+            raise Misconfigured(f"guard.model: the self-check of {self.model['name']!r} failed: {refused}")
+        if isinstance(self._reader, Scoring):
+            await self._reader.check([ids for prompt in prompts for ids in prompt.ids])
+        harmful, *harmless = [answer["severity"] for answer in answers]
         if harmful == "Safe" or "Safe" not in harmless:
             raise Misconfigured(
                 f"guard.model: the self-check of {self.model['name']!r} failed: it finds {HARMFUL!r} {harmful} and "
@@ -122,11 +128,15 @@ class Guard:
         """
         await self._engine.watch()
 
-    async def assess(self, requests: Sequence[Request]) -> list[Assessment]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[Assessment | Refused]:
         """Judge each request; the assessments are those of `schemas.assessment` as plain dicts.
 
+        Refused is a request whose text is not Unicode, whose roles the template does not show, or that the model has no
+        number or no words for. `deadline` is by `time.monotonic`: an engine that tries again by itself does so no
+        longer.
+
         Raises:
-            Unavailable: the engine failed. Unjudgeable: it refuses a prompt, or has no number for it.
+            Unavailable: the engine failed as a whole. Fatal: it is gone for good.
         """
         if not requests:
             return []
@@ -136,29 +146,43 @@ class Guard:
             readings = self._readings(requests)
         else:
             readings = await asyncio.to_thread(self._readings, requests)
-        prompts = [
-            [ids for view in views for ids in view.ids] if len(views) > 1 else views[0].ids for views in readings
-        ]
-        opinions = await self._reader.read(prompts, [request.role for request in requests])
-        return [self._assessment(views, opinion) for views, opinion in zip(readings, opinions, strict=True)]
+        prompts: list[list[list[int]]] = []
+        roles: list[str] = []
+        for request, views in zip(requests, readings, strict=True):
+            if not isinstance(views, Refused):
+                prompts.append(views[0].ids if len(views) == 1 else [ids for view in views for ids in view.ids])
+                roles.append(request.role)
+        opinions = iter(await self._reader.read(prompts, roles, deadline) if prompts else ())
+        return [views if isinstance(views, Refused) else self._assessment(views, next(opinions)) for views in readings]
 
-    def _readings(self, requests: Sequence[Request]) -> list[tuple[Prompt, ...]]:
+    def _readings(self, requests: Sequence[Request]) -> list[Reading | Refused]:
         """Build the prompts of each request's views: the raw text, and the normalized one where it differs."""
         try:
-            normalized = [self._views.normalized(request.text) for request in requests]
-            for request in requests:
-                for _, text in request.context:
-                    text.encode()
-        except UnicodeEncodeError as error:
-            raise Unjudgeable("not_unicode", f"a text holds half of a surrogate pair: {error}") from error
+            return self._built(requests)
+        except UnicodeEncodeError:
+            refused = [_not_unicode(request) for request in requests]
+        valid = [request for request, refusal in zip(requests, refused, strict=True) if refusal is None]
+        built = iter(self._built(valid))
+        return [next(built) if refusal is None else refusal for refusal in refused]
+
+    def _built(self, requests: Sequence[Request]) -> list[Reading | Refused]:
+        normalized = [self._views.normalized(request.text) for request in requests]
+        for request in requests:
+            for _, text in request.context:
+                text.encode()
         further = [
             replace(request, text=text) for request, text in zip(requests, normalized, strict=True) if text is not None
         ]
         built = self._prompts.build([*requests, *further])
         rest = iter(built[len(requests) :])
-        return [(built[at],) if text is None else (built[at], next(rest)) for at, text in enumerate(normalized)]
+        return [
+            all_or_refused((built[at],) if text is None else (built[at], next(rest)))
+            for at, text in enumerate(normalized)
+        ]
 
-    def _assessment(self, readings: tuple[Prompt, ...], opinion: Opinion) -> Assessment:
+    def _assessment(self, readings: Reading, opinion: Opinion | Refused) -> Assessment | Refused:
+        if isinstance(opinion, Refused):
+            return opinion
         raw = readings[0]
         severity, scores = SEVERITIES[opinion.severity], _scores(opinion.shares[opinion.worst])
         return {
@@ -178,6 +202,15 @@ class Guard:
                 _view(NORMALIZED, opinion.shares[len(raw.ids) :]),
             ],
         }
+
+
+def _not_unicode(request: Request) -> Refused | None:
+    try:
+        for text in (request.text, *(text for _, text in request.context)):
+            text.encode()
+    except UnicodeEncodeError as error:
+        return Refused("not_unicode", f"a text holds half of a surrogate pair: {error}")
+    return None
 
 
 def _scores(shares: Sequence[float]) -> dict[str, float]:

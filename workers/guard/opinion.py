@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from schemas.taxonomy import Category, Severity
-from workers.errors import Unjudgeable
+from workers.engines.engine import Refused
 
 SEVERITIES = [severity.value for severity in Severity]
 CATEGORIES = [category.value for category in Category]
@@ -31,29 +31,30 @@ class Opinion(Struct, gc=False):
     """None for what a user wrote."""
 
 
-def shares_of(rows: Sequence[Sequence[float]], temperature: float = 1.0) -> list[list[float]]:
+def shares_of(rows: Sequence[list[float] | Refused], temperature: float = 1.0) -> list[list[float] | Refused]:
     """Turn log-probabilities into shares of one, row by row; shape (prompts, candidates), as what is given.
 
-    They have the four decimals that assessments have: a severity follows from what is published, and nothing else.
-
-    Raises:
-        Unjudgeable: a row holds no log-probabilities, as where the model's numbers overflow on a prompt.
+    They have the four decimals that assessments have: a severity follows from what is published, and nothing else. A
+    row that cannot be log-probabilities is refused.
     """
-    if not rows:
-        return []
-    given = np.array(rows, dtype=np.float64)
+    numbers = [row for row in rows if not isinstance(row, Refused)]
+    if not numbers:
+        return [*rows]
+    given = np.array(numbers, dtype=np.float64)
     top = given.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", over="ignore"):
         weights = np.exp((given - top) / temperature)
     total = weights.sum(axis=1, keepdims=True)
     # Written so that NaN fails as well: no comparison with it holds.
     is_fine = (top > -9_000) & (top <= 0.01) & (total <= given.shape[1])
+    shares: list[list[float] | Refused] = (weights / total).round(4).tolist()
     if not is_fine.all():
-        raise Unjudgeable(
-            "no_number", f"the engine gave log-probabilities that are none: {list(rows[int(is_fine.argmin())])}"
-        )
-    shares: list[list[float]] = (weights / total).round(4).tolist()
-    return shares
+        for index in np.flatnonzero(~is_fine).tolist():
+            shares[index] = Refused("no_number", f"the engine gave log-probabilities that are none: {numbers[index]}")
+    if len(numbers) == len(rows):
+        return shares
+    found = iter(shares)
+    return [row if isinstance(row, Refused) else next(found) for row in rows]
 
 
 def label_of(shares: Sequence[float]) -> int:

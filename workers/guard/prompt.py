@@ -8,7 +8,8 @@ from functools import lru_cache
 import regex
 from msgspec import Struct
 
-from workers.errors import Fatal, Misconfigured, Unjudgeable
+from workers.engines.engine import Refused
+from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
@@ -87,11 +88,10 @@ class Prompts:
                     "template and the answer take the rest"
                 )
 
-    def build(self, requests: Sequence[Request]) -> list[Prompt]:
-        """Build the prompts of the requests. May be called from any thread.
+    def build(self, requests: Sequence[Request]) -> list[Prompt | Refused]:
+        """Build the prompts of the requests; a conversation that the template does not show is refused.
 
-        Raises:
-            Unjudgeable: the template takes no such conversation.
+        May be called from any thread.
         """
         texts: list[str] = []
         for request in requests:
@@ -100,16 +100,16 @@ class Prompts:
             texts.append(self._shown(request.text))
         encoded = self._tokens.content(texts)
         at = 0
-        prompts: list[Prompt] = []
+        prompts: list[Prompt | Refused] = []
         for request in requests:
             roles = (*(role for role, _ in request.context), request.role) if request.context else (request.role,)
             parts = self._frame(roles)
-            if isinstance(parts, str):
-                # One event's sequence of roles must not end the worker: the usual ones were tried at start.
-                raise Unjudgeable("conversation", parts)
             contents = encoded[at : at + len(roles)]
             at += len(roles)
-            if len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
+            if isinstance(parts, str):
+                # One event's sequence of roles must not end the worker: the usual ones were tried at start.
+                prompts.append(Refused("conversation", parts))
+            elif len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
                 prompts.append(Prompt([ids], 0, 0))
             else:
                 prompts.append(self._long(roles, parts, contents))
@@ -118,14 +118,14 @@ class Prompts:
             raise Fatal(f"{len(encoded)} texts were encoded for {at} that were asked for")
         return prompts
 
-    def _long(self, roles: tuple[str, ...], parts: list[list[int]], contents: list[list[int]]) -> Prompt:
+    def _long(self, roles: tuple[str, ...], parts: list[list[int]], contents: list[list[int]]) -> Prompt | Refused:
         """Cut context from its oldest end to half of the room at most, and the judged text into windows."""
         left_out = 0
         # Many a template takes no response without the prompt before it.
         frames = (self._frame(roles[start:]) for start in reversed(range(len(roles))))
         most = self._room - next(sum(map(len, frame)) for frame in frames if not isinstance(frame, str))
         if most < 1:
-            raise Unjudgeable("conversation", f"the template leaves no room for content (roles {roles})")
+            return Refused("conversation", f"the template leaves no room for content (roles {roles})")
         while (room := self._room - sum(map(len, parts))) < most // 2:
             left_out += len(contents[0])
             roles, contents = roles[1:], contents[1:]

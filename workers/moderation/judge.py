@@ -19,9 +19,8 @@ import structlog
 
 from schemas.event import EventDict
 from workers.core.records import NOTHING_LOST, Event, Source
-from workers.engines.engine import DEADLINE
-from workers.errors import Fatal, Unavailable, Unjudgeable
-from workers.guard.guard import Request
+from workers.errors import Fatal, Unavailable
+from workers.guard.guard import Refused, Request
 from workers.guard.patience import ask_with_patience
 from workers.redis.deaths import Deaths
 
@@ -46,8 +45,8 @@ HANGS = (
 class Assessor(Protocol):
     """What the judge needs of a guard."""
 
-    async def assess(self, requests: Sequence[Request]) -> list[Assessment]:
-        """Judge each request."""
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> Sequence[Assessment | Refused]:
+        """Judge each request, and ask again until the deadline by `time.monotonic` at most."""
         ...
 
 
@@ -217,8 +216,8 @@ class Judge:
         if not self._has_waiters(flight):
             return self._give_up(flight, part)
         flight.deadline = min(flight.deadline, time.monotonic() + flight.patience_s)
-        DEADLINE.set(flight.deadline)
-        calls = {asyncio.create_task(self._guard.assess([request for _, request in part]))}
+        requests = [request for _, request in part]
+        calls = {asyncio.create_task(_answers(self._guard, requests, flight.deadline))}
         for _ in range(HANG_TICKS):
             done, _pending = await asyncio.wait(calls, timeout=self._hangs_after_s / HANG_TICKS)
             for call in done:
@@ -242,17 +241,20 @@ class Judge:
 
     async def _with_patience(self, flight: _Flight, assess: Assess, contents: Sequence[Content]) -> Answers:
         """Ask at least once, and again until the deadline while the engine fails. A place is taken for each attempt."""
-        answers: Answers = []
-        failures: list[Unavailable] = []
-        for answer in await ask_with_patience(assess, contents, lambda _: flight.left_s):
-            if isinstance(answer, Unavailable):
-                failures.append(answer)
-            elif isinstance(answer, Unjudgeable):
-                log.warning("the guard refuses an event", error=str(answer))
-            answers.append(None if isinstance(answer, (Unavailable, Unjudgeable)) else answer)
-        if failures:
-            log.warning("no judgement could be had", events=len(failures), error=str(failures[-1]))
-        return answers
+        try:
+            return await ask_with_patience(lambda: assess(contents), lambda: flight.deadline)
+        except Unavailable as error:
+            log.warning("no judgement could be had", events=len(contents), error=str(error))
+            return [None] * len(contents)
+
+
+async def _answers(guard: Assessor, requests: Sequence[Request], deadline: float) -> Answers:
+    answers: Answers = []
+    for answer in await guard.assess(requests, deadline):
+        if isinstance(answer, Refused):
+            log.warning("the guard refuses an event", error=str(answer))
+        answers.append(None if isinstance(answer, Refused) else answer)
+    return answers
 
 
 def _request(body: EventDict) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,26 +13,32 @@ import pytest
 from tests.lines import read_lines, write_lines
 from workers.annotation.annotate import Annotation, Summary
 from workers.annotation.findings import Finding
-from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
-from workers.guard.guard import Request
+from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.guard.guard import Refused, Request
 from workers.settings import Batch
 
 BATCH = Batch(max_count=4, in_flight=2)
 
 
 class TroubledGuard:
-    """Judges everything alike, after `trouble` had its say on the number of the call and the requests."""
+    """Judges everything alike but what is `refused`, after `trouble` had its say on the call's number and requests."""
 
     fingerprint = "troubled"
 
-    def __init__(self, trouble: Callable[[int, Sequence[Request]], None]) -> None:
+    def __init__(self, trouble: Callable[[int, Sequence[Request]], None], refused: str = "") -> None:
         self._trouble = trouble
+        self._refused = refused
         self.calls = 0
 
-    async def assess(self, requests: Sequence[Request]) -> list[Finding]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[Finding | Refused]:
         self.calls += 1
         self._trouble(self.calls, requests)
-        return [{"severity": "Safe", "judged": request.text} for request in requests]
+        return [
+            Refused("prompt_length", "too long for the context")
+            if request.text == self._refused
+            else {"severity": "Safe", "judged": request.text}
+            for request in requests
+        ]
 
 
 async def run(guard: TroubledGuard, folder: Path, patience_s: float = 30, suffix: str = "jsonl") -> Summary:
@@ -71,11 +78,9 @@ async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(f
 
 
 async def test_a_prompt_that_the_engine_refuses_is_a_bad_row_and_its_neighbours_are_judged(folder: Path) -> None:
-    def trouble(call: int, requests: Sequence[Request]) -> None:
-        if any(request.text == "t6" for request in requests):
-            raise Unjudgeable("prompt_length", "too long for the context")
-
-    assert await run(TroubledGuard(trouble), folder) == Summary(rows=20, bad=1, judged=19)
+    guard = TroubledGuard(lambda call, requests: None, refused="t6")
+    assert await run(guard, folder) == Summary(rows=20, bad=1, judged=19)
+    assert guard.calls == 5, "its neighbours were not asked about again"
     assert [row["text"] for row in read_lines(folder / "out.jsonl")] == [f"t{n}" for n in range(20) if n != 6]
     (bad,) = read_lines(folder / "out.jsonl.bad.jsonl")
     assert (bad["row"], bad["reason"], bad["value"]) == (7, "prompt_length", '{"text": "t6"}')

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.answers import answered
 from tests.lines import TEXTS as SAMPLE
 from workers.engines.transformers import TransformersEngine
 from workers.guard.load import checkpoint_folder
@@ -56,7 +57,7 @@ def prompts_and_candidates() -> tuple[list[list[int]], list[int]]:
     tokens = Tokens(folder)
     requests = [Request(text) for text in SAMPLE[:TEXTS]]
     made = Prompts(tokens, Template(folder), context_tokens=CONTEXT_TOKENS, overlap=16, max_windows=1)
-    real = [ids for prompt in made.build(requests) for ids in prompt.ids]
+    real = [ids for prompt in answered(made.build(requests)) for ids in prompt.ids]
     arbitrary = [list(range(300, 300 + length)) for length in (3, 40, 7, 7, 120, 1, 64)]
     return real + arbitrary, tokens.first(SEVERITIES) + tokens.first([*CATEGORIES, NONE])
 
@@ -66,7 +67,7 @@ async def record() -> dict[str, Any]:
     prompts, candidates = prompts_and_candidates()
     engine = TransformersEngine(checkpoint_folder("guard-nano", engine="transformers"), context_tokens=CONTEXT_TOKENS)
     await engine.start()
-    scores = await engine.score(prompts, candidates)
+    scores = answered(await engine.score(prompts, candidates))
     completions = await engine.complete(prompts, COMPLETION_TOKENS)
     await engine.close()
     return {

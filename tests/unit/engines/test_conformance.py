@@ -12,6 +12,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from tests.answers import answered
 from tests.site import eventually
 from tests.unit.engines.cases import PARAMETERS, Case
 from tests.unit.engines.reference import (
@@ -22,8 +23,8 @@ from tests.unit.engines.reference import (
     read_reference,
     weights_digest,
 )
-from workers.engines.engine import MAX_CANDIDATES, Engine
-from workers.errors import Fatal, GuardlineError, Unjudgeable
+from workers.engines.engine import MAX_CANDIDATES, Engine, Refused
+from workers.errors import Fatal, GuardlineError
 
 # An engine may take minutes to start: one for all tests of it.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -102,7 +103,7 @@ async def full_rows(engine: Engine) -> list[list[float]]:
     rows: list[list[float]] = [[] for _ in PROMPTS[:3]]
     for start in range(0, VOCABULARY, MAX_CANDIDATES):
         candidates = range(start, min(start + MAX_CANDIDATES, VOCABULARY))
-        for row, part in zip(rows, await engine.score(PROMPTS[:3], candidates), strict=True):
+        for row, part in zip(rows, answered(await engine.score(PROMPTS[:3], candidates)), strict=True):
             row += part
     return rows
 
@@ -121,8 +122,8 @@ async def test_the_most_likely_candidate_is_the_completion(engine: Engine, full_
 
 
 async def test_candidates_keep_their_order(engine: Engine, case: Case) -> None:
-    ((first, second),) = await engine.score([PROMPTS[1]], [400, 7])
-    ((second_again, first_again),) = await engine.score([PROMPTS[1]], [7, 400])
+    ((first, second),) = answered(await engine.score([PROMPTS[1]], [400, 7]))
+    ((second_again, first_again),) = answered(await engine.score([PROMPTS[1]], [7, 400]))
     assert (first, second) == pytest.approx((first_again, second_again), abs=case.drift)
 
 
@@ -132,17 +133,22 @@ async def test_an_empty_batch_has_no_answers(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], [1] * CONTEXT_TOKENS, [VOCABULARY], [-1]], ids=["empty", "long", "high", "-1"])
-async def test_a_prompt_that_cannot_be_run_is_bad_input(engine: Engine, prompt: list[int]) -> None:
-    with pytest.raises(Unjudgeable):
-        await engine.score([[5], prompt], [1])
-    assert len(await engine.score([[5]], [1])) == 1, "and the engine goes on"
+async def test_a_prompt_that_cannot_be_run_is_refused_and_its_neighbours_are_answered(
+    engine: Engine, prompt: list[int]
+) -> None:
+    for answers in (await engine.score([[5], prompt, [7]], [1]), await engine.complete([[5], prompt, [7]], 1)):
+        before, refused, after = answers
+        assert isinstance(refused, Refused)
+        assert refused.reason in ("prompt_length", "prompt_ids")
+        assert isinstance(before, list)
+        assert isinstance(after, list)
+    assert await engine.score([prompt], [1]) == [(await engine.score([[5], prompt], [1]))[1]]
 
 
 async def test_a_prompt_and_its_answer_may_fill_the_context(engine: Engine) -> None:
     assert len(await engine.score([[5] * (CONTEXT_TOKENS - 1)], [1, 2])) == 1
     assert len(await engine.complete([[5] * (CONTEXT_TOKENS - 3)], 3)) == 1
-    with pytest.raises(Unjudgeable):
-        await engine.complete([[5] * (CONTEXT_TOKENS - 3)], 4)
+    assert isinstance((await engine.complete([[5] * (CONTEXT_TOKENS - 3)], 4))[0], Refused)
 
 
 async def test_a_cancelled_call_leaves_the_engine_usable(engine: Engine, case: Case) -> None:

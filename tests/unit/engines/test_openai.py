@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.answers import answered
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
 from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_for_many, scores_again
@@ -21,7 +22,7 @@ async def scores(*urls: str, **options: Any) -> list[list[float]]:
     await engine.start()
     try:
         reference = read_reference()
-        return await engine.score(reference.prompts[:PROMPTS], reference.candidates)
+        return answered(await engine.score(reference.prompts[:PROMPTS], reference.candidates))
     finally:
         await engine.close()
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.answers import answered
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import CONTEXT_TOKENS, VOCABULARY, read_reference
 from tests.unit.engines.replay import PROMPTS, SGLANG, Replay, only_for_many, until
 from workers.engines import openai as engine_module
+from workers.engines.engine import Refused
 from workers.engines.openai import OpenAIEngine
 from workers.engines.openai_protocol import message_in
 from workers.engines.openai_sglang import SglangProtocol
@@ -41,17 +43,15 @@ async def engine(server: Replay) -> AsyncIterator[OpenAIEngine]:
 
 async def scores(engine: OpenAIEngine) -> list[list[float]]:
     reference = read_reference()
-    return await engine.score(reference.prompts[:PROMPTS], reference.candidates)
+    return answered(await engine.score(reference.prompts[:PROMPTS], reference.candidates))
 
 
 @pytest.mark.parametrize("prompt", [[], [VOCABULARY], [-1], [5] * CONTEXT_TOKENS], ids=["empty", "high", "-1", "long"])
 async def test_a_prompt_that_would_kill_the_server_is_not_sent(
     server: Replay, engine: OpenAIEngine, prompt: list[int]
 ) -> None:
-    with pytest.raises(Unjudgeable):
-        await engine.score([[5], prompt], [1])
-    with pytest.raises(Unjudgeable):
-        await engine.complete([[5], prompt], 3)
+    assert isinstance((await engine.score([prompt], [1]))[0], Refused)
+    assert isinstance((await engine.complete([prompt], 3))[0], Refused)
     assert server.asked == []
 
 

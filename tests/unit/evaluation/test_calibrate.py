@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.taxonomy import Category, Severity
+from tests.answers import answered
 from tests.lines import TEXTS, write_lines
 from tests.unit.evaluation.test_score import evaluate
 from workers.annotation.json_lines import JsonLines
@@ -65,7 +66,7 @@ async def test_each_answer_belongs_to_its_own_text(tmp_path: Path) -> None:
     await guard.start()
     try:
         found = await answers_of(guard, JsonLines(file).rows(are_whole=True), at_once=16)
-        alone = [(await guard.assess([Request(text)]))[0] for text in texts]
+        alone = [(answered(await guard.assess([Request(text)])))[0] for text in texts]
     finally:
         await guard.close()
     plain = [assessment for assessment in alone if assessment["windows"] == 1]
@@ -84,7 +85,7 @@ async def surety(settings: GuardSettings, texts: list[str]) -> float:
     guard = load_guard(settings)
     await guard.start()
     try:
-        judged = await guard.assess([Request(text) for text in texts])
+        judged = answered(await guard.assess([Request(text) for text in texts]))
     finally:
         await guard.close()
     return float(np.mean([max(assessment["scores"].values()) for assessment in judged]))

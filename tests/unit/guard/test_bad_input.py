@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from schemas.assessment import Assessment
-from workers.errors import Unjudgeable
-from workers.guard.guard import Guard, Request
+from tests.answers import answered
+from workers.guard.guard import Guard, Refused, Request
 from workers.guard.load import load_guard
 from workers.settings import Guard as GuardSettings
 
@@ -44,7 +44,7 @@ async def guard() -> AsyncIterator[Guard]:
 async def test_a_strange_text_is_assessed_and_harms_no_neighbour(guard: Guard, name: str, role: str) -> None:
     text = STRANGE[name]
     strange = Request(text, role, (("user", text[:5_000]),))
-    before, assessment, after = await guard.assess([NEIGHBOURS[0], strange, NEIGHBOURS[1]])
+    before, assessment, after = answered(await guard.assess([NEIGHBOURS[0], strange, NEIGHBOURS[1]]))
     assert Assessment.model_validate(assessment).model_dump(mode="json") == assessment
     assert (before["severity"], after["severity"]) == ("Safe", "Unsafe")
     assert (assessment["refusal"] is None) == (role == "user")
@@ -52,7 +52,7 @@ async def test_a_strange_text_is_assessed_and_harms_no_neighbour(guard: Guard, n
 
 
 async def test_what_is_left_out_of_a_megabyte_is_said(guard: Guard) -> None:
-    (assessment,) = await guard.assess([Request("word " * 200_000)])
+    (assessment,) = answered(await guard.assess([Request("word " * 200_000)]))
     assert assessment["windows"] == 8
     assert assessment["truncated_windows"] > 50
 
@@ -60,6 +60,8 @@ async def test_what_is_left_out_of_a_megabyte_is_said(guard: Guard) -> None:
 @pytest.mark.parametrize(
     "request_", [Request("half \ud83d of it"), Request("x", "user", (("user", "\udc00"),)), Request("\ud800" * 5_000)]
 )
-async def test_half_a_surrogate_pair_is_bad_input(guard: Guard, request_: Request) -> None:
-    with pytest.raises(Unjudgeable, match="not_unicode: a text holds half of a surrogate pair"):
-        await guard.assess([request_])
+async def test_half_a_surrogate_pair_is_refused_and_its_neighbours_are_judged(guard: Guard, request_: Request) -> None:
+    before, refused, after = await guard.assess([NEIGHBOURS[0], request_, NEIGHBOURS[1]])
+    assert isinstance(refused, Refused)
+    assert str(refused).startswith("not_unicode: a text holds half of a surrogate pair")
+    assert [before, after] == await guard.assess(NEIGHBOURS)

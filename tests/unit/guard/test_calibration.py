@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.answers import answered
 from workers.errors import Misconfigured
 from workers.guard.calibration import FILE, Calibration, read_calibration
 from workers.guard.guard import Guard, Request
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 async def assessed(folder: Path) -> tuple[Guard, list[dict[str, object]]]:
     guard = load_guard(GuardSettings(threads=1, model=str(folder)))
     await guard.start()
-    assessments = await guard.assess(REQUESTS)
+    assessments = answered(await guard.assess(REQUESTS))
     await guard.close()
     return guard, assessments
 

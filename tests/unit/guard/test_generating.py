@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from schemas.assessment import Assessment
+from tests.answers import answered
 from tests.lines import TEXTS
-from workers.errors import Unjudgeable
 from workers.guard.generating import Answer, parse
-from workers.guard.guard import Guard, Request
+from workers.guard.guard import Guard, Refused, Request
 from workers.guard.load import load_guard
 from workers.settings import Guard as GuardSettings
 
@@ -44,8 +44,9 @@ def test_an_answer_is_read(text: str, role: str, answer: Answer) -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_never_taken_for_safe(text: str, role: str) -> None:
-    with pytest.raises(Unjudgeable, match="unreadable_answer"):
-        parse(text, role)
+    refused = parse(text, role)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "unreadable_answer"
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ async def guards() -> AsyncIterator[tuple[Guard, Guard]]:
 
 async def test_both_ways_say_the_same_of_a_checkpoint(guards: tuple[Guard, Guard]) -> None:
     requests = [Request(text) for text in TEXTS]
-    scored, written = [await guard.assess(requests) for guard in guards]
+    scored, written = [answered(await guard.assess(requests)) for guard in guards]
     different = [
         (a["scores"], b["severity"]) for a, b in zip(scored, written, strict=True) if a["severity"] != b["severity"]
     ]
@@ -72,7 +73,7 @@ async def test_both_ways_say_the_same_of_a_checkpoint(guards: tuple[Guard, Guard
 async def test_a_written_answer_is_an_assessment_of_the_contract(guards: tuple[Guard, Guard]) -> None:
     _, generating = guards
     requests = [Request(TEXTS[0]), Request(TEXTS[1], "assistant"), Request("ｋｉｌｌ " * 15)]
-    for assessment in await generating.assess(requests):
+    for assessment in answered(await generating.assess(requests)):
         assert Assessment.model_validate(assessment).model_dump(mode="json") == assessment
         assert sorted(assessment["scores"].values()) == [0, 0, 1]
 

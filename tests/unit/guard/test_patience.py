@@ -1,64 +1,64 @@
-"""A prompt that the model has no numbers or no words for has no answer, and its neighbours have theirs."""
+"""Who is asked again, and until when."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+import time
 
 import pytest
+from tenacity import wait_fixed
 
-from workers.engines.ctranslate2 import CTranslate2Engine
-from workers.errors import Unjudgeable
-from workers.guard.guard import Guard, Request
-from workers.guard.load import checkpoint_folder
+from workers.errors import Fatal, Unavailable
+from workers.guard import patience
 from workers.guard.patience import ask_with_patience
-from workers.guard.tokens import Tokens
-
-FOLDER = checkpoint_folder("guard-nano")
-CULPRIT = "overflow"
 
 
-class Overflowing(CTranslate2Engine):
-    """Has NaN for every prompt that holds the culprit's text, and no completion."""
+class Failing:
+    """Raises the errors it is given, one a call, and then answers."""
 
-    def __init__(self) -> None:
-        super().__init__(FOLDER, threads=1)
-        self._tokens_of = Tokens(FOLDER)
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
         self.calls = 0
 
-    def _is_culprit(self, prompt: Sequence[int]) -> bool:
-        return CULPRIT in self._tokens_of.text(prompt)
-
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def ask(self) -> str:
         self.calls += 1
-        rows = await super().score(prompts, candidates)
-        return [
-            [math.nan] * len(row) if self._is_culprit(prompt) else row
-            for prompt, row in zip(prompts, rows, strict=True)
-        ]
-
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-        self.calls += 1
-        rows = await super().complete(prompts, max_tokens)
-        return [[] if self._is_culprit(prompt) else row for prompt, row in zip(prompts, rows, strict=True)]
+        if self._errors:
+            raise self._errors.pop(0)
+        return "answer"
 
 
-@pytest.mark.parametrize(("mode", "reason"), [("score", "no_number"), ("generate", "unreadable_answer")])
-async def test_a_prompt_without_an_answer_takes_none_from_its_neighbours(
-    mode: Literal["score", "generate"], reason: str
-) -> None:
-    engine = Overflowing()
-    guard = Guard(engine, FOLDER, "guard-nano", mode=mode)
-    await guard.start()
-    requests = [Request(f"have a lovely day in the garden {number}") for number in range(64)]
-    requests[20] = Request(f"an {CULPRIT} of numbers")
-    engine.calls = 0
-    answers = await ask_with_patience(guard.assess, requests, lambda asked_s: 30 - asked_s)
-    refused = answers.pop(20)
-    assert isinstance(refused, Unjudgeable)
-    assert refused.reason == reason
-    assert all(isinstance(answer, dict) for answer in answers)
-    # Two halves at each of six levels, after the whole; a score may have a second question.
-    assert engine.calls <= 2 * 13
-    await guard.close()
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.001))
+
+
+async def test_what_is_unavailable_is_asked_again() -> None:
+    engine = Failing(Unavailable("busy"), Unavailable("busy"))
+    assert await ask_with_patience(engine.ask, lambda: math.inf) == "answer"
+    assert engine.calls == 3
+
+
+async def test_past_the_deadline_the_last_failure_is_raised() -> None:
+    engine = Failing(Unavailable("busy"), Unavailable("busy"))
+    with pytest.raises(Unavailable, match="busy"):
+        await ask_with_patience(engine.ask, time.monotonic)
+    assert engine.calls == 1, "once, however late it is"
+
+
+async def test_a_deadline_may_be_set_by_the_first_call() -> None:
+    engine = Failing(Unavailable("busy"))
+    deadlines = [0.0]
+
+    async def ask() -> str:
+        deadlines.append(time.monotonic() + 30)
+        return await engine.ask()
+
+    assert await ask_with_patience(ask, lambda: deadlines[-1]) == "answer"
+
+
+@pytest.mark.parametrize("error", [Fatal("gone"), ValueError("a fault")])
+async def test_what_waiting_does_not_heal_is_raised_at_once(error: Exception) -> None:
+    engine = Failing(error)
+    with pytest.raises(type(error)):
+        await ask_with_patience(engine.ask, lambda: math.inf)
+    assert engine.calls == 1

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.answers import answered
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
 from tests.lines import TEXTS as REAL
-from workers.errors import Fatal, Misconfigured, Unjudgeable
+from workers.engines.engine import Refused
+from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
 from workers.guard.template import Template
@@ -142,7 +144,7 @@ def test_a_template_that_merges_with_its_messages_too_far_is_refused(
         find_borders(nano.tokens, nano.template)
 
 
-def test_a_conversation_that_the_template_refuses_is_bad_input(nano: Checkpoint, tmp_path: Path) -> None:
+def test_a_conversation_that_the_template_refuses_is_refused_alone(nano: Checkpoint, tmp_path: Path) -> None:
     source = (
         "{% for m in messages %}{% if loop.index > 2 %}{{ raise_exception('two turns at most') }}{% endif %}"
         "{{ m.role }}: {{ m.content }}\n\n{% endfor %}<END>\n"
@@ -150,8 +152,10 @@ def test_a_conversation_that_the_template_refuses_is_bad_input(nano: Checkpoint,
     other = checkpoint(with_template(tmp_path, nano, source))
     two, three = (Request("x", "assistant", (("user", "y"),) * count) for count in (1, 2))
     assert len(other.built([two])) == 1
-    with pytest.raises(Unjudgeable, match="two turns at most"):
-        other.built([two, three])
+    built, refused = other.prompts.build([two, three])
+    assert built == other.prompts.build([two])[0]
+    assert isinstance(refused, Refused)
+    assert "two turns at most" in refused.detail
 
 
 def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_context(
@@ -169,14 +173,15 @@ def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_con
     for turns in (1, 3, 31):
         context = tuple((("user", "assistant")[turn % 2], f"turn{turn}") for turn in range(turns))
         for text in ("ok", "a long word " * 200):
-            (prompt,) = prompts.build([Request(text, "assistant", context)])
+            (prompt,) = answered(prompts.build([Request(text, "assistant", context)]))
             assert all(len(ids) <= 128 for ids in prompt.ids)
             read = alternating.tokens.text(prompt.ids[0])
             assert read.startswith("user:")
             assert f"turn{turns - 1}" in read
             assert (prompt.truncated_context_tokens == 0) == ("turn0" in read)
-    with pytest.raises(Unjudgeable, match="roles have to alternate"):
-        prompts.build([Request("ok", "assistant")])
+    (refused,) = prompts.build([Request("ok", "assistant")])
+    assert isinstance(refused, Refused)
+    assert "roles have to alternate" in refused.detail
 
 
 def test_a_context_limit_without_room_for_content_is_refused(qwen: Checkpoint) -> None:
@@ -196,7 +201,7 @@ def test_no_prompt_is_over_the_limit_and_what_is_left_out_is_said(
         assert either.folder.name.startswith("qwen"), "only Qwen's template is longer than the limit"
         return
     context = tuple(("user", f"turn{index} " * 40) for index in range(turns))
-    (prompt,) = prompts.build([Request("word " * length, "user", context)])
+    (prompt,) = answered(prompts.build([Request("word " * length, "user", context)]))
     assert all(LEAST_ROOM < len(ids) <= context_tokens for ids in prompt.ids)
     read = either.tokens.text(prompt.ids[0])
     counts = [read.count(f"turn{index} ") for index in range(turns)]

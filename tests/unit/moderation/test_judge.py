@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -14,9 +15,9 @@ from tenacity import wait_fixed
 from schemas.event import EventDict
 from tests.site import Site
 from workers.core.records import Event, Source, TopicPartition
-from workers.errors import Fatal, Unavailable, Unjudgeable
+from workers.errors import Fatal, Unavailable
 from workers.guard import patience
-from workers.guard.prompt import Request
+from workers.guard.guard import Refused, Request
 from workers.moderation.judge import Judge
 from workers.redis.deaths import Deaths
 
@@ -33,18 +34,16 @@ class ScriptedGuard:
         self.failures = 0
         self.down: set[str] = set()
 
-    async def assess(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[dict[str, Any] | Refused]:
         texts = [request.text for request in requests]
         self.calls.append(texts)
         await self.gate.wait()
-        if "bad" in texts:
-            raise Unjudgeable("refused", "not for this model")
         if self.down.intersection(texts):
             raise Unavailable("down")
         if self.failures:
             self.failures -= 1
             raise Unavailable("away")
-        return [{"of": text} for text in texts]
+        return [Refused("refused", "not for this model") if text == "bad" else {"of": text} for text in texts]
 
 
 class LateNotes(Deaths):
@@ -208,11 +207,11 @@ async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: Deaths)
     assert await patient == [{"of": "a"}]
 
 
-async def test_one_bad_prompt_is_judged_alone_and_harms_no_neighbour(notes: Deaths) -> None:
+async def test_one_refused_event_has_no_assessment_and_its_neighbours_are_not_asked_about_again(notes: Deaths) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "bad", "b") == [{"of": "a"}, None, {"of": "b"}]
-    assert guard.calls == [["a", "bad", "b"], ["a"], ["bad", "b"], ["bad"], ["b"]]
+    assert guard.calls == [["a", "bad", "b"]]
 
 
 async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(notes: Deaths) -> None:

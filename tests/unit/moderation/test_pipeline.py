@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +17,8 @@ from schemas.taxonomy import Decision
 from tests.site import Site
 from tests.unit.redis.test_dedup import ASSESSMENT, event_at
 from workers.core.records import Finished
-from workers.errors import Unavailable, Unjudgeable
-from workers.guard.prompt import Request
+from workers.errors import Unavailable
+from workers.guard.guard import Refused, Request
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
 from workers.policy.policy import CompiledPolicy, default_strict
@@ -33,12 +34,10 @@ class WaitingGuard:
         self.may_answer = asyncio.Event()
         self._refuses = refuses
 
-    async def assess(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[dict[str, Any] | Refused]:
         self.asked.set()
         await self.may_answer.wait()
-        if self._refuses:
-            raise Unjudgeable("refused", "not for this model")
-        return [ASSESSMENT for _ in requests]
+        return [Refused("refused", "not for this model") if self._refuses else ASSESSMENT for _ in requests]
 
 
 class HeldPolicies:
@@ -91,7 +90,7 @@ class HalfDeadGuard:
         self.has_failed = False
         self.is_down = True
 
-    async def assess(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[dict[str, Any] | Refused]:
         if self.is_down and any(request.text == "slow" for request in requests):
             self.has_failed = True
             raise Unavailable("down")
@@ -150,7 +149,7 @@ class CountingGuard(WaitingGuard):
         super().__init__(refuses=False)
         self.sizes: list[int] = []
 
-    async def assess(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[dict[str, Any] | Refused]:
         self.sizes.append(len(requests))
         return await super().assess(requests)
 
