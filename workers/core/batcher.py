@@ -27,7 +27,7 @@ class Batcher:
         self._max_age_s = max_age_s
         self._open: list[Event] = []
         self._tokens = 0
-        self._opened_at = 0.0
+        self._deadline: float | None = None
 
     def __len__(self) -> int:
         """Count the events of the open batch."""
@@ -44,7 +44,7 @@ class Batcher:
             if self._open and self._tokens + event.tokens > self._max_tokens:
                 closed.append(self.close())
             if not self._open:
-                self._opened_at = now
+                self._deadline = now + self._max_age_s
             self._open.append(event)
             self._tokens += event.tokens
             if len(self._open) >= self._max_count or self._tokens >= self._max_tokens:
@@ -53,9 +53,9 @@ class Batcher:
 
     def deadline(self) -> float | None:
         """Give the time at which the open batch has to close, None when there is none."""
-        return self._opened_at + self._max_age_s if self._open else None
+        return self._deadline
 
     def close(self) -> list[Event]:
         """Close the open batch, whatever its size."""
-        batch, self._open, self._tokens = self._open, [], 0
+        batch, self._open, self._tokens, self._deadline = self._open, [], 0, None
         return batch

@@ -19,7 +19,5 @@ def windows(ids: Sequence[int], size: int, overlap: int, limit: int) -> tuple[li
     left_out = max(0, len(starts) - limit)
     if left_out:
         last = len(starts) - 1
-        starts = (
-            [starts[round(index * last / max(1, limit - 1))] for index in range(limit)] if limit > 1 else starts[:1]
-        )
+        starts = [starts[round(index * last / max(1, limit - 1))] for index in range(limit)]
     return [ids[start : start + size] for start in starts], left_out

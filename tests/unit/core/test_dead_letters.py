@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, TRUNCATED_BYTES, too_large
+from workers.core.dead_letters import (
+    HEADER_OVERHEAD_BYTES,
+    MAX_KEY_BYTES,
+    MIN_DEAD_LETTER_BYTES,
+    RECORD_OVERHEAD_BYTES,
+    TRUNCATED_BYTES,
+    dead_letter,
+    size_of,
+    too_large,
+)
 from workers.core.records import Finished, Headers, Output, Source, TopicPartition
+from workers.errors import Undecodable
 
 SOURCE = Source(TopicPartition("chat", 3), 1, 42)
 
@@ -26,6 +37,7 @@ def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers(
     assert letter.headers[:2] == own
     assert letter.value == value[:TRUNCATED_BYTES]
     assert headers["reason"] == b"output_too_large"
+    assert headers["detail"] == b"an output for review is larger than the broker takes"
     assert headers["truncated.length"] == b"1000000"
     assert headers["truncated.sha256"] == hashlib.sha256(value).hexdigest().encode()
     assert (headers["source.topic"], headers["source.partition"], headers["source.offset"]) == (b"chat", b"3", b"42")
@@ -46,3 +58,44 @@ def test_it_fits_the_dead_letter_topic(
     assert letter.headers is not None
     in_headers = sum(len(name.encode()) + len(value or b"") for name, value in letter.headers)
     assert len(letter.key) + len(letter.value or b"") + in_headers < max_bytes
+    assert (letter.topic, letter.key) == ("dead", b"k" * min(key, MAX_KEY_BYTES))
+    # As much of the value as there is room for.
+    assert size_of(letter) <= max_bytes
+    assert len(letter.value or b"") == min(max(length, len(b"small")), TRUNCATED_BYTES) or size_of(letter) == max_bytes
+
+
+@pytest.mark.parametrize(("more", "stays"), [(0, True), (1, False)])
+def test_the_records_own_headers_stay_unless_they_fill_half_of_the_room(more: int, stays: bool) -> None:
+    max_bytes = 100_000
+    room = max_bytes // 2 - MIN_DEAD_LETTER_BYTES // 2
+    own: Headers = [("trace", b"h" * (room - len("trace") - HEADER_OVERHEAD_BYTES + more))]
+    (letter,) = too_large(large(b"x" * 1_000_000, own), "dead", max_bytes).outputs
+    assert letter.headers is not None
+    assert (letter.headers[0] == own[0]) == stays
+
+
+def test_a_size_counts_key_value_and_headers() -> None:
+    bare = RECORD_OVERHEAD_BYTES + len(b"key")
+    assert size_of(Output("t", b"key", None)) == bare
+    assert size_of(Output("t", b"key", b"value")) == bare + len(b"value")
+    headers: Headers = [("é", b"xy"), ("n", None)]
+    assert (
+        size_of(Output("t", b"key", b"value", headers)) == bare + len(b"value") + 2 + 2 + 1 + 2 * HEADER_OVERHEAD_BYTES
+    )
+
+
+def test_what_cannot_be_decoded_is_kept_with_why_and_where() -> None:
+    own: Headers = [("trace", b"\xff"), ("reason", None)]
+    error = Undecodable("not_json", "line \ud800 " + "x" * 2_000)
+    record = dead_letter("dead", SOURCE, b"k", b"\xffraw", own, error)
+    assert (record.source, record.headers, record.memory) == (SOURCE, own, None)
+    (letter,) = record.outputs
+    assert (letter.topic, letter.key, letter.value) == ("dead", b"k", b"\xffraw")
+    assert letter.headers == [
+        *own,
+        ("reason", b"not_json"),
+        ("detail", (b"line \\ud800 " + b"x" * 2_000)[:1024]),
+        ("source.topic", b"chat"),
+        ("source.partition", b"3"),
+        ("source.offset", b"42"),
+    ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from workers.core.ledger import Ledger
 from workers.core.records import Finished, Output, Source, TopicPartition
@@ -77,8 +79,12 @@ def test_a_log_that_goes_back_is_never_passed_over(offset: int) -> None:
     ledger = Ledger()
     ledger.assign([A])
     ledger.register(A, 5)
-    with pytest.raises(Fatal, match=f"t/0 went back from offset 5 to {offset}"):
+    with pytest.raises(Fatal) as caught:
         ledger.register(A, offset)
+    assert str(caught.value) == (
+        f"t/0 went back from offset 5 to {offset}: the topic was made again, or its log was truncated. "
+        "The next start reads what it holds now"
+    )
 
 
 def test_only_a_partition_whose_finished_records_wait_is_stuck() -> None:
@@ -99,9 +105,8 @@ def test_a_record_completed_twice_counts_once() -> None:
     ledger = Ledger()
     ledger.assign([A])
     first, second = ledger.register(A, 0), ledger.register(A, 1)
-    ledger.complete([done(first)], now=0)
-    assert ledger.complete([done(first)], now=0) == 1
-    ledger.complete([done(second)], now=0)
+    for source, stale in [(second, 0), (second, 1), (first, 0), (first, 1), (second, 1)]:
+        assert ledger.complete([done(source)], now=0) == stale
     assert [record.source.offset for record in ledger.take().records()] == [0, 1]
 
 
@@ -126,53 +131,161 @@ def test_a_limit_cuts_the_prefix_and_the_rest_stays() -> None:
     assert len(ledger.take()) == 2
 
 
-class LedgerMachine(RuleBasedStateMachine):
-    """Assign, receive, finish, commit and revoke in any order: what is settled is what came, once, in order."""
+def test_epochs_count_the_assignments() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    ledger.assign([A])
+    epochs = [source.epoch for origin in (A, B) if (source := ledger.register(origin, 0))]
+    assert epochs == [3, 2]
 
-    @initialize()
-    def start(self) -> None:
+
+def test_a_finished_record_may_be_replaced_until_it_is_settled() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    records = [done(ledger.register(A, offset)) for offset in (7, 8, 9)]
+    ledger.complete(records, now=0)
+    letter = Finished(records[1].source, (Output("dead", b"k", b"letter"),))
+    ledger.replace(letter)
+    assert list(ledger.take().records()) == [records[0], letter, records[2]]
+
+
+@pytest.mark.parametrize("is_given_back", [True, False])
+def test_a_record_of_an_ended_epoch_is_not_replaced(is_given_back: bool) -> None:
+    ledger = Ledger()
+    ledger.assign([A])
+    old = done(ledger.register(A, 7))
+    ledger.complete([old], now=0)
+    ledger.revoke([A])
+    if is_given_back:
+        ledger.assign([A])
+        present = done(ledger.register(A, 7))
+        ledger.complete([present], now=0)
+    ledger.replace(Finished(old.source, (Output("dead", b"k", b"letter"),)))
+    assert list(ledger.take().records()) == ([present] if is_given_back else [])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Assign, receive, finish, commit and revoke in any order, beside a model that holds a flag for each offset.
+
+    What is settled is what came, once and in order, and every count is what the model counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
         self.ledger = Ledger()
-        self.next_offset = {A: 0, B: 0}
+        self.now = 0.0
         self.committed = {A: 0, B: 0}
-        self.under_way: list[Source] = []
+        self.is_finished: dict[TopicPartition, dict[int, bool]] = {}
+        self.epochs: dict[TopicPartition, int] = {}
+        self.sources: list[Source] = []
+        self.ready_since: float | None = None
+
+    def ready(self, origin: TopicPartition) -> list[int]:
+        """Give the offsets of a partition that are finished with nothing unfinished before them."""
+        return [offset for offset, _ in takewhile(lambda held: held[1], self.is_finished[origin].items())]
+
+    def all_ready(self) -> int:
+        return sum(len(self.ready(origin)) for origin in self.is_finished)
+
+    def see_whether_some_are_ready(self) -> None:
+        if self.all_ready() == 0:
+            self.ready_since = None
+        elif self.ready_since is None:
+            self.ready_since = self.now
 
     @rule(origin=st.sampled_from([A, B]))
     def assign(self, origin: TopicPartition) -> None:
         self.ledger.assign([origin])
-        self.next_offset[origin] = self.committed[origin]
+        self.is_finished[origin] = {}
+        self.epochs.pop(origin, None)
+        self.see_whether_some_are_ready()
 
-    @rule(origin=st.sampled_from([A, B]))
-    def revoke(self, origin: TopicPartition) -> None:
-        self.ledger.revoke([origin])
+    @rule(origins=st.lists(st.sampled_from([A, B]), unique=True))
+    def revoke(self, origins: list[TopicPartition]) -> None:
+        self.ledger.revoke(origins)
+        for origin in origins:
+            self.is_finished.pop(origin, None)
+        self.see_whether_some_are_ready()
 
     @rule(origin=st.sampled_from([A, B]), count=st.integers(1, 5))
     def receive(self, origin: TopicPartition, count: int) -> None:
         for _ in range(count):
-            source = self.ledger.register(origin, self.next_offset[origin])
+            offset = self.committed[origin] + len(self.is_finished.get(origin, ()))
+            source = self.ledger.register(origin, offset)
+            assert (source is not None) == (origin in self.is_finished)
             if source is not None:
-                self.next_offset[origin] += 1
-                self.under_way.append(source)
+                assert (source.origin, source.offset) == (origin, offset)
+                assert self.epochs.setdefault(origin, source.epoch) == source.epoch
+                self.is_finished[origin][offset] = False
+                self.sources.append(source)
+
+    def belongs_to_the_present(self, source: Source) -> bool:
+        return source.origin in self.is_finished and self.epochs.get(source.origin) == source.epoch
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        if self.under_way:
-            index = data.draw(st.integers(0, len(self.under_way) - 1))
-            self.ledger.complete([done(self.under_way.pop(index))], now=0)
+        """Finish records of any epoch, some of them finished or settled before."""
+        if not self.sources:
+            return
+        finished = data.draw(st.lists(st.sampled_from(self.sources), max_size=6))
+        stale = 0
+        for source in finished:
+            if self.belongs_to_the_present(source) and self.is_finished[source.origin].get(source.offset) is False:
+                self.is_finished[source.origin][source.offset] = True
+            else:
+                stale += 1
+        assert self.ledger.complete([done(source) for source in finished], self.now) == stale
+        self.see_whether_some_are_ready()
 
-    @rule(limit=st.one_of(st.none(), st.integers(1, 4)))
-    def commit(self, limit: int | None) -> None:
+    @rule(limit=st.none() | st.integers(1, 4), lost=st.none() | st.sampled_from([A, B]), is_given_back=st.booleans())
+    def commit(self, limit: int | None, lost: TopicPartition | None, is_given_back: bool) -> None:
+        """Commit; a partition may be lost while the commit is under way."""
         prefix = self.ledger.take(limit=limit)
+        assert len(prefix) == min(self.all_ready(), limit or self.all_ready())
+        taken: dict[TopicPartition, list[int]] = {origin: [] for origin in prefix}
         for record in prefix.records():
-            origin = record.source.origin
-            assert record.source.offset == self.committed[origin]
-            self.committed[origin] += 1
-        self.ledger.settle(prefix, now=0)
+            taken[record.source.origin].append(record.source.offset)
+        for origin, offsets in taken.items():
+            assert offsets
+            assert offsets == self.ready(origin)[: len(offsets)]
+        assert prefix.positions() == {origin: offsets[-1] + 1 for origin, offsets in taken.items()}
+        if lost is not None:
+            self.assign(lost) if is_given_back else self.revoke([lost])
+        self.ledger.settle(prefix, self.now)
+        for origin, offsets in taken.items():
+            if origin != lost:
+                self.committed[origin] = offsets[-1] + 1
+                for offset in offsets:
+                    del self.is_finished[origin][offset]
+        self.ready_since = self.now if self.all_ready() else None
+
+    @rule(seconds=st.integers(1, 9))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
 
     @invariant()
     def counts_what_is_held(self) -> None:
-        if hasattr(self, "ledger"):
-            held = sum(self.next_offset[origin] - self.committed[origin] for origin in self.ledger.assigned)
-            assert self.ledger.uncommitted == held
+        held = {origin: len(offsets) for origin, offsets in self.is_finished.items()}
+        finished = {origin: sum(offsets.values()) for origin, offsets in self.is_finished.items()}
+        assert set(self.ledger.assigned) == set(held)
+        assert self.ledger.uncommitted == sum(held.values())
+        assert self.ledger.unfinished == sum(held.values()) - sum(finished.values())
+        for limit in range(4):
+            behind = [origin for origin in held if finished[origin] - len(self.ready(origin)) > limit]
+            assert set(self.ledger.stuck(limit)) == set(behind)
+
+    @invariant()
+    def only_the_present_epochs_are_current(self) -> None:
+        for source in self.sources:
+            assert self.ledger.is_current(source.origin, source.epoch) == self.belongs_to_the_present(source)
+
+    @invariant()
+    def a_commit_is_due_by_count_or_by_the_age_of_what_waits(self) -> None:
+        ready = self.all_ready()
+        for count in (ready, ready + 1):
+            for age_s in (0, 3, 6):
+                is_due = self.ready_since is not None and (count <= ready or self.now - self.ready_since >= age_s)
+                assert self.ledger.is_due(self.now, count=count, age_s=age_s) == is_due
 
 
 TestLedgerMachine = LedgerMachine.TestCase
