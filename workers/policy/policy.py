@@ -166,7 +166,7 @@ def default_strict() -> CompiledPolicy:
 
 def digest(policy: Policy) -> str:
     """Give 16 hex digits of SHA-256 over the canonical JSON of what decides: equal rules, equal digest."""
-    content = policy.model_dump(mode="json", exclude={"id", "version", "preset", "schema_version"})
+    content = policy.model_dump(exclude={"id", "version", "preset", "schema_version"})
     return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from workers.guard.views import Views
 
-VIEWS = Views()
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    return Views()
 
 
 @pytest.mark.parametrize(
@@ -42,8 +45,8 @@ VIEWS = Views()
         ("k\u200b1\u200bll ｋ１ｌｌ", "kill kill"),
     ],
 )
-def test_a_disguise_is_undone(written: str, read: str) -> None:
-    assert VIEWS.normalized(written) == read
+def test_a_disguise_is_undone(views: Views, written: str, read: str) -> None:
+    assert views.normalized(written) == read
 
 
 @pytest.mark.parametrize(
@@ -63,23 +66,23 @@ def test_a_disguise_is_undone(written: str, read: str) -> None:
         "\u200b\u2060",
     ],
 )
-def test_a_text_in_its_usual_writing_has_no_second_view(text: str) -> None:
-    assert VIEWS.normalized(text) is None
+def test_a_text_in_its_usual_writing_has_no_second_view(views: Views, text: str) -> None:
+    assert views.normalized(text) is None
 
 
 @settings(max_examples=1_000, deadline=None)
 @given(st.text(max_size=60))
-def test_any_text_has_at_most_one_view_which_differs(text: str) -> None:
-    view = VIEWS.normalized(text)
+def test_any_text_has_at_most_one_view_which_differs(views: Views, text: str) -> None:
+    view = views.normalized(text)
     assert view is None or (view.strip() and view != text)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.text(st.characters(max_codepoint=127), max_size=60))
-def test_the_quick_look_at_an_ascii_text_misses_nothing_that_is_undone(text: str) -> None:
+def test_the_quick_look_at_an_ascii_text_misses_nothing_that_is_undone(views: Views, text: str) -> None:
     # A character that no rule touches takes the text off the quick path.
-    slow = VIEWS.normalized(f"{text} é")
-    quick = VIEWS.normalized(f"{text} e")
+    slow = views.normalized(f"{text} é")
+    quick = views.normalized(f"{text} e")
     if slow is not None:
         assert quick == slow.replace("é", "e")
     else:
@@ -89,10 +92,10 @@ def test_the_quick_look_at_an_ascii_text_misses_nothing_that_is_undone(text: str
 @pytest.mark.parametrize(
     "unit", ["a", "1", "!", " ", "\x00", "\u0301", "a1", "a ", "a@", "a.", "😀", "аb", "a\u200b", "\u0301\u0316", "ｋ"]
 )
-def test_a_view_takes_time_in_proportion_to_the_text(unit: str) -> None:
+def test_a_view_takes_time_in_proportion_to_the_text(views: Views, unit: str) -> None:
     def took_s(size: int) -> float:
         start = time.process_time()
-        VIEWS.normalized((unit * size)[:size] + "é")
+        views.normalized((unit * size)[:size] + "é")
         return time.process_time() - start
 
     # Eight seconds and more where it grows with the square.

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Severity
+from workers.policy import policy as policy_module
 from workers.policy.document import InvalidPolicy, parse, parse_stored, parse_yaml
 from workers.policy.policy import MAX_TABLE, CompiledPolicy, default_strict
 from workers.policy.presets import PRESETS
@@ -13,12 +14,14 @@ from workers.policy.presets import PRESETS
 STRICTNESS = ["allow", "review", "block"]
 
 
-def assessment(severity: str, *categories: str, score: float = 0.9) -> dict[str, Any]:
+def assessment(
+    severity: str, *categories: str, score: float = 0.9, category_scores: dict[str, float] | None = None
+) -> dict[str, Any]:
     return {
         "severity": severity,
         "categories": list(categories),
         "scores": {"safe": 0.0, "controversial": 0.0, "unsafe": 0.0, severity.lower(): score},
-        "category_scores": dict.fromkeys(categories, score),
+        "category_scores": dict.fromkeys(categories, score) if category_scores is None else category_scores,
     }
 
 
@@ -45,13 +48,27 @@ def test_the_first_rule_that_matches_decides_and_the_strictest_category_wins() -
     assert compiled.decide(assessment("Unsafe", "PII", "Jailbreak"), surface="chat") == ("block", ("unsafe:Jailbreak",))
 
 
+@pytest.mark.parametrize("order", [("PII", "Violent"), ("Violent", "PII")])
+def test_a_category_that_is_blocked_outweighs_one_for_review(order: tuple[str, str]) -> None:
+    compiled = policy(rules=[{"categories": ["PII"], "decision": "review"}])
+    assert compiled.decide(assessment("Unsafe", *order), surface="chat") == ("block", ("unsafe:Violent",))
+
+
+@pytest.mark.parametrize(("on_unavailable", "decision"), [("hold", "review"), ("review", "review"), ("block", "block")])
+def test_what_could_not_be_judged_is_decided_by_the_policy(on_unavailable: str, decision: str) -> None:
+    compiled = policy(on_unavailable=on_unavailable, safe="allow")
+    assert compiled.decide(None, surface="chat") == (decision, ("unavailable",))
+
+
 @pytest.mark.parametrize(
     ("condition", "matching", "other"),
     [
         ({"surface": "chat"}, {"surface": "chat"}, {"surface": "comment"}),
         ({"role": "user"}, {"surface": "chat", "role": "user"}, {"surface": "chat", "role": "assistant"}),
         ({"language": "en"}, {"surface": "chat", "language": "EN-gb"}, {"surface": "chat", "language": "eng"}),
+        ({"role": "user"}, {"surface": "chat"}, {"surface": "chat", "role": "assistant"}),
         ({"language": "en"}, {"surface": "chat", "language": "en"}, {"surface": "chat"}),
+        ({"language": "zh-Hant"}, {"surface": "chat", "language": "zh-hant-TW"}, {"surface": "chat", "language": "zh"}),
     ],
 )
 def test_a_rule_holds_only_under_its_conditions(
@@ -76,6 +93,37 @@ def test_a_threshold_reads_the_category_or_the_severity() -> None:
     assert compiled.decide(assessment("Safe", score=0.4), surface="chat") == ("review", ("safe",))
 
 
+def test_a_rule_for_a_language_holds_for_a_region_that_another_rule_names() -> None:
+    compiled = policy(
+        rules=[
+            {"language": "en", "severity": "Unsafe", "decision": "review"},
+            {"language": "en-GB", "severity": "Safe", "decision": "block"},
+        ]
+    )
+    assert compiled.decide(assessment("Unsafe"), surface="chat", language="en-GB")[0] == "review"
+    assert compiled.decide(assessment("Safe"), surface="chat", language="en-GB")[0] == "block"
+    assert compiled.decide(assessment("Safe"), surface="chat", language="en")[0] == "allow"
+
+
+def test_a_threshold_without_categories_reads_the_severity_even_where_there_are_some() -> None:
+    compiled = policy(rules=[{"severity": "Unsafe", "min_score": 0.5, "decision": "review"}])
+    found = assessment("Unsafe", "PII", score=0.6, category_scores={"PII": 0.1})
+    assert compiled.decide(found, surface="chat")[0] == "review"
+    found = assessment("Unsafe", "PII", score=0.4, category_scores={"PII": 0.9})
+    assert compiled.decide(found, surface="chat")[0] == "block"
+
+
+@pytest.mark.parametrize(("min_score", "decision"), [(0.0, "review"), (0.01, "block")])
+def test_a_category_without_a_score_meets_no_threshold_above_zero(min_score: float, decision: str) -> None:
+    compiled = policy(rules=[{"categories": ["PII"], "min_score": min_score, "decision": "review"}])
+    assert compiled.decide(assessment("Unsafe", "PII", category_scores={}), surface="chat")[0] == decision
+
+
+@pytest.mark.parametrize("shared_cache", [True, False])
+def test_whether_judgements_are_shared_is_what_the_document_says(shared_cache: bool) -> None:
+    assert policy(shared_cache=shared_cache).shared_cache is shared_cache
+
+
 def test_what_is_left_out_comes_from_the_preset() -> None:
     compiled = policy(preset="health", controversial="allow", rules=[{"categories": ["PII"], "decision": "block"}])
     assert compiled.decide(assessment("Controversial"), surface="chat")[0] == "allow"
@@ -95,8 +143,15 @@ def test_no_preset_allows_what_could_not_be_judged_or_unsafe_violence(name: str)
 def test_the_digest_covers_what_decides() -> None:
     strict = policy(controversial="block")
     assert strict.digest == policy(version=9).digest == policy(preset="strict").digest
+    assert strict.digest == CompiledPolicy(Policy(id="another")).digest
     assert strict.digest != policy(controversial="allow").digest
     assert strict.reference == {"id": "acme", "version": 0, "digest": strict.digest}
+
+
+def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
+    """Verdicts are kept for longer than a release: who looks up what decided them has only the digest."""
+    rules = [{"severity": "Unsafe", "categories": ["PII"], "language": "en", "min_score": 0.5, "decision": "review"}]
+    assert policy(rules=rules, on_unavailable="hold", shared_cache=True).digest == "1570c696c1a89595"
 
 
 @pytest.mark.parametrize(
@@ -147,9 +202,9 @@ def optional(values: list[str]) -> st.SearchStrategy[str | None]:
     return st.none() | st.sampled_from(values)
 
 
-CATEGORIES = [category.value for category in Category]
+CATEGORIES = [category.value for category in Category][:3]
 SEVERITIES = [severity.value for severity in Severity]
-LANGUAGES = ["en", "EN-gb", "de", "xx", "en-", "-"]
+LANGUAGES = ["en", "EN-gb", "de", "en-", "-"]
 decisions = st.sampled_from(list(Decision))
 rules = st.fixed_dictionaries(
     {
@@ -166,10 +221,13 @@ documents = st.fixed_dictionaries(
     {"safe": decisions, "controversial": decisions, "unsafe": decisions, "rules": st.lists(rules, max_size=4)}
 )
 assessments = st.builds(
-    lambda severity, categories, score: assessment(severity, *categories, score=score),
+    lambda severity, categories, score, category_scores: assessment(
+        severity, *categories, score=score, category_scores=category_scores
+    ),
     st.sampled_from(SEVERITIES),
     st.lists(st.sampled_from(CATEGORIES), max_size=3, unique=True),
     st.sampled_from([0.0, 0.4, 0.6, 1.0]),
+    st.dictionaries(st.sampled_from(CATEGORIES), st.sampled_from([0.0, 0.4, 0.6, 1.0])),
 )
 
 
@@ -215,6 +273,18 @@ def test_the_compiled_policy_decides_as_the_document_says(
         decision, reasons = compiled.decide(one, surface=surface, role=role, language=language)
         assert decision == expected(document, one, surface, role, language)
         assert reasons or (decision, one["severity"]) == ("allow", "Safe")
+
+
+def test_a_decision_is_remembered_until_the_table_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module, "MAX_TABLE", 2)
+    compiled = default_strict()
+    first = compiled.decide(assessment("Unsafe"), surface="chat")
+    assert compiled.decide(assessment("Unsafe"), surface="chat") is first
+    compiled.decide(assessment("Controversial"), surface="chat")
+    assert compiled.decide(assessment("Unsafe"), surface="chat") is first
+    compiled.decide(assessment("Safe"), surface="chat")
+    assert len(compiled._table) == 1
+    assert compiled.decide(assessment("Unsafe"), surface="chat") == first
 
 
 def test_what_senders_write_does_not_fill_the_memory() -> None:
