@@ -42,9 +42,9 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
         ("truncated.length", str(len(value)).encode()),
         ("truncated.sha256", hashlib.sha256(value).hexdigest().encode()),
     ]
-    if record.headers and _header_bytes(record.headers) <= max_bytes // 2 - MIN_DEAD_LETTER_BYTES // 2:
+    if record.headers and 2 * _header_bytes(record.headers) <= max_bytes - MIN_DEAD_LETTER_BYTES:
         headers = [*record.headers, *headers]
-    frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], b"", headers)
+    frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], None, headers)
     beginning = value[: min(TRUNCATED_BYTES, max_bytes - size_of(frame))]
     return Finished(record.source, (replace(frame, value=beginning),))
 
@@ -72,7 +72,7 @@ def _headers(source: Source, reason: str, detail: str) -> Headers:
     topic, partition = source.origin
     return [
         ("reason", reason.encode()),
-        ("detail", detail.encode("utf-8", "backslashreplace")[:1024]),
+        ("detail", detail.encode(errors="backslashreplace")[:1024]),
         ("source.topic", topic.encode()),
         ("source.partition", str(partition).encode()),
         ("source.offset", str(source.offset).encode()),

@@ -31,7 +31,9 @@ def large(value: bytes, headers: Headers | None = None, key: bytes = b"k") -> Fi
 def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers() -> None:
     value = b"x" * 1_000_000
     own: Headers = [("trace", b"\xff"), ("nothing", None)]
-    (letter,) = too_large(large(value, own), "dead", 1_000_000).outputs
+    record = too_large(large(value, own), "dead", 1_000_000)
+    assert record.source == SOURCE
+    (letter,) = record.outputs
     assert letter.headers is not None
     headers = dict(letter.headers)
     assert letter.headers[:2] == own
@@ -62,6 +64,13 @@ def test_it_fits_the_dead_letter_topic(
     # As much of the value as there is room for.
     assert size_of(letter) <= max_bytes
     assert len(letter.value or b"") == min(max(length, len(b"small")), TRUNCATED_BYTES) or size_of(letter) == max_bytes
+
+
+def test_an_output_that_is_too_large_by_its_key_alone_has_no_value_to_show() -> None:
+    record = Finished(SOURCE, (Output("verdicts", b"k" * 100_000, None),))
+    (letter,) = too_large(record, "dead", MIN_DEAD_LETTER_BYTES).outputs
+    assert (letter.key, letter.value) == (b"k" * MAX_KEY_BYTES, b"")
+    assert ("truncated.length", b"0") in (letter.headers or ())
 
 
 @pytest.mark.parametrize(("more", "stays"), [(0, True), (1, False)])

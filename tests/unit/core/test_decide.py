@@ -132,7 +132,7 @@ def test_an_event_without_a_role_is_a_users() -> None:
 
 def test_the_id_of_a_position_is_the_same_in_every_release() -> None:
     """Another one would make a replay after an update look like new verdicts."""
-    assert OWN_ID == "926b75a13fc49b934433ff2b97873331"
+    assert verdict_id("p", SOURCE, "e1") == "926b75a13fc49b934433ff2b97873331"
 
 
 def test_the_id_is_a_function_of_the_position() -> None:
