@@ -70,8 +70,9 @@ class Process:
             return error.code, ""
 
     def metric(self, name: str) -> float:
-        """Give the value of a metric without labels."""
-        return next(float(line.split()[1]) for line in self.get("/metrics")[1].splitlines() if line.split()[0] == name)
+        """Give the value of a metric, named with its labels as /metrics writes them."""
+        lines = self.get("/metrics")[1].splitlines()
+        return next(float(line.removeprefix(name)) for line in lines if line.startswith(f"{name} "))
 
 
 @dataclass

@@ -130,9 +130,10 @@ def test_a_verdict_that_no_broker_takes_becomes_a_truncated_dead_letter(site: Si
         file.write("safe: review\ncontroversial: review\nunsafe: review\n")
     site.command("policy", "set", "acme", policy)
     site.worker()
-    site.produce([(b"k", event(event_id="long", text="word " * 2000)), (b"k", GOOD)])
+    site.produce([(b"k", event(event_id="long", text="word " * 2000)), (b"k", GOOD)], headers=[("trace", b"\xff")])
     outcome = site.check()
     letter = outcome.by_position[site.sent[0]][0]
+    assert letter["trace"] == b"\xff"
     assert letter["reason"] == b"output_too_large"
     assert int(letter["truncated.length"]) > 4000
     assert len(letter["truncated.sha256"]) == 64

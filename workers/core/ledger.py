@@ -148,7 +148,7 @@ class Ledger:
 
     def is_due(self, now: float, *, count: int, age_s: float) -> bool:
         """Say whether the prefix is large or old enough for a commit."""
-        if self._ready == 0 or self._ready_since is None:
+        if self._ready_since is None:
             return False
         return self._ready >= count or now - self._ready_since >= age_s
 

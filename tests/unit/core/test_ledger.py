@@ -7,7 +7,7 @@ from itertools import takewhile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from workers.core.ledger import Ledger
 from workers.core.records import Finished, Output, Source, TopicPartition
@@ -120,6 +120,44 @@ def test_a_commit_is_due_by_count_or_by_age() -> None:
     assert ledger.is_due(10, count=1, age_s=1)
 
 
+def test_a_trickle_of_finished_records_does_not_put_off_the_commit() -> None:
+    ledger = Ledger()
+    ledger.assign([A])
+    for offset in range(3):
+        ledger.complete([done(ledger.register(A, offset))], now=10 + offset)
+    assert ledger.is_due(13, count=100, age_s=3)
+
+
+def test_what_a_limit_left_behind_waits_from_the_commit_on() -> None:
+    ledger = Ledger()
+    ledger.assign([A])
+    ledger.complete([done(ledger.register(A, offset)) for offset in range(3)], now=10)
+    ledger.settle(ledger.take(limit=2), now=20)
+    assert not ledger.is_due(22, count=100, age_s=3)
+    assert ledger.is_due(23, count=100, age_s=3)
+
+
+def test_a_partition_that_was_lost_during_a_commit_keeps_the_others_from_nothing() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    for origin in (A, B):
+        ledger.complete([done(ledger.register(origin, 0))], now=0)
+    prefix = ledger.take()
+    assert list(prefix) == [A, B]
+    ledger.revoke([A])
+    ledger.settle(prefix, now=0)
+    assert ledger.uncommitted == 0
+    assert len(ledger.take()) == 0
+
+
+def test_a_limit_that_one_partition_reaches_takes_nothing_of_the_next() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    for origin in (A, B):
+        ledger.complete([done(ledger.register(origin, 0))], now=0)
+    assert ledger.take(limit=1).positions() == {A: 1}
+
+
 def test_a_limit_cuts_the_prefix_and_the_rest_stays() -> None:
     ledger = Ledger()
     ledger.assign([A, B])
@@ -193,6 +231,11 @@ class LedgerMachine(RuleBasedStateMachine):
         elif self.ready_since is None:
             self.ready_since = self.now
 
+    @initialize()
+    def start(self) -> None:
+        self.assign(A)
+        self.assign(B)
+
     @rule(origin=st.sampled_from([A, B]))
     def assign(self, origin: TopicPartition) -> None:
         self.ledger.assign([origin])
@@ -219,18 +262,27 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.is_finished[origin][offset] = False
                 self.sources.append(source)
 
+    def is_awaited(self, source: Source) -> bool:
+        return self.belongs_to_the_present(source) and self.is_finished[source.origin].get(source.offset) is False
+
     def belongs_to_the_present(self, source: Source) -> bool:
         return source.origin in self.is_finished and self.epochs.get(source.origin) == source.epoch
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         """Finish records of any epoch, some of them finished or settled before."""
-        if not self.sources:
-            return
-        finished = data.draw(st.lists(st.sampled_from(self.sources), max_size=6))
+        if self.sources:
+            self.complete(data.draw(st.lists(st.sampled_from(self.sources), max_size=6)))
+
+    @rule(origin=st.sampled_from([A, B]), count=st.integers(1, 5))
+    def finish_the_oldest(self, origin: TopicPartition, count: int) -> None:
+        unfinished = [source for source in self.sources if source.origin == origin and self.is_awaited(source)]
+        self.complete(unfinished[:count])
+
+    def complete(self, finished: list[Source]) -> None:
         stale = 0
         for source in finished:
-            if self.belongs_to_the_present(source) and self.is_finished[source.origin].get(source.offset) is False:
+            if self.is_awaited(source):
                 self.is_finished[source.origin][source.offset] = True
             else:
                 stale += 1

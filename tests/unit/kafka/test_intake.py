@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import KafkaError, Message
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from infra.devstack.kafka import free_ports
 from workers.core.ledger import Ledger
+from workers.core.records import TopicPartition
 from workers.errors import Fatal
 from workers.kafka import clients
 from workers.kafka.intake import Intake
@@ -100,3 +102,40 @@ def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: p
             assert away.poll(1, 0.05) == []
     finally:
         away.consumer.close()
+
+
+class HeldConsumer:
+    """Notes what is paused: a real one pauses only what a group has given it."""
+
+    def __init__(self) -> None:
+        self.paused: set[tuple[str, int]] = set()
+
+    def pause(self, partitions: list[KafkaPartition]) -> None:
+        self.paused |= {(partition.topic, partition.partition) for partition in partitions}
+
+    def resume(self, partitions: list[KafkaPartition]) -> None:
+        self.paused -= {(partition.topic, partition.partition) for partition in partitions}
+
+
+@pytest.mark.parametrize("left_by", ["revoked", "lost", "assigned again"])
+def test_a_partition_that_comes_back_is_held_again(intake: Intake, left_by: str) -> None:
+    """It comes unpaused: one that is taken for held already would fill the memory."""
+    real, held = intake.consumer, HeldConsumer()
+    intake.consumer = held  # type: ignore[assignment]  # what it notes stands for the brokers
+    parts = [KafkaPartition("t", 0), KafkaPartition("t", 1)]
+    origins = [TopicPartition("t", 0), TopicPartition("t", 1)]
+    intake._on_assign(real, parts)
+    intake.hold(origins)
+    assert held.paused == {("t", 0), ("t", 1)}
+    intake.hold(origins[1:])
+    assert held.paused == {("t", 1)}
+    if left_by == "revoked":
+        intake._on_revoke(real, parts[1:])
+    elif left_by == "lost":
+        intake._on_lost(real, parts[1:])
+    held.paused.clear()  # As librdkafka does with a partition that goes or comes.
+    intake._on_assign(real, parts[1:])
+    intake.hold(origins[1:])
+    assert held.paused == {("t", 1)}
+    intake.hold([])
+    assert held.paused == set()
