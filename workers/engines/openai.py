@@ -14,13 +14,14 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from workers.engines.engine import CLOSED, Refused, answer_valid
+from workers.engines.openai_protocol import KeyRefused
 from workers.engines.openai_server import Expected, Server
 from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 
 log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
-AskServer = Callable[[Server, Sequence[Sequence[int]]], Awaitable[list[Row]]]
+AskServer = Callable[[Server, Sequence[Sequence[int]]], Awaitable[Sequence[Row | Refused]]]
 
 PROMPTS_A_REQUEST = 32
 """One bad prompt fails a whole request, and one request runs on one server."""
@@ -40,7 +41,8 @@ class OpenAIEngine:
     """The same model behind one URL or more.
 
     Nothing is sent to a server before it was checked: that it serves the model, with the same tokenizer, and gives the
-    log-probabilities of chosen tokens. One that fails is left alone until it passes the checks again.
+    log-probabilities of chosen tokens. One that fails is left alone until it passes the checks again, and the others
+    answer for it.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class OpenAIEngine:
         return f"servers {sorted(self._expected.weights)}"
 
     async def start(self) -> None:
-        """Check the servers.
+        """Check the servers; one that is well is enough. After a failure it may be called again.
 
         Raises:
-            Misconfigured: the extra is not installed, one serves something else, or none answers.
+            Misconfigured: the extra is not installed, or each server serves something else or refuses our key.
+            Unavailable: none is well, and one at least may come to be.
         """
         if self._client is not None:
             return
@@ -100,17 +103,14 @@ class OpenAIEngine:
         servers = [Server(url, client, self._expected, self._timeout_s) for url in self._urls]
         found = await asyncio.gather(*(server.check() for server in servers), return_exceptions=True)
         failures = [failure for failure in found if failure is not None]
-        refusals = [failure for failure in failures if not isinstance(failure, Unavailable)]
-        if refusals or len(failures) == len(servers):
+        if len(failures) == len(servers):
             await client.aclose()
-            cause = (refusals or failures)[0]
-            raise cause if isinstance(cause, Misconfigured) else Misconfigured(f"guard.openai.urls: {cause}") from cause
+            raise _start_error(failures)
         for server, failure in zip(servers, found, strict=True):
-            server.is_open = failure is not None
-            if failure is None:
-                self._expected.weights.add(server.weights)
+            if isinstance(failure, Exception):
+                server.leave_alone(failure)
             else:
-                log.warning("a server does not answer yet", url=server.url, error=str(failure))
+                self._expected.weights.add(server.weights)
         self._client, self._servers = client, servers
         self._mending = [asyncio.create_task(self._mend(server)) for server in servers]
 
@@ -141,7 +141,7 @@ class OpenAIEngine:
             await client.aclose()
 
     async def watch(self) -> None:
-        """See `Engine.watch`: servers come back, so they are never gone for good."""
+        """See `Engine.watch`: servers come back, and a key that all refuse is found when they are asked."""
 
     async def score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
@@ -196,7 +196,9 @@ class OpenAIEngine:
                 *await self._ask(part[half:], deadline, ask_server),
             ]
 
-    async def _attempt(self, part: Sequence[Sequence[int]], deadline: float, ask_server: AskServer[Row]) -> list[Row]:
+    async def _attempt(
+        self, part: Sequence[Sequence[int]], deadline: float, ask_server: AskServer[Row]
+    ) -> Sequence[Row | Refused]:
         """Ask one server, and another one while that fails; raises what the last one did."""
         asked: list[Server] = []
         async for attempt in AsyncRetrying(
@@ -207,7 +209,11 @@ class OpenAIEngine:
         ):
             with attempt:
                 asked.append(self._next_after(asked))
-                return await ask_server(asked[-1], part)
+                try:
+                    return await ask_server(asked[-1], part)
+                except KeyRefused:
+                    self._end_without_key()
+                    raise
         raise AssertionError("unreachable")
 
     def _next_after(self, asked: Sequence[Server]) -> Server:
@@ -215,21 +221,38 @@ class OpenAIEngine:
 
         One that hangs has nothing else to do: by that alone it would be asked again and again.
         """
-        closed = [server for server in self._servers if not server.is_open]
-        if not closed:
-            raise Unavailable(f"none of {len(self._servers)} servers is well: {', '.join(self._urls)}")
-        return min(closed, key=lambda server: (asked.count(server), server.prompts_under_way))
+        well = [server for server in self._servers if server.trouble is None]
+        if not well:
+            self._end_without_key()
+            said = "; ".join(str(server.trouble) for server in self._servers)
+            raise Unavailable(f"none of {len(self._servers)} servers is well: {said}")
+        return min(well, key=lambda server: (asked.count(server), server.prompts_under_way))
+
+    def _end_without_key(self) -> None:
+        """Raise where no server takes our key: no wait heals that, and the setting is wrong for all of them."""
+        troubles = [server.trouble for server in self._servers]
+        if all(isinstance(trouble, KeyRefused) for trouble in troubles):
+            raise Misconfigured(f"{troubles[0]}. All servers ({len(troubles)}) refuse the key")
 
     async def _mend(self, server: Server) -> None:
         """Look at a server again and again."""
         while True:
             await asyncio.sleep(HEALTH_S)
-            is_open = server.is_open
             try:
-                await (server.check() if is_open else server.look())
+                await (server.look() if server.trouble is None else server.check())
             except Exception as error:  # Whatever it answers, nobody else would ever find it well again.
-                said = "a server is left alone" if server.is_open else "a server failed"
-                log.warning(said, url=server.url, error=str(error))
-            else:
-                if is_open:
-                    log.info("a server is back", url=server.url)
+                if server.trouble is None:
+                    log.warning("a server failed", url=server.url, error=str(error))
+                else:
+                    server.leave_alone(error)
+
+
+def _start_error(failures: Sequence[BaseException]) -> BaseException:
+    """Say why no server is well, and whether waiting may heal that."""
+    bugs = [failure for failure in failures if not isinstance(failure, (Unavailable, Misconfigured))]
+    if bugs:
+        return bugs[0]
+    said = "; ".join(map(str, failures))
+    if all(isinstance(failure, (Misconfigured, KeyRefused)) for failure in failures):
+        return Misconfigured(said)
+    return Unavailable(f"guard.openai.urls: {said}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from workers.engines.engine import Refused
 from workers.errors import Unavailable
 
 Json = dict[str, Any]
@@ -30,13 +31,9 @@ class AnotherModel(Unavailable):
 class Doubtful(Unavailable):
     """The server failed, perhaps because of the prompts. One that is well but for these refuses them."""
 
-    reason = "prompt_refused"
 
-
-class NoNumber(Doubtful):
-    """A prompt has no log-probability, as where the model's numbers overflow on it."""
-
-    reason = "no_number"
+class KeyRefused(Doubtful):
+    """The server refuses our key. Waiting does not heal that, but another server may take it."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,8 @@ class ServerProtocol(Protocol):
         """Ask for the log-probabilities of the candidates after each prompt."""
         ...
 
-    def scores_in(self, request: Json, answer: object) -> list[list[float]]:
-        """Read the answer to `score_request`."""
+    def scores_in(self, request: Json, answer: object) -> list[list[float] | Refused]:
+        """Read the answer to `score_request`; a prompt without a number is refused."""
         ...
 
     def complete_request(self, model: str, prompts: Sequence[Sequence[int]], max_tokens: int) -> Json:
@@ -93,16 +90,12 @@ class ServerProtocol(Protocol):
         ...
 
 
-def checked_row(values: Sequence[object]) -> list[float]:
-    """Give the log-probabilities of one prompt.
-
-    Raises:
-        NoNumber: one is no number, or cannot be a log-probability.
-    """
+def checked_row(values: Sequence[object]) -> list[float] | Refused:
+    """Give the log-probabilities of one prompt, or refuse it where one cannot be a log-probability."""
     # As a number, `false` would be 0, which is certainty.
     row = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(row) != len(values) or not all(math.isfinite(value) and LOWEST < value <= 0 for value in row):
-        raise NoNumber(f"the server gave log-probabilities that are none: {list(values)}")
+        return Refused("no_number", f"the server gave log-probabilities that are none: {list(values)}")
     return row
 
 

@@ -8,15 +8,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workers.engines.openai_protocol import BROKEN, AnotherModel, Doubtful, Json, Served, ServerProtocol, message_in
+import structlog
+
+from workers.engines.engine import Refused, all_or_refused
+from workers.engines.openai_protocol import (
+    BROKEN,
+    AnotherModel,
+    Doubtful,
+    Json,
+    KeyRefused,
+    Served,
+    ServerProtocol,
+    message_in,
+)
 from workers.engines.openai_sglang import SglangProtocol
 from workers.engines.openai_vllm import VllmProtocol
-from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
+from workers.errors import Misconfigured, Unavailable, Unjudgeable
 
 if TYPE_CHECKING:
     import httpx
 
-Rows = TypeVar("Rows")
+log = structlog.get_logger(__name__)
+
+Row = TypeVar("Row")
 
 FAILURES_TO_OPEN = 3
 """Failures in a row after which a server is left alone until a health check finds it well again."""
@@ -58,8 +72,8 @@ class Server:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.prompts_under_way = 0
         """Prompts under way."""
-        self.is_open = False
-        """Whether the circuit is open: nothing is sent until a health check closes it."""
+        self.trouble: Exception | None = None
+        """Why the circuit is open: nothing is sent until a health check closes it. None: it is well."""
         self.protocol: ServerProtocol = PROTOCOLS["vllm"]
         """How it is asked; known once it was checked."""
         self.model = ""
@@ -75,12 +89,20 @@ class Server:
         """Check that it is well and serves what it has to, and close the circuit.
 
         Raises:
-            Unavailable: it does not answer, or is not ready. Misconfigured: it serves something else.
+            Unavailable: it does not answer, is not ready, or refuses our key. Misconfigured: it serves something else.
         """
         protocol, name, served = await self._served(self._expected.tokenized)
         await self._check_candidates(protocol, name)
         self.protocol, self.model, self.weights = protocol, name, served.weights
-        self._failures, self.is_open = 0, False
+        if self.trouble is not None:
+            log.info("a server is back", url=self.url)
+        self._failures, self.trouble = 0, None
+
+    def leave_alone(self, trouble: Exception) -> None:
+        """Open the circuit, and say why, once for each kind of trouble: a server is looked at every few seconds."""
+        if type(trouble) is not type(self.trouble):
+            log.warning("a server is left alone", url=self.url, error=str(trouble))
+        self.trouble = trouble
 
     async def look(self) -> None:
         """See that it serves what it did when it was checked, and count it if not.
@@ -151,37 +173,46 @@ class Server:
                 f"guard.openai: {self.url} refuses a prompt that is in order: {error.detail}"
             ) from error
         try:
-            protocol.scores_in(request, answer)
+            rows = all_or_refused(protocol.scores_in(request, answer))
+            if isinstance(rows, Refused):
+                raise Unavailable(rows.detail)
         except (*BROKEN, Unavailable) as error:
             raise Misconfigured(
                 f"guard.openai: {self.url} does not give the log-probabilities of chosen tokens, as {protocol.name} "
                 f"does since {protocol.since}: {_said(error)}"
             ) from error
 
-    async def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]) -> list[list[float]]:
+    async def score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]
+    ) -> Sequence[list[float] | Refused]:
         """Score the prompts in one request; raises as `_ask`."""
         protocol = self.protocol
         return await self._ask(
             lambda: protocol.score_request(self.model, prompts, candidates), protocol.scores_in, len(prompts)
         )
 
-    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    async def complete(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Sequence[list[int] | Refused]:
         """Complete the prompts in one request; raises as `_ask`."""
         protocol = self.protocol
         return await self._ask(
             lambda: protocol.complete_request(self.model, prompts, max_tokens), protocol.completions_in, len(prompts)
         )
 
-    async def _ask(self, request: Callable[[], Json], read: Callable[[Json, object], Rows], prompts: int) -> Rows:
+    async def _ask(
+        self, request: Callable[[], Json], read: Callable[[Json, object], Sequence[Row]], prompts: int
+    ) -> Sequence[Row]:
         """Ask, read the answer, and count how it went.
 
         Raises:
-            Unjudgeable: it refuses the prompts. Unavailable: worth another attempt. Fatal: it refuses our key.
+            Unjudgeable: it refuses the request, for one of its prompts or more. Unavailable: worth another attempt.
         """
         self.prompts_under_way += prompts
         try:
             try:
                 rows = await self._answer(request(), read)
+                if any(isinstance(row, Refused) for row in rows):
+                    # One that has no number for any prompt is broken, and no prompt is to blame.
+                    await self._check_well()
             except Doubtful:
                 await self._check_well()
                 rows = await self._answer_or_refusal(request(), read)
@@ -200,10 +231,10 @@ class Server:
 
     def _count(self, failure: Unavailable) -> None:
         self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN or isinstance(failure, (AnotherModel, _Gone)):
-            self.is_open = True
+        if self._failures >= FAILURES_TO_OPEN or isinstance(failure, (AnotherModel, KeyRefused, _Gone)):
+            self.leave_alone(failure)
 
-    async def _answer(self, request: Json, read: Callable[[Json, object], Rows]) -> Rows:
+    async def _answer(self, request: Json, read: Callable[[Json, object], Sequence[Row]]) -> Sequence[Row]:
         answer = await self._json("POST", self.protocol.ask_path, request)
         try:
             return read(request, answer)
@@ -212,12 +243,12 @@ class Server:
         except BROKEN as error:
             raise Unavailable(f"{self.url}: {_said(error)}") from error
 
-    async def _answer_or_refusal(self, request: Json, read: Callable[[Json, object], Rows]) -> Rows:
-        """Ask a server again that is well but for these prompts."""
+    async def _answer_or_refusal(self, request: Json, read: Callable[[Json, object], Sequence[Row]]) -> Sequence[Row]:
+        """Ask a server again that is well but for these prompts. One that takes our key may still answer them 403."""
         try:
             return await self._answer(request, read)
         except Doubtful as error:
-            raise Unjudgeable(error.reason, f"{error}, twice, and is well but for this") from error
+            raise Unjudgeable("prompt_refused", f"{error}, twice, and is well but for this") from error
 
     async def _check_well(self) -> None:
         try:
@@ -266,7 +297,7 @@ class Server:
             return response
         said = f"{self.url}{path} answered {response.status_code}: {message_in(response.content)}"
         if response.status_code in REFUSES_US:
-            raise Fatal(f"guard.openai.api_key: {said}")
+            raise KeyRefused(f"guard.openai.api_key: {said}")
         if response.status_code in REFUSES_PROMPT:
             raise Unjudgeable("prompt_refused", said)
         if response.status_code == MAYBE_REFUSES_PROMPT:

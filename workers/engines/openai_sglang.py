@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
+from workers.engines.engine import Refused
 from workers.engines.openai_protocol import Json, Served, checked_ids, checked_row
 from workers.errors import Unavailable
 
@@ -51,9 +52,9 @@ class SglangProtocol:
             "token_ids_logprob": list(candidates),
         }
 
-    def scores_in(self, request: Json, answer: object) -> list[list[float]]:
+    def scores_in(self, request: Json, answer: object) -> list[list[float] | Refused]:
         """See `ServerProtocol.scores_in`."""
-        rows: list[list[float]] = []
+        rows: list[list[float] | Refused] = []
         for item in _items(request, answer):
             found = {index: value for value, index, *_ in item["meta_info"]["output_token_ids_logprobs"][0]}
             rows.append(checked_row([found[candidate] for candidate in request["token_ids_logprob"]]))

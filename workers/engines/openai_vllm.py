@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from workers.engines.engine import Refused
 from workers.engines.openai_protocol import AnotherModel, Json, Served, checked_ids, checked_row
 from workers.errors import Unavailable
 
@@ -42,9 +43,9 @@ class VllmProtocol:
             **GREEDY,
         }
 
-    def scores_in(self, request: Json, answer: object) -> list[list[float]]:
+    def scores_in(self, request: Json, answer: object) -> list[list[float] | Refused]:
         """See `ServerProtocol.scores_in`."""
-        rows: list[list[float]] = []
+        rows: list[list[float] | Refused] = []
         for choice in _choices(request, answer):
             found = choice["logprobs"]["top_logprobs"][0]
             rows.append(checked_row([found[f"token_id:{candidate}"] for candidate in request["logprob_token_ids"]]))

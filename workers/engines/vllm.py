@@ -176,7 +176,7 @@ class VllmEngine:
         except ExceptionGroup as failed:
             if self._llm is not llm:
                 raise Fatal(CLOSED) from None
-            raise _meant(failed.exceptions[0]) from failed.exceptions[0]
+            raise failed.exceptions[0] from None
 
     async def _together(self, llm: Any, prompts: Sequence[Sequence[int]], parameters: Any) -> list[Any]:
         async with asyncio.TaskGroup() as group:
@@ -194,8 +194,6 @@ class VllmEngine:
 
     async def _run(self, llm: Any, prompt: Sequence[int], parameters: Any) -> Any:
         """Give the one output of a prompt, or its refusal. A cancelled call is aborted in the engine as well."""
-        from vllm.exceptions import VLLMClientError
-
         # With its type, vLLM takes the ids as they are. Without, each prompt goes through a thread that might have to
         # tokenise it, and gets the interpreter's lock back from a busy event loop after up to 5 ms.
         request = llm.generate(
@@ -208,8 +206,13 @@ class VllmEngine:
                     if output.finish_reason not in WHOLE:
                         raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
                     return output
-        except (VLLMClientError, ValueError) as error:
-            return Refused("prompt_refused", f"vLLM refuses a prompt: {error}")
+        except GuardlineError:
+            raise
+        except Exception as error:  # vLLM raises every kind.
+            meant = _meant(error)
+            if isinstance(meant, Refused):
+                return meant
+            raise meant from error
         raise Unavailable("vLLM ended a request without an answer")
 
 
@@ -238,12 +241,13 @@ def _row(entries: Any, candidates: Sequence[int]) -> list[float] | Refused:
     return checked_row(row)
 
 
-def _meant(error: Exception) -> GuardlineError:
-    """Say what an error of vLLM means to the caller."""
+def _meant(error: Exception) -> GuardlineError | Refused:
+    """Say what an error of vLLM means: it refuses the prompt, is gone, or failed in passing."""
+    from vllm.exceptions import VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    if isinstance(error, GuardlineError):
-        return error
     if isinstance(error, EngineDeadError):
         return Fatal(DIED)
+    if isinstance(error, (VLLMClientError, ValueError)):
+        return Refused("prompt_refused", f"vLLM refuses a prompt: {error}")
     return Unavailable(f"vLLM failed: {error!r}")

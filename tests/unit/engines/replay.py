@@ -44,6 +44,10 @@ class Kind:
     no_number: Callable[[Any], None]
     nothing: Any
     """An answer without answers."""
+    prompts_field: str
+    """Where a request has its prompts."""
+    pick: Callable[[dict[str, Any], Any, list[int]], Any]
+    """Give the answer to a request that has these prompts of a recorded one, in this order."""
 
     @property
     def too_long(self) -> str:
@@ -93,6 +97,18 @@ def _sglang_no_number(document: Any) -> None:
         found[0][0] = float("nan")
 
 
+def _vllm_pick(sent: dict[str, Any], document: Any, indices: list[int]) -> Any:
+    by_index = {choice["index"]: choice for choice in document["choices"]}
+    return {**document, "choices": [{**by_index[old], "index": new} for new, old in enumerate(indices)]}
+
+
+def _sglang_pick(sent: dict[str, Any], document: Any, indices: list[int]) -> Any:
+    return [
+        {**document[old], "meta_info": {**document[old]["meta_info"], "id": name}}
+        for name, old in zip(sent["rid"], indices, strict=True)
+    ]
+
+
 VLLM = Kind(
     "vllm",
     _recorded("vllm-answers.json"),
@@ -105,6 +121,8 @@ VLLM = Kind(
     _vllm_choose_itself,
     _vllm_no_number,
     {"model": "guard", "choices": []},
+    "prompt",
+    _vllm_pick,
 )
 SGLANG = Kind(
     "sglang",
@@ -118,6 +136,8 @@ SGLANG = Kind(
     _sglang_choose_itself,
     _sglang_no_number,
     [],
+    "input_ids",
+    _sglang_pick,
 )
 KINDS = (VLLM, SGLANG)
 
@@ -152,7 +172,20 @@ class Replay:
                 for theirs, ours in zip(_names(exchange["sent"]), _names(sent), strict=True):
                     text = text.replace(f'"{theirs}"', f'"{ours}"')
                 return int(exchange["status"]), text
+            if (indices := self._indices(exchange, sent)) is not None:
+                return 200, json.dumps(self.kind.pick(sent, json.loads(str(exchange["answer"])), indices))
         raise AssertionError(f"nothing was recorded for {request.method} {request.path} {sent}")
+
+    def _indices(self, exchange: dict[str, Any], sent: Any) -> list[int] | None:
+        """Say where a recorded request has the prompts of this one; None where it differs in anything else."""
+        field, recorded = self.kind.prompts_field, exchange["sent"]
+        if exchange["status"] != 200 or not isinstance(sent, dict) or field not in sent or field not in recorded:
+            return None
+        if {**_unnamed(recorded), field: None} != {**_unnamed(sent), field: None}:
+            return None
+        if not all(prompt in recorded[field] for prompt in sent[field]):
+            return None
+        return [recorded[field].index(prompt) for prompt in sent[field]]
 
     def changed(self, path: str, change: Change) -> Fault:
         """Answer as recorded, with a change."""
@@ -186,12 +219,12 @@ class Replay:
         return runner
 
 
-def only_for_many(fault: Fault) -> Fault:
-    """Spare the one prompt by which a server is checked."""
+def only_with(prompt: list[int], fault: Fault) -> Fault:
+    """Spare the requests that do not hold this prompt."""
 
     async def spared(request: web.Request) -> web.StreamResponse | None:
         sent = json.loads(await request.read() or b"{}")
-        return await fault(request) if len(sent.get("prompt", sent.get("input_ids", ""))) == PROMPTS else None
+        return await fault(request) if prompt in sent.get("prompt", sent.get("input_ids", ())) else None
 
     return spared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ from aiohttp import web
 from tests.answers import answered
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
-from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_for_many, scores_again
-from workers.engines.openai_protocol import NoNumber, checked_row, message_in
-from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
+from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_with, scores_again
+from workers.engines.engine import Refused
+from workers.engines.openai import PROMPTS_A_REQUEST
+from workers.engines.openai_protocol import checked_row, message_in
+from workers.errors import Misconfigured, Unavailable
 
 
 async def scores(*urls: str, **options: Any) -> list[list[float]]:
@@ -90,7 +93,7 @@ async def test_a_server_that_is_not_ready_yet_is_a_sentence(server: Replay) -> N
         return web.Response(status=503) if request.path == server.kind.well_path else None
 
     server.fault = loading
-    with pytest.raises(Misconfigured, match=rf"guard\.openai\.urls: .*{server.kind.well_path} answered 503"):
+    with pytest.raises(Unavailable, match=rf"guard\.openai\.urls: .*{server.kind.well_path} answered 503"):
         await openai_engine(server.url).start()
     assert server.kind.ask_path not in server.asked
 
@@ -100,9 +103,9 @@ async def test_a_server_that_refuses_the_key_or_is_not_there_is_a_sentence(serve
         return web.json_response({"error": "Unauthorized"}, status=401)
 
     server.fault = refuse
-    with pytest.raises(Misconfigured, match=r"guard\.openai.*401: Unauthorized"):
+    with pytest.raises(Misconfigured, match=r"guard\.openai\.api_key: .*401: Unauthorized"):
         await openai_engine(server.url).start()
-    with pytest.raises(Misconfigured, match=r"guard\.openai\.urls: http://127\.0\.0\.1:1/v1/models: ConnectError"):
+    with pytest.raises(Unavailable, match=r"guard\.openai\.urls: http://127\.0\.0\.1:1/v1/models: ConnectError"):
         await openai_engine("http://127.0.0.1:1").start()
     with pytest.raises(Misconfigured, match=r"guard\.openai\.urls: name at least one"):
         openai_engine()
@@ -160,27 +163,74 @@ async def test_a_server_that_has_no_number_for_any_prompt_has_failed(server: Rep
     await engine.close()
 
 
+CULPRIT = 2
+"""The index of the prompt that a server has no answer for."""
+
+
+def no_number_for_one(server: Replay) -> Fault:
+    def spoil(document: Any) -> None:
+        scores = server.kind.scores_of(document)[CULPRIT]
+        if isinstance(scores, dict):
+            scores.update(dict.fromkeys(scores, float("nan")))
+        else:
+            scores[0][0] = float("nan")
+
+    return only_with(read_reference().prompts[CULPRIT], server.changed(server.kind.ask_path, spoil))
+
+
+def refusal_of_one(status: int, text: str = "") -> Callable[[Replay], Fault]:
+    def fault(server: Replay) -> Fault:
+        response = server.asking(lambda: web.Response(status=status, text=text or server.kind.too_long))
+        return only_with(read_reference().prompts[CULPRIT], response)
+
+    return fault
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "reason", "sentence"),
     [
-        (lambda server: server.changed(server.kind.ask_path, server.kind.no_number), "no_number"),
-        (lambda server: server.asking(lambda: web.Response(status=500, text="not JSON compliant")), "prompt_refused"),
+        (no_number_for_one, "no_number", "log-probabilities that are none"),
+        (refusal_of_one(400), "prompt_refused", "answered 400: .*context length"),
+        (refusal_of_one(422, "unheard of"), "prompt_refused", "answered 422: unheard of"),
+        (refusal_of_one(500, "not JSON compliant"), "prompt_refused", "answered 500: not JSON compliant, twice"),
+        (refusal_of_one(403, "blocked by a rule"), "prompt_refused", "answered 403: blocked by a rule, twice"),
     ],
-    ids=["nan", "500"],
+    ids=["nan", "400", "422", "500", "403"],
 )
-async def test_prompts_without_a_number_are_refused_and_no_failure_of_their_server(
-    server: Replay, fault: Callable[[Replay], Fault], reason: str
+async def test_one_prompt_without_an_answer_is_refused_alone_and_is_no_failure_of_its_server(
+    server: Replay, fault: Callable[[Replay], Fault], reason: str, sentence: str
 ) -> None:
+    """A 500 and a 403 may mean the server or the key; it takes another prompt in between to tell."""
     engine = openai_engine(server.url)
     await engine.start()
-    server.fault = only_for_many(fault(server))
     reference = read_reference()
-    for _ in range(5):
-        with pytest.raises(Unjudgeable) as raised:
-            await engine.score(reference.prompts[:PROMPTS], reference.candidates)
-        assert raised.value.reason == reason
-    server.fault = None
-    assert len(await engine.score(reference.prompts[:PROMPTS], reference.candidates)) == PROMPTS, "it is not left alone"
+    server.fault = fault(server)
+    for _ in range(4):
+        rows = await engine.score(reference.prompts[:PROMPTS], reference.candidates)
+        refused = rows.pop(CULPRIT)
+        assert isinstance(refused, Refused)
+        assert refused.reason == reason
+        assert re.search(sentence, refused.detail)
+        expected = [row for index, row in enumerate(reference.scores[:PROMPTS]) if index != CULPRIT]
+        for row, other in zip(answered(rows), expected, strict=True):
+            assert row == pytest.approx(other, abs=1e-3)
+    await engine.close()
+
+
+async def test_the_refused_prompt_of_a_whole_request_is_found_by_halves(server: Replay) -> None:
+    engine = openai_engine(server.url)
+    await engine.start()
+    reference = read_reference()
+    good = [prompt for index, prompt in enumerate(reference.prompts[:PROMPTS]) if index != CULPRIT]
+    prompts = [good[index % len(good)] for index in range(PROMPTS_A_REQUEST)]
+    prompts[11] = reference.prompts[CULPRIT]
+    server.fault = refusal_of_one(400)(server)
+    server.asked.clear()
+    rows = await engine.score(prompts, reference.candidates)
+    assert [index for index, row in enumerate(rows) if isinstance(row, Refused)] == [11]
+    requests = 1 + 2 * 5  # The whole, and two halves of 32, 16, 8, 4 and 2.
+    checks = 6  # A good prompt after each refusal tells that the server is well.
+    assert server.asked.count(server.kind.ask_path) <= requests + checks
     await engine.close()
 
 
@@ -236,8 +286,9 @@ async def test_a_completion_that_the_server_broke_off_is_none(server: Replay) ->
 @pytest.mark.parametrize("value", [False, True, None, "-1", [], float("nan"), float("-inf"), 0.1, -9_999])
 def test_what_is_no_log_probability_is_no_number(value: object) -> None:
     assert checked_row([-1, -0.5, 0]) == [-1, -0.5, 0]
-    with pytest.raises(NoNumber):
-        checked_row([-1.5, value])
+    refused = checked_row([-1.5, value])
+    assert isinstance(refused, Refused)
+    assert refused.reason == "no_number"
 
 
 async def test_answers_in_another_order_are_not_taken_for_one_another(server: Replay) -> None:
@@ -247,15 +298,6 @@ async def test_answers_in_another_order_are_not_taken_for_one_another(server: Re
         assert row == pytest.approx(expected, abs=1e-3)
 
 
-async def test_a_prompt_that_the_server_refuses_is_bad_input(server: Replay) -> None:
-    engine = openai_engine(server.url)
-    await engine.start()
-    server.fault = only_for_many(server.asking(lambda: web.Response(status=400, text=server.kind.too_long)))
-    with pytest.raises(Unjudgeable, match=r"answered 400: .*context length"):
-        await engine.score(read_reference().prompts[:PROMPTS], [1])
-    await engine.close()
-
-
 async def test_a_server_that_refuses_every_prompt_has_failed(server: Replay) -> None:
     # One that was started again with other options, as without log-probabilities: no prompt is to blame.
     engine = openai_engine(server.url)
@@ -263,15 +305,6 @@ async def test_a_server_that_refuses_every_prompt_has_failed(server: Replay) -> 
     server.fault = server.asking(lambda: web.Response(status=400, text=server.kind.too_long))
     with pytest.raises(Unavailable, match="refuses a prompt that is in order"):
         await engine.score(read_reference().prompts[:PROMPTS], [1])
-    await engine.close()
-
-
-async def test_a_key_refused_later_is_fatal(server: Replay) -> None:
-    engine = openai_engine(server.url)
-    await engine.start()
-    server.fault = server.asking(lambda: web.json_response({"detail": "Forbidden"}, status=403))
-    with pytest.raises(Fatal, match=r"guard\.openai\.api_key: .*403: Forbidden"):
-        await engine.score(read_reference().prompts[:1], [1])
     await engine.close()
 
 

@@ -12,13 +12,13 @@ from aiohttp import web
 from tests.answers import answered
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import CONTEXT_TOKENS, VOCABULARY, read_reference
-from tests.unit.engines.replay import PROMPTS, SGLANG, Replay, only_for_many, until
+from tests.unit.engines.replay import PROMPTS, SGLANG, Replay, only_with, until
 from workers.engines import openai as engine_module
 from workers.engines.engine import Refused
 from workers.engines.openai import OpenAIEngine
 from workers.engines.openai_protocol import message_in
 from workers.engines.openai_sglang import SglangProtocol
-from workers.errors import Misconfigured, Unavailable, Unjudgeable
+from workers.errors import Misconfigured, Unavailable
 
 REFUSED = [item for item in SGLANG.recorded if item["status"] == 400]
 
@@ -58,15 +58,13 @@ async def test_a_prompt_that_would_kill_the_server_is_not_sent(
 async def test_a_500_of_a_server_that_is_well_but_for_the_prompts_is_a_refusal(
     server: Replay, engine: OpenAIEngine
 ) -> None:
-    async def choke(request: web.Request) -> web.StreamResponse | None:
-        if request.path == "/generate" and len((await request.json())["input_ids"]) == PROMPTS:
-            return web.json_response({"error": {"message": "index out of range"}}, status=500)
-        return None
-
-    server.fault = choke
+    reference = read_reference()
+    choke = server.asking(lambda: web.json_response({"error": {"message": "index out of range"}}, status=500))
+    server.fault = only_with(reference.prompts[0], choke)
     for _ in range(5):
-        with pytest.raises(Unjudgeable, match="answered 500: index out of range, twice, and is well but for this"):
-            await scores(engine)
+        (refused,) = await engine.score(reference.prompts[:1], reference.candidates)
+        assert isinstance(refused, Refused)
+        assert "answered 500: index out of range, twice, and is well but for this" in refused.detail
     assert server.asked.count("/generate") == 15, "each is sent twice, with a good prompt in between"
     server.fault = None
     assert len(await scores(engine)) == PROMPTS, "its circuit is not open"
@@ -133,13 +131,15 @@ async def test_an_adapter_is_no_model_for_generate(server: Replay) -> None:
 async def test_every_recorded_refusal_is_bad_input_with_its_sentence(
     server: Replay, engine: OpenAIEngine, refusal: dict[str, Any]
 ) -> None:
-    server.fault = only_for_many(server.asking(lambda: web.Response(status=400, text=refusal["answer"])))
+    reference = read_reference()
+    response = server.asking(lambda: web.Response(status=400, text=refusal["answer"]))
+    server.fault = only_with(reference.prompts[0], response)
     said = message_in(refusal["answer"].encode())
     assert said
     assert not said.startswith("{"), "the sentence, and not the JSON around it"
-    with pytest.raises(Unjudgeable, match="answered 400: ") as raised:
-        await scores(engine)
-    assert said in raised.value.detail
+    (refused,) = await engine.score(reference.prompts[:1], reference.candidates)
+    assert isinstance(refused, Refused)
+    assert f"answered 400: {said}" in refused.detail
 
 
 def test_the_recording_holds_each_shape_of_error() -> None:

@@ -13,7 +13,7 @@ import trustme
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import read_reference
 from tests.unit.engines.replay import KINDS, PROMPTS, Kind, Replay
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, Unavailable
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ async def test_a_server_may_ask_for_a_certificate_of_ours(
 ) -> None:
     authority.configure_trust(tls)
     tls.verify_mode = ssl.CERT_REQUIRED
-    with pytest.raises(Misconfigured, match=r"misses a certificate of ours \(guard\.openai\.cert_file\)"):
+    with pytest.raises(Unavailable, match=r"misses a certificate of ours \(guard\.openai\.cert_file\)"):
         await openai_engine(server.url, ca_file=ca_file).start()
     ours = authority.issue_cert("worker.inside")
     cert, key, both = (tmp_path / name for name in ("cert.pem", "key.pem", "both.pem"))
