@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from infra.devstack.kafka import free_ports
 from tests.site import Site
-from workers.errors import Fatal, Unavailable
+from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.redis.deaths import Deaths
 
 KEYS = [f"content:{number:016d}".encode() for number in range(4)]
@@ -105,7 +105,10 @@ async def test_what_was_judged_alone_and_lived_is_no_suspect_any_more(workers: W
     await notes.close()
 
 
-@pytest.mark.parametrize(("error", "left"), [(None, 0), (Unavailable("later"), 0), (Fatal("the engine is gone"), 1)])
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(None, 0), (Unavailable("later"), 0), (Misconfigured("no server takes the key"), 0), (Fatal("it is gone"), 1)],
+)
 async def test_an_end_in_order_takes_the_notes_back_and_the_death_of_an_engine_leaves_them(
     workers: Workers, error: Exception | None, left: int
 ) -> None:

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from workers.errors import Unavailable, Unjudgeable
+from workers.errors import Misconfigured, Unavailable
 from workers.redis.dedup import RETRY_AFTER_S
 
 log = structlog.get_logger(__name__)
@@ -145,7 +145,8 @@ class Deaths:
     async def noted(self, keys: Sequence[bytes], *, is_alone: bool = False) -> AsyncIterator[None]:
         """Note the contents for as long as the block lasts. `is_alone`: nothing else is at the engine.
 
-        A block that raises anything but Unavailable or Unjudgeable is the engine's death, and leaves its note.
+        A block that raises anything but Unavailable or Misconfigured is the engine's death, and leaves its note. A key
+        that all servers refuse is Misconfigured: the worker ends, and no content is to blame.
         """
         field = f"{self._session}/{next(self._numbers)}"
         note = (ALONE if is_alone else IN_COMPANY) + b"".join([key[-DIGEST_BYTES:] for key in keys])
@@ -153,7 +154,7 @@ class Deaths:
         await self._call(self._redis.hset, self._notes, field, note)
         try:
             yield
-        except (Unavailable, Unjudgeable):
+        except (Unavailable, Misconfigured):
             await self._take_back(field)
             raise
         except Exception:
