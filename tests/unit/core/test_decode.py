@@ -73,6 +73,8 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
         (written(context=[{"role": "user", "text": "x"}] * (MAX_CONTEXT_TURNS + 1)), "invalid_field"),
         (written(context=[{"text": "x"}]), "missing_field"),
         (written(attributes={"x": 1}), "invalid_field"),
+        (written(attributes=[]), "invalid_field"),
+        (written(context=[[]]), "invalid_field"),
         (written(attributes={str(n): "x" for n in range(MAX_ATTRIBUTES + 1)}), "invalid_field"),
         (written(attributes={"k" * 5_000: "x"}), "invalid_field"),
         (written(text="\ud800"), "invalid_unicode"),
@@ -87,6 +89,25 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
 )
 def test_what_is_refused_has_its_reason(value: bytes | None, reason: str) -> None:
     assert reason_of(value) == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (None, "the record has no value; an event is a JSON object"),
+        (b"[]", "the value is JSON, but not an object"),
+        (b"{}", "event_id: the field is required"),
+        (written(context=[{"text": "x"}]), "context.0.role: the field is required"),
+        (written(text=""), "text: there is nothing to judge in an empty text"),
+        (written(unknown=float("nan")), "NaN is not JSON; send null or leave the field out"),
+        (written()[:-1] + b"\xff}", f"byte {len(written()) - 1} is not UTF-8"),
+        (written(event_id=7), "event_id: Input should be a valid string"),
+    ],
+)
+def test_a_person_reads_what_is_wrong(value: bytes | None, sentence: str) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode(value)
+    assert caught.value.detail == sentence
 
 
 @pytest.mark.parametrize(
