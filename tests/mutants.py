@@ -48,6 +48,7 @@ TARGETS = {
         Target("workers/core/decide.py"),
         Target("workers/core/dead_letters.py"),
         Target("workers/core/records.py"),
+        Target("workers/core/keys.py"),
         Target("workers/guard/windows.py"),
         Target("workers/guard/views.py"),
         Target("workers/guard/prompt.py", tests="not qwen and not 20000"),

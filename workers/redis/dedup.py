@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -20,7 +19,7 @@ from redis.commands.core import DataPersistOptions
 from redis.exceptions import RedisError, ResponseError
 
 from schemas.assessment import Assessment
-from schemas.event import EventDict
+from workers.core.keys import Keys
 from workers.core.records import Event, Memory
 from workers.settings import Dedup as DedupSettings
 
@@ -58,10 +57,7 @@ class Dedup:
     def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
         self._redis = redis
         self._settings = settings
-        self._event_prefix = f"{namespace}:event:".encode()
-        self._content_prefix = f"{namespace}:content:".encode()
-        secret = blake2b(settings.secret.get_secret_value().encode(), digest_size=32).digest()
-        self._keyed = blake2b(fingerprint.encode(), key=secret, digest_size=16)
+        self._keys = Keys(namespace, secret=settings.secret.get_secret_value(), fingerprint=fingerprint)
         self._set_each = redis.register_script(SET_EACH)
         self._has_msetex = True
         self._claims: OrderedDict[bytes, str] = OrderedDict()
@@ -75,7 +71,7 @@ class Dedup:
     async def look_up(self, batch: Sequence[Event]) -> None:
         """Say of each event, whose micro-batch is closed, what is known of it."""
         for event in batch:
-            event.event_key, event.content_key = self._keys(event.body, event.is_shared)
+            event.event_key, event.content_key = self._keys.of(event.body, is_shared=event.is_shared)
         # Before Redis is asked: micro-batches may be answered in another order than they came in.
         claims = [self._claims.setdefault(event.event_key, event.verdict_id) for event in batch]
         while len(self._claims) > MAX_CLAIMS:
@@ -88,17 +84,6 @@ class Dedup:
             if assessment is not None:
                 event.assessment = _assessment(assessment)
                 event.is_reused = event.assessment is not None
-
-    def _keys(self, body: EventDict, is_shared: bool) -> tuple[bytes, bytes]:
-        digest = self._keyed.copy()
-        tenant = body["tenant_id"]
-        # As JSON, so that no two different contents are hashed alike, whatever characters they hold.
-        owner = None if is_shared else tenant
-        digest.update(orjson.dumps((body.get("role", "user"), owner, body["text"], body.get("context") or None)))
-        content_key = self._content_prefix + digest.digest()
-        # Goes on from the content: an event is the same only with the same content.
-        digest.update(orjson.dumps((tenant, body["event_id"], body["surface"], body.get("language"))))
-        return self._event_prefix + digest.digest(), content_key
 
     async def _stored(self, batch: Sequence[Event]) -> list[bytes | None]:
         """Give what Redis holds under each event's two keys, one after the other."""

@@ -167,16 +167,6 @@ async def test_equal_content_of_another_event_is_known_within_its_tenant_alone(s
     assert (elsewhere.duplicate_of, elsewhere.assessment) == (None, None)
 
 
-async def test_no_name_of_a_tenant_makes_its_content_that_of_another(site: Site, redis: Redis) -> None:
-    """What may stand in a name may also stand in a text."""
-    dedup = dedup_of(site, redis)
-    keys = [
-        dedup._keys(event_at(0, tenant_id=tenant, text=text).body, is_shared=False)[1]
-        for tenant, text in [("a", "xx|user|5|hello"), ("a|user|15|xx", "hello"), ("ax", "hello"), ("a", "xhello")]
-    ]
-    assert len(set(keys)) == len(keys)
-
-
 async def test_all_that_is_written_ends_by_itself(site: Site, redis: Redis) -> None:
     known = await remember(dedup_of(site, redis), event_at(0))
     settings = site.settings().dedup
