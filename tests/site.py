@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.command import GUARDLINE, guardline
 from workers.kafka.intake import headers_of
@@ -231,10 +231,23 @@ class Site:
     def answered(self) -> int:
         return len(self.outcome().by_position)
 
+    def committed(self) -> dict[tuple[str, int], int]:
+        """Give the group's offset of each partition that has one. Waits for those in doubt."""
+        settings = self.settings()
+        consumer = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": settings.kafka.group})
+        try:
+            topics = consumer.list_topics(timeout=10).topics
+            wanted = [TopicPartition(topic, n) for topic in settings.topics.inputs for n in topics[topic].partitions]
+            found = consumer.committed(wanted, 10)
+            return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+        finally:
+            consumer.close()
+
     def check(self, deadline_s: float = 60, *, has_all_reviews: bool = True) -> Outcome:
         """Every position that was sent has exactly one visible output, in order within its partition and key.
 
         And every verdict that says so has one review item; `has_all_reviews` is False where a test deletes them.
+        No offset is committed without the outputs below it, and no output is there without its offset.
         """
         outcome = Outcome()
 
@@ -246,20 +259,31 @@ class Site:
                 not has_all_reviews or outcome.reviewed.keys() >= outcome.to_review.keys()
             )
 
-        eventually(is_complete, f"{len(self.sent)} positions answered", deadline_s)
+        try:
+            eventually(is_complete, f"{len(self.sent)} positions answered", deadline_s)
+        finally:
+            offsets = self.committed()
+            unanswered = set(self.sent) - set(outcome.by_position)
+            lost = [(topic, n, offset) for topic, n, offset in unanswered if offset < offsets.get((topic, n), -1)]
+            assert not lost, f"offsets were committed without their outputs: {lost}"
+        eventually(lambda: self._has_offsets(outcome), "every output has its offset committed", 10)
         assert set(outcome.by_position) == set(self.sent)
         if has_all_reviews:
             assert outcome.reviewed == outcome.to_review
         scattered = {key: partitions for key, partitions in outcome.partitions.items() if len(partitions) != 1}
-        assert not scattered
+        assert not scattered, f"keys in several partitions: {scattered}"
         doubled = {position: len(found) for position, found in outcome.by_position.items() if len(found) != 1}
-        assert not doubled
+        assert not doubled, f"outputs of one position: {doubled}"
         for positions in outcome.order.values():
             last: dict[tuple[str, int], int] = {}
             for topic, partition, offset in positions:
                 assert last.get((topic, partition), -1) < offset, "out of order"
                 last[(topic, partition)] = offset
         return outcome
+
+    def _has_offsets(self, outcome: Outcome) -> bool:
+        offsets = self.committed()
+        return all(offset < offsets.get((topic, part), -1) for topic, part, offset in outcome.by_position)
 
     def close(self) -> None:
         for process in self.processes:

@@ -33,6 +33,10 @@ COMMIT_SECONDS = Histogram(
     "guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS
 )
 ABORTS = Counter("guardline_aborts_total", "Transactions aborted and tried again.")
+PRODUCERS_REPLACED = Counter(
+    "guardline_producers_replaced_total",
+    "Producers replaced, because a request of a transaction may still be under way. Rising: connections break.",
+)
 UNCOMMITTED = Gauge("guardline_uncommitted_records", "Records held in memory. At the high-water mark intake pauses.")
 PAUSED = Gauge("guardline_intake_paused", "1 while backpressure holds the intake.")
 BATCH_SECONDS = Histogram("guardline_batch_seconds", "From a closed micro-batch to its verdicts.", buckets=SECONDS)

@@ -30,11 +30,16 @@ class PortTakenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """One broker: where its files are, and the two loopback ports it listens on."""
+    """One broker: where its files are, and the two loopback ports it listens on.
+
+    `proxied` is for a test that puts a proxy in front of it: the port of one more listener, and the proxy's own port,
+    which clients of that listener are told.
+    """
 
     folder: Path
     port: int
     controller_port: int
+    proxied: tuple[int, int] | None = None
 
     @property
     def address(self) -> str:
@@ -55,7 +60,7 @@ class Broker:
         """Write the configuration, and format the storage of a new folder. May block for some seconds."""
         storage = self.folder / "kafka"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.properties.write_text(_properties(storage, self.port, self.controller_port), encoding="utf-8")
+        self.properties.write_text(_properties(storage, self), encoding="utf-8")
         if (storage / "meta.properties").exists():
             return
         # An identifier that starts with a dash would be read as an option, hence the letter.
@@ -155,7 +160,14 @@ def _listens(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _properties(storage: Path, port: int, controller_port: int) -> str:
+def _properties(storage: Path, broker: Broker) -> str:
+    port, controller_port = broker.port, broker.controller_port
+    listeners = f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}"
+    advertised = f"PLAINTEXT://{HOST}:{port}"
+    if broker.proxied is not None:
+        behind, proxy = broker.proxied
+        listeners += f",PROXIED://{HOST}:{behind}"
+        advertised += f",PROXIED://{HOST}:{proxy}"
     # A broker that was killed may register again only when its old session has ended: 9 s by default. A member of the
     # newer group protocol is missed after 45 s by default, which is long to look at. What a killed worker left open is
     # looked for every 10 s by default, and holds readers up until then.
@@ -163,9 +175,9 @@ def _properties(storage: Path, port: int, controller_port: int) -> str:
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{HOST}:{controller_port}
-listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}
-advertised.listeners=PLAINTEXT://{HOST}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={storage}

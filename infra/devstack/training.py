@@ -36,7 +36,8 @@ def main() -> None:
 
 
 def _train(jars: Sequence[Path], folder: Path, cache: Path) -> None:
-    broker = Broker(folder / "data", *free_ports(2))
+    port, controller_port = free_ports(2)
+    broker = Broker(folder / "data", port, controller_port)
     recording = folder / "recording"
     made = folder / cache.name
     broker.configure(jars)

@@ -129,10 +129,16 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
         "transaction.timeout.ms": timeout_ms,
         # Looked at once a second: the cause has to be known before the deadline.
         "message.timeout.ms": timeout_ms // 2,
+        # As long as librdkafka allows: what is given up earlier is sent again, and the first copy may come late.
+        "socket.timeout.ms": timeout_ms + 100,
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "delivery.report.only.error": True,
         "allow.auto.create.topics": False,
+        # `workers/kafka/transactions.py` reads how transactions end in the log, and nowhere else can it be read.
+        "debug": ",".join(filter(None, ("eos", str(kafka.properties.get("debug", ""))))),
+        "log_level": 7,
+        "log.connection.close": True,
     }
 
 

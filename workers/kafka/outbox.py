@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from workers import telemetry
@@ -19,7 +19,7 @@ from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, R
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
 from workers.errors import Fatal, Misconfigured
-from workers.kafka import clients
+from workers.kafka.transactions import AWAY, ProducerSession
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -47,8 +47,6 @@ FENCED = (
     f"lasted longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 )
 
-AWAY = f"the brokers were away for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
-
 LIMIT_LOWERED = (
     "the broker refuses records that {topic} took when this worker started. Either its max.message.bytes was lowered: "
     "the next start reads it again. Or another limit stands in the way: set message.max.bytes in kafka.properties"
@@ -75,13 +73,11 @@ class Outbox:
                 f"topics.dead_letters: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead letter may need "
                 f"{MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
             )
-        self._producer = clients.transactional_producer(
-            kafka, worker_id, max_bytes, logger=structlog.get_logger("librdkafka")
-        )
-        try:
-            self._producer.init_transactions(30)
-        except KafkaException as error:
-            raise Misconfigured(f"kafka: transactions cannot be used: {error.args[0].str()}") from error
+        self._session = ProducerSession(kafka, worker_id, max_bytes)
+
+    @property
+    def _producer(self) -> Producer:
+        return self._session.producer
 
     def commit(self, ledger: Ledger, prefix: Prefix, consumer: Consumer, deadline: float | None = None) -> bool:
         """Run steps 3 to 7 for a prefix. `deadline` is a time.monotonic() value.
@@ -98,6 +94,7 @@ class Outbox:
                     run[index] = self._replace(ledger, record)
         records = list(prefix.records())
         self._failed.clear()
+        self._session.ready(deadline)
         try:
             metadata = consumer.consumer_group_metadata()  # 3
             self._until(deadline, self._producer.begin_transaction)  # 4

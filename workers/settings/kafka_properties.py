@@ -27,6 +27,8 @@ _OWNED = {
     "max.poll.interval.ms": "set kafka.max_poll_interval_s",
     "default.topic.config": "set the properties that it holds by themselves",
     "partitioner": "outputs have to fall on the partition that Java producers would choose",
+    "log_level": "the worker reads in its clients' logs what they say nowhere else",
+    "log.connection.close": "the worker reads in its clients' logs what they say nowhere else",
     "statistics.interval.ms": "the worker reads the statistics itself, to see that its client still knows brokers",
     "enable.partition.eof": "end-of-partition notices would be taken for errors",
 }
