@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from msgspec.structs import replace
 
 from workers.engines.engine import Engine, Refused, all_or_refused
 from workers.errors import Misconfigured
 from workers.guard.calibration import read_calibration
+from workers.guard.conversations import sentence_on
 from workers.guard.generating import Generating
 from workers.guard.opinion import SEVERITIES, Opinion, label_of, worst_of
 from workers.guard.prompt import Prompt, Prompts, Request
@@ -21,6 +23,8 @@ from workers.guard.scoring import CATEGORY_THRESHOLD, Scoring
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
 from workers.guard.views import NORMALIZED, RAW, Views
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["Assessment", "Guard", "Refused", "Request"]
 
@@ -91,10 +95,17 @@ class Guard:
     async def start(self) -> None:
         """Load the model and check that it is a guard. After a failure it may be called again.
 
+        One line of the log names the orders of roles that the chat template does not show.
+
         Raises:
             Misconfigured: it is not. Unavailable: the engine does not answer yet.
         """
         await self._load()
+        if not_shown := await asyncio.to_thread(self._prompts.not_shown):
+            log.warning(
+                "guard.model: the chat template does not show all conversations; events of these get no assessment",
+                not_shown=sentence_on(not_shown),
+            )
         requests = [Request(text) for text in (HARMFUL, *HARMLESS)]
         prompts = all_or_refused(self._prompts.build(requests))
         answers = all_or_refused(await self.assess(requests))

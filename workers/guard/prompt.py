@@ -11,6 +11,7 @@ from msgspec import Struct
 from workers.engines.engine import Refused
 from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
+from workers.guard.conversations import USUAL, Roles, possible_roles
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
 from workers.guard.views import UNSEEN
@@ -38,7 +39,7 @@ LEAST_ROOM = 16
 """Tokens that a conversation's fixed parts have to leave for content."""
 
 MAX_FRAMES = 1_024
-"""Sequences of roles whose fixed parts are kept: who writes chooses the roles, and 32 turns have 2^32 sequences."""
+"""Orders of roles whose fixed parts are kept: who writes chooses the roles, and 33 turns have 2^33 orders."""
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -80,13 +81,21 @@ class Prompts:
         self._forced = tokens.fixed(forced)
         self._lead, self._trail = find_borders(tokens, template)
         self._frame = lru_cache(MAX_FRAMES)(self._framed)
-        for roles in (("user",), ("user", "assistant")):
+        for roles in USUAL:
             left = self._room - sum(map(len, self._rendered(roles)))
             if left < LEAST_ROOM:
                 raise Misconfigured(
                     f"guard.context_tokens: {context_tokens} leaves {left} tokens for content: the checkpoint's "
                     "template and the answer take the rest"
                 )
+
+    def not_shown(self) -> dict[Roles, str]:
+        """Try the template on the orders of roles that events can have; give those that it does not show, and why.
+
+        Takes 0.1 to 0.3 s once. May be called from any thread.
+        """
+        tried = {roles: self._frame(roles) for roles in possible_roles()}
+        return {roles: parts for roles, parts in tried.items() if isinstance(parts, str)}
 
     def build(self, requests: Sequence[Request]) -> list[Prompt | Refused]:
         """Build the prompts of the requests; a conversation that the template does not show is refused.
@@ -107,7 +116,7 @@ class Prompts:
             contents = encoded[at : at + len(roles)]
             at += len(roles)
             if isinstance(parts, str):
-                # One event's sequence of roles must not end the worker: the usual ones were tried at start.
+                # One event's order of roles must not end the worker; `not_shown` told of it at start.
                 prompts.append(Refused("conversation", parts))
             elif len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
                 prompts.append(Prompt([ids], 0, 0))
@@ -118,7 +127,7 @@ class Prompts:
             raise Fatal(f"{len(encoded)} texts were encoded for {at} that were asked for")
         return prompts
 
-    def _long(self, roles: tuple[str, ...], parts: list[list[int]], contents: list[list[int]]) -> Prompt | Refused:
+    def _long(self, roles: Roles, parts: list[list[int]], contents: list[list[int]]) -> Prompt | Refused:
         """Cut context from its oldest end to half of the room at most, and the judged text into windows."""
         left_out = 0
         # Many a template takes no response without the prompt before it.
@@ -144,14 +153,14 @@ class Prompts:
         cut, truncated = windows(contents[-1], size, min(self._overlap, size // 2), self._max_windows)
         return Prompt([[*head, *window, *parts[-1]] for window in cut], truncated, left_out)
 
-    def _framed(self, roles: tuple[str, ...]) -> list[list[int]] | str:
+    def _framed(self, roles: Roles) -> list[list[int]] | str:
         """Give a conversation's fixed parts, or why the template refuses it."""
         try:
             return self._rendered(roles)
         except Misconfigured as error:
             return str(error)
 
-    def _rendered(self, roles: tuple[str, ...]) -> list[list[int]]:
+    def _rendered(self, roles: Roles) -> list[list[int]]:
         texts = self._template.parts(roles)
         if not all(text.startswith(self._trail) for text in texts[1:]) or not all(
             text.endswith(self._lead) for text in texts[:-1]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import pytest
 
+from schemas.event import MAX_CONTEXT_TURNS
 from tests.answers import answered
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
 from tests.lines import TEXTS as REAL
 from workers.engines.engine import Refused
 from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
+from workers.guard.conversations import possible_roles, sentence_on
 from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
 from workers.guard.template import Template
 
@@ -223,3 +226,40 @@ def test_encoded_texts_that_are_not_those_asked_for_end_the_worker(
     monkeypatch.setattr(nano.tokens, "content", lambda texts: [[5]] * (len(texts) + 1))
     with pytest.raises(Fatal, match="3 texts were encoded for 2"):
         nano.prompts.build([Request("one"), Request("two")])
+
+
+def test_every_order_of_a_few_roles_is_tried_and_the_regular_ones_up_to_the_longest_context() -> None:
+    tried = set(possible_roles())
+    assert {len(roles) for roles in tried} == set(range(1, MAX_CONTEXT_TURNS + 2))
+    for turns in range(1, 7):
+        assert {roles for roles in tried if len(roles) == turns} == set(product(("user", "assistant"), repeat=turns))
+    for turns in (7, MAX_CONTEXT_TURNS + 1):
+        assert ("user",) * turns in tried
+        assert tuple(islice(cycle(("assistant", "user")), turns)) in tried
+
+
+def test_both_checkpoints_show_every_conversation(either: Checkpoint) -> None:
+    assert either.prompts.not_shown() == {}
+
+
+@pytest.mark.parametrize(
+    ("condition", "shortest"),
+    [
+        ("(m.role == 'user') != (loop.index0 % 2 == 0)", "assistant; user user; assistant user"),
+        ("loop.index > 2", "user user user; user user assistant; user assistant user"),
+        ("loop.index > 30", f"{'user ' * 30}user; "),
+        ("loop.first and m.role != 'user'", "assistant; assistant user; assistant assistant"),
+        ("loop.last and m.role == 'assistant' and loop.index > 2", "user user assistant; "),
+    ],
+    ids=["alternating", "two turns", "thirty turns", "user first", "prompts in long conversations only"],
+)
+def test_the_start_tells_which_conversations_a_template_does_not_show(
+    nano: Checkpoint, tmp_path: Path, condition: str, shortest: str
+) -> None:
+    source = (
+        f"{{% for m in messages %}}{{% if {condition} %}}{{{{ raise_exception('not like this') }}}}{{% endif %}}"
+        "{{ m.role }}: {{ m.content }}\n\n{% endfor %}<END>\n"
+    )
+    refused = checkpoint(with_template(tmp_path, nano, source)).prompts.not_shown()
+    assert f"the shortest: {shortest}" in sentence_on(refused)
+    assert "not like this" in sentence_on(refused)
