@@ -133,10 +133,8 @@ class Site:
             os.environ.update(before)
 
     def use(self, protocol: str) -> None:
-        """Use this group protocol; with the newer one the broker says how long a session lasts."""
+        """Use this group protocol."""
         self.environment["GUARDLINE_KAFKA__GROUP_PROTOCOL"] = protocol
-        if protocol == "consumer":
-            del self.environment["GUARDLINE_KAFKA__SESSION_TIMEOUT_S"]
 
     def create_topics(self) -> None:
         create(self.settings())

@@ -56,11 +56,15 @@ class Broker:
         """What Java prints."""
         return self.folder / "kafka.log"
 
-    def configure(self, jars: Sequence[Path]) -> None:
-        """Write the configuration, and format the storage of a new folder. May block for some seconds."""
+    def configure(self, jars: Sequence[Path], *further: str) -> None:
+        """Write the configuration, and format the storage of a new folder. May block for some seconds.
+
+        `further` are lines that win over those of the stack, such as `num.partitions=3`.
+        """
         storage = self.folder / "kafka"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.properties.write_text(_properties(storage, self), encoding="utf-8")
+        lines = _properties(storage, self) + "".join(f"{line}\n" for line in further)
+        self.properties.write_text(lines, encoding="utf-8")
         if (storage / "meta.properties").exists():
             return
         # An identifier that starts with a dash would be read as an option, hence the letter.

@@ -5,9 +5,10 @@ FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `die`, `han
 `gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches that hold the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
 `stuck`: while FILE exists, the engine's threads do not come back.
-`assign`, `revoke`: the ledger fails in that rebalance callback. `submit`, `remember`, `follow`, `beat`: that part of
-the event loop's work fails.
-`die`: it is killed when a transaction has everything but its commit.
+`assign`, `revoke`: the ledger fails in that rebalance callback. `complete`: it fails when it collects results.
+`submit`, `remember`, `follow`, `beat`: that part of the event loop's work fails.
+`die`: it is killed when a transaction has everything but its commit. `fail`: it fails there.
+`late`: a transaction takes all the time that it is allowed, and says how long that is.
 `hang`: a call to Kafka inside a transaction never comes back.
 """
 
@@ -30,6 +31,7 @@ import structlog
 from workers.cli import app as cli
 from workers.core.batcher import Batcher
 from workers.core.ledger import Ledger
+from workers.core.records import Finished
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.guard.guard import Guard, Refused, Request
 from workers.kafka.outbox import Outbox
@@ -38,6 +40,7 @@ from workers.redis.dedup import Dedup
 from workers.redis.policy_cache import PolicyCache
 
 AT_THE_GATE = "at the gate"
+ALLOWED = "a transaction began"
 SLOW = "a slow text"
 STUCK = "stuck in the engine"
 LAG_S = 0.1
@@ -101,6 +104,7 @@ def stick_at(file: Path) -> None:
 FAILING: dict[str, tuple[type, str]] = {
     "assign": (Ledger, "assign"),
     "revoke": (Ledger, "revoke"),
+    "complete": (Ledger, "complete"),
     "submit": (Batcher, "add"),
     "remember": (Dedup, "_write"),
     "follow": (PolicyCache, "_read_changes"),
@@ -124,15 +128,35 @@ def hang_in_a_transaction() -> None:
     Outbox._produce = lambda *_: threading.Event().wait()  # type: ignore[assignment,method-assign]  # the fault
 
 
-def die_before_the_commit() -> None:
+def end_before_the_commit(end: Callable[[], object]) -> None:
     until = Outbox._until
 
     def until_the_last_step(self: Outbox, deadline: float, call: Callable[[], Any], *, is_commit: bool = False) -> None:
         if is_commit:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
         until(self, deadline, call)
 
     Outbox._until = until_the_last_step  # type: ignore[method-assign]  # the fault
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise RuntimeError("injected before the commit")
+
+
+def use_all_time() -> None:
+    produce = Outbox._produce
+
+    def produce_late(self: Outbox, records: Sequence[Finished], deadline: float) -> None:
+        seconds = deadline - time.monotonic()
+        structlog.get_logger().info(ALLOWED, seconds=round(seconds, 1))
+        time.sleep(max(0.0, seconds))
+        produce(self, records, deadline)
+
+    Outbox._produce = produce_late  # type: ignore[method-assign]  # the fault
 
 
 def main() -> None:
@@ -146,7 +170,11 @@ def main() -> None:
     elif fault == "down":
         fail_at(Path(arguments[0]))
     elif fault == "die":
-        die_before_the_commit()
+        end_before_the_commit(die)
+    elif fault == "fail":
+        end_before_the_commit(fail)
+    elif fault == "late":
+        use_all_time()
     elif fault == "stuck":
         stick_at(Path(arguments[0]))
     elif fault == "hang":

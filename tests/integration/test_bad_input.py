@@ -174,7 +174,7 @@ def test_produce_says_which_records_are_no_events_and_dead_letters_says_why(site
         ({"GUARDLINE_BATCH__LOW_WATER": "90000"}, "batch"),
         (
             {"GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S": "30", "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": "45"},
-            "session.timeout.ms",
+            "kafka.session_timeout_s (45)",
         ),
         ({"GUARDLINE_KAFKA__PROPERTIES": '{"linger.ms": 60000}'}, "linger.ms"),
         ({"GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S": "60", "GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S": "50"}, "kafka"),

@@ -81,19 +81,3 @@ def test_an_engine_that_is_down_leaves_the_decision_to_on_unavailable_until_it_i
     assert {(verdict["assessment"], verdict["decision"]) for verdict in verdicts[:100]} == {(None, "block")}
     assert all(verdict["assessment"] for verdict in verdicts[100:])
     assert worker.metric("guardline_unavailable_total") == 100
-
-
-def test_a_static_member_that_is_killed_comes_back_to_its_partitions_before_its_session_ends(site: Site) -> None:
-    site.create_topics()
-    gate = Path(site.folder.name) / "gate"
-    member = {"GUARDLINE_KAFKA__GROUP_INSTANCE_ID": "one", "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": "100"}
-    first = site.worker(*FAULTY, "gate", str(gate), **member)
-    eventually(lambda: first.has_partitions, "partitions")
-    gate.touch()
-    site.events(300)
-    eventually(lambda: "good morning everyone" in first.text, "events are at the engine")
-    first.send(signal.SIGKILL)
-    first.wait()
-    again = site.worker(**member)
-    eventually(lambda: again.has_partitions, "the partitions are its own again")
-    site.check()

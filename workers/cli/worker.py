@@ -15,7 +15,7 @@ from workers.cli.report import report
 from workers.errors import GuardlineError
 from workers.process.logs import log_to_stderr
 
-app = typer.Typer(no_args_is_help=True, help="Run a worker.")
+app = typer.Typer(no_args_is_help=True, help="Run a worker, or put one out of its group.")
 
 
 @app.command("moderation")
@@ -46,3 +46,22 @@ def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
             code = report(error)
         sys.stdout.flush()
         os._exit(code)
+
+
+@app.command("remove")
+def worker_remove(
+    worker_id: Annotated[str, typer.Option("--id", help="The worker.id of the one that will not return.")],
+) -> None:
+    """Put a worker that will not return out of its group, so that others have its partitions at once."""
+    from workers.kafka import membership
+
+    settings = settings_module.load(worker={"id": worker_id})
+    member = membership.static_member(settings)
+    held = ", ".join(member.partitions) or "no partitions"
+    typer.echo(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and holds {held}.")
+    left = membership.remove(settings, member)
+    typer.echo(f"{worker_id} is out of the group; if it still runs, it joins again or ends.")
+    for one in left:
+        typer.echo(f"{one.name}: {', '.join(one.partitions) or 'no partitions'}")
+    if not left:
+        typer.echo("The group has no members: nobody reads its partitions.")

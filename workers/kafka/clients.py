@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -16,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.errors import Misconfigured
-from workers.settings import Kafka
+from workers.settings import Kafka, Settings
 
 ANSWER_S = 10.0
 """How long the brokers may take to say which topics they have."""
@@ -40,9 +42,15 @@ seen, and the broker likewise for more to come: a second for each read of a quie
 
 STATISTICS_MS = 2_000
 
+HEARTBEAT_MS = 1_000
+"""A classic rebalance lasts until the last member heard of it by its heartbeat: with 9 s between them four partitions
+were silent for 8.9 s."""
+
 RECOVERY = {"metadata.recovery.strategy": "none"}
 """librdkafka's default, `rebootstrap`, drops brokers that it still remembers as coordinators: a transaction that met a
 restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
+
+LEAVE_POLL_S = 0.05
 
 SILENT = {"log_level": 0}
 """For commands: what goes wrong comes back as an exception or a delivery report, and becomes a sentence."""
@@ -59,30 +67,30 @@ class Logger(Protocol):
 
 
 def consumer(
-    kafka: Kafka, worker_id: str, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
+    settings: Settings, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
 ) -> Consumer:
-    """Give the member of the worker group. What breaks a guarantee was refused by the settings.
+    """Give a member of the worker group. What breaks a guarantee was refused by the settings.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
     """
-    return _made(Consumer, consumer_config(kafka, worker_id, on_statistics), logger)
+    callbacks: dict[str, Any] = {} if on_statistics is None else {"stats_cb": on_statistics}
+    return _made(Consumer, {**consumer_config(settings), **callbacks}, logger)
 
 
-def consumer_config(kafka: Kafka, worker_id: str, on_statistics: Callable[[str], None] | None = None) -> dict[str, Any]:
+def consumer_config(settings: Settings) -> dict[str, Any]:
     """Give the configuration of `consumer`."""
+    kafka = settings.kafka
     membership: dict[str, Any] = {}
     if kafka.group_protocol == "classic":
+        session_ms = int(kafka.session_timeout_s * 1000)
         membership["partition.assignment.strategy"] = "cooperative-sticky"
-        if kafka.session_timeout_s is not None:
-            membership["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
-            membership["heartbeat.interval.ms"] = int(kafka.session_timeout_s * 1000 / 5)
-    if kafka.group_instance_id is not None:
-        membership["group.instance.id"] = kafka.group_instance_id
-    if on_statistics is not None:
-        membership["stats_cb"] = on_statistics
+        membership["session.timeout.ms"] = session_ms
+        membership["heartbeat.interval.ms"] = min(session_ms // 5, HEARTBEAT_MS)
+        if (name := static_name(settings)) is not None:
+            membership["group.instance.id"] = name
     return {
-        "client.id": client_id(worker_id),
+        "client.id": client_id(settings.worker.id),
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
@@ -99,6 +107,27 @@ def consumer_config(kafka: Kafka, worker_id: str, on_statistics: Callable[[str],
         "allow.auto.create.topics": False,
         "statistics.interval.ms": STATISTICS_MS,
     }
+
+
+def static_name(settings: Settings) -> str | None:
+    """Give the name under which the group keeps a worker's partitions while it restarts; None: it keeps none.
+
+    Only the classic protocol: with the newer one a worker that comes back under its name is refused until the session
+    of the one that was killed is over.
+    """
+    worker = settings.worker
+    return worker.id if worker.has_name and settings.kafka.group_protocol == "classic" else None
+
+
+def leave_by_name(consumer: Consumer, deadline: float) -> None:
+    """Let a static member leave its group: its close alone would keep the partitions until its session is over.
+
+    Blocks until it has left or `deadline`, a time.monotonic() value, and for the rebalance callbacks.
+    """
+    consumer.unsubscribe()
+    while consumer.memberid() is not None and time.monotonic() < deadline:
+        with suppress(KafkaException):
+            consumer.consume(1, LEAVE_POLL_S)  # Without a poll the leaving is never sent.
 
 
 def transactional_producer(

@@ -19,8 +19,8 @@ from workers.core.decode import Reason
 from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
-from workers.kafka import clients
-from workers.settings import Kafka
+from workers.kafka import clients, membership
+from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,12 @@ STRANDED = (
 )
 
 
+FENCED = (
+    "this worker was fenced: another worker runs with the same worker.id ({id}) in this group, or `guardline worker "
+    f"remove` put it out. {NOTHING_LOST}"
+)
+
+
 class _Broker(Struct):
     source: str
     """`configured`, `learned`, or `logical`: a coordinator, which is only another name for one of the others."""
@@ -89,24 +95,22 @@ class Intake:
     Guarantee: a record that `poll` returns belongs to a partition that the ledger holds at that moment.
     """
 
-    def __init__(
-        self,
-        kafka: Kafka,
-        worker_id: str,
-        topics: list[str],
-        ledger: Ledger,
-        commit_before_revoke: Callable[[], None],
-    ) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, commit_before_revoke: Callable[[], None]) -> None:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
+        self._worker_id = settings.worker.id
+        self._stays_by_name = clients.static_name(settings) is not None
+        self._may_commit = True
         self._failure: Exception | None = None
         self._stranded_reports = 0
         self._held: set[TopicPartition] = set()
         self._silent_until: float | None = time.monotonic() + SILENT_S
         self.consumer = clients.consumer(
-            kafka, worker_id, on_statistics=self._on_statistics, logger=structlog.get_logger("librdkafka")
+            settings, on_statistics=self._on_statistics, logger=structlog.get_logger("librdkafka")
         )
-        self.consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self.consumer.subscribe(
+            settings.topics.inputs, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def poll(self, count: int, timeout_s: float) -> list[Message]:
         """Return up to `count` records. Blocks for `timeout_s` at most, and for a commit when partitions are revoked.
@@ -131,7 +135,7 @@ class Intake:
             if failure is None:
                 records.append(message)
             elif failure.code() == KafkaError._FATAL:
-                raise Fatal(f"the consumer cannot go on: {failure.str()}")
+                raise self._why_it_ends(failure)
             elif failure.code() == KafkaError._MAX_POLL_EXCEEDED:
                 raise Fatal(
                     "nothing was polled for kafka.max_poll_interval_s: the group has gone on without this worker"
@@ -154,11 +158,34 @@ class Intake:
                 change([KafkaPartition(topic, partition) for topic, partition in changed])
         self._held = wanted
 
-    def close(self) -> None:
-        """Leave the group. Rebalance callbacks run once more, and with them a last commit."""
+    def give_up(self) -> None:
+        """Commit nothing any more: the worker ends because it failed."""
+        self._may_commit = False
+
+    def leave(self, within_s: float) -> None:
+        """Leave the group and close the consumer. Rebalance callbacks run once more, and with them a last commit.
+
+        Blocks for `within_s`, for that commit, and for librdkafka's close, which nothing bounds while brokers hang.
+
+        Raises:
+            Fatal: the last commit failed, or a callback did.
+        """
+        if self._stays_by_name:
+            clients.leave_by_name(self.consumer, time.monotonic() + within_s)
         self.consumer.close()
-        if self._failure is not None:
+        if self._failure is not None and self._may_commit:
             raise Fatal(f"the last rebalance could not be handled: {self._failure}") from self._failure
+
+    def _why_it_ends(self, failure: KafkaError) -> Fatal:
+        """Give the sentence of a fatal error, which says its cause only in its text."""
+        said = failure.str()
+        if KafkaError(KafkaError.FENCED_INSTANCE_ID).str() in said:
+            self._stays_by_name = False  # The name belongs to the other worker now.
+            return Fatal(FENCED.format(id=self._worker_id))
+        for code, sentence in membership.REFUSALS.items():
+            if KafkaError(code).str() in said:
+                return Fatal(sentence)
+        return Fatal(f"the consumer cannot go on: {said}")
 
     def _on_statistics(self, text: str) -> None:
         try:
@@ -178,7 +205,7 @@ class Intake:
 
     def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         try:
-            if self._failure is None:
+            if self._failure is None and self._may_commit:
                 self._commit_before_revoke()
         except Exception as error:
             self._failure = error

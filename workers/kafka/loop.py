@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import structlog
 from confluent_kafka import Message
 
 from workers import telemetry
@@ -27,9 +28,12 @@ from workers.core.records import (
     record_key,
 )
 from workers.errors import Fatal, Undecodable
+from workers.kafka import membership
 from workers.kafka.intake import Intake, headers_of
 from workers.kafka.outbox import Outbox
 from workers.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 POLL_COUNT = 500
 TRICKLE_COUNT = 1
@@ -41,6 +45,16 @@ IDLE_POLL_S = 0.1
 
 REVOKE_SHARE = 0.2
 """The share of `max.poll.interval.ms` that the commit inside a revoke may take."""
+
+LEAVE_S = 5.0
+"""How long to wait for the thread once it was told to end, or said that it did: it leaves the group then."""
+
+LAST_COMMIT_S = 2.0
+
+FAILED_LEAVE_S = 2.0
+ABORT_S = 0.5
+"""After a failure the partitions have to be elsewhere within 3 s. An abort spares the next owner the wait for offsets
+in doubt, which lasts as long as the transaction's timeout."""
 
 
 class KafkaThread(threading.Thread):
@@ -71,10 +85,9 @@ class KafkaThread(threading.Thread):
         self._is_held = False
         self.turns = 0
         self.ledger = Ledger()
+        membership.check(settings)
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
-        self._intake = Intake(
-            settings.kafka, settings.worker.id, settings.topics.inputs, self.ledger, self._commit_before_revoke
-        )
+        self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""
@@ -99,17 +112,27 @@ class KafkaThread(threading.Thread):
         self._quit = True
 
     def run(self) -> None:
-        """Run until the end; `ended` gets what ended it."""
+        """Run until the end; `ended` gets what ended it. Then leave the group: wait for that `LEAVE_S` at most."""
         failure: BaseException | None = None
         try:
             while not self._is_done():
                 self._turn()
             self._commit_before_revoke()
-            self._left = self.ledger.uncommitted  # To leave the group empties the ledger.
-            self._intake.close()
         except BaseException as error:
             failure = error
+        self._left = self.ledger.uncommitted  # To leave the group empties the ledger.
         self._ended(failure)
+        try:
+            self._leave(has_failed=failure is not None)
+        except Exception as error:
+            log.warning("the group was not left in order; its session ends by itself", error=str(error))
+
+    def _leave(self, *, has_failed: bool) -> None:
+        """Leave the group, so that others have the partitions at once; after a failure nothing is committed."""
+        if has_failed:
+            self._intake.give_up()
+            self._outbox.give_up(ABORT_S)
+        self._intake.leave(FAILED_LEAVE_S if has_failed else LEAVE_S)
 
     def _is_done(self) -> bool:
         if self._quit:
@@ -128,7 +151,7 @@ class KafkaThread(threading.Thread):
         now = time.monotonic()
         is_draining = self._stop_by is not None
         if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
-            self._commit()
+            self._commit(self._drain_deadline())
         telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
 
     def _poll(self) -> list[Message]:
@@ -195,7 +218,7 @@ class KafkaThread(threading.Thread):
             if stale:
                 telemetry.STALE.inc(stale)
 
-    def _commit(self, deadline: float | None = None) -> None:
+    def _commit(self, deadline: float) -> None:
         prefix = self.ledger.take(limit=4 * self._settings.commit.max_count)  # 2
         if not prefix:
             return
@@ -212,8 +235,9 @@ class KafkaThread(threading.Thread):
     def _commit_before_revoke(self) -> None:
         kafka = self._settings.kafka
         deadline = time.monotonic() + min(REVOKE_SHARE * kafka.max_poll_interval_s, kafka.transaction_timeout_s)
-        if self._stop_by is not None:
-            # What is left of the grace period, but never so little that the last commit has no chance.
-            deadline = min(deadline, max(self._stop_by, time.monotonic() + 2))
         self._collect()
-        self._commit(deadline)
+        self._commit(min(deadline, self._drain_deadline()))
+
+    def _drain_deadline(self) -> float:
+        """What is left of the grace period of a drain, but never so little that the last commit has no chance."""
+        return float("inf") if self._stop_by is None else max(self._stop_by, time.monotonic() + LAST_COMMIT_S)

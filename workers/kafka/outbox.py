@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -110,6 +111,11 @@ class Outbox:
             return False
         self._attempts = 0
         return True
+
+    def give_up(self, within_s: float) -> None:
+        """Abort what is open, if anything is: else the next owner waits for the transaction's timeout. Never raises."""
+        with suppress(KafkaException):
+            self._producer.abort_transaction(within_s)
 
     def _produce(self, records: Sequence[Finished], deadline: float) -> None:
         plain: dict[str, list[dict[str, Any]]] = {}

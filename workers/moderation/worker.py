@@ -15,7 +15,7 @@ from workers.core.records import Memory
 from workers.guard.guard import Guard
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
-from workers.kafka.loop import KafkaThread
+from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
 from workers.policy.policy import default_strict
@@ -27,9 +27,6 @@ from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-QUIT_S = 1.0
-"""How long the Kafka thread may take to end after a failure."""
 
 
 class Worker:
@@ -106,7 +103,7 @@ class Worker:
             )
             _collect_seldom()
             kafka.start()
-            life.close_with(lambda: _quit(kafka), within_s=QUIT_S)
+            life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, settings.kafka))
             if settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)

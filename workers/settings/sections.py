@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -32,8 +32,8 @@ class Kafka(Section):
     bootstrap_servers: str = Field("localhost:9092", min_length=1)
     group: str = Field("guardline-moderation", min_length=1)
     group_protocol: Literal["consumer", "classic"] = "classic"
-    group_instance_id: str | None = None
-    session_timeout_s: Annotated[float, Field(ge=1)] | None = None
+    session_timeout_s: float = Field(10, ge=1)
+    """How long the group waits for a worker that was killed. With `consumer` the broker has the last word."""
     max_poll_interval_s: float = Field(300, ge=5)
     transaction_timeout_s: float = Field(10, ge=2, le=900)
     properties: dict[str, str | int | float | bool] = {}
@@ -49,10 +49,10 @@ class Kafka(Section):
 
     @model_validator(mode="after")
     def _check_session(self) -> Kafka:
-        if self.group_protocol == "consumer" and self.session_timeout_s is not None:
+        if self.session_timeout_s > self.max_poll_interval_s:
             raise ValueError(
-                "kafka.session_timeout_s: the 'consumer' group protocol takes its session from the broker; "
-                "leave it out, or set kafka.group_protocol to 'classic'"
+                f"kafka.session_timeout_s ({self.session_timeout_s:g}) must not be above kafka.max_poll_interval_s "
+                f"({self.max_poll_interval_s:g}): the group would wait longer for a dead worker than for a silent one"
             )
         if 2 * self.transaction_timeout_s > self.max_poll_interval_s:
             raise ValueError(
@@ -201,6 +201,7 @@ class Worker(Section):
     """This process."""
 
     id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
+    """Random where it is not set: then a worker that starts again is a new member of the group."""
     pipeline: str = "guardline"
     start_within_s: float = Field(60, ge=0)
     """How long a start waits for Kafka, its topics, Redis and model servers that are not there yet; 0: not at all."""
@@ -214,6 +215,11 @@ class Worker(Section):
     engine_hangs_after_s: float = Field(300, gt=0)
     """A call to the engine that takes longer ends the worker. Far above what a micro-batch takes: an engine that is
     only slow would be as slow for the next owner."""
+
+    @property
+    def has_name(self) -> bool:
+        """Whether `id` was set, so that the worker is the same one after a restart."""
+        return "id" in self.model_fields_set
 
 
 class Http(Section):

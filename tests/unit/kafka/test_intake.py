@@ -14,7 +14,7 @@ from workers.core.records import TopicPartition
 from workers.errors import Fatal
 from workers.kafka import clients
 from workers.kafka.intake import Intake
-from workers.settings import Kafka
+from workers.settings import Kafka, Settings
 
 
 class FailingConsumer:
@@ -27,9 +27,13 @@ class FailingConsumer:
         return [Message(topic="t", error=KafkaError(code)) for code in self._codes]
 
 
+def settings() -> Settings:
+    return Settings(kafka=Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"))
+
+
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    intake = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), "w", ["t"], Ledger(), lambda: None)
+    intake = Intake(settings(), Ledger(), lambda: None)
     consumer = intake.consumer
     yield intake
     consumer.close()
@@ -96,7 +100,7 @@ def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: p
 
     monkeypatch.setattr(Intake, "_on_statistics", note)
     monkeypatch.setattr(clients, "STATISTICS_MS", 100)
-    away = Intake(Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"), "w", ["t"], Ledger(), lambda: None)
+    away = Intake(settings(), Ledger(), lambda: None)
     try:
         while len(reports) < 5:
             assert away.poll(1, 0.05) == []

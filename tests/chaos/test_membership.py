@@ -1,0 +1,209 @@
+"""How workers leave the group and come back: the partitions of one that ends never wait for its session.
+
+The session is far longer than any deadline here, so that whoever gets partitions got them because the other left.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.chaos.faulty_worker import ALLOWED
+from tests.site import Process, Site, eventually
+
+pytestmark = pytest.mark.timeout(150)
+
+FAULTY = (sys.executable, "-m", "tests.chaos.faulty_worker")
+BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+SESSION_S = "120"
+NOT_YET = {"GUARDLINE_COMMIT__MAX_AGE_S": "600", "GUARDLINE_COMMIT__MAX_COUNT": "1000000"}
+"""Nothing is committed because it is due."""
+
+
+def named(site: Site, name: str, *program: str | Path, **changes: str) -> Process:
+    """Start a worker that the group knows by its name."""
+    changes = {"GUARDLINE_WORKER__ID": name, "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": SESSION_S, **changes}
+    return site.worker(*program, **changes)
+
+
+def pair(site: Site, *fault: str | Path, **changes: str) -> tuple[Process, Process]:
+    """Give two workers that both have partitions; the second one has the fault."""
+    site.create_topics()
+    first = named(site, "first")
+    eventually(lambda: first.has_partitions, "the first has partitions")
+    second = named(site, "second", *fault, **changes)
+    eventually(lambda: second.has_partitions, "the second has partitions")
+    return first, second
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_worker_that_is_stopped_leaves_at_once(site: Site, returns: bool) -> None:
+    first, second = pair(site)
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0, second.text
+    if returns:
+        again = named(site, "second")
+        eventually(lambda: again.has_partitions, "it has partitions again")
+    site.events(300)
+    site.check(deadline_s=20)
+    assert first.popen.poll() is None
+
+
+def test_a_worker_that_is_killed_and_returns_disturbs_nobody(site: Site) -> None:
+    first, second = pair(site)
+    second.send(signal.SIGKILL)
+    second.wait()
+    before = first.text
+    again = named(site, "second")
+    eventually(lambda: again.has_partitions, "the partitions are its own again")
+    site.events(300)
+    site.check(deadline_s=20)
+    assert "partitions" not in first.text.removeprefix(before), "the other kept its own all the time"
+
+
+@pytest.mark.parametrize("where", ["complete", "submit"])
+def test_a_worker_that_fails_leaves_at_once(site: Site, where: str) -> None:
+    """In the Kafka thread, and in the event loop."""
+    _, second = pair(site, *FAULTY, where)
+    site.events(300)
+    assert second.wait() == 1, second.text
+    assert f"injected into {where}" in second.text
+    site.check(deadline_s=20)
+
+
+def test_a_worker_that_fails_within_a_transaction_aborts_it_and_leaves_at_once(site: Site) -> None:
+    """Else the next owner waits for the offsets in doubt, as long as the transaction may last."""
+    _, second = pair(site, *FAULTY, "fail", GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="100")
+    site.events(300)
+    assert second.wait() == 1, second.text
+    assert "injected before the commit" in second.text
+    site.check(deadline_s=20)
+
+
+def test_a_worker_that_will_not_return_is_put_out_by_a_command(site: Site) -> None:
+    _, second = pair(site)
+    second.send(signal.SIGKILL)
+    second.wait()
+    said = site.command("worker", "remove", "--id", "second").stdout
+    topics = site.settings().topics.inputs
+    assert "second joined the group" in said
+    assert "second is out of the group" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("first: ")]
+    assert line == "first: " + ", ".join(f"{topic}/{part}" for topic in topics for part in range(4))
+    site.events(300)
+    site.check(deadline_s=20)
+    said = site.command("worker", "remove", "--id", "second", code=2).stderr
+    assert "has no member 'second' (its members: first)" in said
+
+
+def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lost(site: Site) -> None:
+    """Whether its next heartbeat finds its name taken or gone is a matter of milliseconds."""
+    site.create_topics()
+    worker = named(site, "only")
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(300)
+    said = site.command("worker", "remove", "--id", "only").stdout
+    assert "if it still runs, it joins again or ends" in said
+    assert said.endswith("nobody reads its partitions.\n")
+    eventually(
+        lambda: worker.text.count("partitions assigned") > 1 or worker.popen.poll() is not None, "it joined or ended"
+    )
+    if worker.popen.poll() is not None:
+        assert "same worker.id (only)" in worker.text
+        named(site, "only")
+    site.events(300, start=300)
+    site.check()
+
+
+@BOTH_PROTOCOLS
+def test_what_is_finished_is_committed_before_its_partition_goes_away(site: Site, protocol: str) -> None:
+    """Nothing is due yet: only the commit inside the revoke can make the results visible."""
+    site.use(protocol)
+    site.create_topics()
+    first = site.worker(**NOT_YET)
+    eventually(lambda: first.has_partitions, "partitions")
+    site.events(300)
+    eventually(lambda: is_finished(first, 300), "all are finished")
+    assert site.answered() == 0
+    site.worker(**NOT_YET)
+    site.check(deadline_s=30)
+
+
+def test_the_commit_before_a_revoke_leaves_time_for_the_next_poll(site: Site) -> None:
+    """A fifth of kafka.max_poll_interval_s, although a transaction may last longer."""
+    site.create_topics()
+    times = {"GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S": "20", "GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S": "10"}
+    first = site.worker(*FAULTY, "late", **NOT_YET, **times)
+    eventually(lambda: first.has_partitions, "partitions")
+    site.events(300)
+    eventually(lambda: is_finished(first, 300), "all are finished")
+    second = site.worker()
+    eventually(lambda: ALLOWED in first.text, "the commit before the revoke")
+    assert max(allowed_s(first)) <= 4
+    eventually(lambda: second.has_partitions, "the second has partitions")
+    site.check()
+
+
+def test_a_drain_gives_its_last_commit_no_longer_than_the_grace_period(site: Site) -> None:
+    site.create_topics()
+    changes = {"GUARDLINE_WORKER__GRACE_S": "3", "GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S": "50"}
+    worker = site.worker(*FAULTY, "late", **NOT_YET, **changes)
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(300)
+    eventually(lambda: is_finished(worker, 300), "all are finished")
+    worker.send(signal.SIGTERM)
+    worker.wait()
+    assert allowed_s(worker)
+    assert max(allowed_s(worker)) <= 3
+
+
+def test_partitions_that_are_lost_are_given_up_without_a_commit(site: Site) -> None:
+    """Their new owner answers what the frozen worker had finished."""
+    site.create_topics()
+    frozen = site.worker(**NOT_YET)
+    eventually(lambda: frozen.has_partitions, "partitions")
+    site.events(300)
+    eventually(lambda: is_finished(frozen, 300), "all are finished")
+    frozen.send(signal.SIGSTOP)
+    other = site.worker()
+    eventually(lambda: other.has_partitions, "the other took over")
+    site.check()
+    frozen.send(signal.SIGCONT)
+    eventually(lambda: "partitions lost" in frozen.text, "it learns of its loss")
+    eventually(lambda: frozen.text.count("partitions assigned") > 1, "it has joined again")
+    site.check()
+    assert "transaction aborted" not in frozen.text, "it tried to commit what it had lost"
+
+
+def test_records_of_an_aborted_transaction_are_never_seen(site: Site) -> None:
+    site.create_topics()
+    settings = site.settings()
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka.bootstrap_servers, "transactional.id": f"{settings.kafka.group}-upstream"}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(100):
+        producer.produce(settings.topics.inputs[0], b"{}", f"room-{number % 20}".encode())
+    producer.flush(30)
+    producer.abort_transaction(30)
+    worker = site.worker()
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(300)
+    assert site.check().dead_letters == 0
+
+
+def is_finished(worker: Process, count: int) -> bool:
+    """Whether the worker has decided this many, none of which may have been committed."""
+    decided = [line for line in worker.get("/metrics")[1].splitlines() if line.startswith("guardline_decisions_total")]
+    return sum(float(line.split()[1]) for line in decided) == count
+
+
+def allowed_s(worker: Process) -> list[float]:
+    """How long each transaction of a worker with the fault `late` was allowed to take."""
+    return [float(json.loads(line)["seconds"]) for line in worker.text.splitlines() if ALLOWED in line]
