@@ -24,6 +24,10 @@ REUSED = Counter("guardline_assessments_reused_total", "Verdicts that needed no 
 UNAVAILABLE = Counter(
     "guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine is in trouble."
 )
+FORGOTTEN = Counter(
+    "guardline_forgotten_total",
+    "Verdicts that Redis was not told of. Rising: it is away, or slower than the verdicts.",
+)
 STALE = Counter(
     "guardline_stale_completions_total",
     "Results that came after their partition went. Rising: rebalances, or slow work.",

@@ -13,6 +13,7 @@ class InstantEngine:
     """Answers every prompt at once, by the prompt's length, so that prompts differ."""
 
     identity = "none"
+    answered = 0
 
     async def start(self) -> None:
         """Nothing to load."""

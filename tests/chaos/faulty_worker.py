@@ -1,10 +1,10 @@
 """The worker's own command with a fault inside: `python -m tests.chaos.faulty_worker FAULT`.
 
-FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `die`, `hang`, or one of `FAILING`.
+FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `die`, `hang`, or one of `FAILING`.
 
 `gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches that hold the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
-`stuck`: while FILE exists, the engine's threads do not come back.
+`stuck`: while FILE exists, the engine's threads do not come back. `crawl`: they take CRAWL_S for each of their batches.
 `assign`, `revoke`: the ledger fails in that rebalance callback. `complete`: it fails when it collects results.
 `submit`, `remember`, `follow`, `beat`: that part of the event loop's work fails.
 `die`: it is killed when a transaction has everything but its commit. `fail`: it fails there.
@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.guard.guard import Guard, Refused, Request
 from workers.kafka.outbox import Outbox
 from workers.redis.deaths import Deaths
-from workers.redis.dedup import Dedup
+from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 
 AT_THE_GATE = "at the gate"
@@ -44,6 +44,7 @@ ALLOWED = "a transaction began"
 SLOW = "a slow text"
 STUCK = "stuck in the engine"
 LAG_S = 0.1
+CRAWL_S = 0.3
 
 
 def hold_at(gate: Path, text: str = "") -> None:
@@ -101,12 +102,23 @@ def stick_at(file: Path) -> None:
     CTranslate2Engine._score = score_when_gone  # type: ignore[assignment,method-assign]  # the fault
 
 
+def crawl() -> None:
+    generate = CTranslate2Engine._generate
+
+    def generate_slowly(*arguments: Any, **options: Any) -> Iterator[tuple[list[int], list[Any]]]:
+        for batch in generate(*arguments, **options):
+            time.sleep(CRAWL_S)
+            yield batch
+
+    CTranslate2Engine._generate = generate_slowly  # type: ignore[method-assign]  # the fault
+
+
 FAILING: dict[str, tuple[type, str]] = {
     "assign": (Ledger, "assign"),
     "revoke": (Ledger, "revoke"),
     "complete": (Ledger, "complete"),
     "submit": (Batcher, "add"),
-    "remember": (Dedup, "_write"),
+    "remember": (Memories, "_write"),
     "follow": (PolicyCache, "_read_changes"),
     "beat": (Deaths, "_beat_for_ever"),
 }
@@ -169,6 +181,8 @@ def main() -> None:
         lag()
     elif fault == "down":
         fail_at(Path(arguments[0]))
+    elif fault == "crawl":
+        crawl()
     elif fault == "die":
         end_before_the_commit(die)
     elif fault == "fail":

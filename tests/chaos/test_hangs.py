@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.faulty_worker import STUCK
+from tests.chaos.faulty_worker import AT_THE_GATE, STUCK
 from tests.site import Process, Site, eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,6 +38,43 @@ def test_an_engine_that_never_comes_back_ends_the_worker_and_loses_nothing(site:
     assert worker.wait(20) == 1, worker.text
     assert "worker.engine_hangs_after_s" in worker.text
     check_with_another(site)
+
+
+def test_an_engine_that_is_only_slow_is_left_to_its_work(site: Site) -> None:
+    """Each call takes several times `worker.engine_hangs_after_s`, and with the defaults four of them share the engine.
+
+    By the age of a call the worker was ended, and ended again after each start.
+    """
+    site.create_topics()
+    site.events(300, text="message {} " + "of many words that fill the steps of the engine " * 8)
+    started = time.monotonic()
+    worker = site.worker(
+        sys.executable, "-m", "tests.chaos.faulty_worker", "crawl", GUARDLINE_WORKER__ENGINE_HANGS_AFTER_S="1.5"
+    )
+    site.check()
+    assert time.monotonic() - started > 4 * 1.5, "too quick to tell"
+    worker.send(signal.SIGTERM)
+    assert worker.wait(15) == 0, worker.text
+
+
+def test_a_worker_that_was_frozen_is_not_taken_for_one_whose_engine_hangs(site: Site) -> None:
+    """It is frozen with work at the engine, for longer than an engine may take."""
+    site.create_topics()
+    gate = Path(site.folder.name) / "gate"
+    gate.touch()
+    worker = site.worker(
+        *(sys.executable, "-m", "tests.chaos.faulty_worker", "gate", str(gate)),
+        GUARDLINE_WORKER__ENGINE_HANGS_AFTER_S="3",
+    )
+    site.events(20)
+    eventually(lambda: AT_THE_GATE in worker.text, "work is at the engine")
+    worker.send(signal.SIGSTOP)
+    time.sleep(4)
+    worker.send(signal.SIGCONT)
+    gate.unlink()
+    site.check()
+    worker.send(signal.SIGTERM)
+    assert worker.wait(15) == 0, worker.text
 
 
 def test_a_drain_with_an_engine_that_never_comes_back_ends_with_its_grace(site: Site) -> None:

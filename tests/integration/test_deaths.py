@@ -39,7 +39,7 @@ class Workers:
         notes._beating.cancel()
 
     async def noted(self) -> int:
-        return int(await self.redis.hlen(f"{self.namespace}:in-flight"))
+        return int(await self.redis.hlen(f"{self.namespace}:at-engine"))
 
 
 @pytest.fixture

@@ -46,7 +46,8 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
         headers = [*record.headers, *headers]
     frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], None, headers)
     beginning = value[: min(TRUNCATED_BYTES, max_bytes - size_of(frame))]
-    return Finished(record.source, (replace(frame, value=beginning),))
+    memory = record.memory and replace(record.memory, has_verdict=False)
+    return Finished(record.source, (replace(frame, value=beginning),), memory)
 
 
 def size_of(output: Output) -> int:

@@ -45,12 +45,16 @@ class Output(Struct, frozen=True, gc=False):
 
 
 class Memory(Struct, frozen=True, gc=False):
-    """What dedup may write once the verdict is committed; `assessment` is None when nothing new was judged."""
+    """What dedup may write once the outcome is committed; `assessment` is None when nothing new was judged.
+
+    `has_verdict` is False when a dead letter took the verdict's place: nobody may name it.
+    """
 
     event_key: bytes
     content_key: bytes
-    verdict_id: bytes
+    verdict_id: str
     assessment: bytes | None
+    has_verdict: bool = True
 
 
 class Finished(Struct, frozen=True, gc=False):

@@ -101,5 +101,5 @@ class SingleFlight(Generic[Flight]):
 
 
 def deadline_of(works: Sequence[Work[Any]]) -> float:
-    """Give the time until which works that are judged together may be tried again."""
-    return max(work.deadline for work in works)
+    """Give the time until which those works may be tried again, judged together, that are not settled."""
+    return max([work.deadline for work in works if not work.is_settled], default=-math.inf)

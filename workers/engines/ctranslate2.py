@@ -111,3 +111,4 @@ class CTranslate2Engine(InProcessEngine):
                 started.append((part, results))
         for part, results in started:
             yield part, [result.result() for result in results]
+            self.answered += len(part)

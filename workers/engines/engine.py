@@ -46,6 +46,11 @@ class Engine(Protocol):
     """
 
     @property
+    def answered(self) -> int:
+        """Count the prompts answered so far. By it a slow engine is told from one that hangs: count them one by one."""
+        ...
+
+    @property
     def identity(self) -> str:
         """Name what changes the log-probabilities besides the files of the checkpoint. Known once it is started."""
         ...

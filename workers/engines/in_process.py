@@ -26,6 +26,8 @@ class InProcessEngine(ABC):
         self._context_tokens = context_tokens
         self._model: Any = None
         self._pool: ThreadPoolExecutor | None = None
+        self.answered = 0
+        """See `Engine.answered`."""
 
     @abstractmethod
     def _load(self) -> Any:

@@ -70,6 +70,8 @@ class OpenAIEngine:
         self._key_file = key_file
         self._timeout_s = timeout_s
         self._client: Any = None
+        self.answered = 0
+        """See `Engine.answered`."""
         self._servers: list[Server] = []
         self._mending: list[asyncio.Task[None]] = []
 
@@ -186,7 +188,7 @@ class OpenAIEngine:
     ) -> list[Row | Refused]:
         """Ask in one request, and where a server refuses it, about each half: one bad prompt fails a whole request."""
         try:
-            return [*await self._attempt(part, deadline, ask_server)]
+            rows = [*await self._attempt(part, deadline, ask_server)]
         except Unjudgeable as refusal:
             if len(part) == 1:
                 return [Refused(refusal.reason, refusal.detail)]
@@ -195,6 +197,8 @@ class OpenAIEngine:
                 *await self._ask(part[:half], deadline, ask_server),
                 *await self._ask(part[half:], deadline, ask_server),
             ]
+        self.answered += len(part)
+        return rows
 
     async def _attempt(
         self, part: Sequence[Sequence[int]], deadline: float, ask_server: AskServer[Row]

@@ -64,6 +64,7 @@ class TransformersEngine(InProcessEngine):
 
     def _score(self, model: Any, prompt: list[int], candidates: list[int]) -> list[float] | Refused:
         scores: list[float] = _next_token(model, prompt)[candidates].tolist()
+        self.answered += 1
         return checked_row(scores)
 
     def _complete(self, model: Any, prompt: list[int], max_tokens: int) -> list[int]:
@@ -73,6 +74,7 @@ class TransformersEngine(InProcessEngine):
             if best in self._ends:
                 break
             completion.append(best)
+        self.answered += 1
         return completion
 
 

@@ -84,6 +84,8 @@ class VllmEngine:
         self._context_tokens = context_tokens
         self._llm: Any = None
         self._numbers = itertools.count()
+        self.answered = 0
+        """See `Engine.answered`."""
 
     async def start(self) -> None:
         """Start the engine process and load the model. Takes a minute or more.
@@ -205,6 +207,7 @@ class VllmEngine:
                     output = result.outputs[0]
                     if output.finish_reason not in WHOLE:
                         raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
+                    self.answered += 1
                     return output
         except GuardlineError:
             raise

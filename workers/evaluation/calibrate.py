@@ -82,6 +82,11 @@ class ListeningEngine:
         self._engine = engine
 
     @property
+    def answered(self) -> int:
+        """See `Engine.answered`."""
+        return self._engine.answered
+
+    @property
     def identity(self) -> str:
         """See `Engine.identity`."""
         return self._engine.identity

@@ -127,6 +127,11 @@ class Guard:
         self.model["revision"] = revision
         self.fingerprint = hashlib.sha256(repr((*self._judged_by, revision)).encode()).hexdigest()[:16]
 
+    @property
+    def answered(self) -> int:
+        """Count the prompts that the engine has answered: see `Engine.answered`."""
+        return self._engine.answered
+
     async def close(self) -> None:
         """Free the model."""
         await self._engine.close()

@@ -13,7 +13,7 @@ from typing import Protocol
 from workers import telemetry
 from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
-from workers.core.records import Event, Finished, Memory, Output
+from workers.core.records import Event, Finished, Memory, Output, Source
 from workers.moderation.judge import Judge
 from workers.policy.policy import CompiledPolicy
 from workers.redis.dedup import Dedup
@@ -34,8 +34,8 @@ class Policies(Protocol):
 class Pipeline:
     """Runs micro-batches, one asyncio task each.
 
-    Guarantee: every submitted event is delivered exactly once as finished, unless its partition went away meanwhile
-    or `fail` was called. `submit` never blocks.
+    Guarantee: every submitted event is delivered exactly once as finished, unless its partition went away meanwhile or
+    `fail` was called. `submit` never blocks.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Pipeline:
         judge: Judge,
         policies: Policies,
         default_policy: CompiledPolicy,
+        is_current: Callable[[Source], bool],
         deliver: Callable[[list[Finished]], None],
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -54,6 +55,7 @@ class Pipeline:
         self._judge = judge
         self._policies = policies
         self._default = default_policy
+        self._is_current = is_current
         self._deliver = deliver
         self._fail = fail
         limits = settings.batch
@@ -137,12 +139,23 @@ class Pipeline:
         unknown = [event for event in part if not event.is_reused]
         if unknown:
             await self._judge.judge(unknown, patience_s)
+        part = self._current(part)
         judged_ms = round((time.monotonic() - started) * 1000, 1)
         self._deliver(self._decide(part, judged_ms))
         telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
-        telemetry.REUSED.inc(len(part) - len(unknown))
-        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in unknown]))
+        telemetry.REUSED.inc(sum([event.is_reused for event in part]))
+        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in part]))
         telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
+
+    def _current(self, part: Sequence[Event]) -> Sequence[Event]:
+        """Leave out what went to another owner meanwhile: it decides, and no metric here may count a verdict."""
+        stale = [event for event in part if not self._is_current(event.source)]
+        if not stale:
+            return part
+        telemetry.STALE.inc(len(stale))
+        self._dedup.release(stale)
+        gone = {event.source for event in stale}
+        return [event for event in part if event.source not in gone]
 
     def _decide(self, part: Sequence[Event], judged_ms: float) -> list[Finished]:
         """Decide by the policies in force now: the engine may have taken minutes.
@@ -164,7 +177,7 @@ class Pipeline:
             memory = Memory(
                 event.event_key,
                 event.content_key,
-                event.verdict_id.encode(),
+                event.verdict_id,
                 decided.assessment if is_new else None,
             )
             finished.append(Finished(event.source, outputs, memory, event.headers))

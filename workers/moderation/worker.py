@@ -11,7 +11,6 @@ import gc
 import structlog
 
 from workers import telemetry
-from workers.core.records import Memory
 from workers.guard.guard import Guard
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
@@ -23,6 +22,7 @@ from workers.process.lifecycle import Lifecycle
 from workers.redis import client as redis_client
 from workers.redis.deaths import Deaths
 from workers.redis.dedup import Dedup
+from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
 
@@ -71,9 +71,9 @@ class Worker:
             telemetry.REDIS_UP.set_function(lambda: notes.is_up and policies.healthy)
 
             dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=guard.fingerprint)
-            memories: asyncio.Queue[list[Memory]] = asyncio.Queue()
-            life.watch(_remember(dedup, memories))
-            life.close_with(memories.join, within_s=2 * settings.redis.timeout_s)
+            memories = Memories(redis, settings.dedup, dedup.claims)
+            life.watch(memories.write())
+            life.close_with(memories.close)
 
             kafka: KafkaThread = await life.wait_for(
                 lambda: asyncio.to_thread(
@@ -81,14 +81,14 @@ class Worker:
                     settings,
                     max_bytes,
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
-                    remember=life.from_thread(memories.put_nowait),
+                    remember=life.from_thread(memories.add),
                     ended=life.from_thread(life.end),
                 )
             )
             judge = Judge(
                 guard,
                 notes,
-                in_flight=settings.batch.in_flight,
+                batches_in_flight=settings.batch.in_flight,
                 is_current=kafka.is_current,
                 hangs_after_s=settings.worker.engine_hangs_after_s,
             )
@@ -98,6 +98,7 @@ class Worker:
                 judge=judge,
                 policies=policies,
                 default_policy=default_strict(),
+                is_current=kafka.is_current,
                 deliver=kafka.deliver,
                 fail=life.end,
             )
@@ -109,12 +110,6 @@ class Worker:
                 log.warning(NANO_JUDGES)
             log.info("worker started", worker=settings.worker.id, group=settings.kafka.group, model=guard.model)
             await life.run(drain=lambda: kafka.stop(settings.worker.grace_s), left=lambda: kafka.left)
-
-
-async def _remember(dedup: Dedup, memories: asyncio.Queue[list[Memory]]) -> None:
-    while True:
-        await dedup.remember(await memories.get())
-        memories.task_done()
 
 
 async def _quit(kafka: KafkaThread) -> None:

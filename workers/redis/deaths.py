@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from workers.errors import Misconfigured, Unavailable
-from workers.redis.dedup import RETRY_AFTER_S
+from workers.redis.breaker import Breaker
 
 log = structlog.get_logger(__name__)
 
@@ -87,14 +84,15 @@ class Deaths:
     """One worker's notes, and the deaths that the notes of all workers tell of.
 
     Guarantee: each death counts once for each content. No call raises for Redis or waits longer than `redis.timeout_s`
-    for it, and after a failed call notes are left out for `RETRY_AFTER_S`. A death is remembered for `deaths_ttl_s`.
+    for it, and after a failed call notes are left out for `breaker.RETRY_AFTER_S`. A death is remembered for
+    `deaths_ttl_s`.
     """
 
     def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
         self._redis = redis
         self._worker_id = worker_id
         self._session = f"{worker_id}:{secrets.token_hex(8)}"
-        self._notes = f"{namespace}:in-flight"
+        self._notes = f"{namespace}:at-engine"
         self._alive = f"{namespace}:alive:"
         self._keys = [self._notes, f"{namespace}:deaths", self._alive]
         self._deaths_ttl_s = deaths_ttl_s
@@ -104,13 +102,13 @@ class Deaths:
         self._open: set[str] = set()
         self._ended: set[str] = set()
         self._has_engine_died = False
-        self._down_until = 0.0
+        self._breaker = Breaker("what is at the engine is not noted")
         self._beating: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether the last call was answered: the sign of life asks each second, whatever else is done."""
-        return self._down_until == 0.0
+        return self._breaker.is_up
 
     async def start(self) -> None:
         """Read what former workers died of, and go on doing so. Call it before anything is judged."""
@@ -128,8 +126,8 @@ class Deaths:
         if self._beating is not None:
             self._beating.cancel()
         if not self._has_engine_died and (noted := self._open | self._ended):
-            await self._call(self._redis.hdel, self._notes, *noted)
-        await self._call(self._redis.delete, self._alive + self._session)
+            await self._breaker.ask(self._redis.hdel, self._notes, *noted)
+        await self._breaker.ask(self._redis.delete, self._alive + self._session)
 
     def suspects(self, keys: Iterable[bytes]) -> set[bytes]:
         """Give those of the contents that must be judged alone, if at all."""
@@ -151,7 +149,7 @@ class Deaths:
         field = f"{self._session}/{next(self._numbers)}"
         note = (ALONE if is_alone else IN_COMPANY) + b"".join([key[-DIGEST_BYTES:] for key in keys])
         self._open.add(field)
-        await self._call(self._redis.hset, self._notes, field, note)
+        await self._breaker.ask(self._redis.hset, self._notes, field, note)
         try:
             yield
         except (Unavailable, Misconfigured):
@@ -166,7 +164,7 @@ class Deaths:
         """Forget the deaths of content that was judged alone: it was only in bad company."""
         digest = key[-DIGEST_BYTES:]
         if self._deaths.pop(digest, None) is not None:
-            await self._call(self._redis.hdel, self._keys[1], digest)
+            await self._breaker.ask(self._redis.hdel, self._keys[1], digest)
 
     async def _take_back(self, field: str) -> None:
         # What Redis did not hear of is said again with the next one: a note must not outlive its judgement.
@@ -175,12 +173,12 @@ class Deaths:
             self._ended.clear()
         self._ended.add(field)
         ended = frozenset(self._ended)
-        if await self._call(self._redis.hdel, self._notes, *ended) is not None:
+        if await self._breaker.ask(self._redis.hdel, self._notes, *ended) is not None:
             self._ended -= ended
 
     async def _beat(self, former: str = "") -> None:
         arguments = [ALIVE_TTL_S, self._deaths_ttl_s, MAX_DEATHS, SUSPECT, UNJUDGEABLE, DIGEST_BYTES]
-        answer = await self._call(self._beat_script, self._keys, [self._session, former, *arguments])
+        answer = await self._breaker.ask(self._beat_script, self._keys, [self._session, former, *arguments])
         if answer is None:
             return
         counted, flat = answer
@@ -192,20 +190,6 @@ class Deaths:
         while True:
             await asyncio.sleep(BEAT_S)
             await self._beat()
-
-    async def _call(self, command: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """Give Redis's answer, or None. After a failure nothing is asked for a while."""
-        if time.monotonic() < self._down_until:
-            return None
-        try:
-            answer = await command(*arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._down_until == 0.0:
-                log.warning("redis does not answer: what is at the engine is not noted", error=str(error))
-            self._down_until = time.monotonic() + RETRY_AFTER_S
-            return None
-        self._down_until = 0.0
-        return answer
 
 
 def _number(stored: bytes) -> int:

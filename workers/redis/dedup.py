@@ -1,4 +1,4 @@
-"""What Redis remembers: events seen before and content judged before.
+"""What Redis remembers of events seen before and of content judged before: the look-up. `memories.py` writes it.
 
 Redis may lie, lag or die: at worst the model works twice. It must never decide whether a verdict is written, and no
 call here waits longer than `redis.timeout_s`.
@@ -6,49 +6,55 @@ call here waits longer than `redis.timeout_s`.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-import structlog
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
-from redis.commands.core import DataPersistOptions
-from redis.exceptions import RedisError, ResponseError
 
 from schemas.assessment import Assessment
 from workers.core.keys import Keys
-from workers.core.records import Event, Memory
+from workers.core.records import Event
+from workers.redis.breaker import Breaker
 from workers.settings import Dedup as DedupSettings
-
-log = structlog.get_logger(__name__)
 
 _ASSESSMENT = TypeAdapter(Assessment)
 
 MAX_CLAIMS = 65_536
-"""Events under way whose repeats are recognised before Redis knows them. Past it the oldest is forgotten."""
+"""Events whose repeats are recognised before Redis knows them. Past it the oldest is forgotten."""
 
-RETRY_AFTER_S = 1.0
-"""After a failed call Redis is left alone for this long, so that an outage costs no time-out for each micro-batch."""
 
-REMEMBER_COUNT = 256
-"""Events that are written at a time: Redis does nothing else meanwhile. With all of a transaction's at once look-ups
-waited 20 ms, and with them the engine."""
+class Claims:
+    """The verdict ids of events that Redis may not know yet: the first copy of an event has the claim."""
 
-SET_EACH = """
-for i = 1, #KEYS do
-  if ARGV[1] == 'NX' then redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2], 'NX')
-  else redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2]) end
-end
-"""
-"""Does what MSETEX does, for servers that lack it (it came with Redis 8.4 and Valkey 9.1), in three times as much of
-their time; and where some of the keys are there already, for which MSETEX writes none."""
+    def __init__(self) -> None:
+        self._claims: OrderedDict[bytes, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Count the events that are claimed."""
+        return len(self._claims)
+
+    def claim(self, event_key: bytes, verdict_id: str) -> str:
+        """Give the verdict id that has the claim: this one, unless another copy came earlier."""
+        first = self._claims.setdefault(event_key, verdict_id)
+        if len(self._claims) > MAX_CLAIMS:
+            self._claims.popitem(last=False)
+        return first
+
+    def is_of_another(self, event_key: bytes, verdict_id: str) -> bool:
+        """Say whether another copy of the event has the claim."""
+        return self._claims.get(event_key, verdict_id) != verdict_id
+
+    def release(self, event_key: bytes, verdict_id: str) -> None:
+        """End the claim of this verdict, if it has it: Redis knows it, or it will never be."""
+        if self._claims.get(event_key) == verdict_id:
+            del self._claims[event_key]
 
 
 class Dedup:
-    """Looks micro-batches up with one MGET, and writes them with two commands after their commit.
+    """Looks micro-batches up, each with one MGET.
 
     Guarantee: `look_up` answers for every event, and knows nothing rather than failing. Waits for Redis for
     `timeout_s` at most.
@@ -56,86 +62,44 @@ class Dedup:
 
     def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
         self._redis = redis
-        self._settings = settings
+        self._is_enabled = settings.enabled
         self._keys = Keys(namespace, secret=settings.secret.get_secret_value(), fingerprint=fingerprint)
-        self._set_each = redis.register_script(SET_EACH)
-        self._has_msetex = True
-        self._claims: OrderedDict[bytes, str] = OrderedDict()
-        self._down_until = 0.0
+        self._breaker = Breaker("events are judged without deduplication")
+        self.claims = Claims()
 
     @property
     def is_up(self) -> bool:
-        """Whether the last call was answered."""
-        return self._down_until == 0.0
+        """Whether the last look-up was answered."""
+        return self._breaker.is_up
 
     async def look_up(self, batch: Sequence[Event]) -> None:
         """Say of each event, whose micro-batch is closed, what is known of it."""
         for event in batch:
             event.event_key, event.content_key = self._keys.of(event.body, is_shared=event.is_shared)
         # Before Redis is asked: micro-batches may be answered in another order than they came in.
-        claims = [self._claims.setdefault(event.event_key, event.verdict_id) for event in batch]
-        while len(self._claims) > MAX_CLAIMS:
-            self._claims.popitem(last=False)
+        firsts = [self.claims.claim(event.event_key, event.verdict_id) for event in batch]
         stored = await self._stored(batch)
-        for event, claim, entry, assessment in zip(batch, claims, stored[::2], stored[1::2], strict=True):
-            first = claim if entry is None else entry.decode("ascii", "replace")
-            if first != event.verdict_id:  # Else it is a replay of this very position, not a duplicate.
-                event.duplicate_of = first
+        for event, first, entry, assessment in zip(batch, firsts, stored[::2], stored[1::2], strict=True):
+            known = first if entry is None else entry.decode("ascii", "replace")
+            if known != event.verdict_id:  # Else it is a replay of this very position, not a duplicate.
+                event.duplicate_of = known
             if assessment is not None:
                 event.assessment = _assessment(assessment)
                 event.is_reused = event.assessment is not None
 
+    def release(self, events: Iterable[Event]) -> None:
+        """Forget that they are under way: this worker will write no verdict on them."""
+        for event in events:
+            self.claims.release(event.event_key, event.verdict_id)
+
     async def _stored(self, batch: Sequence[Event]) -> list[bytes | None]:
         """Give what Redis holds under each event's two keys, one after the other."""
-        nothing: list[bytes | None] = [None] * (2 * len(batch))
-        if not self._settings.enabled or time.monotonic() < self._down_until:
-            return nothing
-        try:
-            stored: list[Any] = await self._redis.mget(
-                [key for event in batch for key in (event.event_key, event.content_key)]
-            )
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed(error)
-            return nothing
-        self._down_until = 0.0
-        return stored
-
-    async def remember(self, memories: Sequence[Memory]) -> None:
-        """Write what was committed (step 8). Best effort."""
-        for start in range(0, len(memories), REMEMBER_COUNT):
-            chunk = memories[start : start + REMEMBER_COUNT]
-            if self._settings.enabled and time.monotonic() >= self._down_until:
-                await self._write(chunk)
-            # Not before Redis knows them: a repeat that is looked up meanwhile would be taken for the first.
-            for memory in chunk:
-                self._claims.pop(memory.event_key, None)
-
-    async def _write(self, memories: Sequence[Memory]) -> None:
-        # Backwards: the first verdict of an event stays the first, here and in Redis.
-        events = {memory.event_key: memory.verdict_id for memory in reversed(memories)}
-        contents = {memory.content_key: memory.assessment for memory in memories if memory.assessment is not None}
-        try:
-            await self._set(events, self._settings.event_ttl_s, DataPersistOptions.NX)
-            if contents:
-                await self._set(contents, self._settings.content_ttl_s, None)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed(error)
-
-    async def _set(self, entries: dict[bytes, bytes], ttl_s: int, condition: DataPersistOptions | None) -> None:
-        if self._has_msetex:
-            try:
-                if await self._redis.msetex(entries, condition, ex=ttl_s):
-                    return
-            except ResponseError as error:
-                if "unknown command" not in str(error):
-                    raise
-                self._has_msetex = False
-        await self._set_each(keys=[*entries], args=[condition.value if condition else "", ttl_s, *entries.values()])
-
-    def _failed(self, error: Exception) -> None:
-        if self.is_up:
-            log.warning("redis does not answer: events are judged without deduplication", error=str(error))
-        self._down_until = time.monotonic() + RETRY_AFTER_S
+        if self._is_enabled:
+            keys = [key for event in batch for key in (event.event_key, event.content_key)]
+            stored: list[bytes | None] | None = await self._breaker.ask(self._redis.mget, keys)
+            if stored is not None:
+                return stored
+        return [None] * (2 * len(batch))
 
 
 def _assessment(stored: bytes) -> dict[str, Any] | None:

@@ -213,8 +213,8 @@ class Worker(Section):
     hold_s: float = Field(600, ge=0)
     """The same for tenants whose `on_unavailable` is hold; then it is review."""
     engine_hangs_after_s: float = Field(300, gt=0)
-    """A call to the engine that takes longer ends the worker. Far above what a micro-batch takes: an engine that is
-    only slow would be as slow for the next owner."""
+    """An engine that is asked and answers nothing at all for so long ends the worker. One that is only slow would be as
+    slow for the next owner."""
 
     @property
     def has_name(self) -> bool:

@@ -18,7 +18,7 @@ from workers.core.dead_letters import (
     size_of,
     too_large,
 )
-from workers.core.records import Finished, Headers, Output, Source, TopicPartition
+from workers.core.records import Finished, Headers, Memory, Output, Source, TopicPartition
 from workers.errors import Undecodable
 
 SOURCE = Source(TopicPartition("chat", 3), 1, 42)
@@ -43,6 +43,15 @@ def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers(
     assert headers["truncated.length"] == b"1000000"
     assert headers["truncated.sha256"] == hashlib.sha256(value).hexdigest().encode()
     assert (headers["source.topic"], headers["source.partition"], headers["source.offset"]) == (b"chat", b"3", b"42")
+
+
+def test_the_verdict_that_it_stands_for_is_remembered_as_none() -> None:
+    """What was judged is remembered: the content is as it was."""
+    memory = Memory(b"event", b"content", "id", b"{}")
+    replaced = too_large(
+        Finished(SOURCE, (Output("review", b"k", b"x" * 9_000),), memory), "dead", MIN_DEAD_LETTER_BYTES
+    )
+    assert replaced.memory == Memory(b"event", b"content", "id", b"{}", has_verdict=False)
 
 
 @given(

@@ -6,7 +6,7 @@ import math
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from schemas.event import EventDict
 from workers.core.records import Source, TopicPartition
@@ -158,5 +158,5 @@ class Machine(RuleBasedStateMachine):
             assert waiter.work.assessment is not None or is_patient or not self.is_current(source)
 
 
-TestSingleFlight = Machine.TestCase
-TestSingleFlight.settings = settings(max_examples=100, stateful_step_count=30)
+def test_each_waiter_gets_one_answer_whatever_joins_fails_goes_away_or_takes_long() -> None:
+    run_state_machine_as_test(Machine, settings=settings(max_examples=100, stateful_step_count=30))

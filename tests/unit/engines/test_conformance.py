@@ -127,6 +127,15 @@ async def test_candidates_keep_their_order(engine: Engine, case: Case) -> None:
     assert (first, second) == pytest.approx((first_again, second_again), abs=case.drift)
 
 
+async def test_what_was_answered_is_counted(engine: Engine) -> None:
+    """By it the judge tells an engine that is slow from one that hangs."""
+    before = engine.answered
+    await engine.score(PROMPTS, [400])
+    assert engine.answered == before + len(PROMPTS)
+    await engine.complete(PROMPTS[:3], COMPLETION_TOKENS)
+    assert engine.answered == before + len(PROMPTS) + 3
+
+
 async def test_an_empty_batch_has_no_answers(engine: Engine) -> None:
     assert await engine.score([], [1]) == []
     assert await engine.complete([], 1) == []

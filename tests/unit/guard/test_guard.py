@@ -98,6 +98,7 @@ class SameAnswer:
     """An engine that gives the same log-probability to every candidate, and writes nothing."""
 
     identity = "the same"
+    answered = 0
 
     def __init__(self, log_probability: float) -> None:
         self._log_probability = log_probability

@@ -33,6 +33,7 @@ class ScriptedGuard:
         self.gate.set()
         self.failures = 0
         self.down: set[str] = set()
+        self.answered = 0
 
     async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[dict[str, Any] | Refused]:
         texts = [request.text for request in requests]
@@ -76,11 +77,11 @@ def judge_of(
     guard: ScriptedGuard,
     notes: Deaths,
     *,
-    in_flight: int = 1,
+    batches_in_flight: int = 1,
     is_current: Callable[[Source], bool] = lambda _: True,
     hangs_after_s: float = 60,
 ) -> Judge:
-    return Judge(guard, notes, in_flight=in_flight, is_current=is_current, hangs_after_s=hangs_after_s)
+    return Judge(guard, notes, batches_in_flight=batches_in_flight, is_current=is_current, hangs_after_s=hangs_after_s)
 
 
 def event_of(text: str, source: Source) -> Event:
@@ -110,7 +111,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_equal_content_under_way_is_judged_once(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
-    judge = judge_of(guard, notes, in_flight=4)
+    judge = judge_of(guard, notes, batches_in_flight=4)
     first = judging(judge, "a", "b", "a")
     await until(lambda: bool(guard.calls))
     second = judging(judge, "b", "c", origin=GONE)
@@ -197,7 +198,7 @@ async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: Deaths)
     guard = ScriptedGuard()
     guard.gate.clear()
     guard.failures = 1
-    judge = judge_of(guard, notes, in_flight=2)
+    judge = judge_of(guard, notes, batches_in_flight=2)
     hasty = judging(judge, "a", patience_s=0)
     await until(lambda: len(guard.calls) == 1)
     patient = judging(judge, "a", patience_s=5)
@@ -294,12 +295,12 @@ async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
     judge = judge_of(guard, notes)
     first = judging(judge, "a", patience_s=2)
     await until(lambda: bool(guard.calls))
-    ((flight, _),) = judge._flights[2].values()
-    await until(lambda: flight.left_s < 1)
+    (work,) = judge._single_flight._works.values()
+    await until(lambda: work.deadline - time.monotonic() < 1)
     joins = judging(judge, "a", patience_s=2)
     await asyncio.sleep(0)
     guard.gate.set()
-    await until(lambda: flight.has_failed)
+    await until(lambda: work.has_failed)
     late = judging(judge, "a", patience_s=2)
     assert await first == await joins == [None]
     guard.down = set()

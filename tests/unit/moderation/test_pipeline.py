@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import Counter
 from redis.asyncio import Redis
 
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
 from tests.site import Site
 from tests.unit.redis.test_dedup import ASSESSMENT, event_at
-from workers.core.records import Finished
+from workers import telemetry
+from workers.core.records import Finished, Source
 from workers.errors import Unavailable
 from workers.guard.guard import Refused, Request
 from workers.moderation.judge import Judge
@@ -28,6 +30,8 @@ from workers.redis.dedup import Dedup
 
 class WaitingGuard:
     """Finds all safe once it may, or refuses all."""
+
+    answered = 0
 
     def __init__(self, *, refuses: bool) -> None:
         self.asked = asyncio.Event()
@@ -66,9 +70,10 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
-            judge=Judge(guard, notes, in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=policies,
             default_policy=default_strict(),
+            is_current=lambda _: True,
             deliver=finished.set_result,
             fail=finished.set_exception,
         )
@@ -85,6 +90,8 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
 
 class HalfDeadGuard:
     """Fails for one text until it may answer."""
+
+    answered = 0
 
     def __init__(self) -> None:
         self.has_failed = False
@@ -120,9 +127,10 @@ async def test_nobody_waits_for_a_neighbour_that_may_take_long(site: Site, why: 
         pipeline = Pipeline(
             settings,
             dedup=dedup,
-            judge=Judge(guard, notes, in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=HeldPolicies(patient=holds),
             default_policy=default_strict(),
+            is_current=lambda _: True,
             deliver=delivered.extend,
             fail=errors.append,
         )
@@ -171,13 +179,14 @@ async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site
 
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
-        judge = Judge(guard, notes, in_flight=1, is_current=lambda _: True, hangs_after_s=60)
+        judge = Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60)
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
             judge=judge,
             policies=HeldPolicies(),
             default_policy=default_strict(),
+            is_current=lambda _: True,
             deliver=deliver,
             fail=failures.append,
         )
@@ -196,3 +205,45 @@ async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site
     # One at the engine and one that waits for it: the rest came while there was no place.
     assert guard.sizes == [1, 1, count - 2]
     assert not failures
+
+
+async def test_what_a_rebalance_took_away_is_no_verdict_of_this_worker(site: Site) -> None:
+    """It was counted as unavailable, though the engine was well; and its copy named a verdict that was not here."""
+    settings = site.settings()
+    namespace = settings.redis.namespace
+    guard = WaitingGuard(refuses=True)
+    delivered: list[Finished] = []
+    errors: list[BaseException] = []
+    gone: set[Source] = set()
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        dedup = Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f")
+        pipeline = Pipeline(
+            settings,
+            dedup=dedup,
+            judge=Judge(
+                guard, notes, batches_in_flight=1, is_current=lambda source: source not in gone, hangs_after_s=60
+            ),
+            policies=HeldPolicies(),
+            default_policy=default_strict(),
+            is_current=lambda source: source not in gone,
+            deliver=delivered.extend,
+            fail=errors.append,
+        )
+        events = [event_at(n, event_id=f"e{n}") for n in range(3)]
+        before = {counter: counted(counter) for counter in (telemetry.UNAVAILABLE, telemetry.STALE)}
+        pipeline.submit(events)
+        await guard.asked.wait()
+        gone.update({events[0].source, events[2].source})
+        guard.may_answer.set()
+        await until(lambda: bool(delivered or errors))
+    assert [record.source.offset for record in delivered] == [1]
+    assert counted(telemetry.UNAVAILABLE) - before[telemetry.UNAVAILABLE] == 1
+    assert counted(telemetry.STALE) - before[telemetry.STALE] == 2
+    assert len(dedup.claims) == 1
+    assert not errors
+
+
+def counted(counter: Counter) -> float:
+    (metric,) = counter.collect()
+    return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))

@@ -16,6 +16,8 @@ from schemas.event import EventDict
 from tests.site import Site
 from workers.core.records import Event, Memory, Source, TopicPartition
 from workers.redis.dedup import Dedup
+from workers.redis.memories import Memories
+from workers.settings import Settings
 
 SCORES = {"safe": 0.9, "controversial": 0.06, "unsafe": 0.04}
 ASSESSMENT = {
@@ -40,10 +42,9 @@ async def redis(site: Site) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def dedup_of(site: Site, redis: Redis) -> Dedup:
+def dedup_of(site: Site, redis: Redis) -> RememberingDedup:
     """A worker's dedup; a second one has nothing of the first's memory but Redis."""
-    settings = site.settings()
-    return Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
+    return RememberingDedup(redis, site.settings())
 
 
 def event_at(offset: int, **changes: str) -> Event:
@@ -57,12 +58,31 @@ async def look_up(dedup: Dedup, event: Event) -> Event:
 
 
 def memory_of(event: Event) -> Memory:
-    return Memory(event.event_key, event.content_key, event.verdict_id.encode(), orjson.dumps(ASSESSMENT))
+    return Memory(event.event_key, event.content_key, event.verdict_id, orjson.dumps(ASSESSMENT))
 
 
-async def remember(dedup: Dedup, event: Event) -> Event:
+class RememberingDedup(Dedup):
+    """A worker's dedup with what it writes."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        super().__init__(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
+        self._settings = settings
+
+    def memories(self, redis: Redis | None = None) -> Memories:
+        return Memories(redis or self._redis, self._settings.dedup, self.claims)
+
+    async def remember(self, *events: Event) -> None:
+        """Write what was committed."""
+        memories = self.memories()
+        memories.add([memory_of(event) for event in events])
+        writing = asyncio.create_task(memories.write())
+        await memories.close()
+        await writing
+
+
+async def remember(dedup: RememberingDedup, event: Event) -> Event:
     await look_up(dedup, event)
-    await dedup.remember([memory_of(event)])
+    await dedup.remember(event)
     return event
 
 
@@ -82,7 +102,7 @@ async def test_the_first_verdict_stays_the_first(site: Site, redis: Redis) -> No
 async def test_of_repeats_written_together_the_first_stays_the_first(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     items = [event_at(0), event_at(5), event_at(9)]
-    await dedup.remember([memory_of(await look_up(dedup, item)) for item in items])
+    await dedup.remember(*[await look_up(dedup, item) for item in items])
     assert (await look_up(dedup_of(site, redis), event_at(20))).duplicate_of == "v0"
 
 
@@ -142,7 +162,7 @@ async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Sit
     known = await look_up(dedup, event_at(0))
     await redis.client_pause(10_000, all=False)  # What writes has to wait; what reads does not.
     try:
-        writing = asyncio.create_task(dedup.remember([memory_of(known)]))
+        writing = asyncio.create_task(dedup.remember(known))
         await asyncio.sleep(0)
         assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
         assert not writing.done()
@@ -150,7 +170,7 @@ async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Sit
         await redis.client_unpause()
     await writing
     assert dedup.is_up
-    assert not dedup._claims
+    assert not dedup.claims
 
 
 async def test_an_edit_is_judged(site: Site, redis: Redis) -> None:
@@ -209,14 +229,13 @@ async def test_a_redis_that_hangs_costs_one_time_out_and_is_asked_again_later(
     site: Site, redis: Redis, stack: Stack
 ) -> None:
     dedup = dedup_of(site, redis)
-    known = await remember(dedup, event_at(0))
+    await remember(dedup, event_at(0))
     started = time.monotonic()
     client = Redis.from_url(stack.redis)
     await client.client_pause(1500)
     await client.aclose()
     for offset in range(1, 20):
         assert (await look_up(dedup, event_at(offset))).assessment is None
-        await dedup.remember([memory_of(known)])
     assert not dedup.is_up
     assert time.monotonic() - started < 3 * TIMEOUT_S
     deadline = time.monotonic() + 20
