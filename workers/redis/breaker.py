@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -18,8 +20,8 @@ RETRY_AFTER_S = 1.0
 class Breaker:
     """One use of Redis: look-ups, writes, or notes. Each has its own, because a Redis may do the one and not the other.
 
-    Guarantee: `ask` raises nothing that Redis or the way to it is to blame for. It waits for as long as the client
-    does, `redis.timeout_s`.
+    Guarantee: `ask` raises nothing that Redis or the way to it is to blame for, and what a bug here is to blame for. It
+    waits for as long as the client does, `redis.timeout_s`.
     """
 
     def __init__(self, without: str) -> None:
@@ -37,9 +39,10 @@ class Breaker:
             return None
         try:
             answer = await command(*arguments)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (NoConnection, NoAnswer, InvalidResponse, ResponseError, OSError) as error:
             if self.is_up:
-                log.warning(f"redis does not answer: {self._without}", error=str(error))
+                what = "refuses a command" if isinstance(error, ResponseError) else "does not answer"
+                log.warning(f"redis {what}: {self._without}", error=str(error))
             self._open_until = time.monotonic() + RETRY_AFTER_S
             return None
         self._open_until = 0.0

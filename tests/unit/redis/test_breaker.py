@@ -1,0 +1,65 @@
+"""What is kept from the caller when Redis fails, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import DataError
+
+from infra.devstack.kafka import free_ports
+from tests.site import Site
+from workers.redis import breaker as module
+from workers.redis.breaker import Breaker
+
+
+@pytest.fixture
+async def redis(site: Site) -> AsyncIterator[Redis]:
+    async with Redis.from_url(site.environment["GUARDLINE_REDIS__URL"]) as client:
+        yield client
+
+
+async def test_after_a_failure_redis_is_left_alone_for_a_while(
+    redis: Redis, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_AFTER_S", 0.3)
+    breaker = Breaker("all goes on")
+    asked = 0
+
+    async def ask(client: Redis) -> Any:
+        nonlocal asked
+        asked += 1
+        return await client.ping()
+
+    async with Redis(port=free_ports(1)[0]) as nobody:
+        assert await breaker.ask(ask, nobody) is None
+    assert not breaker.is_up
+    assert await breaker.ask(ask, redis) is None
+    assert asked == 1, "it was left alone"
+    await asyncio.sleep(0.35)
+    assert await breaker.ask(ask, redis)
+    assert breaker.is_up
+
+
+async def test_a_command_that_redis_refuses_opens_it_and_raises_nothing(redis: Redis, site: Site) -> None:
+    breaker = Breaker("all goes on")
+    key = f"{site.settings().redis.namespace}:text"
+    await redis.set(key, "no number", ex=60)
+    assert await breaker.ask(redis.incr, key) is None
+    assert not breaker.is_up
+
+
+async def test_a_bug_of_the_caller_is_not_taken_for_a_failure_of_redis(redis: Redis) -> None:
+    breaker = Breaker("all goes on")
+    with pytest.raises(DataError):
+        await breaker.ask(redis.set, "key", object())
+    with pytest.raises(ValueError, match="a bug"):
+        await breaker.ask(fails)
+    assert breaker.is_up
+
+
+async def fails() -> None:
+    raise ValueError("a bug")
