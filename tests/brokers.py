@@ -1,0 +1,70 @@
+"""Brokers with settings of their own, and a proxy that makes one look older."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from infra.devstack import children, jars
+from infra.devstack.kafka import HOST, Broker, free_ports
+
+
+@contextmanager
+def broker(*lines: str) -> Iterator[str]:
+    """Run a broker whose configuration these lines win over; give its address."""
+    found = jars.ensure()
+    with tempfile.TemporaryDirectory(prefix="guardline-broker-", ignore_cleanup_errors=True) as folder:
+        port, controller_port = free_ports(2)
+        kafka = Broker(Path(folder), port, controller_port)
+        kafka.configure(found, *lines)
+        process = kafka.start(found)
+        try:
+            kafka.wait_until_ready(process, 0)
+            yield kafka.address
+        finally:
+            children.stop(process, at_once=True)
+
+
+@contextmanager
+def rewritten(address: str, old: bytes, new: bytes) -> Iterator[str]:
+    """Pass connections on to `address`, with one sequence of bytes of each answer replaced; give where to connect."""
+    host, port = address.split(":")
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def run(work: Callable[..., None], *arguments: object) -> None:
+        threads.append(threading.Thread(target=work, args=arguments))
+        threads[-1].start()
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):  # Closed: the block has ended.
+            while True:
+                client, _ = server.accept()
+                upstream = socket.create_connection((host, int(port)))
+                sockets.extend((client, upstream))
+                run(pump, client, upstream, b"", b"")
+                run(pump, upstream, client, old, new)
+
+    def pump(source: socket.socket, target: socket.socket, old: bytes, new: bytes) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data.replace(old, new) if old else data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    server = socket.create_server((HOST, 0))
+    sockets.append(server)
+    run(serve, server)
+    try:
+        yield f"{HOST}:{server.getsockname()[1]}"
+    finally:
+        for one in sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for one in sockets:
+            one.close()

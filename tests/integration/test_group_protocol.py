@@ -1,0 +1,115 @@
+"""The newer group protocol, on request: what stands in its way is a sentence at start, and not a silent worker."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from infra.devstack.stack import Stack
+from tests.brokers import broker, rewritten
+from tests.site import Site, eventually
+from workers.core.ledger import Ledger
+from workers.errors import Fatal, Misconfigured
+from workers.kafka import membership
+from workers.kafka.intake import Intake
+from workers.settings import Settings
+
+pytestmark = pytest.mark.timeout(150)
+
+NEWER = {"GUARDLINE_KAFKA__GROUP_PROTOCOL": "consumer"}
+HEARTBEAT_V1, HEARTBEAT_V0 = bytes([0, 68, 0, 0, 0, 1]), bytes([0, 68, 0, 0, 0, 0])
+"""ConsumerGroupHeartbeat in a broker's list of what it serves: its number, the lowest and the highest version."""
+
+
+def why_the_join_fails(settings: Settings) -> str:
+    """Join without the check at start; give the sentence that the broker's refusal becomes."""
+    intake = Intake(settings, Ledger(), lambda: None)
+    refusals: list[Fatal] = []
+
+    def is_refused() -> bool:
+        try:
+            intake.poll(1, 0.1)
+        except Fatal as error:
+            refusals.append(error)
+        return bool(refusals)
+
+    try:
+        eventually(is_refused, "the broker refuses")
+    finally:
+        intake.consumer.close()
+    return str(refusals[0])
+
+
+def test_a_group_with_members_of_the_other_protocol_is_refused(site: Site) -> None:
+    """Also where the check at start saw none yet. The broker refuses once a rebalance has happened."""
+    site.create_topics()
+    first = site.worker()
+    eventually(lambda: first.has_partitions, "partitions")
+    second = site.worker()
+    eventually(lambda: second.has_partitions, "partitions")
+    assert membership.HAS_CLASSIC_MEMBERS in site.command("worker", "moderation", code=2, **NEWER).stderr
+    assert why_the_join_fails(site.settings(**NEWER)) == membership.HAS_CLASSIC_MEMBERS
+    for worker in (first, second):
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0, worker.text
+    newer = site.worker(**NEWER)
+    eventually(lambda: newer.has_partitions, "the group is empty, and takes a member of the newer protocol")
+
+
+def test_brokers_that_switched_it_off_are_named(stack: Stack) -> None:
+    with broker("group.coordinator.rebalance.protocols=classic") as address:
+        site = Site(address, stack.redis)
+        try:
+            site.create_topics()
+            assert membership.SWITCHED_OFF in site.command("worker", "moderation", code=2, **NEWER).stderr
+            assert why_the_join_fails(site.settings(**NEWER)) == membership.SWITCHED_OFF
+        finally:
+            site.close()
+
+
+def test_brokers_that_are_too_old_are_named(site: Site) -> None:
+    """A consumer says nothing at all to them: no error, no log line, no partitions."""
+    brokers = site.settings().kafka.bootstrap_servers
+    with rewritten(brokers, HEARTBEAT_V1, HEARTBEAT_V0) as address, pytest.raises(Misconfigured) as refusal:
+        membership.check(site.settings(GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=address, **NEWER))
+    assert str(refusal.value) == membership.TOO_OLD
+    membership.check(site.settings(**NEWER))
+
+
+def test_brokers_that_keep_a_longer_session_are_named_and_the_worker_works(stack: Stack) -> None:
+    with broker("group.consumer.session.timeout.ms=45000", "group.consumer.min.session.timeout.ms=45000") as address:
+        site = Site(address, stack.redis)
+        try:
+            site.create_topics()
+            worker = site.worker(**NEWER)
+            site.events(50)
+            site.check()
+            (line,) = [line for line in worker.text.splitlines() if "brokers keep their own value" in line]
+            assert '"kept": "45000"' in line
+            assert "group.consumer.min.session.timeout.ms" in line
+        finally:
+            site.close()
+
+
+def test_the_group_gets_the_session_that_is_wanted(site: Site) -> None:
+    """The embedded brokers have 5 s, and a killed worker of this protocol is a new member when it returns."""
+    site.create_topics()
+    settings = {**NEWER, "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": "2", "GUARDLINE_WORKER__ID": "same"}
+    killed = site.worker(**settings)
+    eventually(lambda: killed.has_partitions, "partitions")
+    killed.send(signal.SIGKILL)
+    killed.wait()
+    assert "brokers keep their own value" not in killed.text
+    again = site.worker(**settings)
+    eventually(lambda: again.has_partitions, "partitions")
+
+
+def test_only_a_member_that_the_group_knows_by_its_name_can_be_put_out(site: Site) -> None:
+    site.create_topics()
+    worker = site.worker()
+    eventually(lambda: worker.has_partitions, "partitions")
+    said = site.command("worker", "remove", "--id", "nobody", code=2).stderr
+    assert "has no member 'nobody' (no member has a name)" in said
+    said = site.command("worker", "remove", "--id", "nobody", code=2, **NEWER).stderr
+    assert "kafka.group_protocol" in said
