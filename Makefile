@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching
+.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,3 +144,6 @@ bench-end-to-end: $(READY) ## messages/s from topic to topic with guard-nano, ag
 
 bench-batching: $(READY) ## the worker against the bare engine for 1 to 1,024 events in flight, and its latencies
 	@$(BIN)/python -m tests.benchmarks.batching
+
+bench-recovery: $(READY) ## how long partitions stand still when a worker ends, and throughput in constant change
+	@$(BIN)/python -m tests.benchmarks.recovery

@@ -1,10 +1,12 @@
 """The worker's own command with a fault inside: `python -m tests.chaos.faulty_worker FAULT`.
 
-FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `die`, `hang`, or one of `FAILING`.
+FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `break FILE`, `die`, `fail`,
+`late`, `hang`, or one of `FAILING`.
 
 `gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches that hold the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
 `stuck`: while FILE exists, the engine's threads do not come back. `crawl`: they take CRAWL_S for each of their batches.
+`break`: once FILE exists, the Kafka thread fails.
 `assign`, `revoke`: the ledger fails in that rebalance callback. `complete`: it fails when it collects results.
 `submit`, `remember`, `follow`, `beat`: that part of the event loop's work fails.
 `die`: it is killed when a transaction has everything but its commit. `fail`: it fails there.
@@ -34,6 +36,7 @@ from workers.core.ledger import Ledger
 from workers.core.records import Finished
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.guard.guard import Guard, Refused, Request
+from workers.kafka.loop import KafkaThread
 from workers.kafka.outbox import Outbox
 from workers.redis.deaths import Deaths
 from workers.redis.memories import Memories
@@ -113,6 +116,17 @@ def crawl() -> None:
     CTranslate2Engine._generate = generate_slowly  # type: ignore[method-assign]  # the fault
 
 
+def break_at(file: Path) -> None:
+    turn = KafkaThread._turn
+
+    def turn_or_fail(self: KafkaThread) -> None:
+        if file.exists():
+            raise RuntimeError("injected into the Kafka thread")
+        turn(self)
+
+    KafkaThread._turn = turn_or_fail  # type: ignore[method-assign]  # the fault
+
+
 FAILING: dict[str, tuple[type, str]] = {
     "assign": (Ledger, "assign"),
     "revoke": (Ledger, "revoke"),
@@ -183,6 +197,8 @@ def main() -> None:
         fail_at(Path(arguments[0]))
     elif fault == "crawl":
         crawl()
+    elif fault == "break":
+        break_at(Path(arguments[0]))
     elif fault == "die":
         end_before_the_commit(die)
     elif fault == "fail":
