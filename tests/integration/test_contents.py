@@ -146,7 +146,8 @@ def test_judgements_are_shared_by_tenants_that_say_so_and_by_no_others(site: Sit
     worker = site.worker()
     reused = []
     for number, tenant in enumerate(["one", "two", "three", "four", "three"]):
-        send(site, {"tenant_id": tenant, "event_id": str(number)})
+        (verdict,) = send(site, {"tenant_id": tenant, "event_id": "e" if number < 4 else "f"})
+        assert verdict["duplicate_of"] is None, "an event of one tenant is none of another's"
         await_commits(worker, number + 1)
         reused.append(worker.metric("guardline_assessments_reused_total"))
     # The second has the first one's; the third shares with nobody, nor the fourth; the fifth has the third's.

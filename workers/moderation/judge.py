@@ -60,8 +60,8 @@ class Judge:
         """Give the keys of the contents that are judged alone, once nothing else is at the engine."""
         return self._notes.suspects(event.content_key for event in events)
 
-    async def judge(self, events: Sequence[Event], patience_s: float) -> None:
-        """Assess the events. Those with the same content key have equal content.
+    async def judge(self, events: Sequence[Event]) -> None:
+        """Assess the events, each for as long as its patience lasts. Equal content has the same content key.
 
         An assessment stays None: no judgement could be had, or the event's partition went away before its turn came.
         An exception instead of the latter would take the neighbours in its micro-batch with it.
@@ -72,7 +72,7 @@ class Judge:
         loop = asyncio.get_running_loop()
         flight, now = loop.create_future(), time.monotonic()
         join = self._single_flight.join
-        works = [join(event.content_key, event.body, event.source, patience_s, flight, now) for event in events]
+        works = [join(event.content_key, event.body, event.source, event.patience_s, flight, now) for event in events]
         own = [work for work in dict.fromkeys(works) if work.flight is flight]
         if own:
             task = loop.create_task(self._fly(flight, own))

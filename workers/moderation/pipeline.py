@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -98,11 +99,18 @@ class Pipeline:
             self._fail(error)
 
     async def _run(self, batch: list[Event]) -> None:
-        started = time.monotonic()
+        """The way of a micro-batch, stage by stage; in parts where some of it may take long."""
+        closed_at = time.monotonic()
         self._begin(batch)
         await self._dedup.look_up(batch)
-        parts = self._parts(batch)
-        await asyncio.gather(*[self._finish(part, patience_s, started) for part, patience_s in parts])
+        await asyncio.gather(*[self._finish(part, closed_at) for part in self._parts(batch)])
+
+    async def _finish(self, part: Sequence[Event], closed_at: float) -> None:
+        """Who is in a part waits for all of it, and for nobody else."""
+        await self._judge.judge([event for event in part if not event.is_reused])
+        part = self._current(part)
+        self._deliver(self._decide(part, closed_at))
+        self._count(part, closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
         """Name the verdicts, and settle by the policies in force now who shares judgements and how long to wait."""
@@ -114,38 +122,23 @@ class Pipeline:
             event.is_shared = policy.shared_cache
             event.patience_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
 
-    def _parts(self, batch: Sequence[Event]) -> list[tuple[Sequence[Event], float]]:
-        """Divide what was looked up into parts that wait for nobody else, each with its patience.
+    def _parts(self, batch: Sequence[Event]) -> list[Sequence[Event]]:
+        """Divide what was looked up into parts that wait for nobody else, each of one patience.
 
         Apart go what tenants that hold may wait for, and each suspect. All other events stay together.
         """
         usual_s = self._settings.worker.unavailable_after_s
         suspects = self._judge.suspects(batch)
         if not suspects and all(event.is_reused or event.patience_s == usual_s for event in batch):
-            return [(batch, usual_s)]
+            return [batch]
         together: dict[float, list[Event]] = {}
-        alone: list[tuple[Sequence[Event], float]] = []
+        alone: list[Sequence[Event]] = []
         for event in batch:
-            if event.is_reused:
-                together.setdefault(usual_s, []).append(event)
-            elif event.content_key in suspects:
-                alone.append(([event], event.patience_s))
+            if event.content_key in suspects and not event.is_reused:
+                alone.append([event])
             else:
-                together.setdefault(event.patience_s, []).append(event)
-        return [*((part, patience_s) for patience_s, part in together.items()), *alone]
-
-    async def _finish(self, part: Sequence[Event], patience_s: float, started: float) -> None:
-        """Judge what nobody knows, decide and deliver. Who is in it waits for all of it, and for nobody else."""
-        unknown = [event for event in part if not event.is_reused]
-        if unknown:
-            await self._judge.judge(unknown, patience_s)
-        part = self._current(part)
-        judged_ms = round((time.monotonic() - started) * 1000, 1)
-        self._deliver(self._decide(part, judged_ms))
-        telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
-        telemetry.REUSED.inc(sum([event.is_reused for event in part]))
-        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in part]))
-        telemetry.BATCH_SECONDS.observe(time.monotonic() - started)
+                together.setdefault(usual_s if event.is_reused else event.patience_s, []).append(event)
+        return [*together.values(), *alone]
 
     def _current(self, part: Sequence[Event]) -> Sequence[Event]:
         """Leave out what went to another owner meanwhile: it decides, and no metric here may count a verdict."""
@@ -157,15 +150,16 @@ class Pipeline:
         gone = {event.source for event in stale}
         return [event for event in part if event.source not in gone]
 
-    def _decide(self, part: Sequence[Event], judged_ms: float) -> list[Finished]:
+    def _decide(self, part: Sequence[Event], closed_at: float) -> list[Finished]:
         """Decide by the policies in force now: the engine may have taken minutes.
 
         That holds for what no judgement could be had of as well. Who shared judgements, and how long was waited, was
         settled before.
         """
+        judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
         policies, default = self._policies.snapshot(), self._default
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
-        decisions = {"allow": 0, "review": 0, "block": 0}
+        decisions = Counter[str]()
         finished: list[Finished] = []
         for event in part:
             decided = verdict(event, policies.get(event.body["tenant_id"], default), judged_ms)
@@ -182,6 +176,11 @@ class Pipeline:
             )
             finished.append(Finished(event.source, outputs, memory, event.headers))
         for decision, count in decisions.items():
-            if count:
-                telemetry.DECISIONS.labels(decision).inc(count)
+            telemetry.DECISIONS.labels(decision).inc(count)
         return finished
+
+    def _count(self, part: Sequence[Event], closed_at: float) -> None:
+        telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
+        telemetry.REUSED.inc(sum([event.is_reused for event in part]))
+        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in part]))
+        telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)

@@ -90,7 +90,9 @@ def event_of(text: str, source: Source) -> Event:
 
 
 async def judged(judge: Judge, events: Sequence[Event], patience_s: float = 5) -> list[dict[str, Any] | None]:
-    await judge.judge(events, patience_s)
+    for event in events:
+        event.patience_s = patience_s
+    await judge.judge(events)
     return [event.assessment for event in events]
 
 
