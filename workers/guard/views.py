@@ -71,8 +71,8 @@ class Views:
         self._to_latin = {
             ord(twin["c"]): letter
             for letter in string.ascii_letters
-            for twin in confusables_data.get(letter, ())
-            if "\x80" <= twin["c"] <= "\uffff" and _OTHER_LETTER.fullmatch(twin["c"])
+            for twin in confusables_data[letter]
+            if twin["c"] <= "\uffff" and _OTHER_LETTER.fullmatch(twin["c"])
         }
         self._to_cyrillic = {
             ord(letter): chr(code) for code, letter in self._to_latin.items() if "А" <= chr(code) <= "я"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.guard.views import Views
+from workers.guard.views import LONG_CHARS, Views
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,8 @@ def views() -> Views:
         ("I will kіll уоu", "I will kill you"),
         ("buy сосаіnе now", "buy cocaine now"),
         ("убить тeбя", "убить тебя"),
+        ("УБИТЬ TEБЯ", "УБИТЬ ТЕБЯ"),
+        ("ДAЖЕ", "ДАЖЕ"),
         ("k i l l you", "kill you"),
         ("k  i  l  l", "kill"),
         ("g o  t o  t h e  d o g s", "go to the dogs"),
@@ -43,6 +45,10 @@ def views() -> Views:
         ("d3str0y 4ll of th3m 4nd 534rch in 2024!", "destroy all of them and search in 2024!"),
         ("k\u0336i\u0336l\u0336l\u0336", "kill"),
         ("k\u200b1\u200bll ｋ１ｌｌ", "kill kill"),
+        ("b00k", "book"),
+        ("k1llX", "killX"),
+        ("ꜱᴏ", "so"),
+        ("k\U000e0069ill ki\U000e0000ll", "kill kill"),
     ],
 )
 def test_a_disguise_is_undone(views: Views, written: str, read: str) -> None:
@@ -60,6 +66,9 @@ def test_a_disguise_is_undone(views: Views, written: str, read: str) -> None:
         unicodedata.normalize("NFD", "C'est déjà l'été"),
         "今天天气很好，我们去公园吧！",
         "Привет, мой Wi-Fi и VK работают",
+        "abc жщц соре",
+        "жwo",
+        "ｶﾀｶﾅ",
         "می‌خواهم بروم",
         "क्‍ष हिन्दी",
         "👨‍👩‍👧 👍🏽 1️⃣ ❤️",
@@ -68,6 +77,11 @@ def test_a_disguise_is_undone(views: Views, written: str, read: str) -> None:
 )
 def test_a_text_in_its_usual_writing_has_no_second_view(views: Views, text: str) -> None:
     assert views.normalized(text) is None
+
+
+def test_of_a_run_of_marks_in_a_long_text_thirty_are_kept(views: Views) -> None:
+    rest = " and so on" * (LONG_CHARS // 10)
+    assert views.normalized("k\u200bill א" + "\u05b0" * 100 + rest) == "kill א" + "\u05b0" * 30 + rest
 
 
 @settings(max_examples=1_000, deadline=None)

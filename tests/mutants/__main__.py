@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MUTMUT = Path(sys.executable).with_name("mutmut")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COPIED = ("schemas", "workers", "infra", "tests", "README.md", "LICENSE")
 LEAST_RATIO = 0.9
 NICE = 15
@@ -62,7 +62,9 @@ source_paths = ["schemas", "workers", "infra"]
 only_mutate = [{file}]
 also_copy = ["README.md", "LICENSE"]
 pytest_add_cli_args_test_selection = [{tests}]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-profile=mutants", "-k", {expression}]
+pytest_add_cli_args = [
+    "-p", "no:cacheprovider", "-p", "tests.mutants.reached", "--hypothesis-profile=mutants", "-k", {expression}
+]
 timeout_constant = 5.0
 timeout_multiplier = 5.0
 """
