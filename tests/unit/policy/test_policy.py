@@ -71,10 +71,11 @@ def test_what_could_not_be_judged_is_decided_by_the_policy(on_unavailable: str, 
         ({"language": "zh-Hant"}, {"surface": "chat", "language": "zh-hant-TW"}, {"surface": "chat", "language": "zh"}),
     ],
 )
-def test_a_rule_holds_only_under_its_conditions(
-    condition: dict[str, str], matching: dict[str, str], other: dict[str, str]
+@pytest.mark.parametrize("others", [[], [{"severity": "Safe", "min_score": 1, "decision": "review"}]])
+def test_a_rule_holds_only_under_its_conditions_with_and_without_a_threshold_elsewhere(
+    condition: dict[str, str], matching: dict[str, str], other: dict[str, str], others: list[dict[str, Any]]
 ) -> None:
-    compiled = policy(rules=[{**condition, "decision": "review"}])
+    compiled = policy(rules=[{**condition, "decision": "review"}, *others])
     assert compiled.decide(assessment("Unsafe"), **matching)[0] == "review"
     assert compiled.decide(assessment("Unsafe"), **other)[0] == "block"
 
