@@ -3,8 +3,8 @@
 mutmut changes one place of a function at a time and runs the tests that reach it; a mutant that no test notices
 survives. Everything happens in a copy in a temporary folder: whatever ends this program, the source is as it was.
 
-Prints each survivor as a diff, and as its last line `{"killed", "survived", "ratio"}`; progress goes to standard error.
-Ends with 1 when the ratio is below `LEAST_RATIO`. docs/testing.md explains the survivors that stay.
+Prints each survivor as a diff, or in a line when docs/testing.md explains it, and as its last line
+`{"killed", "survived", "ratio"}`; progress goes to standard error. Ends with 1 when the ratio is below `LEAST_RATIO`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 
 MUTMUT = Path(sys.executable).with_name("mutmut")
 ROOT = Path(__file__).parents[2]
+EXPLAINED = ROOT / "docs" / "testing.md"
 COPIED = ("schemas", "workers", "infra", "tests", "README.md", "LICENSE")
 LEAST_RATIO = 0.9
 NICE = 15
@@ -79,6 +81,7 @@ def main(files: Sequence[str]) -> int:
         return 2
     os.nice(NICE)
     killed = survived = 0
+    explained = EXPLAINED.read_text(encoding="utf-8")
     for file in files or TARGETS:
         began = time.monotonic()
         results, survivors = mutate(TARGETS[file])
@@ -88,7 +91,8 @@ def main(files: Sequence[str]) -> int:
             f"{file}: {results} mutants, {len(survivors)} survived, {time.monotonic() - began:.0f} s", file=sys.stderr
         )
         for survivor in survivors:
-            print(survivor)
+            change = change_of(survivor)
+            print(f"explained: {change}" if change in explained else survivor)
     ratio = round(killed / (killed + survived), 4)
     print(json.dumps({"killed": killed, "survived": survived, "ratio": ratio}))
     return 0 if ratio >= LEAST_RATIO else 1
@@ -119,6 +123,13 @@ def mutate(target: Target) -> tuple[int, list[str]]:
         # An endless loop is noticed by the time it takes.
         left = [mutant for mutant, status in outcome.items() if status not in ("killed", "timeout")]
         return len(outcome), [mutmut(folder, "show", mutant) for mutant in left]
+
+
+def change_of(diff: str) -> str:
+    """Write a survivor as docs/testing.md does: what the line was, and what it became."""
+    lines = [line for line in diff.splitlines() if re.match(r"[+-](?![+-]{2} )", line)]
+    before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+    return f"`{before}` → `{after}`"
 
 
 def run(folder: Path, *functions: str) -> None:

@@ -47,6 +47,9 @@ _MARKS_AND_JOINERS = frozenset(
 ) | frozenset(map(chr, (*range(0x20D0, 0x2100), 0x200C, 0x200D, *range(0xFE00, 0xFE10))))
 _STYLED_NAME = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])")
 
+_FOLDED = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE1000))
+"""Where letters in disguise and invisible characters are: neither ideographs, nor Hangul, nor private use."""
+
 # Most texts hold nothing to undo, and a pass over their bytes tells in half a microsecond. Letters (of other scripts as
 # well, once the bytes that continue a character are gone) become `a`, digits and signs for letters `1`, other digits
 # `9`, control characters `x`, all else a space.
@@ -83,7 +86,7 @@ class Views:
     def normalized(self, text: str) -> str | None:
         """Give the text as a person reads it; None where that is how it is written."""
         # As text: to look for bytes in bytes takes twice as long.
-        kinds = f" {text.encode().translate(_KINDS, _CONTINUING).decode('ascii')} "
+        kinds = f" {text.encode().translate(_KINDS, _CONTINUING).decode()} "
         has_sign_inside = "1" in kinds and ("a1a" in kinds or "a11a" in kinds)
         if not (has_sign_inside or "x" in kinds or " a a a " in kinds or " a  a  a " in kinds):
             if text.isascii():
@@ -142,11 +145,11 @@ def _spelt(match: regex.Match[str]) -> str:
 
 def _folds() -> Iterable[tuple[int, str | None]]:
     """Say what becomes of each character whatever stands around it: letters in disguise, and invisible ones."""
-    for code in (*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE1000)):
+    for code in _FOLDED:
         character = chr(code)
         if _INVISIBLE.match(character):
             yield code, None
-        elif code >= 0x80:
+        else:
             plain = unicodedata.normalize("NFKC", character)
             styled = _STYLED_NAME.fullmatch(unicodedata.name(character, ""))
             # Compatibility forms of signs are left alone: full-width commas are how Chinese is written.

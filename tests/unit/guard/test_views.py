@@ -68,6 +68,8 @@ def test_a_disguise_is_undone(views: Views, written: str, read: str) -> None:
         "Привет, мой Wi-Fi и VK работают",
         "abc жщц соре",
         "жwo",
+        "жwoо",
+        "жvо",
         "ｶﾀｶﾅ",
         "می‌خواهم بروم",
         "क्‍ष हिन्दी",
