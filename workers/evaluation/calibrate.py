@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from schemas.taxonomy import Category, Severity
 from workers.annotation.rows import Row, event_of, request_of
 from workers.engines.engine import Engine, Refused, all_or_refused
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, Undecodable
 from workers.evaluation.samples import Gold
 from workers.guard.guard import Guard
 
@@ -151,7 +151,11 @@ async def _ask(guard: Guard, number: int, row: Row) -> tuple[_Asked, Gold]:
         gold = Gold.model_validate((row.fields or {})["gold"])
     except (KeyError, ValueError) as error:
         raise Misconfigured(f"line {number}: has no gold that can be read: {error}") from None
-    (answer,) = await guard.assess([request_of(event_of(row))])
+    try:
+        request = request_of(event_of(row))
+    except Undecodable:
+        return asked, gold
+    (answer,) = await guard.assess([request])
     if isinstance(answer, Refused):
         asked.rows.clear()
     return asked, gold

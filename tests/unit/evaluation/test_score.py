@@ -163,7 +163,7 @@ def test_what_would_waste_the_judging_is_found_before_it(tmp_path: Path) -> None
     ):
         file = write_lines(tmp_path / "gold.jsonl", [good, {"text": ""} | good, row])
         assert sentence in evaluate(file, code=2)
-    without = "import sys; sys.modules['matplotlib'] = None; from workers.cli import main; main()"
+    without = "import sys; sys.modules['matplotlib'] = None; from workers.cli.app import main; main()"
     run = guardline("eval", write_lines(file, [good]), code=2, program=(sys.executable, "-c", without))
     assert "plots need matplotlib" in run.stderr
     assert not list(tmp_path.rglob("judged*"))
