@@ -19,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from tests.command import GUARDLINE, guardline
+from tests.command import GUARDLINE, guardline, inheriting
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.kafka.topics import create
@@ -148,7 +148,7 @@ class Site:
         log = Path(self.folder.name) / f"worker-{len(self.processes)}.log"
         environment = {**os.environ, **self.environment, **changes}
         environment = {name: value for name, value in environment.items() if value != ""}
-        with log.open("wb") as out:
+        with log.open("wb") as out, inheriting():
             popen = subprocess.Popen(
                 program or (GUARDLINE, "worker", "moderation"), env=environment, stdout=out, stderr=out
             )

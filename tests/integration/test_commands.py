@@ -19,9 +19,9 @@ import yaml
 from confluent_kafka import Producer
 
 from infra.devstack.stack import Stack
-from tests.command import GUARDLINE, guardline
+from tests.command import GUARDLINE, guardline, inheriting
 from tests.site import Site, eventually
-from workers.errors import Misconfigured
+from workers.errors import Unavailable
 from workers.kafka import topics
 from workers.kafka.reader import read
 from workers.settings import Settings
@@ -42,7 +42,7 @@ def test_a_broker_that_falls_silent_while_it_is_asked_is_a_sentence(
     monkeypatch.setattr(topics, "require", require_and_freeze)
     monkeypatch.setattr(topics, "ANSWER_S", 0.5)
     try:
-        with pytest.raises(Misconfigured, match=r"no answer in time from kafka\.bootstrap_servers"):
+        with pytest.raises(Unavailable, match=r"no answer in time from kafka\.bootstrap_servers"):
             ask(site.settings())
     finally:
         os.kill(stack.kafka_pid, signal.SIGCONT)
@@ -168,12 +168,13 @@ def test_produce_sends_what_comes_before_a_line_that_cannot_be_sent(site: Site, 
 def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:
     site.create_topics()
     terminal, standard_error = pty.openpty()
-    run = subprocess.Popen(
-        [GUARDLINE, "produce", "-"],
-        env={**os.environ, **site.environment},
-        stdin=subprocess.PIPE,
-        stderr=standard_error,
-    )
+    with inheriting():
+        run = subprocess.Popen(
+            [GUARDLINE, "produce", "-"],
+            env={**os.environ, **site.environment},
+            stdin=subprocess.PIPE,
+            stderr=standard_error,
+        )
     with run:
         assert run.stdin is not None
         run.stdin.write(b"{}\n{}\n{}\n")

@@ -108,6 +108,7 @@ def _with_store(use: Any) -> Any:
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
+    from workers.redis.client import failure
     from workers.redis.policy_store import PolicyStore
 
     settings = load()
@@ -117,7 +118,7 @@ def _with_store(use: Any) -> Any:
         try:
             return await use(PolicyStore(redis, settings.redis.namespace))
         except (RedisError, OSError) as error:
-            raise Misconfigured(f"redis.url: no Redis answers there ({error})") from error
+            raise failure(error) from error
         finally:
             await redis.aclose()
 

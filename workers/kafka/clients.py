@@ -13,15 +13,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.errors import Misconfigured
+from workers.kafka import causes
 from workers.settings import Kafka, Settings
 
 ANSWER_S = 10.0
 """How long the brokers may take to say which topics they have."""
+
+LOOK_S = 2.0
+"""How long one look for brokers may take, before the reason is looked for why none answers."""
+
+REASON_S = 1.0
+"""How long a client may take to say why it reaches no broker: it tries again every 50 ms."""
 
 DELIVERY_S = 30
 """How long Kafka may be away before `guardline produce` counts a record as refused."""
@@ -227,24 +234,42 @@ def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Adm
     return _made(AdminClient, config, logger)
 
 
-def present_topics(client: AdminClient | Consumer | Producer, kafka: Kafka) -> dict[str, TopicMetadata]:
-    """Give the topics by their names. Blocks for `ANSWER_S` at most.
+def present_topics(
+    client: AdminClient | Consumer | Producer, kafka: Kafka, answer_s: float = ANSWER_S
+) -> dict[str, TopicMetadata]:
+    """Give the topics by their names. Blocks for `answer_s` while brokers are silent, for less where none is reached.
 
     Raises:
-        Misconfigured: no broker answers.
+        Unavailable: no broker answers.
+        Misconfigured: the brokers refuse this client, or it refuses them.
     """
-    try:
-        topics: dict[str, TopicMetadata] = client.list_topics(timeout=ANSWER_S).topics
-    except KafkaException as error:
-        raise no_answer(kafka, error) from error
-    return topics
+    deadline = time.monotonic() + answer_s
+    while True:
+        try:
+            topics: dict[str, TopicMetadata] = client.list_topics(timeout=min(answer_s, LOOK_S)).topics
+        except KafkaException as error:
+            reason = _reason(kafka)
+            if reason is not None or time.monotonic() >= deadline:
+                sentence = f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r}"
+                raise causes.failure(sentence, reason or error.args[0]) from error
+        else:
+            return topics
 
 
-def no_answer(kafka: Kafka, error: KafkaException) -> Misconfigured:
-    """Give the error of a client that reaches no broker."""
-    return Misconfigured(
-        f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r} ({error.args[0].str()})"
-    )
+def _reason(kafka: Kafka) -> KafkaError | None:
+    """Say why no broker is reached, None where nothing is known: the call that failed says only that none was.
+
+    Asks another client, because only one that has a callback for errors is told what its connections met.
+    """
+    met: list[KafkaError] = []
+    callback: dict[str, Any] = {"error_cb": met.append}
+    client = AdminClient({**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers, **SILENT, **callback})
+    with suppress(KafkaException):
+        client.list_topics(timeout=REASON_S)
+    client.poll(0)
+    told = [one for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
+    # That one broker refuses says more than that another is away.
+    return next((one for one in told if one.code() in causes.INCURABLE), told[-1] if told else None)
 
 
 def client_id(worker_id: str) -> str:

@@ -18,8 +18,8 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._group import ConsumerGroupDescription
 from confluent_kafka.admin._resource import ResourceType
 
-from workers.errors import Misconfigured
-from workers.kafka import clients
+from workers.errors import Misconfigured, Unavailable
+from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
 from workers.settings import Settings
 
@@ -127,7 +127,8 @@ def members(settings: Settings) -> list[Member]:
     """Give the members of the group; none where there is no such group.
 
     Raises:
-        Misconfigured: Kafka does not answer, or does not let us ask.
+        Unavailable: Kafka does not answer.
+        Misconfigured: it does not let us ask.
     """
     admin = clients.admin(settings.kafka)
     clients.present_topics(admin, settings.kafka)
@@ -136,9 +137,8 @@ def members(settings: Settings) -> list[Member]:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return []
-        raise Misconfigured(
-            f"kafka.group: the brokers do not say who is in {settings.kafka.group!r}: {error.args[0].str()}"
-        ) from error
+        sentence = f"kafka.group: the brokers do not say who is in {settings.kafka.group!r}"
+        raise causes.failure(sentence, error.args[0]) from error
     return [
         Member(
             name=str(member.group_instance_id or member.client_id),
@@ -181,7 +181,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
     `REMOVE_S` and `SETTLE_S` at most.
 
     Raises:
-        Misconfigured: the group did not let it join in that time.
+        Unavailable: the group did not let it join in that time.
     """
     assigned: list[bool] = []
     consumer = clients.consumer(settings)
@@ -191,7 +191,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         while not assigned and time.monotonic() < deadline:
             consumer.poll(0.05)
         if not assigned:
-            raise Misconfigured(f"kafka.group: the group did not answer within {REMOVE_S:.0f} s: try again")
+            raise Unavailable(f"kafka.group: the group did not answer within {REMOVE_S:.0f} s: try again")
         clients.leave_by_name(consumer, deadline)
     finally:
         consumer.close()

@@ -44,7 +44,8 @@ def produce(
     Ctrl-C, or because a line cannot be read or sent. `sent` gets the bytes of each line.
 
     Raises:
-        Misconfigured: Kafka or an input topic is not there.
+        Unavailable: Kafka or an input topic is not there.
+        Misconfigured: Kafka refuses this client.
         Fatal: a record was refused, or Kafka went away.
     """
     kafka, inputs = settings.kafka, settings.topics.inputs

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
 
 from workers.errors import Misconfigured
-from workers.kafka import clients
+from workers.kafka import causes, clients
+from workers.kafka.topics import find
 from workers.settings import Kafka
 
 IDLE_S = 0.5
@@ -20,14 +21,13 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
     committed transactions are seen. Waits for as long as the brokers are away.
 
     Raises:
-        Misconfigured: Kafka or a topic is not there, or may not be read.
+        Unavailable: Kafka or a topic is not there.
+        Misconfigured: Kafka refuses this client, or a topic may not be read.
     """
     consumer = clients.reader(kafka, follow=follow)
     try:
         present = clients.present_topics(consumer, kafka)
-        for topic in topics:
-            if topic not in present:
-                raise Misconfigured(f"topics: {topic} not found in Kafka: create it with: guardline topics create")
+        find(topics, present)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         unread = {(topic, partition) for topic in topics for partition in present[topic].partitions}
         consumer.assign([TopicPartition(*origin, start) for origin in unread])
@@ -44,6 +44,6 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
             if not messages:
                 yield None
     except KafkaException as error:
-        raise clients.no_answer(kafka, error) from error
+        raise causes.failure(f"kafka: cannot read {', '.join(topics)}", error.args[0]) from error
     finally:
         consumer.close()

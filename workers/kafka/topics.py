@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -10,8 +10,8 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
-from workers.errors import Misconfigured
-from workers.kafka import clients
+from workers.errors import Unavailable
+from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
 from workers.settings import Kafka, Settings
 
@@ -20,7 +20,8 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
     """Create the topics; return the names of those made and of those that were there.
 
     Raises:
-        Misconfigured: Kafka does not answer or refuses.
+        Unavailable: Kafka does not answer.
+        Misconfigured: it refuses.
     """
     topics = settings.topics
     admin = require(settings.kafka, [])
@@ -40,20 +41,23 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
             if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 present.append(name)
                 continue
-            raise Misconfigured(f"topics: cannot create {name} at {where}: {cause.str()}") from error
+            raise causes.failure(f"topics: cannot create {name} at {where}", cause) from error
         except TimeoutError as error:
-            raise Misconfigured(f"topics: cannot create {name}: no answer in time from {where}") from error
+            raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
     return made, present
 
 
-def check(settings: Settings) -> dict[str, int]:
+def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
     """Check that all topics exist; return how large a record each output topic takes, in bytes.
 
+    Blocks for little more than `answer_s` where no broker answers.
+
     Raises:
-        Misconfigured: naming the setting.
+        Unavailable: Kafka does not answer, or a topic is not there.
+        Misconfigured: Kafka refuses.
     """
     kafka, topics = settings.kafka, settings.topics
-    admin = require(kafka, [*topics.inputs, *topics.outputs])
+    admin = require(kafka, [*topics.inputs, *topics.outputs], answer_s)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     limits: dict[str, int] = {}
@@ -61,28 +65,34 @@ def check(settings: Settings) -> dict[str, int]:
         try:
             limits[resource.name] = min(client_limit, int(future.result(ANSWER_S)["max.message.bytes"].value))
         except KafkaException as error:
-            raise Misconfigured(
-                f"topics: cannot read the settings of {resource.name}: {error.args[0].str()}"
-            ) from error
+            raise causes.failure(f"topics: cannot read the settings of {resource.name}", error.args[0]) from error
         except TimeoutError as error:
-            raise Misconfigured(
+            raise Unavailable(
                 f"topics: cannot read the settings of {resource.name}: no answer in time from "
                 f"kafka.bootstrap_servers {kafka.bootstrap_servers!r}"
             ) from error
     return limits
 
 
-def require(kafka: Kafka, names: Sequence[str]) -> AdminClient:
-    """Check that Kafka answers and the topics exist. Blocks for ten seconds at most.
+def require(kafka: Kafka, names: Sequence[str], answer_s: float = ANSWER_S) -> AdminClient:
+    """Check that Kafka answers and the topics exist. Blocks for little more than `answer_s`.
 
     Raises:
-        Misconfigured: naming the setting.
+        Unavailable: Kafka does not answer, or a topic is not there: somebody may be about to create it.
+        Misconfigured: Kafka refuses.
     """
     admin = clients.admin(kafka)
-    present = clients.present_topics(admin, kafka)
+    present = clients.present_topics(admin, kafka, answer_s)
+    find(names, present)
+    return admin
+
+
+def find(names: Sequence[str], present: Collection[str]) -> None:
+    """Check that the topics are among those that are present.
+
+    Raises:
+        Unavailable: naming those that are not.
+    """
     missing = [name for name in names if name not in present]
     if missing:
-        raise Misconfigured(
-            f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create"
-        )
-    return admin
+        raise Unavailable(f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create")

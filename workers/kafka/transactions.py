@@ -19,8 +19,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from workers import telemetry
 from workers.core.records import NOTHING_LOST
-from workers.errors import Fatal, Misconfigured
-from workers.kafka import clients
+from workers.errors import Fatal
+from workers.kafka import causes, clients
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ class ProducerSession:
         try:
             self._begin_epoch(START_S)
         except KafkaException as error:
-            raise Misconfigured(f"kafka: transactions cannot be used: {error.args[0].str()}") from error
+            raise causes.failure("kafka: transactions cannot be used", error.args[0]) from error
 
     def ready(self, deadline: float) -> None:
         """Make `producer` fit for one more transaction: a new one where the last may have left a request behind.

@@ -14,6 +14,7 @@ from workers import telemetry
 from workers.guard.guard import Guard
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
+from workers.kafka.clients import LOOK_S
 from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
@@ -45,7 +46,7 @@ class Worker:
         settings = self._settings
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             guard = self._guard or load_guard(settings.guard)
-            max_bytes = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings))
+            max_bytes = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             telemetry.REDIS_UP.set(1)

@@ -35,7 +35,7 @@ CLOSE_S = 5.0
 BACK_OFF_MAX_S = 2.0
 """Between two attempts of a start that waits. What it waits for may be there a moment later."""
 
-SAY_AGAIN_S = 10.0
+SAY_AGAIN_S = 5.0
 """How often a start that waits says what for."""
 
 

@@ -15,11 +15,12 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import Deleted, InvalidPolicy, parse_stored
 from workers.policy.policy import CompiledPolicy
+from workers.redis.client import failure
 from workers.redis.policy_keys import Keys
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,6 @@ _TIMEOUT_S = BLOCK_S + 3.0
 _CONNECT_TIMEOUT_S = 2.0
 _LOAD_STEP = 500
 _BACK_OFF_S = (0.05, 2.0)
-_ERRORS = (RedisError, OSError, TimeoutError, ValueError, UnicodeDecodeError)
 
 
 class PolicyCache:
@@ -124,9 +124,9 @@ class PolicyCache:
                 while await self._read_changes():
                     pass
                 log.warning("policy changes were trimmed before they were read: loading every policy again")
-            except _ERRORS as error:
-                if isinstance(error, NoPermissionError) and not self.is_loaded:
-                    raise Misconfigured(f"redis.url: this user may not follow the policies: {error}") from error
+            except (RedisError, OSError) as error:
+                if not self.is_loaded and isinstance(cause := failure(error), Misconfigured):
+                    raise cause from error
                 if self._is_answered or self.last_error is None:
                     log.warning(
                         "redis does not answer: the last good policies stay", error=f"{type(error).__name__}: {error}"
@@ -142,7 +142,7 @@ class PolicyCache:
         # The place in the stream first: what changes meanwhile is then seen twice, and never missed.
         newest: Any = await self._redis.xrevrange(self._keys.changes, count=1)
         last_id = newest[0][0] if newest else b"0-0"
-        sequence = int(await self._redis.get(self._keys.sequence) or 0)
+        sequence = _number(await self._redis.get(self._keys.sequence))
         policies = dict(self._policies)
         count = 0
         async for tenant, document in self._redis.hscan_iter(self._keys.policies, count=_LOAD_STEP):
@@ -164,11 +164,11 @@ class PolicyCache:
             {self._keys.changes: self._last_id}, count=_LOAD_STEP, block=int(BLOCK_S * 1_000)
         )
         if not answer:
-            return int(await self._redis.get(self._keys.sequence) or 0) == self._sequence
+            return _number(await self._redis.get(self._keys.sequence)) == self._sequence
         policies = dict(self._policies)
         is_whole = True
         for entry_id, fields in answer[0][1]:
-            sequence = int(fields.get(b"sequence", 0))
+            sequence = _number(fields.get(b"sequence"))
             # Lower: read a second time, because it was written between the two reads of a load.
             is_whole = is_whole and sequence <= self._sequence + 1
             self._sequence = max(self._sequence, sequence)
@@ -219,3 +219,11 @@ class PolicyCache:
         self.refused += 1
         self.last_error = reason
         log.warning("policy refused: the last good one stays", reason=reason)
+
+
+def _number(stored: bytes | str | None) -> int:
+    """Read a sequence number. What is none is 0: a change without one is taken, and a later gap is still seen."""
+    try:
+        return int(stored or 0)
+    except ValueError:
+        return 0

@@ -104,8 +104,10 @@ class Redis(Section):
         from redis import ConnectionPool  # The client takes a quarter of a second, and few commands need it.
 
         try:
-            ConnectionPool.from_url(url.get_secret_value())
-        except ValueError as error:
+            ConnectionPool.from_url(
+                url.get_secret_value()
+            ).make_connection()  # Connects nothing, and reads all options.
+        except (ValueError, TypeError) as error:
             # Never the URL itself: it may hold a password.
             raise ValueError(f"redis.url: {error}, as in redis://localhost:6379/0") from None
         return url

@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 
 from schemas.assessment import Assessment
-from tests.command import GUARDLINE, guardline
+from tests.command import GUARDLINE, guardline, inheriting
 from tests.lines import TEXTS, read_lines, write_lines
 from workers.annotation import command
 from workers.core.decode import Reason
@@ -102,7 +102,9 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_accuses_no_row(tmp_path: P
     rows = [{"text": f"{TEXTS[n % len(TEXTS)]} {n}"} for n in range(2_000)]
     source, output = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.partial"
-    with subprocess.Popen([GUARDLINE, "annotate", source, output], env=ENVIRONMENT, stderr=subprocess.PIPE) as run:
+    with inheriting():
+        run = subprocess.Popen([GUARDLINE, "annotate", source, output], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    with run:
         deadline = time.monotonic() + 60
         while len(findings_in(partial)) < 120:
             assert run.poll() is None, "it ended before it could be stopped"
