@@ -31,13 +31,13 @@ import psutil
 import uvloop
 
 from tests.answers import answered
-from tests.checkpoints.qwen import write_qwen
+from tests.checkpoints.random_qwen import answer_tokens, write_random
 from tests.lines import TEXTS
 from workers.engines.engine import Refused
-from workers.engines.vllm import BLOCK_TOKENS_ON_A_CPU, ON_ALL_CORES, VllmEngine
+from workers.engines.vllm import VllmEngine
+from workers.engines.vllm_platform import BLOCK_TOKENS_ON_A_CPU, ON_ALL_CORES
 from workers.guard.guard import Guard, Request
 from workers.guard.load import checkpoint_folder
-from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES
 from workers.guard.prompt import FORCED
 from workers.guard.tokens import Tokens
 
@@ -81,49 +81,11 @@ def random_of_0_6b(folder: Path, severity: str) -> Model:
 
     They call every text `severity`.
     """
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    folder.mkdir()
-    write_qwen(folder)
-    config = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=1_024,
-        intermediate_size=3_072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=32_768,
-        tie_word_embeddings=True,
-        bos_token_id=151_643,
-        eos_token_id=151_645,
-    )
-    torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
-    tokens = Tokens(folder)
-    turn_to(model, folder, tokens.first([severity])[0])
-    model.save_pretrained(folder)
-    categories = [NONE] if severity == SEVERITIES[0] else CATEGORIES
-    answers = [tokens.fixed(f"Safety: {severity}\nCategories: {category}") for category in categories]
-    # The answer, and the token that ends it.
-    answer_tokens = min(map(len, answers)) + 1
+    write_random(folder, "0.6B", severity)
     name = f"0.6B dimensions, all {severity}"
-    return Model(name, folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens, severity=severity)
-
-
-def turn_to(model: Any, folder: Path, label: int) -> None:
-    """Turn the label's row of the output layer to where the model points after the words that come before a label."""
-    import torch
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    message = [{"role": "user", "content": TEXTS[0]}]
-    prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False) + FORCED
-    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False).input_ids])
-    with torch.no_grad():
-        row = model.lm_head.weight[label]
-        row.copy_(torch.nn.functional.normalize(model.model(ids).last_hidden_state[0, -1], dim=0) * row.norm())
+    return Model(
+        name, folder, "bfloat16", texts=10, lone=2, answer_tokens=answer_tokens(folder, severity), severity=severity
+    )
 
 
 class Recipe:

@@ -14,6 +14,7 @@ class InstantEngine:
 
     identity = "none"
     answered = 0
+    prompts_at_a_time = None
 
     async def start(self) -> None:
         """Nothing to load."""

@@ -55,6 +55,11 @@ class Engine(Protocol):
         """Name what changes the log-probabilities besides the files of the checkpoint. Known once it is started."""
         ...
 
+    @property
+    def prompts_at_a_time(self) -> int | None:
+        """Say how many prompts under way keep it busy. Known once it is started; None where it makes no difference."""
+        ...
+
     async def start(self) -> None:
         """Load the model. A second call does nothing.
 

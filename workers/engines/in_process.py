@@ -20,6 +20,9 @@ class InProcessEngine(ABC):
     `_model` is what `_load` gave, while the engine is running.
     """
 
+    prompts_at_a_time = None
+    """It makes no difference to a CPU."""
+
     def __init__(self, name: str, *, threads: int, context_tokens: int) -> None:
         self._name = name
         self._threads = threads

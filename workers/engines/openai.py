@@ -45,6 +45,9 @@ class OpenAIEngine:
     answer for it.
     """
 
+    prompts_at_a_time = None
+    """The servers may be shared, and queue what they are sent."""
+
     def __init__(
         self,
         urls: Sequence[str],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -15,26 +14,21 @@ from typing import Any
 
 from workers.engines.engine import CLOSED, Refused, answer_valid, checked_row
 from workers.engines.vllm_child import WORKER_VARIABLE
+from workers.engines.vllm_platform import chosen, use_all_cores
+from workers.engines.vllm_reports import Reports, hint
+from workers.engines.vllm_requests import Answer, Requests
 from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
-
-MAX_SEQUENCES = 64
-"""Prompts that vLLM runs at a time. More of them add latency, and no throughput."""
-
-BLOCK_TOKENS_ON_A_CPU = 32
-"""With vLLM's 128 a shorter prompt finds nothing of itself in the prefix cache when its categories are asked for."""
-
-ON_ALL_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-"""On a CPU vLLM leaves one core to its scheduler's process, which needs a small part of it. Threads that wait for the
-others must not take that part: hence passive. On two cores, half as much again of guard-nano's messages, and a prefill
-of the 0.6B model in 0.6 of the time."""
-
-FEW_CORES = 4
-"""With more, the one that is left out counts for little, and what the others do to the scheduler was not measured."""
 
 WATCH_S = 0.25
 
-WHOLE = ("stop", "length")
-"""How an answer ends that is one. A request that vLLM gave up ends as well, without log-probabilities."""
+MAX_TEMPLATES = 64
+"""Kinds of requests whose parameters are kept; a guard asks three."""
+
+WARM_CANDIDATES = (1, 2, 3, 10, 16)
+"""How many candidates the first calls ask for: a GPU's kernels are compiled for each power of two."""
+
+WARM_PROMPTS = (1, 2, 3, 16)
+"""And for how many prompts, besides a full step: one, a multiple of 16 and any other number are compiled apart."""
 
 _OWNED = {
     "model": "set guard.model",
@@ -72,7 +66,6 @@ class VllmEngine:
             )
         self._arguments = {
             "max_model_len": context_tokens,
-            "max_num_seqs": MAX_SEQUENCES,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             **arguments,
@@ -83,18 +76,61 @@ class VllmEngine:
         """All that was set: which arguments change the numbers, and which only the pace, is vLLM's affair."""
         self._context_tokens = context_tokens
         self._llm: Any = None
-        self._numbers = itertools.count()
-        self.answered = 0
+        self._requests: Requests | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._templates: dict[tuple[int, tuple[int, ...] | None], Any] = {}
+
+    @property
+    def answered(self) -> int:
         """See `Engine.answered`."""
+        return self._requests.answered if self._requests is not None else 0
+
+    @property
+    def prompts_at_a_time(self) -> int | None:
+        """See `Engine.prompts_at_a_time`: a step's worth, and as many again that wait for the next one."""
+        return self._llm and 2 * int(self._llm.vllm_config.scheduler_config.max_num_seqs)
 
     async def start(self) -> None:
-        """Start the engine process and load the model. Takes a minute or more.
+        """Start the engine process, load the model and compile what calls need. Takes a minute or more.
 
         Raises:
             Misconfigured: the extra is not installed, an argument is unknown, or vLLM refuses the model.
         """
-        if self._llm is None:
-            self._llm = await asyncio.to_thread(self._load)
+        if self._llm is not None:
+            return
+        with Reports() as reports:
+            self._llm = llm = await asyncio.to_thread(self._load)
+            self._requests = Requests(llm.engine_core)
+            self._following = asyncio.create_task(self._follow(llm, self._requests))
+            try:
+                reports.check()
+                await self._warm_up()
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _warm_up(self) -> None:
+        """Run what a GPU compiles at its first use, which takes seconds: no event should wait for it."""
+        most = int(self._llm.vllm_config.scheduler_config.max_num_seqs)
+        for count in WARM_CANDIDATES:
+            for prompts in (*WARM_PROMPTS, most):
+                await self.score([[0, 1]] * prompts, range(count))
+
+    async def _follow(self, llm: Any, requests: Requests) -> None:
+        """Hand out answers until the engine ends, and tell who waits then.
+
+        When its process is killed, vLLM may leave who waits for an answer waiting.
+        """
+        reading = asyncio.create_task(requests.read())
+        try:
+            while not (reading.done() or llm.errored):
+                await asyncio.wait([reading], timeout=WATCH_S)
+        finally:
+            reading.cancel()
+        if reading.done() and not llm.errored:
+            requests.fail(Fatal(f"vLLM's answers cannot be read: {reading.exception()!r}"))
+        else:
+            requests.fail(Fatal(DIED))
 
     def _load(self) -> Any:
         # A fork would take this process's threads and connections along.
@@ -114,109 +150,100 @@ class VllmEngine:
         known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
         if unknown := sorted(set(self._arguments) - known):
             raise Misconfigured(f"guard.vllm: this version of vLLM has no engine argument {', '.join(unknown)}")
-        if current_platform.is_cpu():
-            self._arguments.setdefault("block_size", BLOCK_TOKENS_ON_A_CPU)
-            if len(os.sched_getaffinity(0)) <= FEW_CORES:
-                for name, value in ON_ALL_CORES.items():
-                    os.environ.setdefault(name, value)
+        is_cpu = bool(current_platform.is_cpu())
+        if is_cpu:
+            use_all_cores()
         try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**chosen(self._arguments, is_cpu=is_cpu)))
         except Exception as error:  # vLLM raises every kind, and each means that it cannot run this.
-            raise Misconfigured(f"guard.model: vLLM cannot run {self._arguments['model']}: {error}") from error
+            raise Misconfigured(f"guard.model: vLLM cannot run {self._arguments['model']}: {error}{hint()}") from error
 
     async def close(self) -> None:
         """End the engine process."""
         llm, self._llm = self._llm, None
+        requests, self._requests = self._requests, None
+        if requests is not None:
+            requests.fail(Fatal(CLOSED))
+        if self._following is not None:
+            self._following.cancel()
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
 
     async def watch(self) -> None:
         """See `Engine.watch`."""
-        while (llm := self._llm) is not None:
-            if llm.errored:
-                raise Fatal(DIED)
+        while (requests := self._requests) is not None:
+            if requests.failure is not None:
+                raise requests.failure
             await asyncio.sleep(WATCH_S)
 
     async def score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
     ) -> list[list[float] | Refused]:
         """See `Engine.score`."""
-        outputs = await self._generate(prompts, max_tokens=1, logprob_token_ids=list(candidates))
-        return [output if isinstance(output, Refused) else _row(output.logprobs[0], candidates) for output in outputs]
+        answers = await self._ask(prompts, 1, tuple(candidates))
+        return [
+            answer if isinstance(answer, Refused) else _row(answer.last.new_logprobs, candidates) for answer in answers
+        ]
 
     async def complete(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
     ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
-        outputs = await self._generate(prompts, max_tokens=max_tokens)
+        answers = await self._ask(prompts, max_tokens, None)
         # vLLM gives the end-of-text token that stopped it.
         return [
-            output
-            if isinstance(output, Refused)
-            else list(output.token_ids)[: -1 if output.finish_reason == "stop" else None]
-            for output in outputs
+            answer if isinstance(answer, Refused) else answer.token_ids[: -1 if answer.ended_by == "stop" else None]
+            for answer in answers
         ]
 
-    async def _generate(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[Any]:
-        """Give vLLM's output for each prompt, or its refusal."""
-        llm = self._llm
-        if llm is None:
+    async def _ask(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, candidates: tuple[int, ...] | None
+    ) -> list[Answer | Refused]:
+        llm, requests = self._llm, self._requests
+        if llm is None or requests is None:
             raise Fatal("the engine is not running: it was not started, or is closed")
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        parameters = SamplingParams(
-            temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, skip_clone=True, **options
-        )
         try:
+            template = self._templates.get((max_tokens, candidates))
+            if template is None:
+                template = await self._template(llm, max_tokens, candidates)
             return await answer_valid(
                 prompts,
-                lambda valid: self._together(llm, valid, parameters),
+                lambda valid: requests.ask(template, valid),
                 vocabulary=llm.model_config.get_vocab_size(),
                 context_tokens=self._context_tokens,
-                asked_tokens=options["max_tokens"],
+                asked_tokens=max_tokens,
             )
-        except ExceptionGroup as failed:
-            if self._llm is not llm:
-                raise Fatal(CLOSED) from None
-            raise failed.exceptions[0] from None
-
-    async def _together(self, llm: Any, prompts: Sequence[Sequence[int]], parameters: Any) -> list[Any]:
-        async with asyncio.TaskGroup() as group:
-            # When its process is killed, vLLM may leave who waits for an answer waiting.
-            watching = group.create_task(self._until_gone())
-            answers = await asyncio.gather(
-                *(group.create_task(self._run(llm, prompt, parameters)) for prompt in prompts)
-            )
-            watching.cancel()
-        return answers
-
-    async def _until_gone(self) -> None:
-        await self.watch()
-        raise Fatal(CLOSED)
-
-    async def _run(self, llm: Any, prompt: Sequence[int], parameters: Any) -> Any:
-        """Give the one output of a prompt, or its refusal. A cancelled call is aborted in the engine as well."""
-        # With its type, vLLM takes the ids as they are. Without, each prompt goes through a thread that might have to
-        # tokenise it, and gets the interpreter's lock back from a busy event loop after up to 5 ms.
-        request = llm.generate(
-            {"type": "token", "prompt_token_ids": list(prompt)}, parameters, f"g{next(self._numbers)}"
-        )
-        try:
-            async for result in request:
-                if result.finished:
-                    output = result.outputs[0]
-                    if output.finish_reason not in WHOLE:
-                        raise Unavailable(f"vLLM ended a request without an answer: {output.finish_reason}")
-                    self.answered += 1
-                    return output
         except GuardlineError:
             raise
         except Exception as error:  # vLLM raises every kind.
+            if self._llm is not llm:
+                raise Fatal(CLOSED) from error
             meant = _meant(error)
             if isinstance(meant, Refused):
-                return meant
+                return [meant] * len(prompts)
             raise meant from error
-        raise Unavailable("vLLM ended a request without an answer")
+
+    async def _template(self, llm: Any, max_tokens: int, candidates: tuple[int, ...] | None) -> Any:
+        """Let vLLM make and check one request, which all others with the same parameters are copies of."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        parameters = SamplingParams(
+            temperature=0,
+            max_tokens=max_tokens,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            logprob_token_ids=None if candidates is None else list(candidates),
+        )
+        made = llm.input_processor.process_inputs(
+            "template",
+            {"type": "token", "prompt_token_ids": [0]},
+            parameters,
+            supported_tasks=await llm.get_supported_tasks(),
+        )
+        if len(self._templates) >= MAX_TEMPLATES:
+            self._templates.clear()
+        self._templates[max_tokens, candidates] = made
+        return made
 
 
 def _allow_plugin() -> None:
@@ -236,9 +263,11 @@ def _allow_plugin() -> None:
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
 
 
-def _row(entries: Any, candidates: Sequence[int]) -> list[float] | Refused:
+def _row(logprobs: Any, candidates: Sequence[int]) -> list[float] | Refused:
+    # vLLM puts the sampled token before those that were asked for.
+    said = dict(zip(logprobs.logprob_token_ids[0].tolist(), logprobs.logprobs[0].tolist(), strict=True))
     try:
-        row = [float(entries[candidate].logprob) for candidate in candidates]
+        row = [said[candidate] for candidate in candidates]
     except KeyError as error:
         raise Unavailable(f"vLLM gave no log-probability of candidate {error}") from error
     return checked_row(row)

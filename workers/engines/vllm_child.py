@@ -10,10 +10,15 @@ import select
 import signal
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 WORKER_VARIABLE = "_GUARDLINE_VLLM_WORKER"
 """The worker's process id; no setting, hence the underscore. vLLM loads plugins in whatever process runs it, and only
 those below a worker are ours."""
+
+REPORTS_VARIABLE = "_GUARDLINE_VLLM_REPORTS"
+"""The folder in which a process says that it follows the worker; gone once the engine has started."""
 
 FOLLOWER = "follow-worker"
 
@@ -41,6 +46,9 @@ def tie_to_worker() -> None:
         _end()
 
     threading.Thread(target=follow, name=FOLLOWER, daemon=True).start()
+    if (reports := os.environ.get(REPORTS_VARIABLE)) is not None:
+        with suppress(OSError):
+            Path(reports, str(os.getpid())).touch()
 
 
 def _end() -> None:

@@ -91,6 +91,11 @@ class ListeningEngine:
         """See `Engine.identity`."""
         return self._engine.identity
 
+    @property
+    def prompts_at_a_time(self) -> int | None:
+        """See `Engine.prompts_at_a_time`."""
+        return self._engine.prompts_at_a_time
+
     async def start(self) -> None:
         """See `Engine.start`."""
         await self._engine.start()

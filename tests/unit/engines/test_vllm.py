@@ -1,20 +1,17 @@
-"""What the vLLM engine does around vLLM, without it: settings, plugins, and requests that vLLM gives up."""
+"""What the vLLM engine does around vLLM, without it: settings and plugins."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from workers.engines import vllm
-from workers.engines.vllm import DIED, VllmEngine
-from workers.errors import Misconfigured, Unavailable
+from workers.engines.vllm import VllmEngine
+from workers.errors import Misconfigured
 
 FOLDER = Path("checkpoint")
 
@@ -53,41 +50,3 @@ def test_without_the_plugin_the_engine_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(vllm, "entry_points", lambda *, group: (other,))
     with pytest.raises(Misconfigured, match="needs guardline installed"):
         vllm._allow_plugin()
-
-
-class GivesUp:
-    """vLLM's interface, ending every request with a reason and without an answer."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[Any]:
-        """End the request."""
-        output = SimpleNamespace(finish_reason=self._reason, token_ids=[], logprobs=[])
-        yield SimpleNamespace(finished=True, outputs=[output])
-
-
-@pytest.mark.parametrize("reason", ["abort", "error"])
-async def test_a_request_that_vllm_gives_up_may_be_asked_again(reason: str) -> None:
-    # Taken for an answer it would be an empty completion, or an IndexError that ends the worker.
-    with pytest.raises(Unavailable, match=reason):
-        await VllmEngine(FOLDER, {})._run(GivesUp(reason), [1, 2], None)
-
-
-class Deaf(GivesUp):
-    """vLLM's interface with an engine process that is dead, and requests that nobody answers."""
-
-    errored = True
-
-    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[Any]:
-        """Never answer."""
-        await asyncio.Event().wait()
-        yield
-
-
-async def test_who_waits_for_an_engine_process_that_died_is_told() -> None:
-    engine = VllmEngine(FOLDER, {})
-    engine._llm = Deaf("")
-    with pytest.raises(ExceptionGroup) as raised:
-        await asyncio.wait_for(engine._together(engine._llm, [[1], [2]], None), 10)
-    assert [str(error) for error in raised.value.exceptions] == [DIED]

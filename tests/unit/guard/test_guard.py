@@ -99,6 +99,7 @@ class SameAnswer:
 
     identity = "the same"
     answered = 0
+    prompts_at_a_time = None
 
     def __init__(self, log_probability: float) -> None:
         self._log_probability = log_probability
