@@ -132,6 +132,11 @@ class Guard:
         """Count the prompts that the engine has answered: see `Engine.answered`."""
         return self._engine.answered
 
+    @property
+    def prompts_at_a_time(self) -> int | None:
+        """See `Engine.prompts_at_a_time`."""
+        return self._engine.prompts_at_a_time
+
     async def close(self) -> None:
         """Free the model."""
         await self._engine.close()

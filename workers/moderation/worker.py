@@ -16,6 +16,7 @@ from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.loop import LEAVE_S, KafkaThread
+from workers.moderation.filling import filled
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
 from workers.policy.policy import default_strict
@@ -53,6 +54,7 @@ class Worker:
 
             life.close_with(guard.close)
             await life.wait_for(guard.start)
+            settings = filled(settings, guard.prompts_at_a_time)
             life.watch(guard.watch())
 
             policies = PolicyCache(redis_url=settings.redis.url.get_secret_value(), namespace=settings.redis.namespace)

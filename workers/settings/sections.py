@@ -177,7 +177,7 @@ class Batch(Section):
     max_tokens: int = Field(16_384, ge=1)
     max_age_s: float = Field(0.01, ge=0)
     in_flight: int = Field(4, ge=1)
-    """Micro-batches at the engine at a time."""
+    """Micro-batches at the engine at a time; left out, as many more as the engine asks for."""
     low_water: int = Field(4_000, ge=1)
     """Unfinished records above which intake takes next to nothing, and below which a paused one resumes."""
     high_water: int = Field(20_000, ge=1)
@@ -239,7 +239,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
     )
 
     kafka: Kafka = Kafka()
