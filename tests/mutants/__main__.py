@@ -37,6 +37,8 @@ class Target:
     file: str
     functions: tuple[str, ...] = ()
     """Those that are mutated: all of them where none is named."""
+    also_tested_by: tuple[str, ...] = ()
+    """Test files beside those that are named after it."""
     tests: str = ""
     """An expression of `pytest -k`, to leave out what takes long and notices nothing more."""
 
@@ -51,9 +53,14 @@ TARGETS = {
         Target("workers/core/dead_letters.py"),
         Target("workers/core/records.py"),
         Target("workers/core/keys.py"),
+        Target("workers/core/single_flight.py"),
         Target("workers/guard/windows.py"),
         Target("workers/guard/views.py"),
-        Target("workers/guard/prompt.py", tests="not qwen and not 20000"),
+        Target(
+            "workers/guard/prompt.py",
+            also_tested_by=("tests/unit/guard/test_injection.py",),
+            tests="not qwen and not 20000 and not kept_for_ever",
+        ),
         Target("workers/policy/policy.py"),
     )
 }
@@ -63,7 +70,7 @@ CONFIGURATION = """
 source_paths = ["schemas", "workers", "infra"]
 only_mutate = [{file}]
 also_copy = ["README.md", "LICENSE"]
-pytest_add_cli_args_test_selection = [{tests}]
+pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = [
     "-p", "no:cacheprovider", "-p", "tests.mutants.reached", "--hypothesis-profile=mutants", "-k", {expression}
 ]
@@ -109,7 +116,7 @@ def mutate(target: Target) -> tuple[int, list[str]]:
             else:
                 shutil.copy2(source, folder / part)
         configuration = CONFIGURATION.format(
-            file=json.dumps(target.file), tests=json.dumps(tests_of(target.file)), expression=json.dumps(target.tests)
+            file=json.dumps(target.file), tests=json.dumps(tests_of(target)), expression=json.dumps(target.tests)
         )
         (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
         module = target.file.removesuffix(".py").replace("/", ".")
@@ -142,10 +149,11 @@ def run(folder: Path, *functions: str) -> None:
         sys.exit(f"{ended.stdout or ''}{ended.stderr or ''}mutmut ended with {ended.returncode}")
 
 
-def tests_of(file: str) -> str:
-    """Give the test file that mirrors a source file."""
-    _, room, module = Path(file).parts
-    return f"tests/unit/{room}/test_{module}"
+def tests_of(target: Target) -> list[str]:
+    """Give the test files that mirror a source file, and those that are named beside them."""
+    _, room, module = Path(target.file).parts
+    named = sorted((ROOT / "tests" / "unit" / room).glob(f"test_{module.removesuffix('.py')}*.py"))
+    return [*(str(path.relative_to(ROOT)) for path in named), *target.also_tested_by]
 
 
 def mutmut(folder: Path, *arguments: str) -> str:

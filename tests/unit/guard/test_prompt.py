@@ -158,6 +158,7 @@ def test_a_conversation_that_the_template_refuses_is_refused_alone(nano: Checkpo
     built, refused = other.prompts.build([two, three])
     assert built == other.prompts.build([two])[0]
     assert isinstance(refused, Refused)
+    assert refused.reason == "conversation"
     assert "two turns at most" in refused.detail
 
 
