@@ -193,13 +193,13 @@ class OpenAIEngine:
         try:
             rows = [*await self._attempt(part, deadline, ask_server)]
         except Unjudgeable as refusal:
-            if len(part) == 1:
-                return [Refused(refusal.reason, refusal.detail)]
-            half = len(part) // 2
-            return [
-                *await self._ask(part[:half], deadline, ask_server),
-                *await self._ask(part[half:], deadline, ask_server),
-            ]
+            if len(part) > 1:
+                half = len(part) // 2
+                return [
+                    *await self._ask(part[:half], deadline, ask_server),
+                    *await self._ask(part[half:], deadline, ask_server),
+                ]
+            rows = [Refused(refusal.reason, refusal.detail)]
         self.answered += len(part)
         return rows
 

@@ -231,6 +231,7 @@ async def test_the_refused_prompt_of_a_whole_request_is_found_by_halves(server: 
     requests = 1 + 2 * 5  # The whole, and two halves of 32, 16, 8, 4 and 2.
     checks = 6  # A good prompt after each refusal tells that the server is well.
     assert server.asked.count(server.kind.ask_path) <= requests + checks
+    assert engine.answered == len(prompts), "each counts once, the refused one too"
     await engine.close()
 
 
