@@ -76,6 +76,22 @@ def test_a_worker_that_fails_leaves_at_once(site: Site, where: str) -> None:
     site.check(deadline_s=20)
 
 
+def test_a_worker_that_fails_commits_nothing_more(site: Site) -> None:
+    """Nobody knows what of its state is still right: also not within the revoke by which it leaves."""
+    site.create_topics()
+    failing = Path(site.folder.name) / "break"
+    worker = named(site, "only", *FAULTY, "break", str(failing), **NOT_YET)
+    eventually(lambda: worker.has_partitions, "partitions")
+    site.events(300)
+    eventually(lambda: is_finished(worker, 300), "all are finished")
+    failing.touch()
+    assert worker.wait() == 1, worker.text
+    assert "partitions revoked" in worker.text, "it has left the group"
+    assert site.answered() == 0
+    named(site, "only")
+    site.check(deadline_s=20)
+
+
 def test_a_worker_that_fails_within_a_transaction_aborts_it_and_leaves_at_once(site: Site) -> None:
     """Else the next owner waits for the offsets in doubt, as long as the transaction may last."""
     _, second = pair(site, *FAULTY, "fail", GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="100")
