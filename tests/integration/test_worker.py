@@ -24,7 +24,7 @@ def test_an_engine_slower_than_the_input_and_than_a_poll_fills_no_memory_and_cos
         *FAULTY,
         "gate",
         str(gate),
-        GUARDLINE_BATCH__LOW_WATER="200",
+        GUARDLINE_BATCH__LOW_WATER="650",  # A poll of 500 records would go past the high one.
         GUARDLINE_BATCH__HIGH_WATER=str(high_water),
         GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S="5",
         GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="2",

@@ -7,7 +7,7 @@ the present epoch is never committed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workers.core.records import Finished, Source, TopicPartition
@@ -21,14 +21,31 @@ class _Partition:
     finished: dict[int, Finished] = field(default_factory=dict)
     prefix: list[Finished] = field(default_factory=list)
     last_registered: int = -1
+    committed: int = -1
+    """The offset that was committed last in this epoch."""
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.under_way and not self.prefix
 
 
 class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
-    """The finished records to commit now: for each partition its epoch and a contiguous run, in offset order."""
+    """The finished records to commit now: for each partition its epoch and a contiguous run, in offset order.
+
+    `idle` has the epoch and the position of partitions that hold nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: dict[TopicPartition, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         """Count the records, not the partitions."""
         return sum(len(run) for _, run in self.values())
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to commit."""
+        return bool(len(self) or self.idle)
 
     def records(self) -> Iterable[Finished]:
         """Give all records, in offset order within each partition."""
@@ -36,8 +53,9 @@ class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
             yield from run
 
     def positions(self) -> dict[TopicPartition, int]:
-        """Give the offset to commit for each partition: the one after its last finished record."""
-        return {origin: run[-1].source.offset + 1 for origin, (_, run) in self.items()}
+        """Give the offset to commit for each partition: the one after its last finished record, or its position."""
+        after = {origin: run[-1].source.offset + 1 for origin, (_, run) in self.items()}
+        return after | {origin: position for origin, (_, position) in self.idle.items()}
 
 
 class Ledger:
@@ -79,6 +97,11 @@ class Ledger:
     def assigned(self) -> list[TopicPartition]:
         """The partitions of the present assignment."""
         return list(self._partitions)
+
+    @property
+    def idle(self) -> dict[TopicPartition, int]:
+        """The partitions that hold nothing, because all that was received of them is settled, and their epochs."""
+        return {origin: partition.epoch for origin, partition in self._partitions.items() if partition.is_idle}
 
     @property
     def unfinished(self) -> int:
@@ -152,17 +175,23 @@ class Ledger:
             return False
         return self._ready >= count or now - self._ready_since >= age_s
 
-    def take(self, origins: Iterable[TopicPartition] | None = None, limit: int | None = None) -> Prefix:
-        """Copy the finished prefix (of some partitions, of `limit` records at most). `settle` it after the commit."""
+    def take(self, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None) -> Prefix:
+        """Copy the finished prefix, of `limit` records at most. `settle` it after the commit.
+
+        `positions` says where the consumer stands in partitions that hold nothing. Those that are not committed yet go
+        along: behind the last record there may be what no consumer is given, such as the markers of transactions.
+        """
         prefix = Prefix()
         left = limit if limit is not None else self._ready
-        for origin in self._partitions if origins is None else origins:
-            partition = self._partitions.get(origin)
-            if partition is None or not partition.prefix or left <= 0:
-                continue
-            run = partition.prefix[:left]
-            left -= len(run)
-            prefix[origin] = (partition.epoch, run)
+        for origin, partition in self._partitions.items():
+            if partition.prefix and left > 0:
+                run = partition.prefix[:left]
+                left -= len(run)
+                prefix[origin] = (partition.epoch, run)
+        for origin, position in (positions or {}).items():
+            idle = self._partitions.get(origin)
+            if idle is not None and idle.is_idle and position > max(idle.committed, idle.last_registered):
+                prefix.idle[origin] = (idle.epoch, position)
         return prefix
 
     def settle(self, prefix: Prefix, now: float) -> None:
@@ -172,9 +201,15 @@ class Ledger:
             if partition is None or partition.epoch != epoch:
                 continue
             del partition.prefix[: len(run)]
+            partition.committed = run[-1].source.offset + 1
             self._ready -= len(run)
             self.uncommitted -= len(run)
-        self._ready_since = now if self._ready else None
+        for origin, (epoch, position) in prefix.idle.items():
+            partition = self._partitions.get(origin)
+            if partition is not None and partition.epoch == epoch:
+                partition.committed = position
+        if len(prefix):
+            self._ready_since = now if self._ready else None
 
     def replace(self, record: Finished) -> None:
         """Put another output in the place of a finished record that can never be produced as it is."""

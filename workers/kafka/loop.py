@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from confluent_kafka import Message
@@ -31,6 +31,8 @@ from workers.errors import Fatal, Undecodable
 from workers.kafka import membership
 from workers.kafka.intake import Intake, headers_of
 from workers.kafka.outbox import Outbox
+from workers.kafka.progress import Progress
+from workers.kafka.questions import Questions
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -88,6 +90,8 @@ class KafkaThread(threading.Thread):
         membership.check(settings)
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
         self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
+        questions = Questions(settings.kafka)
+        self._progress = Progress(settings.kafka.group, self._intake.consumer, self.ledger, questions)
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""
@@ -151,7 +155,9 @@ class KafkaThread(threading.Thread):
         now = time.monotonic()
         is_draining = self._stop_by is not None
         if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
-            self._commit(self._drain_deadline())
+            self._commit(self._drain_deadline(), positions=self._progress.positions(now))
+        elif self._progress.is_due(now):
+            self._commit(self._drain_deadline(), limit=0, positions=self._progress.positions(now))
         telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
 
     def _poll(self) -> list[Message]:
@@ -170,7 +176,8 @@ class KafkaThread(threading.Thread):
         self._intake.hold(ledger.assigned if self._is_held else ledger.stuck(share))
         telemetry.PAUSED.set(self._is_held)
         if is_thirsty and not is_full:
-            return self._intake.poll(POLL_COUNT, BUSY_POLL_S if ledger.uncommitted else IDLE_POLL_S)
+            room = limits.high_water - ledger.uncommitted
+            return self._intake.poll(min(POLL_COUNT, room), BUSY_POLL_S if ledger.uncommitted else IDLE_POLL_S)
         self._has_completed.wait(BUSY_POLL_S)
         return self._intake.poll(TRICKLE_COUNT, 0)
 
@@ -218,8 +225,11 @@ class KafkaThread(threading.Thread):
             if stale:
                 telemetry.STALE.inc(stale)
 
-    def _commit(self, deadline: float) -> None:
-        prefix = self.ledger.take(limit=4 * self._settings.commit.max_count)  # 2
+    def _commit(
+        self, deadline: float, *, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        most = 4 * self._settings.commit.max_count
+        prefix = self.ledger.take(most if limit is None else limit, positions)  # 2
         if not prefix:
             return
         started = time.monotonic()
@@ -228,7 +238,8 @@ class KafkaThread(threading.Thread):
             return
         now = time.monotonic()
         self.ledger.settle(prefix, now)
-        self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
+        if len(prefix):
+            self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
         telemetry.COMMITTED.inc(len(prefix))
         telemetry.COMMIT_SECONDS.observe(now - started)
 

@@ -1,0 +1,47 @@
+"""Asks the brokers what the Kafka thread must not wait for: one thread, one client, one question at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from confluent_kafka.admin import AdminClient
+
+from workers.kafka import clients
+from workers.settings import Kafka
+
+ANSWER_S = 5.0
+"""How long a broker may take for one answer."""
+
+Answer = TypeVar("Answer")
+
+
+class Questions(threading.Thread):
+    """Runs functions of an `AdminClient` in the order in which they were asked.
+
+    A daemon: a broker that does not answer holds up no end of the process.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__(name="kafka-questions", daemon=True)
+        self._admin = clients.admin(kafka)
+        self._asked: SimpleQueue[tuple[Callable[[AdminClient], Any], Future[Any]]] = SimpleQueue()
+        self.start()
+
+    def ask(self, question: Callable[[AdminClient], Answer]) -> Future[Answer]:
+        """Return at once; the future has the answer, or what was raised, later."""
+        answer: Future[Answer] = Future()
+        self._asked.put((question, answer))
+        return answer
+
+    def run(self) -> None:
+        """Answer for as long as the process lives."""
+        while True:
+            question, answer = self._asked.get()
+            try:
+                answer.set_result(question(self._admin))
+            except Exception as error:
+                answer.set_exception(error)
