@@ -17,13 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tests.command import GUARDLINE, guardline, inheriting
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.kafka.topics import create
 from workers.settings import Settings
+
+MOVING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
+"""What a broker that has just started says of a group."""
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40) -> None:
@@ -236,7 +243,18 @@ class Site:
         try:
             topics = consumer.list_topics(timeout=10).topics
             wanted = [TopicPartition(topic, n) for topic in settings.topics.inputs for n in topics[topic].partitions]
-            found = consumer.committed(wanted, 10)
+            found: list[TopicPartition] = []
+
+            def has_answer() -> bool:
+                try:
+                    found[:] = consumer.committed(wanted, 10)
+                except KafkaException as error:
+                    if error.args[0].code() not in MOVING:
+                        raise
+                    return False
+                return True
+
+            eventually(has_answer, "the group's coordinator answers")
             return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
         finally:
             consumer.close()

@@ -32,6 +32,10 @@ STALE = Counter(
     "guardline_stale_completions_total",
     "Results that came after their partition went. Rising: rebalances, or slow work.",
 )
+DELETED_UNREAD = Counter(
+    "guardline_offsets_deleted_unread_total",
+    "Offsets of input records that were deleted before they were read. Rising: the lag is longer than the retention.",
+)
 COMMITTED = Counter("guardline_records_committed_total", "Input records whose outputs are visible.")
 COMMIT_SECONDS = Histogram(
     "guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS

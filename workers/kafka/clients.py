@@ -47,6 +47,9 @@ TO_THE_END_S = 0.05
 """How long a read that ends with what is there waits for a full batch. The client waits for it even where the end was
 seen, and the broker likewise for more to come: a second for each read of a quiet topic."""
 
+METADATA_MS = 10_000
+"""How often a consumer looks for new partitions: with the default of 5 minutes they stood still for that long."""
+
 STATISTICS_MS = 2_000
 
 HEARTBEAT_MS = 1_000
@@ -58,6 +61,9 @@ RECOVERY = {"metadata.recovery.strategy": "none"}
 restarted broker hung for ever (librdkafka 2.16; its issues 5456 and 5511)."""
 
 LEAVE_POLL_S = 0.05
+
+DEBUG_LEVEL = 7
+"""Of syslog. The worker's loggers read these lines and drop them."""
 
 SILENT = {"log_level": 0}
 """For commands: what goes wrong comes back as an exception or a delivery report, and becomes a sentence."""
@@ -101,6 +107,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "topic.metadata.refresh.interval.ms": METADATA_MS,
         **RECOVERY,
         **kafka.properties,
         "bootstrap.servers": kafka.bootstrap_servers,
@@ -113,6 +120,9 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,
         "statistics.interval.ms": STATISTICS_MS,
+        # `workers/kafka/topic_watch.py` reads in the log what can be read nowhere else.
+        "debug": _debug(kafka, "metadata"),
+        "log_level": DEBUG_LEVEL,
     }
 
 
@@ -172,8 +182,8 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
         "delivery.report.only.error": True,
         "allow.auto.create.topics": False,
         # `workers/kafka/transactions.py` reads how transactions end in the log, and nowhere else can it be read.
-        "debug": ",".join(filter(None, ("eos", str(kafka.properties.get("debug", ""))))),
-        "log_level": 7,
+        "debug": _debug(kafka, "eos"),
+        "log_level": DEBUG_LEVEL,
         "log.connection.close": True,
     }
 
@@ -278,6 +288,15 @@ def client_id(worker_id: str) -> str:
     librdkafka escapes nothing in its statistics: a quotation mark in the name would make them unreadable.
     """
     return re.sub(r"[^\w.:@-]", "_", worker_id, flags=re.ASCII)
+
+
+def shows_debug(kafka: Kafka) -> bool:
+    """Whether somebody asked for librdkafka's own debug lines."""
+    return "debug" in kafka.properties
+
+
+def _debug(kafka: Kafka, context: str) -> str:
+    return ",".join(filter(None, (context, str(kafka.properties.get("debug", "")))))
 
 
 _Client = TypeVar("_Client", AdminClient, Consumer, Producer)

@@ -20,6 +20,7 @@ from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
 from workers.kafka import clients, membership
+from workers.kafka.topic_watch import ConsumerLog
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -105,9 +106,8 @@ class Intake:
         self._stranded_reports = 0
         self._held: set[TopicPartition] = set()
         self._silent_until: float | None = time.monotonic() + SILENT_S
-        self.consumer = clients.consumer(
-            settings, on_statistics=self._on_statistics, logger=structlog.get_logger("librdkafka")
-        )
+        self.log = ConsumerLog(shows_debug=clients.shows_debug(settings.kafka))
+        self.consumer = clients.consumer(settings, on_statistics=self._on_statistics, logger=self.log)
         self.consumer.subscribe(
             settings.topics.inputs, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 from confluent_kafka import Message
@@ -28,11 +29,13 @@ from workers.core.records import (
     record_key,
 )
 from workers.errors import Fatal, Undecodable
-from workers.kafka import membership
+from workers.kafka import expired_offsets, membership
 from workers.kafka.intake import Intake, headers_of
 from workers.kafka.outbox import Outbox
 from workers.kafka.progress import Progress
 from workers.kafka.questions import Questions
+from workers.kafka.retention import count_unread
+from workers.kafka.topic_watch import TopicWatch
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -90,8 +93,10 @@ class KafkaThread(threading.Thread):
         membership.check(settings)
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
         self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
-        questions = Questions(settings.kafka)
-        self._progress = Progress(settings.kafka.group, self._intake.consumer, self.ledger, questions)
+        expired_offsets.warn(settings, self._intake.consumer)
+        self._questions = Questions(settings.kafka)
+        self._progress = Progress(settings.kafka.group, self._intake.consumer, self.ledger, self._questions)
+        self._topics = TopicWatch(settings.topics.inputs, self._intake.log, self._questions)
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""
@@ -148,6 +153,8 @@ class KafkaThread(threading.Thread):
     def _turn(self) -> None:
         self.turns += 1
         messages = self._poll()
+        self._topics.check(time.monotonic())
+        self._count_unread()
         if messages:
             self._take_in(messages)
         self._collect()  # 1
@@ -225,6 +232,11 @@ class KafkaThread(threading.Thread):
             if stale:
                 telemetry.STALE.inc(stale)
 
+    def _count_unread(self) -> None:
+        resets = self._intake.log.resets
+        while resets:
+            self._questions.ask(partial(count_unread, resets.pop()))
+
     def _commit(
         self, deadline: float, *, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None
     ) -> None:
@@ -232,6 +244,7 @@ class KafkaThread(threading.Thread):
         prefix = self.ledger.take(most if limit is None else limit, positions)  # 2
         if not prefix:
             return
+        self._topics.check(time.monotonic())
         started = time.monotonic()
         if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
             telemetry.ABORTS.inc()

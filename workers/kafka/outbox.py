@@ -7,7 +7,7 @@ commit (7) nothing may call `consume()`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, R
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
 from workers.errors import Fatal, Misconfigured
+from workers.kafka.topic_watch import DELETED
 from workers.kafka.transactions import AWAY, ProducerSession
 from workers.settings import Kafka
 
@@ -107,7 +108,7 @@ class Outbox:
             )
             self._until(deadline, lambda: self._producer.commit_transaction(_left(deadline)), is_commit=True)  # 7
         except KafkaException as error:
-            self._abort(ledger, records, error)
+            self._abort(ledger, prefix, error)
             return False
         self._attempts = 0
         return True
@@ -176,8 +177,9 @@ class Outbox:
                         ) from error
                     raise
 
-    def _abort(self, ledger: Ledger, records: Sequence[Finished], error: KafkaException) -> None:
+    def _abort(self, ledger: Ledger, prefix: Prefix, error: KafkaException) -> None:
         cause: KafkaError = error.args[0]
+        records = list(prefix.records())
         deadline = time.monotonic() + self._timeout_s
         try:
             self._until(deadline, lambda: self._producer.abort_transaction(_left(deadline)))
@@ -189,6 +191,9 @@ class Outbox:
         time.sleep(RETRY_S * 2**self._attempts)  # What a broker refuses at once it may take a moment later.
         causes = [failure for failure, _ in self._failed] or [cause]
         log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
+        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not self._failed:  # Of step 6: no record was refused.
+            inputs = {topic for topic, _ in prefix.positions()}
+            raise Fatal(DELETED.format(topic=", ".join(self._gone(inputs) or sorted(inputs)))) from error
         for failure in [*causes, cause]:
             if failure.code() in INCURABLE:
                 topics = ", ".join(sorted({output.topic for record in records for output in record.outputs}))
@@ -205,12 +210,14 @@ class Outbox:
 
     def _missing(self, records: Sequence[Finished]) -> str:
         """Name the output topics that are gone: a slow broker may show that as a time-out of any record."""
-        try:
-            present = self._producer.list_topics(timeout=5).topics
-        except KafkaException:
-            return ""
-        missing = sorted({output.topic for record in records for output in record.outputs} - set(present))
+        missing = self._gone({output.topic for record in records for output in record.outputs})
         return f"; {', '.join(missing)}: {INCURABLE[KafkaError.UNKNOWN_TOPIC_OR_PART]}" if missing else ""
+
+    def _gone(self, topics: Set[str]) -> list[str]:
+        try:
+            return sorted(topics - set(self._producer.list_topics(timeout=5).topics))
+        except KafkaException:
+            return []
 
     def _replace_refused(self, ledger: Ledger, records: Sequence[Finished]) -> None:
         """Replace what the broker refuses as too large although it fitted the topic's limit at start.

@@ -27,6 +27,7 @@ class Questions(threading.Thread):
 
     def __init__(self, kafka: Kafka) -> None:
         super().__init__(name="kafka-questions", daemon=True)
+        self._kafka = kafka
         self._admin = clients.admin(kafka)
         self._asked: SimpleQueue[tuple[Callable[[AdminClient], Any], Future[Any]]] = SimpleQueue()
         self.start()
@@ -45,3 +46,5 @@ class Questions(threading.Thread):
                 answer.set_result(question(self._admin))
             except Exception as error:
                 answer.set_exception(error)
+                # A client that was told of no brokers never finds back (librdkafka's issue 5301); a new one does.
+                self._admin = clients.admin(self._kafka)

@@ -110,7 +110,7 @@ class ProducerSession:
             threading.Thread(target=old.clear, daemon=True, name="closing-producer").start()
 
     def _begin_epoch(self, timeout_s: float) -> None:
-        self._signs = Signs(shows_debug="debug" in self._kafka.properties)
+        self._signs = Signs(shows_debug=clients.shows_debug(self._kafka))
         self.producer = clients.transactional_producer(
             self._kafka, self._worker_id, self._max_bytes, logger=self._signs
         )

@@ -202,6 +202,46 @@ def test_a_record_of_an_ended_epoch_is_not_replaced(is_given_back: bool) -> None
     assert list(ledger.take().records()) == ([present] if is_given_back else [])
 
 
+def test_a_position_is_committed_only_where_nothing_is_held_and_only_when_it_is_new() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    assert set(ledger.idle) == {A, B}
+    source = ledger.register(A, 4)
+    positions = {A: 7, B: 3, TopicPartition("t", 2): 9}
+    prefix = ledger.take(positions=positions)
+    assert prefix
+    assert len(prefix) == 0
+    assert prefix.positions() == {B: 3}
+    ledger.settle(prefix, now=0)
+    assert not ledger.take(positions=positions)
+    ledger.complete([done(source)], now=0)
+    assert set(ledger.idle) == {B}
+    prefix = ledger.take(positions=positions)
+    assert prefix.positions() == {A: 5}
+    ledger.settle(prefix, now=0)
+    assert not ledger.take(positions={A: 5, B: 2})
+    assert ledger.take(positions={A: 6, B: 4}).positions() == {A: 6, B: 4}
+
+
+def test_a_position_taken_before_a_revoke_settles_nothing_after_it() -> None:
+    ledger = Ledger()
+    ledger.assign([A])
+    prefix = ledger.take(positions={A: 7})
+    ledger.assign([A])
+    ledger.settle(prefix, now=0)
+    assert ledger.take(positions={A: 7}).positions() == {A: 7}
+
+
+def test_a_commit_of_positions_alone_makes_no_finished_record_wait_longer() -> None:
+    ledger = Ledger()
+    ledger.assign([A, B])
+    ledger.complete([done(ledger.register(A, 0))], now=0)
+    prefix = ledger.take(0, {B: 1})
+    assert prefix.positions() == {B: 1}
+    ledger.settle(prefix, now=5)
+    assert ledger.is_due(5, count=9, age_s=5)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Assign, receive, finish, commit and revoke in any order, beside a model that holds a flag for each offset.
 

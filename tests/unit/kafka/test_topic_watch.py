@@ -1,0 +1,83 @@
+"""What answers about topic ids mean; real topics are deleted and made again in tests/chaos/test_outages.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from workers.core.records import TopicPartition
+from workers.errors import Fatal
+from workers.kafka.topic_watch import EVERY_S, ConsumerLog, TopicWatch
+
+ZERO = "A" * 22
+ONE, TWO = "XeTJArssRSKEyslW118mWA", "tNDOSwDkR76o5rKchKrwWw"
+
+
+class Answers:
+    """Gives prepared answers, in the place of brokers."""
+
+    def __init__(self, *answers: dict[str, str | None] | None) -> None:
+        self._answers = list(answers)
+
+    def ask(self, _: Callable[..., Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        answer = self._answers.pop(0)
+        if answer is None:
+            future.set_exception(RuntimeError("no broker answers"))
+        else:
+            future.set_result(answer)
+        return future
+
+
+def watch(*answers: dict[str, str | None] | None) -> None:
+    """Look as often as there are answers, and once more for the last of them."""
+    topics = TopicWatch(["t"], ConsumerLog(), Answers(*answers, {}))  # type: ignore[arg-type]  # the part that it uses
+    for look in range(len(answers) + 1):
+        topics.check(look * EVERY_S)
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        ([{"t": ONE}, {"t": TWO}], f"t was deleted and made again: its id changed from {ONE} to {TWO}"),
+        ([{"t": ONE}, {"t": None}, {"t": TWO}], "made again"),
+        ([{"t": ONE}, None, {}, {"t": TWO}], "made again"),
+        ([{"t": ONE}, {"t": None}, {"t": None}], "t was deleted: create it again"),
+    ],
+)
+def test_a_topic_with_another_id_or_without_one_ends_the_worker(
+    answers: list[dict[str, str | None] | None], sentence: str
+) -> None:
+    with pytest.raises(Fatal, match=sentence):
+        watch(*answers)
+
+
+def test_one_answer_without_the_topic_and_brokers_that_do_not_answer_end_nothing() -> None:
+    watch({"t": ONE}, {"t": None}, None, {"t": ONE}, {"t": None}, {}, {"t": ONE})
+
+
+@pytest.mark.parametrize(("before", "now", "is_new"), [(ZERO, ONE, False), (ONE, TWO, True), (ONE, ZERO, False)])
+def test_the_consumers_log_says_that_a_topic_was_made_again(before: str, now: str, is_new: bool) -> None:
+    log = ConsumerLog()
+    text = f"[thrd:main]: Topic in changed id from {before} to {now}"
+    log.log(10, "%s [%s] %s", "METADATA", "rdkafka#consumer-1", text)
+    assert (log.made_again is not None) is is_new
+
+
+def test_the_consumers_log_says_which_offset_was_not_there() -> None:
+    log = ConsumerLog()
+    reset = "(at offset {} (leader epoch 0), broker 1) to offset BEGINNING (leader epoch -1): "
+    out = (
+        "[thrd:main]: in.chat [3]: offset reset "
+        + reset.format(5)
+        + "fetch failed due to ...: Broker: Offset out of range"
+    )
+    new = (
+        "[thrd:main]: in.chat [3]: offset reset " + reset.format("INVALID") + "no previously committed offset available"
+    )
+    log.log(30, "%s [%s] %s", "OFFSET", "rdkafka#consumer-1", out)
+    log.log(10, "%s [%s] %s", "OFFSET", "rdkafka#consumer-1", new)
+    assert log.resets == [(TopicPartition("in.chat", 3), 5)]

@@ -1,0 +1,102 @@
+"""Warns at start of what will be judged a second time because Kafka has forgotten how far the group had come."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from workers.core.decide import verdict_id
+from workers.core.records import Source, TopicPartition
+from workers.kafka import clients
+from workers.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ANSWER_S = 5.0
+
+LAST = 20
+"""How far before its end a partition of the verdicts is looked at: behind its last record there may be markers."""
+
+AGAIN = (
+    "the group has no committed offsets, but {topic} holds verdicts of this pipeline. Offsets expire when a group has "
+    "had no member for the brokers' offsets.retention.minutes, 7 days by default. Everything that the input topics "
+    "still hold is judged again, and its verdicts get the verdict_id that they had"
+)
+
+
+class _Position(msgspec.Struct):
+    topic: str
+    partition: int
+    offset: int
+
+
+class _Verdict(msgspec.Struct):
+    verdict_id: str
+    event_id: str
+    source: _Position
+
+
+def warn(settings: Settings, consumer: Consumer) -> None:
+    """Log a warning when the consumer's group begins anew where this pipeline has judged before.
+
+    Blocks for some milliseconds, and for some seconds at most where brokers do not answer; then it says nothing.
+    """
+    admin = clients.admin(settings.kafka)
+    try:
+        if not _has_offsets(consumer, admin, settings) and _has_verdicts(admin, settings):
+            log.warning(AGAIN.format(topic=settings.topics.verdicts), group=settings.kafka.group)
+    except KafkaException as error:
+        log.info("could not look whether the offsets of the group have expired", error=error.args[0].str())
+
+
+def _has_offsets(consumer: Consumer, admin: AdminClient, settings: Settings) -> bool:
+    # Not by the AdminClient, which waits for its whole time-out where no group was ever seen.
+    present = clients.present_topics(admin, settings.kafka)
+    topics = [topic for topic in settings.topics.inputs if topic in present]
+    inputs = [KafkaPartition(topic, n) for topic in topics for n in present[topic].partitions]
+    return any(one.offset >= 0 for one in consumer.committed(inputs, ANSWER_S))
+
+
+def _has_verdicts(admin: AdminClient, settings: Settings) -> bool:
+    topic = settings.topics.verdicts
+    present = clients.present_topics(admin, settings.kafka)
+    partitions = [KafkaPartition(topic, n) for n in (present[topic].partitions if topic in present else [])]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's own
+    ends = {
+        one.partition: end.result().offset
+        for one, end in admin.list_offsets(dict.fromkeys(partitions, latest), request_timeout=ANSWER_S).items()
+    }
+    unread = {n for n, end in ends.items() if end > 0}
+    deadline = time.monotonic() + ANSWER_S
+    reader = clients.reader(settings.kafka, follow=False)
+    try:
+        reader.assign([KafkaPartition(topic, n, max(0, ends[n] - LAST)) for n in unread])
+        while unread and time.monotonic() < deadline:
+            for message in reader.consume(500, clients.TO_THE_END_S):
+                failure = message.error()
+                if failure is None:
+                    if _is_of(settings.worker.pipeline, message.value()):
+                        return True
+                elif failure.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(int(message.partition() or 0))
+                else:
+                    raise KafkaException(failure)
+    finally:
+        reader.close()
+    return False
+
+
+def _is_of(pipeline: str, value: bytes | None) -> bool:
+    try:
+        verdict = msgspec.json.decode(value or b"", type=_Verdict)
+    except msgspec.DecodeError:
+        return False
+    position = verdict.source
+    source = Source(TopicPartition(position.topic, position.partition), 0, position.offset)
+    return verdict.verdict_id == verdict_id(pipeline, source, verdict.event_id)

@@ -1,0 +1,35 @@
+"""Says what was deleted before it was read: by retention, or by somebody who deletes records."""
+
+from __future__ import annotations
+
+import structlog
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from workers import telemetry
+from workers.core.records import TopicPartition
+from workers.kafka.questions import ANSWER_S
+
+log = structlog.get_logger(__name__)
+
+
+def count_unread(position: tuple[TopicPartition, int], admin: AdminClient) -> None:
+    """Count and log the offsets from a position on, which was to be read next, to the first one that is still there.
+
+    Nothing is said where the log is shorter than that: it went back, and the ledger sees it. Blocks for `ANSWER_S` at
+    most.
+    """
+    origin, offset = position
+    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's own
+    (answer,) = admin.list_offsets({KafkaPartition(*origin): earliest}, request_timeout=ANSWER_S).values()
+    first = answer.result().offset
+    if first > offset:
+        telemetry.DELETED_UNREAD.inc(first - offset)
+        log.error(
+            "records were deleted before they were read",
+            partition=f"{origin.topic}/{origin.partition}",
+            offsets=first - offset,
+            first=offset,
+            last=first - 1,
+        )
