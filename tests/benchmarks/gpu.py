@@ -51,15 +51,14 @@ AT_ONCE = 4
 """Choices that are on the card together, with what our engine sets itself beside them."""
 
 SIZES = graph_sizes(STEP_TOKENS)
+FULL = {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": SIZES}
 CHOICES: dict[str, dict[str, Any]] = {
-    "full graphs": {"compilation_config": {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": SIZES}},
-    "full graphs, not compiled": {
-        "compilation_config": {"mode": 0, "cudagraph_mode": "FULL", "cudagraph_capture_sizes": SIZES}
-    },
+    "graphs in pieces": {"compilation_config": {**FULL, "cudagraph_mode": "PIECEWISE"}},
+    "not compiled": {"compilation_config": {**FULL, "mode": 0}},
     "graphs up to 512 tokens": {"compilation_config": {}},
+    "blocks of 16 tokens": {"block_size": 16},
     "steps of 4,096 tokens": {"max_num_batched_tokens": 4_096},
     "without async scheduling": {"async_scheduling": False},
-    "O3": {"optimization_level": 3},
     "fp8": {"quantization": "fp8"},
     "pooling": {},
 }

@@ -61,7 +61,7 @@ class Ours:
 
     async def start(self) -> None:
         """Load it; not the guard's own start, whose self-check refuses random weights, and rightly so."""
-        await self._engine.start()
+        await self._engine.start(self._prompts.shared_tokens)
 
     async def judge(self, texts: Sequence[str]) -> None:
         """Judge the texts."""

@@ -16,7 +16,7 @@ class InstantEngine:
     answered = 0
     prompts_at_a_time = None
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """Nothing to load."""
 
     async def close(self) -> None:
@@ -66,6 +66,6 @@ class SimulatedGpu(InstantEngine):
 class UncheckedGuard(Guard):
     """The guard around an engine that knows nothing of contents: the self-check would find that it is none."""
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """Start the engine."""
         await self._load()

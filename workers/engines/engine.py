@@ -60,8 +60,11 @@ class Engine(Protocol):
         """Say how many prompts under way keep it busy. Known once it is started; None where it makes no difference."""
         ...
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """Load the model. A second call does nothing.
+
+        `shared_tokens`: with how many equal ids all prompts of lone messages begin. An engine with a prefix cache may
+        divide it accordingly.
 
         Raises:
             Misconfigured: the model cannot be run.

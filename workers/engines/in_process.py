@@ -49,7 +49,7 @@ class InProcessEngine(ABC):
         """See `Engine.identity`."""
         return self._name
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """See `Engine.start`."""
         if self._pool is None:
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix=self._name)

@@ -83,7 +83,7 @@ class OpenAIEngine:
         """The weights that the servers said they serve."""
         return f"servers {sorted(self._expected.weights)}"
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """Check the servers; one that is well is enough. After a failure it may be called again.
 
         Raises:

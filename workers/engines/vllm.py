@@ -14,7 +14,7 @@ from typing import Any
 
 from workers.engines.engine import CLOSED, Refused, answer_valid, checked_row
 from workers.engines.vllm_child import WORKER_VARIABLE
-from workers.engines.vllm_platform import chosen, use_all_cores
+from workers.engines.vllm_platform import chosen, platform_of, use_all_cores
 from workers.engines.vllm_reports import Reports, hint
 from workers.engines.vllm_requests import Answer, Requests
 from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
@@ -90,7 +90,7 @@ class VllmEngine:
         """See `Engine.prompts_at_a_time`: a step's worth, and as many again that wait for the next one."""
         return self._llm and 2 * int(self._llm.vllm_config.scheduler_config.max_num_seqs)
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """Start the engine process, load the model and compile what calls need. Takes a minute or more.
 
         Raises:
@@ -99,7 +99,7 @@ class VllmEngine:
         if self._llm is not None:
             return
         with Reports() as reports:
-            self._llm = llm = await asyncio.to_thread(self._load)
+            self._llm = llm = await asyncio.to_thread(self._load, shared_tokens)
             self._requests = Requests(llm.engine_core)
             self._following = asyncio.create_task(self._follow(llm, self._requests))
             try:
@@ -132,7 +132,7 @@ class VllmEngine:
         else:
             requests.fail(Fatal(DIED))
 
-    def _load(self) -> Any:
+    def _load(self, shared_tokens: int) -> Any:
         # A fork would take this process's threads and connections along.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         # vLLM reports its use to its makers unless told not to.
@@ -150,11 +150,12 @@ class VllmEngine:
         known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
         if unknown := sorted(set(self._arguments) - known):
             raise Misconfigured(f"guard.vllm: this version of vLLM has no engine argument {', '.join(unknown)}")
-        is_cpu = bool(current_platform.is_cpu())
-        if is_cpu:
+        if current_platform.is_cpu():
             use_all_cores()
         try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**chosen(self._arguments, is_cpu=is_cpu)))
+            return AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**chosen(self._arguments, platform_of(current_platform), shared_tokens))
+            )
         except Exception as error:  # vLLM raises every kind, and each means that it cannot run this.
             raise Misconfigured(f"guard.model: vLLM cannot run {self._arguments['model']}: {error}{hint()}") from error
 

@@ -96,9 +96,9 @@ class ListeningEngine:
         """See `Engine.prompts_at_a_time`."""
         return self._engine.prompts_at_a_time
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         """See `Engine.start`."""
-        await self._engine.start()
+        await self._engine.start(shared_tokens)
 
     async def close(self) -> None:
         """See `Engine.close`."""

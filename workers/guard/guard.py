@@ -122,7 +122,7 @@ class Guard:
             )
 
     async def _load(self) -> None:
-        await self._engine.start()
+        await self._engine.start(self._prompts.shared_tokens)
         revision = await asyncio.to_thread(_digest_of, self._folder, self._engine.identity)
         self.model["revision"] = revision
         self.fingerprint = hashlib.sha256(repr((*self._judged_by, revision)).encode()).hexdigest()[:16]

@@ -97,6 +97,11 @@ class Prompts:
         tried = {roles: self._frame(roles) for roles in possible_roles()}
         return {roles: parts for roles, parts in tried.items() if isinstance(parts, str)}
 
+    @property
+    def shared_tokens(self) -> int:
+        """With how many equal ids all prompts of lone messages begin: the template's text before a message."""
+        return len(self._rendered(("user",))[0])
+
     def build(self, requests: Sequence[Request]) -> list[Prompt | Refused]:
         """Build the prompts of the requests; a conversation that the template does not show is refused.
 

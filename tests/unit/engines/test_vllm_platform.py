@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
-from workers.engines.vllm_platform import chosen, graph_sizes
+from workers.engines.vllm_platform import Platform, chosen, graph_sizes, platform_of
 
 
 @pytest.mark.parametrize("largest", [16, 100, 2_048, 16_384])
@@ -17,21 +18,57 @@ def test_graphs_are_captured_up_to_a_whole_step_and_waste_at_most_a_quarter(larg
     assert all(after <= before * 1.25 for before, after in pairwise(sizes) if before >= 8)
 
 
-def test_a_gpu_gets_large_steps_and_graphs_for_all_of_them() -> None:
-    made = chosen({}, is_cpu=False)
+def test_a_gpu_gets_large_steps_and_whole_graphs_for_all_of_them() -> None:
+    made = chosen({}, Platform.OTHER, 81)
     assert made["max_num_batched_tokens"] > 2_048, "AsyncLLM's own choice leaves a GPU idle"
     assert made["max_num_seqs"] > 64
     assert made["compilation_config"]["cudagraph_capture_sizes"][-1] == made["max_num_batched_tokens"]
+    assert made["compilation_config"]["cudagraph_mode"] == "FULL"
+
+
+@pytest.mark.parametrize("shared", range(0, 600, 7))
+def test_a_block_of_the_prefix_cache_is_never_longer_than_what_all_prompts_share(shared: int) -> None:
+    """A longer one would be filled differently by each text, and nothing would ever be found in the cache."""
+    block = chosen({}, Platform.FLASH, shared).get("block_size", 0)
+    assert block % 16 == 0
+    assert max(0, min(shared, 256) - 15) <= block <= shared
+
+
+def test_only_flash_attention_gets_blocks_of_another_size_than_its_own() -> None:
+    assert "block_size" not in chosen({}, Platform.OTHER, 81)
+
+
+@pytest.mark.parametrize(
+    ("capability", "platform"), [((9, 0), Platform.FLASH), ((8, 6), Platform.FLASH), ((10, 0), Platform.OTHER)]
+)
+def test_the_platform_is_told_by_the_compute_capability(capability: tuple[int, int], platform: Platform) -> None:
+    assert platform_of(Card(capability)) is platform
+
+
+class Card:
+    """What vLLM says of a card."""
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self._capability = SimpleNamespace(major=capability[0], minor=capability[1])
+
+    def is_cpu(self) -> bool:
+        return False
+
+    def is_cuda(self) -> bool:
+        return True
+
+    def get_device_capability(self) -> SimpleNamespace:
+        return self._capability
 
 
 def test_what_the_settings_say_wins() -> None:
-    made = chosen({"max_num_batched_tokens": 4_096, "max_num_seqs": 7}, is_cpu=False)
-    assert made["max_num_seqs"] == 7
+    made = chosen({"max_num_batched_tokens": 4_096, "max_num_seqs": 7, "block_size": 16}, Platform.FLASH, 81)
+    assert (made["max_num_seqs"], made["block_size"]) == (7, 16)
     assert made["compilation_config"]["cudagraph_capture_sizes"][-1] == 4_096
     own = {"compilation_config": {"mode": 0}}
-    assert chosen(own, is_cpu=False)["compilation_config"] == {"mode": 0}
-    assert chosen({"block_size": 16}, is_cpu=True)["block_size"] == 16
+    assert chosen(own, Platform.FLASH, 81)["compilation_config"] == {"mode": 0}
+    assert chosen({"block_size": 16}, Platform.CPU, 81)["block_size"] == 16
 
 
 def test_a_cpu_gets_nothing_that_is_meant_for_a_gpu() -> None:
-    assert chosen({}, is_cpu=True) == {"max_num_seqs": 64, "block_size": 32}
+    assert chosen({}, Platform.CPU, 81) == {"max_num_seqs": 64, "block_size": 32}

@@ -104,7 +104,7 @@ class SameAnswer:
     def __init__(self, log_probability: float) -> None:
         self._log_probability = log_probability
 
-    async def start(self) -> None:
+    async def start(self, shared_tokens: int = 0) -> None:
         pass
 
     async def close(self) -> None:

@@ -264,3 +264,12 @@ def test_the_start_tells_which_conversations_a_template_does_not_show(
     refused = checkpoint(with_template(tmp_path, nano, source)).prompts.not_shown()
     assert f"the shortest: {shortest}" in sentence_on(refused)
     assert "not like this" in sentence_on(refused)
+
+
+def test_all_prompts_of_lone_messages_begin_with_the_shared_tokens_and_differ_behind_them(either: Checkpoint) -> None:
+    """An engine divides its prefix cache by that number: one token too many, and nothing would be shared."""
+    built = either.built([Request(text) for text in ("a", "7", "é", "中")])
+    count = either.prompts.shared_tokens
+    assert count > 0
+    assert len({tuple(ids[:count]) for ids in built}) == 1
+    assert len({ids[count] for ids in built}) > 1
