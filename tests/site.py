@@ -67,6 +67,14 @@ class Process:
     def has_partitions(self) -> bool:
         return any('"partitions": ["' in line for line in self.text.splitlines() if '"partitions assigned"' in line)
 
+    @property
+    def end(self) -> dict[str, Any]:
+        """Give the line that says what the end was: one, and the last of the log."""
+        *before, last = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+        assert last["event"] == "worker ended", self.text
+        assert all(line["event"] != "worker ended" for line in before)
+        return dict(last)
+
     def get(self, path: str) -> tuple[int, str]:
         """Give the status and the text of what it serves over HTTP."""
         served = next(line for line in self.text.splitlines() if "serving /livez" in line)

@@ -151,4 +151,5 @@ def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site, number: signa
     assert site.answered() == 0
     gate.unlink()
     assert worker.wait() == 0, worker.text
+    assert (worker.end["state"], worker.end["cause"], worker.end["uncommitted"]) == ("stopped", number.name, 0)
     site.check(deadline_s=5)

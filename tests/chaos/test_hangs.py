@@ -36,7 +36,8 @@ def check_with_another(site: Site) -> None:
 def test_an_engine_that_never_comes_back_ends_the_worker_and_loses_nothing(site: Site) -> None:
     worker = stuck_worker(site, GUARDLINE_WORKER__ENGINE_HANGS_AFTER_S="2")
     assert worker.wait(20) == 1, worker.text
-    assert "worker.engine_hangs_after_s" in worker.text
+    assert worker.end["state"] == "failed"
+    assert "worker.engine_hangs_after_s" in worker.end["cause"]
     check_with_another(site)
 
 
@@ -81,6 +82,8 @@ def test_a_drain_with_an_engine_that_never_comes_back_ends_with_its_grace(site: 
     worker = stuck_worker(site, GUARDLINE_WORKER__GRACE_S="2")
     worker.send(signal.SIGTERM)
     assert worker.wait(15) == 0, worker.text
+    assert (worker.end["state"], worker.end["cause"], worker.end["uncommitted"]) == ("stopped", "SIGTERM", 300)
+    assert worker.end["drain_s"] >= 2
     check_with_another(site)
 
 
@@ -90,4 +93,5 @@ def test_a_second_signal_ends_a_worker_whose_engine_never_comes_back_at_once(sit
     eventually(lambda: "draining" in worker.text, "the drain has begun")
     worker.send(signal.SIGTERM)
     assert worker.wait(5) == 1, worker.text
+    assert (worker.end["state"], worker.end["uncommitted"]) == ("failed", 300)
     check_with_another(site)

@@ -43,7 +43,7 @@ class Idle(Process):
     def probes(self) -> tuple[int, int]:
         return self.get("/livez")[0], self.get("/readyz")[0]
 
-    def end(self, code: int, state: str, cause: str) -> dict[str, Any]:
+    def check_end(self, code: int, state: str, cause: str) -> dict[str, Any]:
         """Check that it ends so, and says so in one line; give the line."""
         assert self.wait(20) == code, self.text
         (line,) = self.said("worker ended")
@@ -85,7 +85,7 @@ def test_a_worker_starts_runs_drains_and_stops_and_its_probes_say_so(start: Star
     eventually(lambda: worker.is_in("draining"), "it drains")
     assert worker.probes == (200, 503)
     worker.has("drained")
-    line = worker.end(0, "stopped", "SIGTERM")
+    line = worker.check_end(0, "stopped", "SIGTERM")
     assert line["drain_s"] > 0
     assert line["uncommitted"] == LEFT
     assert [line["part"] for line in worker.said("closed")] == ["last", "first"]
@@ -111,7 +111,7 @@ def test_a_start_that_has_waited_long_enough_ends_with_exit_code_1(start: Start,
 
 
 def test_a_start_does_not_wait_for_what_no_wait_heals(start: Start) -> None:
-    start("wrong").end(2, "failed", "wrong: no wait heals this")
+    start("wrong").check_end(2, "failed", "wrong: no wait heals this")
 
 
 @pytest.mark.parametrize("number", [TERM, INT, HUP])
@@ -119,7 +119,7 @@ def test_a_signal_ends_a_start_that_waits_at_once(start: Start, number: signal.S
     worker = start()
     eventually(lambda: worker.said("the start waits (worker.start_within_s)") != [], "it waits")
     worker.send(number)
-    worker.end(0, "stopped", f"{number.name} while it started")
+    worker.check_end(0, "stopped", f"{number.name} while it started")
     assert [line["part"] for line in worker.said("closed")] == ["first"]
 
 
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_the_process_at_once(start: Start) -> None:
     worker.send(INT)
     eventually(lambda: worker.is_in("draining"), "it drains")
     worker.send(TERM)
-    worker.end(1, "failed", "SIGTERM while it was draining: ended at once")
+    worker.check_end(1, "failed", "SIGTERM while it was draining: ended at once")
     assert worker.said("closed") == []
 
 
@@ -137,7 +137,7 @@ def test_a_background_task_that_fails_ends_the_worker_with_its_traceback(start: 
     worker = start("there")
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.has("bug")
-    line = worker.end(1, "failed", "an unexpected error: ValueError('a bug')")
+    line = worker.check_end(1, "failed", "an unexpected error: ValueError('a bug')")
     assert line["traceback"].splitlines()[-1] == "ValueError: a bug"
     assert line["drain_s"] is None
     assert [line["part"] for line in worker.said("closed")] == ["last", "first"]
@@ -147,7 +147,7 @@ def test_a_part_that_does_not_close_holds_up_the_others_for_no_longer_than_its_b
     worker = start("there", "drained", "stuck")
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.send(TERM)
-    worker.end(0, "stopped", "SIGTERM")
+    worker.check_end(0, "stopped", "SIGTERM")
     assert [line["within_s"] for line in worker.said("a part did not close in time, and is left")] == [CLOSE_S]
     assert [line["part"] for line in worker.said("closed")] == ["first"]
 
@@ -159,4 +159,4 @@ def test_a_signal_that_was_inherited_as_ignored_stays_ignored(start: Start, numb
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.send(number)
     worker.send(TERM)
-    worker.end(0, "stopped", "SIGTERM")
+    worker.check_end(0, "stopped", "SIGTERM")
