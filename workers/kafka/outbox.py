@@ -191,9 +191,10 @@ class Outbox:
         time.sleep(RETRY_S * 2**self._attempts)  # What a broker refuses at once it may take a moment later.
         causes = [failure for failure, _ in self._failed] or [cause]
         log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
-        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and not self._failed:  # Of step 6: no record was refused.
-            inputs = {topic for topic, _ in prefix.positions()}
-            raise Fatal(DELETED.format(topic=", ".join(self._gone(inputs) or sorted(inputs)))) from error
+        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            gone = self._gone({topic for topic, _ in prefix.positions()})
+            if gone:
+                raise Fatal(DELETED.format(topic=", ".join(gone))) from error
         for failure in [*causes, cause]:
             if failure.code() in INCURABLE:
                 topics = ", ".join(sorted({output.topic for record in records for output in record.outputs}))
