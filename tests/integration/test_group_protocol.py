@@ -17,7 +17,7 @@ from workers.kafka import clients, membership
 from workers.kafka.intake import Intake
 from workers.settings import Settings
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 NEWER = {"GUARDLINE_KAFKA__GROUP_PROTOCOL": "consumer"}
 HEARTBEAT_V1, HEARTBEAT_V0 = bytes([0, 68, 0, 0, 0, 1]), bytes([0, 68, 0, 0, 0, 0])
