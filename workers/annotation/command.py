@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from schemas.policy import Policy
 from workers.annotation.annotate import Annotation, Summary
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
+from workers.guard.patience import start_with_patience
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Settings
 
@@ -51,7 +52,7 @@ async def _run(
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     guard = load_guard(settings.guard)
-    await guard.start()
+    await start_with_patience(guard.start, settings.worker.start_within_s)
     bar = Progress(
         TextColumn("{task.fields[rows]} rows"),
         BarColumn(),

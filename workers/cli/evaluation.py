@@ -75,18 +75,20 @@ def calibrate_command(
     from workers.evaluation import calibrate
     from workers.evaluation.samples import check_gold
     from workers.guard.load import NANO, NANO_JUDGES, checkpoint_folder, load_engine, make_guard
+    from workers.guard.patience import start_with_patience
 
     _check_gold(file)
     check_gold(file)
     # Only probabilities have a temperature, whichever mode the workers run in.
-    settings = settings_module.load().guard.model_copy(update={"mode": "score"})
+    everything = settings_module.load()
+    settings = everything.guard.model_copy(update={"mode": "score"})
     folder = checkpoint_folder(settings.model, engine=settings.engine)
     if settings.model == NANO:
         typer.echo(NANO_JUDGES, err=True)
 
     async def answers() -> dict[str, calibrate.Answers]:
         guard = make_guard(settings, calibrate.ListeningEngine(load_engine(settings, folder)), folder)
-        await guard.start()
+        await start_with_patience(guard.start, everything.worker.start_within_s)
         try:
             return await calibrate.answers_of(guard, JsonLines(file).rows(are_whole=True), at_once=64)
         finally:

@@ -14,7 +14,8 @@ from workers import settings as settings_module
 from workers.annotation.command import annotate
 from workers.evaluation.samples import check_gold, has_judgements
 from workers.guard.load import load_guard
-from workers.settings import Guard as GuardSettings
+from workers.guard.patience import start_with_patience
+from workers.settings import Settings
 
 
 def judged(file: Path, folder: Path) -> tuple[Path, int]:
@@ -33,11 +34,7 @@ def judged(file: Path, folder: Path) -> tuple[Path, int]:
     output, note = folder / "judged.jsonl", folder / "judged.json"
     with file.open("rb") as read:
         digest = hashlib.file_digest(read, "sha256").hexdigest()
-    if (
-        output.exists()
-        and note.exists()
-        and note.read_bytes() == _note(digest, asyncio.run(_fingerprint(settings.guard)))
-    ):
+    if output.exists() and note.exists() and note.read_bytes() == _note(digest, asyncio.run(_fingerprint(settings))):
         typer.echo(f"{output}: judged already, by the same guard", err=True)
     else:
         output.unlink(missing_ok=True)
@@ -51,8 +48,8 @@ def _note(digest: str, fingerprint: str) -> bytes:
     return orjson.dumps({"sha256": digest, "judged_by": fingerprint})
 
 
-async def _fingerprint(settings: GuardSettings) -> str:
-    guard = load_guard(settings)
-    await guard.start()
+async def _fingerprint(settings: Settings) -> str:
+    guard = load_guard(settings.guard)
+    await start_with_patience(guard.start, settings.worker.start_within_s)
     await guard.close()
     return guard.fingerprint

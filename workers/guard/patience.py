@@ -1,4 +1,4 @@
-"""Asks a guard again while its engine fails.
+"""Asks a guard again while its engine fails, and starts one again while its engine does not answer yet.
 
 Both the workers and `guardline annotate` ask that way; what it means to have no answer is their own matter.
 """
@@ -9,9 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from workers.errors import Unavailable
+
+log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -34,3 +37,23 @@ async def ask_with_patience(ask: Callable[[], Awaitable[Answer]], deadline: Call
         with attempt:
             return await ask()
     raise AssertionError("unreachable")
+
+
+async def start_with_patience(start: Callable[[], Awaitable[None]], within_s: float) -> None:
+    """Start a guard or whatever else may be Unavailable at first, for `within_s` at most; each wait is in the log.
+
+    For commands: the start of a worker waits in its `Lifecycle`, which listens to signals and probes meanwhile.
+
+    Raises:
+        Unavailable: the time is over. Misconfigured: and whatever else `start` raises, at once.
+    """
+    deadline = time.monotonic() + within_s
+
+    async def attempt() -> None:
+        try:
+            await start()
+        except Unavailable as error:
+            log.warning("the start waits (worker.start_within_s)", reason=str(error))
+            raise
+
+    await ask_with_patience(attempt, lambda: deadline)

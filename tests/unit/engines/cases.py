@@ -17,6 +17,7 @@ from workers.engines.openai import OpenAIEngine
 from workers.engines.transformers import TransformersEngine
 from workers.engines.vllm import VllmEngine
 from workers.errors import Fatal, GuardlineError, Unavailable
+from workers.guard.convert import convert
 from workers.guard.load import TOKENIZED, checkpoint_folder
 from workers.guard.tokens import Tokens
 
@@ -29,6 +30,8 @@ class Case:
     package: str | None
     """What it needs of the packages that have environments of their own."""
     make: Callable[[], Engine]
+    make_overflowing: Callable[[Path], Engine]
+    """Make one on another checkpoint in Hugging Face's format."""
     tolerance: float
     """How far a log-probability may be from the reference's, on prompts of real texts."""
     drift: float
@@ -68,10 +71,17 @@ def openai_engine(
     )
 
 
-def vllm_engine() -> VllmEngine:
+def converted(folder: Path) -> Path:
+    """Convert a checkpoint for CTranslate2."""
+    target = folder.with_name(f"{folder.name}-ct2")
+    convert(folder, target, "int8_float32")
+    return target
+
+
+def vllm_engine(folder: Path | None = None) -> VllmEngine:
     """Make an engine on vLLM in this process."""
     return VllmEngine(
-        checkpoint_folder("guard-nano", engine="vllm"),
+        folder or checkpoint_folder("guard-nano", engine="vllm"),
         {"dtype": "float32", "enforce_eager": True},
         context_tokens=CONTEXT_TOKENS,
     )
@@ -82,6 +92,7 @@ CASES = (
         "ctranslate2",
         None,
         lambda: CTranslate2Engine(checkpoint_folder("guard-nano"), threads=2, context_tokens=CONTEXT_TOKENS),
+        lambda folder: CTranslate2Engine(converted(folder), threads=2, context_tokens=CONTEXT_TOKENS),
         # int8 depends on the CPU: 0.09 where it has VNNI, 0.22 where products are added up in 16 bits, which overflow.
         tolerance=0.3,
         drift=1e-3,
@@ -94,12 +105,14 @@ CASES = (
         lambda: TransformersEngine(
             checkpoint_folder("guard-nano", engine="transformers"), threads=1, context_tokens=CONTEXT_TOKENS
         ),
+        lambda folder: TransformersEngine(folder, threads=1, context_tokens=CONTEXT_TOKENS),
         tolerance=1e-4,
         drift=0,
     ),
     Case(
         "vllm",
         "vllm",
+        vllm_engine,
         vllm_engine,
         tolerance=1e-3,
         drift=1e-3,
@@ -110,6 +123,7 @@ CASES = (
         "openai",
         "vllm",
         lambda: openai_engine(served()),
+        lambda folder: openai_engine(served(folder)),
         tolerance=1e-3,
         drift=1e-3,
         make_mortal=lambda: openai_engine(served.__wrapped__()),
@@ -118,12 +132,18 @@ CASES = (
         "openai-sglang",
         "sglang",
         lambda: openai_engine(sglang.served()),
+        lambda folder: openai_engine(sglang.served(folder)),
         tolerance=1e-3,
         drift=1e-3,
         make_mortal=lambda: openai_engine(sglang.served.__wrapped__()),
     ),
 )
 
+OVERFLOWING = [
+    # To convert a checkpoint takes transformers, which CTranslate2 itself does not need.
+    pytest.param(case, id=case.name, marks=pytest.mark.needs(case.package or "transformers"))
+    for case in CASES
+]
 PARAMETERS = [
     pytest.param(case, id=case.name, marks=[pytest.mark.needs(case.package)] if case.package else []) for case in CASES
 ]

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 import psutil
@@ -13,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from tests.answers import answered
+from tests.checkpoints.overflowing import CULPRIT, write_overflowing
 from tests.site import eventually
-from tests.unit.engines.cases import PARAMETERS, Case
+from tests.unit.engines.cases import OVERFLOWING, PARAMETERS, Case
 from tests.unit.engines.reference import (
     COMPLETION_TOKENS,
     CONTEXT_TOKENS,
@@ -200,6 +202,27 @@ async def test_a_second_start_does_nothing(engine: Engine) -> None:
     assert processes() == before
     assert getattr(engine, "_model", None) is model
     assert len(await engine.score(PROMPTS, [400])) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("overflowing", OVERFLOWING)
+async def test_a_prompt_without_a_number_is_refused_and_its_neighbours_are_answered(
+    overflowing: Case, tmp_path: Path
+) -> None:
+    """NaN in what engines keep of a prompt, as in the cache of its keys and values, must reach no other prompt."""
+    engine = overflowing.make_overflowing(write_overflowing(tmp_path / "overflowing"))
+    await engine.start()
+    try:
+        expected = answered(await engine.score(PROMPTS, [400, 401]))
+        with_culprit = [[*PROMPTS[0], CULPRIT, 7], *PROMPTS, [CULPRIT], *PROMPTS]
+        for _ in range(3):
+            rows = await engine.score(with_culprit, [400, 401])
+            refused = [index for index, row in enumerate(rows) if isinstance(row, Refused)]
+            assert refused == [0, len(PROMPTS) + 1]
+            for row, other in zip(answered(rows[index] for index in range(1, len(PROMPTS) + 1)), expected, strict=True):
+                assert row == pytest.approx(other, abs=overflowing.drift)
+        assert len(answered(await engine.complete(PROMPTS, 2))) == len(PROMPTS)
+    finally:
+        await engine.close()
 
 
 @pytest.mark.parametrize("case", [case for case in PARAMETERS if cast(Case, case.values[0]).make_mortal], indirect=True)

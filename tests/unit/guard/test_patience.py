@@ -6,11 +6,12 @@ import math
 import time
 
 import pytest
+from structlog.testing import capture_logs
 from tenacity import wait_fixed
 
 from workers.errors import Fatal, Unavailable
 from workers.guard import patience
-from workers.guard.patience import ask_with_patience
+from workers.guard.patience import ask_with_patience, start_with_patience
 
 
 class Failing:
@@ -19,6 +20,9 @@ class Failing:
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
         self.calls = 0
+
+    async def start(self) -> None:
+        await self.ask()
 
     async def ask(self) -> str:
         self.calls += 1
@@ -62,3 +66,12 @@ async def test_what_waiting_does_not_heal_is_raised_at_once(error: Exception) ->
     with pytest.raises(type(error)):
         await ask_with_patience(engine.ask, lambda: math.inf)
     assert engine.calls == 1
+
+
+async def test_a_start_waits_for_an_engine_that_does_not_answer_yet_and_says_so() -> None:
+    engine = Failing(Unavailable("connection refused"))
+    with capture_logs() as logs:
+        await start_with_patience(engine.start, 30)
+    assert [entry["reason"] for entry in logs] == ["connection refused"]
+    with pytest.raises(Unavailable, match="still away"):
+        await start_with_patience(Failing(Unavailable("still away"), Unavailable("still away")).start, 0)
