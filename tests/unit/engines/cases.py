@@ -40,6 +40,9 @@ class Case:
     """Whether the weights are those of the reference, so that arbitrary ids are completed alike as well."""
     same_completions: float = 1.0
     """The share of real texts that has to be completed as the reference does."""
+    leaks_nan: bool = False
+    """Whether NaN of one prompt may reach others: seen with vLLM 0.32 on a CPU, for prompts that do not fill a block of
+    its cache of keys and values, also when they are asked alone later. NaN that is left in a block is NaN times zero."""
     make_mortal: Callable[[], Engine] | None = None
     """Make one with processes of its own, which a test may kill; None where the engine is part of this process."""
     death: type[GuardlineError] = Unavailable
@@ -74,7 +77,7 @@ def openai_engine(
 def converted(folder: Path) -> Path:
     """Convert a checkpoint for CTranslate2."""
     target = folder.with_name(f"{folder.name}-ct2")
-    convert(folder, target, "int8_float32")
+    convert(folder, target, "float32")  # As int8, NaN would be a number.
     return target
 
 
@@ -116,6 +119,7 @@ CASES = (
         vllm_engine,
         tolerance=1e-3,
         drift=1e-3,
+        leaks_nan=True,
         make_mortal=vllm_engine,
         death=Fatal,
     ),
@@ -126,6 +130,7 @@ CASES = (
         lambda folder: openai_engine(served(folder)),
         tolerance=1e-3,
         drift=1e-3,
+        leaks_nan=True,
         make_mortal=lambda: openai_engine(served.__wrapped__()),
     ),
     Case(
