@@ -127,9 +127,16 @@ async def test_nobody_names_a_verdict_whose_place_a_dead_letter_took(site: Site,
     memories = dedup.memories()
     async with writing(memories):
         memories.add([replace(memory_of(replaced), has_verdict=False)])
-        assert (await look_up(dedup, event_at(5))).duplicate_of is None
     again = await look_up(dedup_of(site, redis), event_at(9))
     assert (again.duplicate_of, again.assessment) == (None, ASSESSMENT)
+
+
+async def test_the_claim_of_a_verdict_ends_where_a_dead_letter_took_its_place(site: Site, redis: Redis) -> None:
+    """At once, and not when Redis hears of it."""
+    dedup = dedup_of(site, redis)
+    replaced = await look_up(dedup, event_at(0))
+    dedup.memories().add([replace(memory_of(replaced), has_verdict=False)])
+    assert (await look_up(dedup, event_at(5))).duplicate_of is None
 
 
 async def test_nobody_names_a_verdict_that_went_to_another_owner(site: Site, redis: Redis) -> None:
@@ -168,6 +175,21 @@ async def test_what_was_committed_while_redis_was_away_is_written_when_it_is_bac
     for offset in (0, WRITE_COUNT, WRITE_COUNT + 49):
         again = await look_up(other, event_at(1_000 + offset, event_id=f"e{offset}"))
         assert again.duplicate_of == f"v{offset}"
+
+
+async def test_what_is_written_again_keeps_its_place(site: Site, redis: Redis) -> None:
+    dedup = dedup_of(site, redis)
+    events = [await look_up(dedup, event_at(offset)) for offset in (0, 5)]
+    dedup.release(events)  # As if they had been too many to be held: the order alone has to do.
+    memories = dedup.memories()
+    async with writing(memories):
+        async with write_paused(redis):
+            memories.add([memory_of(events[0])])
+            await until(lambda: len(memories) == 0)
+            memories.add([memory_of(events[1])])
+            await until(lambda: not memories.is_up)
+        await until(lambda: memories.is_up and not len(memories))
+    assert (await look_up(dedup_of(site, redis), event_at(9))).duplicate_of == "v0"
 
 
 async def test_of_too_much_that_waits_the_oldest_is_forgotten(
