@@ -212,6 +212,17 @@ async def test_of_too_much_that_waits_the_oldest_is_forgotten(
     assert (await look_up(dedup, event_at(190, event_id="e0"))).duplicate_of == "v0"
 
 
+async def test_the_end_waits_until_all_is_written(site: Site, redis: Redis) -> None:
+    dedup = dedup_of(site, redis)
+    events = [await look_up(dedup, event_at(offset, event_id=f"e{offset}")) for offset in range(3 * WRITE_COUNT)]
+    memories = dedup.memories()
+    task = asyncio.create_task(memories.write())
+    memories.add([memory_of(event) for event in events])
+    await memories.close()
+    assert await redis.exists(*[event.event_key for event in events]) == len(events)
+    await task
+
+
 async def test_the_end_does_not_wait_for_a_redis_that_is_away(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     known = await look_up(dedup, event_at(0))
