@@ -88,7 +88,7 @@ async def test_an_engine_that_answers_nothing_hangs(site: Site) -> None:
     for call in (first, second):
         with pytest.raises(Fatal, match=r"answered nothing for 0\.3 s \(worker\.engine_hangs_after_s\)"):
             await call
-    assert HANGS_AFTER_S <= time.monotonic() - started < FAR_LONGER_S
+    assert time.monotonic() - started >= HANGS_AFTER_S
 
 
 async def test_a_call_that_all_others_overtake_is_found_in_the_end(site: Site) -> None:
