@@ -19,6 +19,8 @@ START_S = 400
 ON_VLLM = {
     "GUARDLINE_GUARD__ENGINE": "vllm",
     "GUARDLINE_GUARD__VLLM": json.dumps({"enforce_eager": True, "dtype": "float32"}),
+    # On a CPU vLLM wishes for 128 prompts at a time.
+    "GUARDLINE_BATCH__MAX_COUNT": "16",
 }
 
 
@@ -62,6 +64,7 @@ def test_it_judges_and_a_drain_ends_the_engine_with_exit_code_0(site: Site) -> N
     assert {assessment["severity"] for assessment in assessments} > {"Safe"}
     group = os.getpgid(worker.popen.pid)
     assert all(os.getpgid(child.pid) != group for child in children if "EngineCore" in child.name()), "Ctrl-C"
+    assert '"in_flight": 8' in worker.text, "as many micro-batches as the engine wishes"
     worker.send(signal.SIGTERM)
     assert worker.wait(60) == 0, worker.text
     all_end(children)

@@ -111,7 +111,13 @@ class Worker:
             life.watch(hang_watch.watch(kafka, settings.kafka))
             if settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)
-            log.info("worker started", worker=settings.worker.id, group=settings.kafka.group, model=guard.model)
+            log.info(
+                "worker started",
+                worker=settings.worker.id,
+                group=settings.kafka.group,
+                model=guard.model,
+                in_flight=settings.batch.in_flight,
+            )
             await life.run(drain=lambda: kafka.stop(settings.worker.grace_s), left=lambda: kafka.left)
 
 
