@@ -110,11 +110,13 @@ def test_a_template_that_leaves_no_room_for_a_conversation_refuses_that_one(nano
     assert len(prompt.ids) == length(wordy, long.text)
 
 
-@pytest.mark.parametrize("turns", [81, 101])
-def test_turns_are_left_out_until_the_template_takes_the_rest(nano: Checkpoint, tmp_path: Path, turns: int) -> None:
+@pytest.mark.parametrize(("turns", "frame"), [(81, ""), (11, "and on " * 40)], ids=["many", "wordy"])
+def test_turns_are_left_out_until_the_template_takes_the_rest(
+    nano: Checkpoint, tmp_path: Path, turns: int, frame: str
+) -> None:
     source = (
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('no') }}"
-        "{% endif %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}<END>\n"
+        f"{{% endif %}}{{{{ m.role }}}}: {frame}{{{{ m.content }}}}\n\n{{% endfor %}}<END>\n"
     )
     alternating = checkpoint(with_template(tmp_path, nano, source))
     context = tuple((("user", "assistant")[turn % 2], f"turn{turn}") for turn in range(turns))
