@@ -42,7 +42,7 @@ class Case:
     """The share of real texts that has to be completed as the reference does."""
     leaks_nan: bool = False
     """Whether NaN of one prompt may reach others: seen with vLLM 0.32 on a CPU, for prompts that do not fill a block of
-    its cache of keys and values, also when they are asked alone later: NaN left in a block is NaN, times zero as well."""
+    its cache of keys and values, also when they are asked alone later: NaN times zero is NaN."""
     make_mortal: Callable[[], Engine] | None = None
     """Make one with processes of its own, which a test may kill; None where the engine is part of this process."""
     death: type[GuardlineError] = Unavailable
