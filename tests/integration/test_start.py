@@ -114,6 +114,7 @@ NO_TOPICS = {
     "GUARDLINE_TOPICS__VERDICTS": "no.such-verdicts",
     "GUARDLINE_TOPICS__DEAD_LETTERS": "no.such-dead-letters",
 }
+NO_SERVERS = {"GUARDLINE_GUARD__ENGINE": "openai", "GUARDLINE_GUARD__OPENAI__URLS": '["http://127.0.0.1:1"]'}
 SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
 REFUSED = {"GUARDLINE_KAFKA__PROPERTIES": json.dumps(SASL)}
 
@@ -135,10 +136,11 @@ ON_REDIS = [
         (ON_KAFKA, NO_KAFKA, 1, "kafka.bootstrap_servers: no Kafka answers at '127.0.0.1:1'"),
         (ON_TOPICS, NO_TOPICS, 1, "not found in Kafka: create them with: guardline topics create"),
         (ON_REDIS, NO_REDIS, 1, "redis.url: no Redis answers there"),
+        ([("annotate", "events.jsonl", "out.jsonl"), WORKER], NO_SERVERS, 1, "guard.openai.urls: http://127.0.0.1:1"),
         (ON_KAFKA, REFUSED, 2, "SASL PLAIN mechanism handshake failed"),
         (ON_REDIS, {"GUARDLINE_REDIS__URL": "{redis}/99"}, 2, "redis.url: Redis refuses a command (DB index"),
     ],
-    ids=["no Kafka", "no topics", "no Redis", "Kafka refuses", "Redis refuses"],
+    ids=["no Kafka", "no topics", "no Redis", "no model server", "Kafka refuses", "Redis refuses"],
 )
 def test_a_cause_has_one_exit_code_in_all_commands(
     site: Site,
