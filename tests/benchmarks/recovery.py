@@ -310,7 +310,7 @@ def churn(stack: Stack) -> dict[str, float]:
         progress.start()
         load.start()
         group.start(*range(WORKERS))
-        settle(progress)
+        eventually(lambda: progress.committed > 0, "the first commit", 60)
 
         def per_s(seconds: float, act: Callable[[], None]) -> float:
             began, before = time.monotonic(), progress.committed
