@@ -103,17 +103,22 @@ def test_an_output_topic_deleted_under_load_ends_the_worker_and_loses_nothing(si
 
 @pytest.mark.parametrize("count", [200, 2000])
 def test_a_topic_made_again_under_a_worker_with_fewer_or_more_records_loses_none(site: Site, count: int) -> None:
-    """With more, the old position is one of the new topic as well: nothing goes back."""
+    """With more, the old position is one of the new topic as well: nothing goes back.
+
+    The worker is frozen meanwhile, so that it meets the new topic with all its records.
+    """
     site.create_topics()
-    site.worker()
+    worker = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="40")
     site.events(600)
     site.check()
+    worker.send(signal.SIGSTOP)
     client, topic = admin(site), site.settings().topics.inputs[0]
     client.delete_topics([topic])[topic].result(10)
     eventually(lambda: topic not in client.list_topics(timeout=10).topics, "it is gone")
     site.create_topics()
     site.sent.clear()
     site.events(count, start=600)
+    worker.send(signal.SIGCONT)
     events = {f"e{number}" for number in range(600 + count)}
 
     def judged() -> list[str]:
