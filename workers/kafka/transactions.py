@@ -30,7 +30,7 @@ START_S = 30.0
 
 AWAY = f"the brokers were away for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 
-HARMLESS = ("in state CONNECT)", "/bootstrap: ")
+HARMLESS = ("in state CONNECT", "/bootstrap: ")
 """In the report of a broken connection: it carried no request yet, or none of a transaction. A host of
 `kafka.bootstrap_servers` that is down is reported for ever, and must not cost a new producer for each transaction."""
 

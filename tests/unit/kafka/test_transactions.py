@@ -17,6 +17,7 @@ REFUSED = (
     "FAIL",
     "[thrd:b:9093/2]: b:9093/2: Connect to b:9093 failed: Connection refused (after 0ms in state CONNECT)",
 )
+REFUSED_AGAIN = ("FAIL", REFUSED[1].replace("CONNECT)", "CONNECT, 3 identical error(s) suppressed)"))
 BOOTSTRAP = ("FAIL", "[thrd:b:9092/bootstrap]: b:9092/bootstrap: Disconnected (after 600123ms in state UP)")
 
 
@@ -28,7 +29,7 @@ BOOTSTRAP = ("FAIL", "[thrd:b:9092/bootstrap]: b:9092/bootstrap: Disconnected (a
         ([REPEATED, CLEAN], False),
         ([CLEAN, TIMED_OUT], False),
         ([CUT, CLEAN], False),
-        ([REFUSED, BOOTSTRAP, CLEAN], True),
+        ([REFUSED, REFUSED_AGAIN, BOOTSTRAP, CLEAN], True),
     ],
 )
 def test_what_the_log_says_of_the_last_transaction(lines: list[tuple[str, str]], is_trusted: bool) -> None:
