@@ -88,10 +88,12 @@ def chosen(arguments: dict[str, Any], platform: Platform, shared_tokens: int) ->
     if platform is Platform.CPU:
         return {"max_num_seqs": SEQUENCES_ON_A_CPU, "block_size": BLOCK_TOKENS_ON_A_CPU, **arguments}
     made = {"max_num_batched_tokens": STEP_TOKENS, "max_num_seqs": SEQUENCES, **arguments}
-    if platform is Platform.FLASH and (block := block_tokens(shared_tokens)):
+    graphs: dict[str, Any] = {"cudagraph_capture_sizes": graph_sizes(made["max_num_batched_tokens"])}
+    if platform is Platform.OTHER:
+        return {"compilation_config": graphs, **made}
+    if block := block_tokens(shared_tokens):
         made = {"block_size": block, **made}
-    graphs = {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": graph_sizes(made["max_num_batched_tokens"])}
-    return {"compilation_config": graphs, "attention_config": WITHOUT_SPLITS, **made}
+    return {"compilation_config": {"cudagraph_mode": "FULL", **graphs}, "attention_config": WITHOUT_SPLITS, **made}
 
 
 def use_all_cores() -> None:

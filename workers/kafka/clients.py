@@ -79,6 +79,13 @@ class Logger(Protocol):
         """Take one line. Must not raise."""
 
 
+class Discarded:
+    """A logger for clients of commands: nothing of librdkafka's log is shown."""
+
+    def log(self, level: int, event: str, *args: Any) -> None:
+        """Take one line."""
+
+
 def consumer(
     settings: Settings, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
 ) -> Consumer:
@@ -224,6 +231,27 @@ def reader(kafka: Kafka, *, follow: bool) -> Consumer:
         "enable.auto.commit": False,
         "enable.partition.eof": not follow,
         **({} if follow else {"fetch.wait.max.ms": int(TO_THE_END_S * 1000)}),
+        **SILENT,
+    }
+    return _made(Consumer, config)
+
+
+def onlooker(kafka: Kafka) -> Consumer:
+    """Give a client that asks what the group has committed and never joins it. It sees no offset that is in doubt.
+
+    Not the AdminClient's call: that waits for its whole time-out where no group was ever seen, and has crashed the
+    process (confluent-kafka 2.16).
+
+    Raises:
+        Misconfigured: librdkafka refuses the settings.
+    """
+    config = {
+        "client.id": COMMAND,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
         **SILENT,
     }
     return _made(Consumer, config)

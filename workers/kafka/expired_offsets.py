@@ -13,6 +13,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from workers.core.decide import verdict_id
 from workers.core.records import Source, TopicPartition
+from workers.errors import Misconfigured, Unavailable
 from workers.kafka import clients
 from workers.settings import Settings
 
@@ -42,21 +43,24 @@ class _Verdict(msgspec.Struct):
     source: _Position
 
 
-def warn(settings: Settings, consumer: Consumer) -> None:
-    """Log a warning when the consumer's group begins anew where this pipeline has judged before.
+def warn(settings: Settings) -> None:
+    """Log a warning when the group begins anew where this pipeline has judged before.
 
-    Blocks for some milliseconds, and for some seconds at most where brokers do not answer; then it says nothing.
+    Call it before the group is joined: what it asks may take some milliseconds, or seconds where brokers do not answer,
+    and a member that is not polled would hold its partitions meanwhile. Then it only says that it could not look.
     """
     admin = clients.admin(settings.kafka)
+    consumer = clients.onlooker(settings.kafka)
     try:
         if not _has_offsets(consumer, admin, settings) and _has_verdicts(admin, settings):
             log.warning(AGAIN.format(topic=settings.topics.verdicts), group=settings.kafka.group)
-    except KafkaException as error:
-        log.info("could not look whether the offsets of the group have expired", error=error.args[0].str())
+    except (KafkaException, Misconfigured, Unavailable) as error:
+        log.info("could not look whether the offsets of the group have expired", error=str(error))
+    finally:
+        consumer.close()
 
 
 def _has_offsets(consumer: Consumer, admin: AdminClient, settings: Settings) -> bool:
-    # Not by the AdminClient, which waits for its whole time-out where no group was ever seen.
     present = clients.present_topics(admin, settings.kafka)
     topics = [topic for topic in settings.topics.inputs if topic in present]
     inputs = [KafkaPartition(topic, n) for topic in topics for n in present[topic].partitions]

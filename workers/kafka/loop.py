@@ -29,7 +29,7 @@ from workers.core.records import (
     record_key,
 )
 from workers.errors import Fatal, Undecodable
-from workers.kafka import expired_offsets, membership
+from workers.kafka import clients, expired_offsets, membership
 from workers.kafka.intake import Intake, headers_of
 from workers.kafka.outbox import Outbox
 from workers.kafka.progress import Progress
@@ -92,10 +92,10 @@ class KafkaThread(threading.Thread):
         self.ledger = Ledger()
         membership.check(settings)
         self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
+        expired_offsets.warn(settings)
         self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
-        expired_offsets.warn(settings, self._intake.consumer)
         self._questions = Questions(settings.kafka)
-        self._progress = Progress(settings.kafka.group, self._intake.consumer, self.ledger, self._questions)
+        self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
         self._topics = TopicWatch(settings.topics.inputs, self._intake.log, self._questions)
 
     def deliver(self, finished: list[Finished]) -> None:
@@ -163,8 +163,8 @@ class KafkaThread(threading.Thread):
         is_draining = self._stop_by is not None
         if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
             self._commit(self._drain_deadline(), positions=self._progress.positions(now))
-        elif self._progress.is_due(now):
-            self._commit(self._drain_deadline(), limit=0, positions=self._progress.positions(now))
+        elif positions := self._progress.positions(now):
+            self._commit(self._drain_deadline(), limit=0, positions=positions)
         telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
 
     def _poll(self) -> list[Message]:

@@ -84,7 +84,10 @@ def check(settings: Settings) -> None:
     clients.present_topics(admin, kafka)
     if not versions.are_enough(admin):
         raise Misconfigured(TOO_OLD)
-    (broker, *_) = admin.list_topics(timeout=ANSWER_S).brokers
+    try:
+        (broker, *_) = admin.list_topics(timeout=ANSWER_S).brokers
+    except KafkaException as error:
+        raise causes.failure("kafka.bootstrap_servers: the brokers do not name themselves", error.args[0]) from error
     allowed = _config(admin, ResourceType.BROKER, str(broker)).get("group.coordinator.rebalance.protocols")
     if allowed is not None and "consumer" not in allowed.split(","):
         raise Misconfigured(SWITCHED_OFF)
@@ -184,7 +187,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         Unavailable: the group did not let it join in that time.
     """
     assigned: list[bool] = []
-    consumer = clients.consumer(settings)
+    consumer = clients.consumer(settings, logger=clients.Discarded())
     consumer.subscribe(settings.topics.inputs, on_assign=lambda *_: assigned.append(True))
     deadline = time.monotonic() + REMOVE_S
     try:
@@ -211,16 +214,20 @@ def _ask_for_session(admin: AdminClient, settings: Settings) -> None:
         ("consumer.session.timeout.ms", session_ms),
         ("consumer.heartbeat.interval.ms", min(session_ms // 5, clients.HEARTBEAT_MS)),
     ):
+        before = _config(admin, ResourceType.GROUP, group).get(name)
+        if before == str(wanted):
+            continue
         entry = ConfigEntry(name, str(wanted), incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
         try:
             admin.incremental_alter_configs([resource])[resource].result(ANSWER_S)
+            log.info("set for the group, as kafka.session_timeout_s says", setting=name, value=wanted, before=before)
         except (KafkaException, TimeoutError) as error:
             log.warning(
                 "kafka.session_timeout_s: the brokers keep their own value for this group",
                 setting=name,
                 wanted=wanted,
-                kept=_config(admin, ResourceType.GROUP, group).get(name),
+                kept=before,
                 because=error.args[0].str() if isinstance(error, KafkaException) else "no answer in time",
             )
 

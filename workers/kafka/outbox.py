@@ -19,7 +19,7 @@ from workers import telemetry
 from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
-from workers.errors import Fatal, Misconfigured
+from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.kafka.topic_watch import DELETED
 from workers.kafka.transactions import AWAY, ProducerSession
 from workers.settings import Kafka
@@ -96,7 +96,8 @@ class Outbox:
                     run[index] = self._replace(ledger, record)
         records = list(prefix.records())
         self._failed.clear()
-        self._session.ready(deadline)
+        if not self._is_ready(deadline):
+            return False
         try:
             metadata = consumer.consumer_group_metadata()  # 3
             self._until(deadline, self._producer.begin_transaction)  # 4
@@ -111,6 +112,18 @@ class Outbox:
             self._abort(ledger, prefix, error)
             return False
         self._attempts = 0
+        return True
+
+    def _is_ready(self, deadline: float) -> bool:
+        """See that a transaction may be begun. A coordinator that has just moved gives no new epoch for a while."""
+        try:
+            self._session.ready(deadline)
+        except Unavailable as error:
+            self._attempts += 1
+            if self._attempts >= MAX_ATTEMPTS:
+                raise Fatal(str(error)) from error
+            log.warning("no transaction could be begun", attempt=self._attempts, cause=str(error))
+            return False
         return True
 
     def give_up(self, within_s: float) -> None:

@@ -8,8 +8,9 @@ in a rebalance callback: there the consumer already stands behind records that `
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -25,78 +26,87 @@ IDLE_S = 1.0
 """How long positions wait for a transaction that has records; then they have one of their own, 11 ms."""
 
 
+class Start(NamedTuple):
+    """Of a partition at the beginning of an epoch: what the group has committed (-1: nothing), and its first offset."""
+
+    committed: int
+    first: int
+
+
 class Progress:
     """Gives the positions that a commit may take along. Never blocks."""
 
-    def __init__(self, group: str, consumer: Consumer, ledger: Ledger, questions: Questions) -> None:
-        self._group = group
+    def __init__(self, onlooker: Consumer, consumer: Consumer, ledger: Ledger, questions: Questions) -> None:
+        self._onlooker = onlooker
         self._consumer = consumer
         self._ledger = ledger
         self._questions = questions
         self._looked_at = 0.0
-        self._starts: dict[Assigned, int | None] = {}
+        self._starts: dict[Assigned, Start] = {}
         self._asked: list[Assigned] = []
-        self._answer: Future[dict[TopicPartition, int]] | None = None
-
-    def is_due(self, now: float) -> bool:
-        """Say whether positions have waited for long enough to be worth a transaction of their own."""
-        return now - self._looked_at >= IDLE_S
+        self._answer: Future[dict[TopicPartition, Start]] | None = None
 
     def positions(self, now: float) -> dict[TopicPartition, int]:
         """Give the offset to go on from of each partition that holds nothing, where it is known.
 
-        It is the one behind all that was handed over. Of a partition from which nothing came yet, and for which the
-        group has never committed anything, it is the first one that is there.
+        Once in `IDLE_S`, and nothing in between. It is the one behind all that was handed over, but never before what
+        the group has committed: librdkafka may still know a position of an earlier assignment. Of a partition from
+        which nothing came, and of which retention took all that the group had not read, it is the first one there.
         """
+        if now - self._looked_at < IDLE_S:
+            return {}
         self._looked_at = now
         idle = self._ledger.idle
-        if not idle:
+        self._learn(list(idle.items()))
+        known = {origin: start for origin, epoch in idle.items() if (start := self._starts.get((origin, epoch)))}
+        if not known:
             return {}
-        positions: dict[TopicPartition, int] = {}
-        unread: list[Assigned] = []
-        for found in self._consumer.position([KafkaPartition(*origin) for origin in idle]):
-            origin = TopicPartition(found.topic, found.partition)
-            if found.offset >= 0:
-                positions[origin] = found.offset
-            else:
-                unread.append((origin, idle[origin]))
-        self._ask(unread)
-        for origin, epoch in unread:
-            first = self._starts.get((origin, epoch))
-            if first is not None:
-                positions[origin] = first
-        return positions
+        found = self._consumer.position([KafkaPartition(*origin) for origin in known])
+        return {
+            TopicPartition(one.topic, one.partition): at
+            for one in found
+            if (at := _position(one.offset, known[TopicPartition(one.topic, one.partition)])) is not None
+        }
 
-    def _ask(self, unread: list[Assigned]) -> None:
+    def _learn(self, idle: list[Assigned]) -> None:
         """Ask once in each epoch, and again where no answer could be had."""
         if self._answer is not None and self._answer.done():
             if self._answer.exception() is None:
                 starts = self._answer.result()
-                self._starts.update({assigned: starts.get(assigned[0]) for assigned in self._asked})
+                self._starts |= {assigned: starts[assigned[0]] for assigned in self._asked if assigned[0] in starts}
             self._answer = None
-        self._starts = {assigned: self._starts[assigned] for assigned in unread if assigned in self._starts}
-        unknown = [assigned for assigned in unread if assigned not in self._starts]
+        self._starts = {assigned: start for assigned, start in self._starts.items() if self._is_current(assigned)}
+        unknown = [assigned for assigned in idle if assigned not in self._starts]
         if unknown and self._answer is None:
             self._asked = unknown
-            self._answer = self._questions.ask(lambda admin: first_offsets(admin, self._group, unknown))
+            self._answer = self._questions.ask(lambda admin: starts_of(admin, self._onlooker, unknown))
+
+    def _is_current(self, assigned: Assigned) -> bool:
+        return self._ledger.is_current(*assigned)
 
 
-def first_offsets(admin: AdminClient, group: str, assigned: list[Assigned]) -> dict[TopicPartition, int]:
-    """Give the first offset of each partition for which the group has committed nothing. Blocks.
+def _position(position: int, start: Start) -> int | None:
+    """Give the offset to commit for a partition that holds nothing; None where there is none to commit."""
+    if position >= 0:
+        return position if position >= start.committed else None
+    return start.first if start.first > start.committed else None
+
+
+def starts_of(admin: AdminClient, onlooker: Consumer, assigned: list[Assigned]) -> dict[TopicPartition, Start]:
+    """Ask what the group has committed for each partition, and for its first offset. Blocks.
 
     Raises:
         KafkaException: no answer, or the former owner's commit is still in doubt.
     """
-    asked = ConsumerGroupTopicPartitions(group, [KafkaPartition(*origin) for origin, _ in assigned])
-    (answer,) = admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=ANSWER_S).values()
-    new = []
-    for found in answer.result().topic_partitions:
+    partitions = [KafkaPartition(*origin) for origin, _ in assigned]
+    committed: dict[TopicPartition, int] = {}
+    for found in onlooker.committed(partitions, ANSWER_S):
         if found.error is not None:
             raise KafkaException(found.error)
-        if found.offset < 0:
-            new.append(KafkaPartition(found.topic, found.partition))
-    if not new:
-        return {}
+        committed[TopicPartition(found.topic, found.partition)] = max(-1, found.offset)
     first = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's own
-    firsts = admin.list_offsets(dict.fromkeys(new, first), request_timeout=ANSWER_S)
-    return {TopicPartition(one.topic, one.partition): found.result().offset for one, found in firsts.items()}
+    firsts = admin.list_offsets(dict.fromkeys(partitions, first), request_timeout=ANSWER_S)
+    return {
+        (origin := TopicPartition(one.topic, one.partition)): Start(committed.get(origin, -1), found.result().offset)
+        for one, found in firsts.items()
+    }

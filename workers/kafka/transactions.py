@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from workers import telemetry
 from workers.core.records import NOTHING_LOST
-from workers.errors import Fatal
+from workers.errors import Fatal, Unavailable
 from workers.kafka import causes, clients
 from workers.settings import Kafka
 
@@ -89,7 +89,8 @@ class ProducerSession:
         Blocks, for a new one, until the `time.monotonic()` of `deadline`.
 
         Raises:
-            Fatal: the brokers gave no new epoch in time.
+            Unavailable: the brokers gave no new epoch in time. Nothing was begun; ask again.
+            Fatal: they refuse one.
         """
         self.producer.poll(0)  # Delivers the log of the last transaction.
         if self._signs.doubt is not None or not self._signs.has_ended:
@@ -104,7 +105,10 @@ class ProducerSession:
             self._begin_epoch(max(0.1, deadline - time.monotonic()))
         except KafkaException as error:
             cause: KafkaError = error.args[0]
-            raise Fatal(f"{AWAY if cause.retriable() else 'kafka: no new epoch'} ({cause.str()})") from error
+            self._signs.doubt = f"no new epoch: {cause.str()}"
+            if cause.retriable():
+                raise Unavailable(f"{AWAY} ({cause.str()})") from error
+            raise Fatal(f"kafka: no new epoch ({cause.str()})") from error
         finally:
             # The last reference goes in a thread of its own: a client that closes waits for its own threads.
             threading.Thread(target=old.clear, daemon=True, name="closing-producer").start()

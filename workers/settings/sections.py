@@ -35,7 +35,8 @@ class Kafka(Section):
     session_timeout_s: float = Field(10, ge=1)
     """How long the group waits for a worker that was killed. With `consumer` the broker has the last word."""
     max_poll_interval_s: float = Field(300, ge=5)
-    transaction_timeout_s: float = Field(10, ge=2, le=900)
+    transaction_timeout_s: float = Field(10, ge=2, le=299)
+    """librdkafka takes no more: its `socket.timeout.ms` has to be longer, and 300 s is the most for that."""
     properties: dict[str, str | int | float | bool] = {}
     """Any other librdkafka property (SASL, TLS, ...), for consumer and producer alike."""
 

@@ -18,12 +18,12 @@ def test_graphs_are_captured_up_to_a_whole_step_and_waste_at_most_a_quarter(larg
     assert all(after <= before * 1.25 for before, after in pairwise(sizes) if before >= 8)
 
 
-def test_a_gpu_gets_large_steps_and_whole_graphs_for_all_of_them() -> None:
-    made = chosen({}, Platform.OTHER, 81)
+@pytest.mark.parametrize("platform", [Platform.FLASH, Platform.OTHER])
+def test_a_gpu_gets_large_steps_and_graphs_for_all_of_them(platform: Platform) -> None:
+    made = chosen({}, platform, 81)
     assert made["max_num_batched_tokens"] > 2_048, "AsyncLLM's own choice leaves a GPU idle"
     assert made["max_num_seqs"] > 64
     assert made["compilation_config"]["cudagraph_capture_sizes"][-1] == made["max_num_batched_tokens"]
-    assert made["compilation_config"]["cudagraph_mode"] == "FULL"
 
 
 @pytest.mark.parametrize("shared", range(0, 600, 7))
@@ -34,8 +34,12 @@ def test_a_block_of_the_prefix_cache_is_never_longer_than_what_all_prompts_share
     assert max(0, min(shared, 256) - 15) <= block <= shared
 
 
-def test_only_flash_attention_gets_blocks_of_another_size_than_its_own() -> None:
-    assert "block_size" not in chosen({}, Platform.OTHER, 81)
+def test_only_flash_attention_gets_whole_graphs_and_blocks_of_another_size() -> None:
+    """Elsewhere vLLM would fall back to graphs for decoding alone, of which the guard does none."""
+    assert chosen({}, Platform.FLASH, 81)["compilation_config"]["cudagraph_mode"] == "FULL"
+    other = chosen({}, Platform.OTHER, 81)
+    assert other.keys().isdisjoint({"block_size", "attention_config"})
+    assert "cudagraph_mode" not in other["compilation_config"]
 
 
 @pytest.mark.parametrize(
