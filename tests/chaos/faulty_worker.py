@@ -150,17 +150,31 @@ def fail_on(fault: str) -> None:
     setattr(owner, name, fail_later if inspect.iscoroutinefunction(getattr(owner, name)) else fail)
 
 
+def before_records(act: Callable[[float], object]) -> None:
+    """Act before the outputs of each transaction that has any: those that carry positions alone are left out."""
+    produce = Outbox._produce
+
+    def produce_later(self: Outbox, records: Sequence[Finished], deadline: float) -> None:
+        if records:
+            act(deadline)
+        produce(self, records, deadline)
+
+    Outbox._produce = produce_later  # type: ignore[method-assign]  # the fault
+
+
 def hang_in_a_transaction() -> None:
-    Outbox._produce = lambda *_: threading.Event().wait()  # type: ignore[assignment,method-assign]  # the fault
+    before_records(lambda _: threading.Event().wait())
 
 
 def end_before_the_commit(end: Callable[[], object]) -> None:
     until = Outbox._until
+    has_records = threading.Event()
+    before_records(lambda _: has_records.set())
 
     def until_the_last_step(self: Outbox, deadline: float, call: Callable[[], Any], *, is_commit: bool = False) -> None:
-        if is_commit:
+        if is_commit and has_records.is_set():
             end()
-        until(self, deadline, call)
+        until(self, deadline, call, is_commit=is_commit)
 
     Outbox._until = until_the_last_step  # type: ignore[method-assign]  # the fault
 
@@ -174,15 +188,12 @@ def fail() -> None:
 
 
 def use_all_time() -> None:
-    produce = Outbox._produce
-
-    def produce_late(self: Outbox, records: Sequence[Finished], deadline: float) -> None:
+    def wait(deadline: float) -> None:
         seconds = deadline - time.monotonic()
         structlog.get_logger().info(ALLOWED, seconds=round(seconds, 1))
         time.sleep(max(0.0, seconds))
-        produce(self, records, deadline)
 
-    Outbox._produce = produce_late  # type: ignore[method-assign]  # the fault
+    before_records(wait)
 
 
 def main() -> None:

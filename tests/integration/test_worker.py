@@ -51,12 +51,12 @@ def test_an_engine_slower_than_the_input_and_than_a_poll_fills_no_memory_and_cos
 
 def test_a_worker_whose_group_waits_for_a_killed_one_says_so_once(site: Site) -> None:
     site.create_topics()
-    killed = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="12")
+    killed = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="25")
     eventually(lambda: killed.has_partitions, "partitions")
     killed.send(signal.SIGKILL)
     killed.wait()
-    worker = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="12")
-    eventually(lambda: worker.has_partitions, "partitions of the one that was killed")
+    worker = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="25")
+    eventually(lambda: worker.has_partitions, "partitions of the one that was killed", 60)
     before, _, after = worker.text.partition("partitions assigned")
     assert before.count("waiting for partitions") == 1
     assert "kafka.session_timeout_s" in before

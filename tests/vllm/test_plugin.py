@@ -12,7 +12,7 @@ import pytest
 
 from workers.guard.load import checkpoint_folder
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.needs("vllm"), pytest.mark.timeout(900)]
 
 START = """
 import asyncio
