@@ -18,6 +18,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	  "Python 3.11 to 3.13 is needed, and $(PYTHON) is another: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	@command -v uv >/dev/null 2>&1 || test -x $(VENV)-uv/bin/uv || \
 	  ($(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install --quiet --disable-pip-version-check uv)
+	@echo "making the environment in $(VENV), once: a minute or so" >&2
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) --python-preference only-system $(VENV)
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .

@@ -114,7 +114,7 @@ def test_a_worker_that_will_not_return_is_put_out_by_a_command(site: Site) -> No
     site.events(300)
     site.check(deadline_s=60)
     said = site.command("worker", "remove", "--id", "second", code=2).stderr
-    assert "has no member 'second' (its members: first)" in said
+    assert "no member that was started with the id 'second' (those with an id: first)" in said
 
 
 def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lost(site: Site) -> None:
@@ -124,8 +124,7 @@ def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lo
     eventually(lambda: worker.has_partitions, "partitions")
     site.events(300)
     said = site.command("worker", "remove", "--id", "only").stdout
-    assert "if it still runs, it joins again or ends" in said
-    assert said.endswith("nobody reads its partitions.\n")
+    assert "only is out of the group." in said or "only still runs and has joined again" in said
     eventually(
         lambda: worker.text.count("partitions assigned") > 1 or worker.popen.poll() is not None, "it joined or ended"
     )

@@ -54,9 +54,9 @@ def produce_command(
 def verdicts_command(
     follow: Annotated[bool, typer.Option(help="Go on with new ones.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    from_beginning: Annotated[bool, typer.Option(help="Start with the oldest one.")] = False,
+    from_beginning: Annotated[bool, typer.Option(help="With --follow: begin with those that are there.")] = False,
 ) -> None:
-    """Print verdicts. Without --follow, those that are there (as with --from-beginning)."""
+    """Print verdicts. Without --follow, those that are there."""
     from workers.kafka.reader import read
 
     settings = settings_module.load()

@@ -60,8 +60,11 @@ def worker_remove(
     held = ", ".join(member.partitions) or "no partitions"
     typer.echo(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and holds {held}.")
     left = membership.remove(settings, member)
-    typer.echo(f"{worker_id} is out of the group; if it still runs, it joins again or ends.")
+    if any(one.name == worker_id for one in left):
+        typer.echo(f"{worker_id} still runs and has joined again: stop it first.")
+    else:
+        typer.echo(f"{worker_id} is out of the group.")
     for one in left:
         typer.echo(f"{one.name}: {', '.join(one.partitions) or 'no partitions'}")
     if not left:
-        typer.echo("The group has no members: nobody reads its partitions.")
+        typer.echo("The group has no members now: nobody reads its partitions.")

@@ -171,13 +171,14 @@ def static_member(settings: Settings) -> Member:
             return member
     names = ", ".join(sorted(member.name for member in present if member.is_static))
     raise Misconfigured(
-        f"worker.id: the group {kafka.group!r} has no member {name!r} "
-        f"({f'its members: {names}' if names else 'no member has a name'})"
+        f"worker.id: the group {kafka.group!r} has no member that was started with the id {name!r} "
+        f"({f'those with an id: {names}' if names else 'none has one'}); a worker with a random id is put out when its "
+        "session is over"
     )
 
 
 def remove(settings: Settings, member: Member) -> list[Member]:
-    """Put a static member out of the group, under the settings' `worker.id`; give the members that are left.
+    """Put a static member out of the group, under the settings' `worker.id`; give the members that there are then.
 
     Joins in its place and leaves, which moves its partitions to the others at once. Commits nothing. A worker that
     still runs under that id joins again, or ends where its heartbeat came in between and was fenced. Blocks for
@@ -200,7 +201,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         consumer.close()
     deadline = time.monotonic() + SETTLE_S
     while True:
-        left = [one for one in members(settings) if one.name != member.name]
+        left = members(settings)
         owned = {partition for one in left for partition in one.partitions}
         if not left or owned.issuperset(member.partitions) or time.monotonic() > deadline:
             return left
