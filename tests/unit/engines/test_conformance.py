@@ -44,6 +44,7 @@ async def engine(case: Case) -> AsyncIterator[Engine]:
     engine = case.make()
     before = processes()
     await engine.start()
+    started = processes() - before
     yield engine
     under_way = [asyncio.create_task(engine.complete(PROMPTS, COMPLETION_TOKENS)) for _ in range(8)]
     await asyncio.sleep(0.02)
@@ -54,7 +55,7 @@ async def engine(case: Case) -> AsyncIterator[Engine]:
     with pytest.raises(Fatal, match="not running"):
         await engine.score(PROMPTS, [400])
     # vLLM kills what does not end in time, and does not wait for that.
-    await asyncio.to_thread(eventually, lambda: processes() <= before, "every process of the engine ended")
+    await asyncio.to_thread(eventually, lambda: not processes() & started, "every process of the engine ended")
 
 
 def processes() -> set[psutil.Process]:
