@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 import structlog
@@ -10,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.core.decide import verdict_id
 from workers.core.records import Source, TopicPartition
@@ -52,7 +54,8 @@ def warn(settings: Settings) -> None:
     admin = clients.admin(settings.kafka)
     consumer = clients.onlooker(settings.kafka)
     try:
-        if not _has_offsets(consumer, admin, settings) and _has_verdicts(admin, settings):
+        present = clients.present_topics(admin, settings.kafka)
+        if not _has_offsets(consumer, present, settings) and _has_verdicts(admin, present, settings):
             log.warning(AGAIN.format(topic=settings.topics.verdicts), group=settings.kafka.group)
     except (KafkaException, Misconfigured, Unavailable) as error:
         log.info("could not look whether the offsets of the group have expired", error=str(error))
@@ -60,16 +63,14 @@ def warn(settings: Settings) -> None:
         consumer.close()
 
 
-def _has_offsets(consumer: Consumer, admin: AdminClient, settings: Settings) -> bool:
-    present = clients.present_topics(admin, settings.kafka)
+def _has_offsets(consumer: Consumer, present: Mapping[str, TopicMetadata], settings: Settings) -> bool:
     topics = [topic for topic in settings.topics.inputs if topic in present]
     inputs = [KafkaPartition(topic, n) for topic in topics for n in present[topic].partitions]
     return any(one.offset >= 0 for one in consumer.committed(inputs, ANSWER_S))
 
 
-def _has_verdicts(admin: AdminClient, settings: Settings) -> bool:
+def _has_verdicts(admin: AdminClient, present: Mapping[str, TopicMetadata], settings: Settings) -> bool:
     topic = settings.topics.verdicts
-    present = clients.present_topics(admin, settings.kafka)
     partitions = [KafkaPartition(topic, n) for n in (present[topic].partitions if topic in present else [])]
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's own
     ends = {
