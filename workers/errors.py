@@ -1,4 +1,4 @@
-"""The errors of the project, by what the caller does about them. Nothing else may be raised across a stage's border."""
+"""The errors of the project, by what the caller does about them. A stage raises no other errors to its caller."""
 
 
 class GuardlineError(Exception):
@@ -6,13 +6,13 @@ class GuardlineError(Exception):
 
 
 class Unavailable(GuardlineError):
-    """The same call may succeed later: back off and call again until the deadline."""
+    """The same call may succeed later: retry with back-off until the deadline."""
 
 
 class OneAtFault(GuardlineError):
-    """One record or one content alone is at fault, and its neighbours go on.
+    """Only one record or one content is at fault, and the others continue.
 
-    `reason` is one of a small closed set (it is a metric label and a header); `detail` is a sentence for a person.
+    `reason` is one of a small fixed set (it is a metric label and a header); `detail` is a sentence for a person.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -22,7 +22,7 @@ class OneAtFault(GuardlineError):
 
 
 class Undecodable(OneAtFault):
-    """This record holds no event: it becomes a dead letter."""
+    """No event can be made of this record: it becomes a dead letter."""
 
 
 class Unjudgeable(OneAtFault):
@@ -30,8 +30,8 @@ class Unjudgeable(OneAtFault):
 
 
 class Fatal(GuardlineError):
-    """Going on would break a guarantee, or cannot work: the process says why and exits non-zero."""
+    """To continue would break a guarantee, or is not possible: the process says why and exits with a non-zero code."""
 
 
 class Misconfigured(Fatal):
-    """A setting or something it points to is wrong: found at start, exit code 2, and the sentence names the setting."""
+    """A setting, or what it refers to, is wrong: found at start, exit code 2, and the sentence names the setting."""

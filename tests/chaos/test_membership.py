@@ -114,7 +114,7 @@ def test_a_worker_that_will_not_return_is_put_out_by_a_command(site: Site) -> No
     site.events(300)
     site.check(deadline_s=60)
     said = site.command("worker", "remove", "--id", "second", code=2).stderr
-    assert "no member that was started with the id 'second' (those with an id: first)" in said
+    assert "no member that was started with the id 'second' (members with an id: first)" in said
 
 
 def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lost(site: Site) -> None:

@@ -231,7 +231,7 @@ def test_a_call_to_kafka_that_never_comes_back_ends_the_worker_and_loses_nothing
     eventually(lambda: hanging.has_partitions, "partitions")
     site.events(300)
     assert hanging.wait() == 1, hanging.text
-    assert "a call to Kafka has not come back" in hanging.text
+    assert "a call to Kafka has not returned" in hanging.text
     site.worker()
     site.check()
 
@@ -243,9 +243,9 @@ def test_a_broker_away_for_longer_than_a_transaction_ends_the_worker_with_that_s
     # librdkafka does not keep every time-out that it is given: now and then the worker's own watch is first.
     for _ in range(3):
         said = said_while_the_broker_is_away(site, stack)
-        if "a call to Kafka has not come back" not in said:
+        if "a call to Kafka has not returned" not in said:
             break
-    assert "the brokers were away" in said
+    assert "the brokers did not answer" in said
     supervise(site)
     site.check()
 

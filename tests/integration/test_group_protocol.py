@@ -113,6 +113,6 @@ def test_only_a_member_that_the_group_knows_by_its_name_can_be_put_out(site: Sit
     worker = site.worker()
     eventually(lambda: worker.has_partitions, "partitions")
     said = site.command("worker", "remove", "--id", "nobody", code=2).stderr
-    assert "no member that was started with the id 'nobody' (none has one)" in said
+    assert "no member that was started with the id 'nobody' (no member has one)" in said
     said = site.command("worker", "remove", "--id", "nobody", code=2, **NEWER).stderr
     assert "kafka.group_protocol" in said

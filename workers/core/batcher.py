@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from workers.core.records import Event
 
 BYTES_PER_TOKEN = 3
-"""A cheap estimate that errs to the high side for most scripts; it only sizes batches, it never cuts text."""
+"""A cheap estimate that is too high for most scripts. It only sizes batches and never cuts text."""
 
 
 def estimate_tokens(value_bytes: int) -> int:
@@ -34,10 +34,10 @@ class Batcher:
         return len(self._open)
 
     def add(self, events: Iterable[Event], now: float) -> list[list[Event]]:
-        """Add events; return the batches that this filled, oldest first.
+        """Add events; return the batches that became full, oldest first.
 
-        An event that would overfill the open batch closes it first; one that is larger than a whole batch is a batch
-        of its own.
+        If an event does not fit into the open batch, that batch closes first. An event larger than a whole batch gets
+        its own batch.
         """
         closed: list[list[Event]] = []
         for event in events:
@@ -52,10 +52,10 @@ class Batcher:
         return closed
 
     def deadline(self) -> float | None:
-        """Give the time at which the open batch has to close, None when there is none."""
+        """Return the time at which the open batch has to close. None if there is no open batch."""
         return self._deadline
 
     def close(self) -> list[Event]:
-        """Close the open batch, whatever its size."""
+        """Close the open batch, of any size."""
         batch, self._open, self._tokens, self._deadline = self._open, [], 0, None
         return batch

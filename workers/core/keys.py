@@ -1,6 +1,6 @@
-"""The keys under which an event and its content are remembered. Pure.
+"""The keys under which Redis stores an event and its content. Pure.
 
-They are keyed hashes: who reads them cannot try texts against them without the secret.
+They are keyed hashes: without the secret, a person who reads them cannot test guessed texts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from schemas.event import EventDict
 
 
 class Keys:
-    """Gives the keys of events for one namespace, one secret, and one way to judge (the guard's fingerprint)."""
+    """Makes the keys of events for one namespace, one secret, and one fingerprint of the guard."""
 
     def __init__(self, namespace: str, *, secret: str, fingerprint: str) -> None:
         self._event_prefix = f"{namespace}:event:".encode()
@@ -23,17 +23,17 @@ class Keys:
         self._keyed = blake2b(fingerprint.encode(), key=key, digest_size=16)
 
     def of(self, body: EventDict, *, is_shared: bool) -> tuple[bytes, bytes]:
-        """Give an event's key and its content's.
+        """Return an event's key and its content's key.
 
-        Content is the same with the same role, text and context, of the same tenant or of tenants that share; an event
-        is the same with the same content, tenant, id, surface and language.
+        Content is the same if role, text and context are the same, for the same tenant or for tenants that share. An
+        event is the same if its content, tenant, id, surface and language are the same.
         """
         digest = self._keyed.copy()
         tenant = body["tenant_id"]
-        # As JSON, so that no two different contents are hashed alike, whatever characters they hold.
+        # JSON gives different bytes for different contents, with any characters.
         owner = None if is_shared else tenant
         digest.update(orjson.dumps((body.get("role", "user"), owner, body["text"], body.get("context") or None)))
         content_key = self._content_prefix + digest.digest()
-        # Goes on from the content: an event is the same only with the same content.
+        # Continues the content's hash, because an event is the same only if its content is.
         digest.update(orjson.dumps((tenant, body["event_id"], body["surface"], body.get("language"))))
         return self._event_prefix + digest.digest(), content_key

@@ -1,7 +1,7 @@
-"""Which records of which partition are under way, finished, or committed. Pure: no I/O, no clock.
+"""Tracks which records of each partition are pending, finished, or committed. Pure: no I/O, no clock.
 
-It is the fence: brokers check that a member lives, not that it owns a partition, so what is not in this ledger under
-the present epoch is never committed.
+Brokers check only that a member is alive, not that it owns a partition. So the worker never commits a record that is
+not in this ledger under the current epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Partition:
     prefix: list[Finished] = field(default_factory=list)
     last_registered: int = -1
     committed: int = -1
-    """The offset that was committed last in this epoch."""
+    """The last offset that was committed in this epoch."""
 
     @property
     def is_idle(self) -> bool:
@@ -32,7 +32,7 @@ class _Partition:
 class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
     """The finished records to commit now: for each partition its epoch and a contiguous run, in offset order.
 
-    `idle` has the epoch and the position of partitions that hold nothing.
+    `idle` has the epoch and the position of partitions without uncommitted records.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
 class Ledger:
     """Registered offsets for each assigned partition, and the contiguous finished prefix of each.
 
-    Guarantee: a record is in at most one prefix that is settled, and only while its epoch is the present one.
-    Never blocks. Owned by the Kafka thread; `is_current` alone may be called from any thread.
+    Guarantee: a record is in at most one settled prefix, and only while its epoch is the current one.
+    Never blocks. Owned by the Kafka thread; other threads may call `is_current` only.
     """
 
     def __init__(self) -> None:
@@ -71,17 +71,17 @@ class Ledger:
         self._ready = 0
         self._ready_since: float | None = None
         self.uncommitted = 0
-        """Records registered and not yet settled, dropped ones left out."""
+        """Records that were registered and are neither settled nor dropped."""
 
     def assign(self, origins: Iterable[TopicPartition]) -> None:
-        """Begin a new epoch for each of the partitions. What an earlier epoch left is forgotten."""
+        """Begin a new epoch for each of the partitions, and drop the records of an earlier epoch."""
         for origin in origins:
             self._forget(origin)
             self._epoch += 1
             self._partitions[origin] = _Partition(self._epoch)
 
     def revoke(self, origins: Iterable[TopicPartition]) -> None:
-        """End the epochs of the partitions: whatever is under way for them can no longer be committed."""
+        """End the epochs of the partitions: their pending records can no longer be committed."""
         for origin in origins:
             self._forget(origin)
 
@@ -95,17 +95,17 @@ class Ledger:
 
     @property
     def assigned(self) -> list[TopicPartition]:
-        """The partitions of the present assignment."""
+        """The partitions of the current assignment."""
         return list(self._partitions)
 
     @property
     def idle(self) -> dict[TopicPartition, int]:
-        """The partitions that hold nothing, because all that was received of them is settled, and their epochs."""
+        """The partitions without uncommitted records, each with its epoch."""
         return {origin: partition.epoch for origin, partition in self._partitions.items() if partition.is_idle}
 
     @property
     def unfinished(self) -> int:
-        """Records that still need work."""
+        """The number of records without an outcome."""
         behind = sum(len(partition.finished) for partition in self._partitions.values())
         return self.uncommitted - self._ready - behind
 
@@ -119,10 +119,10 @@ class Ledger:
         return partition is not None and partition.epoch == epoch
 
     def register(self, origin: TopicPartition, offset: int) -> Source | None:
-        """Note a received record. None when the partition is not assigned.
+        """Register a received record. None if the partition is not assigned.
 
         Raises:
-            Fatal: the offset, or a later one, was registered in this epoch. A consumer goes back only when the log did.
+            Fatal: this offset, or a later one, was registered in this epoch. Offsets go back only if the log changed.
         """
         partition = self._partitions.get(origin)
         if partition is None:
@@ -130,7 +130,7 @@ class Ledger:
         if offset <= partition.last_registered:
             raise Fatal(
                 f"{origin.topic}/{origin.partition} went back from offset {partition.last_registered} to {offset}: the "
-                "topic was made again, or its log was truncated. The next start reads what it holds now"
+                "topic was created again, or its log was truncated. The next start reads the records that it has now"
             )
         partition.last_registered = offset
         partition.under_way.append(offset)
@@ -138,7 +138,7 @@ class Ledger:
         return Source(origin, partition.epoch, offset)
 
     def complete(self, finished: Sequence[Finished], now: float) -> int:
-        """Take finished records in any order; return how many were stale (an old epoch, or finished before)."""
+        """Take finished records in any order; return how many were stale (of an ended epoch, or finished before)."""
         stale = 0
         touched: set[TopicPartition] = set()
         for record in finished:
@@ -178,8 +178,8 @@ class Ledger:
     def take(self, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None) -> Prefix:
         """Copy the finished prefix, of `limit` records at most. `settle` it after the commit.
 
-        `positions` says where the consumer stands in partitions that hold nothing. Those that are not committed yet go
-        along: behind the last record there may be what no consumer is given, such as the markers of transactions.
+        `positions` has the consumer's position in partitions without uncommitted records. The prefix includes those
+        that are not committed yet: transaction markers may follow the last record, and a consumer never receives them.
         """
         prefix = Prefix()
         left = limit if limit is not None else self._ready
@@ -195,7 +195,7 @@ class Ledger:
         return prefix
 
     def settle(self, prefix: Prefix, now: float) -> None:
-        """Drop what was committed. A partition whose epoch has ended since is left alone."""
+        """Drop the committed records. A partition whose epoch has ended since then does not change."""
         for origin, (epoch, run) in prefix.items():
             partition = self._partitions.get(origin)
             if partition is None or partition.epoch != epoch:
@@ -212,7 +212,7 @@ class Ledger:
             self._ready_since = now if self._ready else None
 
     def replace(self, record: Finished) -> None:
-        """Put another output in the place of a finished record that can never be produced as it is."""
+        """Replace the output of a finished record that can never be produced."""
         partition = self._partitions.get(record.source.origin)
         if partition is None or partition.epoch != record.source.epoch:
             return

@@ -1,6 +1,6 @@
-"""Single flight: content that is under way is judged once, for all who wait for it. Pure: time is passed in.
+"""Single flight: equal content in flight is judged once, for all events that wait for it. Pure: time is passed in.
 
-It does not know who judges, nor how waiters hear of the answer: a work carries the `flight` that it is part of.
+This module does not know how content is judged, nor how waiters get the answer: each work carries its `flight`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from schemas.event import EventDict
 from workers.core.records import Source
 
 Flight = TypeVar("Flight")
-"""The call or calls to the guard that a work belongs to; opaque here."""
+"""The call or calls to the guard to which a work belongs; opaque here."""
 
 
 class Work(Struct, Generic[Flight], eq=False):
-    """One content to be judged, and the positions that wait for it. All of them have the same patience."""
+    """One content to judge, and the positions that wait for it. All of them have the same retry timeout."""
 
     key: bytes
     body: EventDict
@@ -27,40 +27,40 @@ class Work(Struct, Generic[Flight], eq=False):
     flight: Flight
     waiters: list[Source]
     joined_at: float
-    """When the last waiter came."""
+    """When the last waiter joined."""
     deadline: float = math.inf
-    """Until when it may be tried again; known once it was tried: no patience is lost while it waits for its turn."""
+    """The end of the retries, set at the first attempt. The wait for the first attempt does not count."""
     has_failed: bool = False
     is_settled: bool = False
     assessment: dict[str, Any] | None = None
-    """The answer to every waiter, once it is settled. None: there is no judgement."""
+    """The answer to every waiter, once the work is settled. None: the content could not be judged."""
 
     def is_spent(self, now: float) -> bool:
-        """Say whether who joins now would be given the failure of others, with less than half of the patience."""
+        """Say whether a waiter that joins now would have less than half of its timeout before the work fails."""
         return self.has_failed and self.deadline - now < self.patience_s / 2
 
 
 class SingleFlight(Generic[Flight]):
-    """The works under way.
+    """The works in flight.
 
-    Guarantee: at any time there is at most one work for a content and a patience that can be joined, and each waiter
-    belongs to exactly one work. A work is tried for at least half of its patience after the last waiter joined, and its
-    waiters have no other patience. Never blocks.
+    Guarantee: at any time there is at most one work that an event can join for each content and timeout, and each
+    waiter belongs to exactly one work. A work is retried for at least half of its timeout after the last waiter joined,
+    and all its waiters have that timeout. Never blocks.
     """
 
     def __init__(self, is_current: Callable[[Source], bool]) -> None:
         self._is_current = is_current
-        # By patience as well: who is patient must not be given the failure of who is not.
+        # By timeout too: a waiter with a long timeout must not receive a failure that was reached on a short one.
         self._works: dict[tuple[bytes, float], Work[Flight]] = {}
 
     def __len__(self) -> int:
-        """Count the works that can be joined."""
+        """Count the works that an event can join."""
         return len(self._works)
 
     def join(
         self, key: bytes, body: EventDict, source: Source, patience_s: float, flight: Flight, now: float
     ) -> Work[Flight]:
-        """Wait for the work on this content; where there is none, it becomes a new one of `flight`."""
+        """Join the work on this content. If there is none, create one in `flight`."""
         work = self._works.get((key, patience_s))
         if work is None or work.is_spent(now):
             work = self._works[key, patience_s] = Work(key, body, patience_s, flight, [source], now)
@@ -70,10 +70,10 @@ class SingleFlight(Generic[Flight]):
         return work
 
     def begin(self, works: Iterable[Work[Flight]], now: float) -> list[Work[Flight]]:
-        """Give those to be judged now, settled ones left out. Their patience begins with the first attempt.
+        """Return the works to judge now, without settled ones. Their timeout begins with the first attempt.
 
-        Those that nobody waits for any more are given up: who comes from now on begins anew, because it is current and
-        must not get an answer that is none.
+        A work without current waiters is settled without an answer. A later event of the same content starts a new
+        work, because that event is current and must get an answer.
         """
         wanted = []
         for work in works:
@@ -87,13 +87,13 @@ class SingleFlight(Generic[Flight]):
         return wanted
 
     def fail(self, works: Iterable[Work[Flight]], now: float) -> None:
-        """Note an attempt that failed. Who joined shortly before it still has half of its patience."""
+        """Note a failed attempt. A waiter that joined shortly before it still has half of its timeout."""
         for work in works:
             work.has_failed = True
             work.deadline = max(work.deadline, work.joined_at + work.patience_s / 2)
 
     def settle(self, work: Work[Flight], assessment: dict[str, Any] | None) -> None:
-        """Answer all waiters of a work, once. Nobody joins it any more."""
+        """Answer all waiters of a work, once. No event can join it afterwards."""
         assert not work.is_settled
         work.is_settled, work.assessment = True, assessment
         if self._works.get((work.key, work.patience_s)) is work:
@@ -101,5 +101,5 @@ class SingleFlight(Generic[Flight]):
 
 
 def deadline_of(works: Sequence[Work[Any]]) -> float:
-    """Give the time until which those works may be tried again, judged together, that are not settled."""
+    """Return the time until which the unsettled works, judged together, may be retried."""
     return max([work.deadline for work in works if not work.is_settled], default=-math.inf)

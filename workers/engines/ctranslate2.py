@@ -1,4 +1,4 @@
-"""CTranslate2: the embedded default, and int8 production on a CPU."""
+"""CTranslate2: the bundled default, and production on a CPU in int8."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from workers.engines.in_process import InProcessEngine
 from workers.errors import Misconfigured
 
 MAX_BATCH_TOKENS = 4_096
-"""Tokens of a step, padding included: past it the CPU's caches are too small and a step gets slower."""
+"""Tokens of a step, with padding. With more, the CPU's caches are too small and a step gets slower."""
 
 CALLS_AT_A_TIME = 2
-"""While one call waits for its last batches, the cores that are free have those of another."""
+"""While one call waits for its last batches, the free cores run the batches of another call."""
 
 
 class CTranslate2Engine(InProcessEngine):
-    """One model folder, run in threads that release the GIL.
+    """Runs one model folder in threads that release the GIL.
 
-    `threads` batches run at a time, one core each (all cores by default): for a small model that is faster than
-    several cores for one batch.
+    `threads` batches run at a time, one core each (by default all cores). For a small model this is faster than several
+    cores for one batch.
     """
 
     def __init__(self, folder: Path, *, threads: int | None = None, context_tokens: int = 2048) -> None:
@@ -37,15 +37,15 @@ class CTranslate2Engine(InProcessEngine):
         self._tokens: list[str] = []
 
     def _load(self) -> Any:
-        import ctranslate2  # It takes half a second, and only this engine needs it.
+        import ctranslate2  # The import takes half a second, and only this engine needs it.
 
         if not (self._folder / "model.bin").is_file():
-            raise Misconfigured(f"guard.model: {self._folder} holds no CTranslate2 model (model.bin is missing)")
+            raise Misconfigured(f"guard.model: {self._folder} has no CTranslate2 model (model.bin is missing)")
         try:
             self._tokens = json.loads((self._folder / "vocabulary.json").read_text(encoding="utf-8"))
             return ctranslate2.Generator(str(self._folder), device="cpu", inter_threads=self._batches, intra_threads=1)
         except (RuntimeError, ValueError, OSError) as error:
-            raise Misconfigured(f"guard.model: {self._folder} is broken: {error}") from error
+            raise Misconfigured(f"guard.model: {self._folder} is invalid: {error}") from error
 
     def _vocabulary(self) -> int:
         return len(self._tokens)
@@ -72,7 +72,8 @@ class CTranslate2Engine(InProcessEngine):
             logits = np.array([np.asarray(result.logits[0][-1], dtype=np.float32) for result in results])
             logits -= logits.max(axis=1, keepdims=True)
             asked = logits[:, candidates]
-            # In place: a second array of a vocabulary's size for each prompt took twice as long as the sums in it.
+            # In place: to allocate a second array of the vocabulary's size for each prompt took twice as long as the
+            # sums.
             total = np.exp(logits, out=logits).sum(axis=1, keepdims=True)
             for index, row in zip(indices, (asked - np.log(total)).tolist(), strict=True):
                 scores[index] = checked_row(row)
@@ -88,10 +89,10 @@ class CTranslate2Engine(InProcessEngine):
     def _generate(
         self, generator: Any, prompts: Sequence[Sequence[int]], **options: Any
     ) -> Iterator[tuple[list[int], list[Any]]]:
-        """Run one batch for each length of prompt; give the prompts' indices and their results.
+        """Run one batch for each prompt length; yield the prompts' indices and their results.
 
-        In a batch of mixed lengths CTranslate2 reads every prompt's logits where the shortest one ends, and walks
-        through the rest of the longer ones token by token: 30 % of the labels came out wrong that way, and slowly.
+        In a batch of mixed lengths, CTranslate2 reads every prompt's logits at the end of the shortest prompt, and runs
+        the rest of the longer ones token by token: 30 % of the labels were wrong, and it was slow.
         """
         tokens = self._tokens
         by_length: dict[int, list[int]] = defaultdict(list)

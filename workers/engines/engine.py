@@ -1,4 +1,4 @@
-"""What every engine does: two primitives on token ids, and nothing about moderation."""
+"""The interface of every engine: two calls on token ids, and nothing about moderation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from msgspec import Struct
 Row = TypeVar("Row")
 
 MAX_CANDIDATES = 128
-"""vLLM's server takes no more in a request, so no engine has to."""
+"""The limit of vLLM's server for one request, so no engine has to take more."""
 
-CLOSED = "the engine was closed while a call was under way"
+CLOSED = "the engine was closed while a call was in flight"
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """Stands in the place of an answer: this one prompt or request cannot be answered, and its neighbours are.
+    """Replaces an answer: this prompt or request cannot be answered. The others of the call are answered.
 
-    `reason` is one of a small closed set (`prompt_length`, `prompt_ids`, `prompt_refused`, `no_number`, `conversation`,
+    `reason` is one of a small fixed set (`prompt_length`, `prompt_ids`, `prompt_refused`, `no_number`, `conversation`,
     `not_unicode`, `unreadable_answer`); `detail` is a sentence for a person.
     """
 
@@ -33,62 +33,62 @@ class Refused(Struct, frozen=True, gc=False):
 class Engine(Protocol):
     """A language model behind two calls. Neither blocks the event loop.
 
-    A prompt and the tokens asked for have to fit into the context together; a score asks for one token. Both calls give
-    one answer for each prompt, in order. A prompt that is empty, too long for the context, holds an id outside the
-    vocabulary or has no number is Refused, and no other prompt is.
+    The context must hold a prompt and the tokens to generate; a score generates one token. Both calls return one answer
+    for each prompt, in order. The engine refuses a prompt that is empty, too long for the context, contains an id
+    outside the vocabulary or has no number. It answers the other prompts.
 
-    `deadline` is by `time.monotonic`: past it nobody waits for the call, and an engine that tries again by itself makes
-    no further attempt.
+    `deadline` is a `time.monotonic` value. After it the caller no longer waits, and an engine with retries of its own
+    makes no further attempt.
 
     Raises (both calls):
         Unavailable: the engine failed as a whole; the same call may succeed later.
-        Fatal: the engine is not running, or is gone for good.
+        Fatal: the engine is not running, or does not recover.
     """
 
     @property
     def answered(self) -> int:
-        """Count the prompts answered so far. By it a slow engine is told from one that hangs: count them one by one."""
+        """The number of prompts answered so far, counted one by one. It shows whether an engine is slow or hangs."""
         ...
 
     @property
     def identity(self) -> str:
-        """Name what changes the log-probabilities besides the files of the checkpoint. Known once it is started."""
+        """What changes the log-probabilities besides the checkpoint's files. Known after the start."""
         ...
 
     @property
     def prompts_at_a_time(self) -> int | None:
-        """Say how many prompts under way keep it busy. Known once it is started; None where it makes no difference."""
+        """How many prompts in flight keep the engine busy. Known after the start; None if it makes no difference."""
         ...
 
     async def start(self, shared_tokens: int = 0) -> None:
         """Load the model. A second call does nothing.
 
-        `shared_tokens`: with how many equal ids all prompts of lone messages begin. An engine with a prefix cache may
-        divide it accordingly.
+        `shared_tokens`: the number of equal ids with which all prompts of messages without context begin. An engine
+        with a prefix cache may choose its block size by it.
 
         Raises:
-            Misconfigured: the model cannot be run.
+            Misconfigured: the engine cannot run the model.
         """
         ...
 
     async def close(self) -> None:
-        """Free the model. A second call does nothing; a call under way is answered, or raises one of the errors."""
+        """Free the model. A second call does nothing. A call in flight is answered, or raises one of the errors."""
         ...
 
     async def watch(self) -> None:
-        """Wait until the engine dies by itself.
+        """Wait until the engine crashes.
 
-        Returns at once where the engine is part of this process, and cannot die alone.
+        Returns at once if the engine is part of this process and cannot crash alone.
 
         Raises:
-            Fatal: it died, and this is why.
+            Fatal: the engine crashed; the sentence says why.
         """
         ...
 
     async def score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
     ) -> Sequence[list[float] | Refused]:
-        """Give the log-probability of each candidate as the next token, over the full vocabulary.
+        """Return the log-probability of each candidate as the next token, over the full vocabulary.
 
         At most `MAX_CANDIDATES` candidates. Shape (len(prompts), len(candidates)).
         """
@@ -97,12 +97,12 @@ class Engine(Protocol):
     async def complete(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, deadline: float = math.inf
     ) -> Sequence[list[int] | Refused]:
-        """Decode greedily; give the new ids of each prompt, without the end-of-text token that may end them."""
+        """Decode greedily; return the new ids of each prompt, without an end-of-text token at the end."""
         ...
 
 
 def all_or_refused(answers: Iterable[Row | Refused]) -> list[Row] | Refused:
-    """Give the answers to all parts of one request, or the first refusal: a request is not answered in part."""
+    """Return the answers to all parts of one request, or the first refusal: a request is never answered in part."""
     found: list[Row] = []
     for answer in answers:
         if isinstance(answer, Refused):
@@ -119,17 +119,17 @@ async def answer_valid(
     context_tokens: int,
     asked_tokens: int,
 ) -> list[Row | Refused]:
-    """Give `answer` the prompts that can be run, and put a refusal in the place of each of the others.
+    """Pass the valid prompts to `answer`, and refuse each of the others.
 
-    An id outside the vocabulary takes some engines down, with all that is in them.
+    An id outside the vocabulary crashes some engines.
     """
     room = context_tokens - asked_tokens
     refused: dict[int, Refused] = {}
     for index, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= room:
-            refused[index] = Refused("prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {room} are taken")
+            refused[index] = Refused("prompt_length", f"a prompt has {len(prompt)} tokens; 1 to {room} are allowed")
         elif max(prompt) >= vocabulary or min(prompt) < 0:
-            refused[index] = Refused("prompt_ids", f"a prompt holds an id outside the vocabulary of {vocabulary}")
+            refused[index] = Refused("prompt_ids", f"a prompt contains an id outside the vocabulary of {vocabulary}")
     if not refused:
         return list(await answer(prompts)) if prompts else []
     valid = [prompt for index, prompt in enumerate(prompts) if index not in refused]
@@ -138,7 +138,7 @@ async def answer_valid(
 
 
 def checked_row(row: list[float]) -> list[float] | Refused:
-    """Give the log-probabilities of one prompt, or refuse it where the model's numbers overflow on it."""
+    """Return the log-probabilities of one prompt, or refuse it if the model's numbers overflow on it."""
     if math.isnan(sum(row)):
         return Refused("no_number", f"the model gave log-probabilities that are not numbers: {row}")
     return row

@@ -1,4 +1,4 @@
-"""What the engines have in common whose model is an object of this process, computing in threads."""
+"""The common part of the engines whose model is an object of this process and runs in threads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Result = TypeVar("Result")
 
 
 class InProcessEngine(ABC):
-    """Loads a model and calls it in threads of its own, as many calls at a time as there are threads.
+    """Loads a model and calls it in its own threads, one call in each.
 
-    `_model` is what `_load` gave, while the engine is running.
+    `_model` is the result of `_load` while the engine runs.
     """
 
     prompts_at_a_time = None
-    """It makes no difference to a CPU."""
+    """On a CPU it makes no difference."""
 
     def __init__(self, name: str, *, threads: int, context_tokens: int) -> None:
         self._name = name
@@ -34,15 +34,15 @@ class InProcessEngine(ABC):
 
     @abstractmethod
     def _load(self) -> Any:
-        """Give the model.
+        """Load the model.
 
         Raises:
-            Misconfigured: it cannot be run.
+            Misconfigured: the engine cannot run it.
         """
 
     @abstractmethod
     def _vocabulary(self) -> int:
-        """Give how many ids the running model knows."""
+        """Return the size of the running model's vocabulary."""
 
     @property
     def identity(self) -> str:
@@ -61,7 +61,7 @@ class InProcessEngine(ABC):
             self._pool = pool
 
     async def close(self) -> None:
-        """Free the model, or leave that to the thread that still computes: it may never end."""
+        """Free the model. If a thread still runs it, that thread frees it; do not wait, because it may never end."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._model = self._pool = None
@@ -87,7 +87,7 @@ class InProcessEngine(ABC):
         )
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call `function` in a thread, with the model as its first argument: `close` forgets it, and does not wait."""
+        """Call `function` in a thread. The model is its first argument, because `close` drops the model at once."""
         if self._pool is None:
             raise Fatal(CLOSED)
         try:

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: the reference. One prompt at a time in float32: slow, plain, and right."""
+"""Hugging Face transformers: the reference. One prompt at a time in float32: slow, simple and correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.errors import Misconfigured
 
 
 class TransformersEngine(InProcessEngine):
-    """One checkpoint folder, run on the CPU in one thread of its own."""
+    """Runs one checkpoint folder on the CPU, in one thread."""
 
     def __init__(self, folder: Path, *, threads: int | None = None, context_tokens: int = 2048) -> None:
         super().__init__("transformers", threads=1, context_tokens=context_tokens)
@@ -33,7 +33,7 @@ class TransformersEngine(InProcessEngine):
             torch.set_num_threads(self._cores)
         try:
             model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32, local_files_only=True)
-        except Exception as error:  # Each kind of file has an error of its own, such as SafetensorError.
+        except Exception as error:  # Each file format has its own error, such as SafetensorError.
             raise Misconfigured(f"guard.model: transformers cannot load {self._folder}: {error}") from error
         ends = model.generation_config.eos_token_id
         self._ends = frozenset([ends] if isinstance(ends, int) else ends or [])
@@ -79,7 +79,7 @@ class TransformersEngine(InProcessEngine):
 
 
 def _next_token(model: Any, ids: list[int]) -> Any:
-    """Give the log-probabilities of the token after `ids`, a tensor of the vocabulary's size."""
+    """Return the log-probabilities of the token after `ids`, a tensor of the vocabulary's size."""
     import torch
 
     with torch.inference_mode():

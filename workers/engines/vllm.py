@@ -22,36 +22,37 @@ from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
 WATCH_S = 0.25
 
 MAX_TEMPLATES = 64
-"""Kinds of requests whose parameters are kept; a guard asks three."""
+"""Kinds of requests whose parameters are cached; a guard has three kinds."""
 
 WARM_CANDIDATES = (1, 2, 3, 10, 16)
-"""How many candidates the first calls ask for: a GPU's kernels are compiled for each power of two."""
+"""The numbers of candidates in the warm-up calls: a GPU's kernels are compiled for each power of two."""
 
 WARM_PROMPTS = (1, 2, 3, 16)
-"""And for how many prompts, besides a full step: one, a multiple of 16 and any other number are compiled apart."""
+"""The numbers of prompts in the warm-up calls, besides a full step: kernels for one, for a multiple of 16 and for any
+other number are compiled separately."""
 
 _OWNED = {
     "model": "set guard.model",
     "revision": "name the folder of that revision in guard.model",
     "tokenizer": "guardline sends token ids",
     "skip_tokenizer_init": "guardline sends token ids",
-    "logprobs_mode": "guardline needs log-probabilities as the model gave them",
+    "logprobs_mode": "guardline needs the model's unchanged log-probabilities",
 }
 
 PLUGIN = "guardline"
 """The plugin of `vllm_child`; vLLM finds it among the entry points of installed packages."""
 
 DIED = (
-    "the vLLM engine process died; what it said last is in the log above. Nothing was lost: what was at the engine is "
-    "judged again after a restart"
+    "the vLLM engine process crashed; its last output is in the log above. Nothing was lost: the events at the engine "
+    "are judged again after a restart"
 )
 
 
 class VllmEngine:
-    """One checkpoint on vLLM's AsyncLLM, with prefix caching.
+    """Runs one checkpoint on vLLM's AsyncLLM, with prefix caching.
 
-    `arguments` are vLLM's own engine arguments (`tensor_parallel_size`, `dtype`, `quantization`,
-    `gpu_memory_utilization`, ...), and win over what is set here.
+    `arguments` are vLLM's engine arguments (`tensor_parallel_size`, `dtype`, `quantization`, `gpu_memory_utilization`,
+    ...). They override the defaults of this class.
     """
 
     def __init__(self, folder: Path, arguments: Mapping[str, Any], *, context_tokens: int = 2048) -> None:
@@ -61,7 +62,7 @@ class VllmEngine:
         longest = arguments.get("max_model_len", context_tokens)
         if not isinstance(longest, int) or longest < context_tokens:
             raise Misconfigured(
-                f"guard.vllm: max_model_len is {longest!r}, and has to be a number of at least guard.context_tokens "
+                f"guard.vllm: max_model_len is {longest!r}, but must be a number of at least guard.context_tokens "
                 f"({context_tokens}): longer prompts would fail"
             )
         self._arguments = {
@@ -73,7 +74,7 @@ class VllmEngine:
             "skip_tokenizer_init": True,
         }
         self.identity = f"vLLM {json.dumps(dict(arguments), sort_keys=True, default=str)}"
-        """All that was set: which arguments change the numbers, and which only the pace, is vLLM's affair."""
+        """All arguments: only vLLM knows which of them change the numbers and which only the speed."""
         self._context_tokens = context_tokens
         self._llm: Any = None
         self._requests: Requests | None = None
@@ -87,11 +88,11 @@ class VllmEngine:
 
     @property
     def prompts_at_a_time(self) -> int | None:
-        """See `Engine.prompts_at_a_time`: a step's worth, and as many again that wait for the next one."""
+        """See `Engine.prompts_at_a_time`: the prompts of one step, and as many that wait for the next step."""
         return self._llm and 2 * int(self._llm.vllm_config.scheduler_config.max_num_seqs)
 
     async def start(self, shared_tokens: int = 0) -> None:
-        """Start the engine process, load the model and compile what calls need. Takes a minute or more.
+        """Start the engine process, load the model and compile its kernels. Takes a minute or more.
 
         Raises:
             Misconfigured: the extra is not installed, an argument is unknown, or vLLM refuses the model.
@@ -110,16 +111,16 @@ class VllmEngine:
                 raise
 
     async def _warm_up(self) -> None:
-        """Run what a GPU compiles at its first use, which takes seconds: no event should wait for it."""
+        """Run every kernel once: a GPU compiles it at the first use, which takes seconds, and no event should wait."""
         most = int(self._llm.vllm_config.scheduler_config.max_num_seqs)
         for count in WARM_CANDIDATES:
             for prompts in (*WARM_PROMPTS, most):
                 await self.score([[0, 1]] * prompts, range(count))
 
     async def _follow(self, llm: Any, requests: Requests) -> None:
-        """Hand out answers until the engine ends, and tell who waits then.
+        """Hand out answers until the engine ends, then fail the waiting calls.
 
-        When its process is killed, vLLM may leave who waits for an answer waiting.
+        vLLM itself may let calls wait for ever when its engine process is killed.
         """
         reading = asyncio.create_task(requests.read())
         try:
@@ -128,14 +129,14 @@ class VllmEngine:
         finally:
             reading.cancel()
         if reading.done() and not llm.errored:
-            requests.fail(Fatal(f"vLLM's answers cannot be read: {reading.exception()!r}"))
+            requests.fail(Fatal(f"cannot read vLLM's answers: {reading.exception()!r}"))
         else:
             requests.fail(Fatal(DIED))
 
     def _load(self, shared_tokens: int) -> Any:
-        # A fork would take this process's threads and connections along.
+        # A fork would inherit this process's threads and connections.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        # vLLM reports its use to its makers unless told not to.
+        # By default vLLM sends usage statistics.
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ[WORKER_VARIABLE] = str(os.getpid())
         _allow_plugin()
@@ -156,7 +157,7 @@ class VllmEngine:
             return AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**chosen(self._arguments, platform_of(current_platform), shared_tokens))
             )
-        except Exception as error:  # vLLM raises every kind, and each means that it cannot run this.
+        except Exception as error:  # vLLM raises errors of any type, and each means that it cannot run the model.
             raise Misconfigured(f"guard.model: vLLM cannot run {self._arguments['model']}: {error}{hint()}") from error
 
     async def close(self) -> None:
@@ -191,7 +192,7 @@ class VllmEngine:
     ) -> list[list[int] | Refused]:
         """See `Engine.complete`."""
         answers = await self._ask(prompts, max_tokens, None)
-        # vLLM gives the end-of-text token that stopped it.
+        # vLLM includes the end-of-text token that ended the answer.
         return [
             answer if isinstance(answer, Refused) else answer.token_ids[: -1 if answer.ended_by == "stop" else None]
             for answer in answers
@@ -216,7 +217,7 @@ class VllmEngine:
             )
         except GuardlineError:
             raise
-        except Exception as error:  # vLLM raises every kind.
+        except Exception as error:  # vLLM raises errors of any type.
             if self._llm is not llm:
                 raise Fatal(CLOSED) from error
             meant = _meant(error)
@@ -225,7 +226,7 @@ class VllmEngine:
             raise meant from error
 
     async def _template(self, llm: Any, max_tokens: int, candidates: tuple[int, ...] | None) -> Any:
-        """Let vLLM make and check one request, which all others with the same parameters are copies of."""
+        """Let vLLM make and check one request. All others with the same parameters are copies of it."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         parameters = SamplingParams(
@@ -248,7 +249,7 @@ class VllmEngine:
 
 
 def _allow_plugin() -> None:
-    """See that vLLM's processes load the plugin that ends them with the worker.
+    """Make vLLM's processes load the plugin that ends them with the worker.
 
     Raises:
         Misconfigured: guardline is not installed.
@@ -259,28 +260,28 @@ def _allow_plugin() -> None:
             "processes after a crash of the worker"
         )
     allowed = os.environ.get("VLLM_PLUGINS")
-    # An empty list allows none; no list allows all.
+    # An empty list allows no plugin; without the variable all are allowed.
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
 
 
 def _row(logprobs: Any, candidates: Sequence[int]) -> list[float] | Refused:
-    # vLLM puts the sampled token before those that were asked for.
+    # vLLM puts the sampled token before the requested ones.
     said = dict(zip(logprobs.logprob_token_ids[0].tolist(), logprobs.logprobs[0].tolist(), strict=True))
     try:
         row = [said[candidate] for candidate in candidates]
     except KeyError as error:
-        raise Unavailable(f"vLLM gave no log-probability of candidate {error}") from error
+        raise Unavailable(f"vLLM gave no log-probability for candidate {error}") from error
     return checked_row(row)
 
 
 def _meant(error: Exception) -> GuardlineError | Refused:
-    """Say what an error of vLLM means: it refuses the prompt, is gone, or failed in passing."""
+    """Translate an error of vLLM: it refuses the prompt, it crashed, or the failure may pass."""
     from vllm.exceptions import VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError
 
     if isinstance(error, EngineDeadError):
         return Fatal(DIED)
     if isinstance(error, (VLLMClientError, ValueError)):
-        return Refused("prompt_refused", f"vLLM refuses a prompt: {error}")
+        return Refused("prompt_refused", f"vLLM refused a prompt: {error}")
     return Unavailable(f"vLLM failed: {error!r}")

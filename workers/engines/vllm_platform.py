@@ -1,4 +1,4 @@
-"""What vLLM is told on each platform, where the settings say nothing."""
+"""The engine arguments for vLLM on each platform, where the settings do not set them."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from enum import Enum
 from typing import Any
 
 SEQUENCES_ON_A_CPU = 64
-"""More prompts at a time add latency, and no throughput."""
+"""More prompts at a time add latency and no throughput."""
 
 BLOCK_TOKENS_ON_A_CPU = 32
-"""With vLLM's 128 a shorter prompt finds nothing of itself in the prefix cache when its categories are asked for."""
+"""With vLLM's 128, the second prompt of a short message finds nothing of the first one in the prefix cache."""
 
 ON_ALL_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-"""On a CPU vLLM leaves one core to its scheduler's process, which needs a small part of it. Threads that wait for the
-others must not take that part: hence passive. On two cores, half as much again of guard-nano's messages, and a prefill
-of the 0.6B model in 0.6 of the time."""
+"""On a CPU vLLM reserves one core for its scheduler's process, which needs only a small part of it. Waiting threads
+must not use that part, so they wait passively. On two cores this gives 1.5 times the messages/s with guard-nano, and a
+prefill of the 0.6B model in 0.6 of the time (docs/performance.md)."""
 
 FEW_CORES = 4
-"""With more, the one that is left out counts for little, and what the others do to the scheduler was not measured."""
+"""With more cores, the reserved one matters little, and the effect of the others on the scheduler was not measured."""
 
 STEP_TOKENS = 16_384
-"""Of one step on a GPU. `AsyncLLM` takes 2,048 unless it is told otherwise, which left an H100 nearly idle."""
+"""Tokens of one step on a GPU. The default of `AsyncLLM`, 2,048, left an H100 nearly idle."""
 
 SEQUENCES = 512
-"""Of one step on a GPU: a step is full of short texts before this many are in it."""
+"""Prompts of one step on a GPU: with short texts, `STEP_TOKENS` fills a step before this number does."""
 
 SMALLEST_GRAPH = 8
 
 WITHOUT_SPLITS = {"flash_attn_max_num_splits_for_cuda_graph": 1}
-"""Texts are short, so attention over one need not be split. With vLLM's 32 the graphs of a whole step kept room for 32
-partial results: 9-13 GiB at 0.6B, and 8B did not fit beside it; without splits 1.5-1.7 GiB, at the same pace."""
+"""Texts are short, so attention over one text needs no splits. With vLLM's 32 splits, the graphs of a whole step
+reserved memory for 32 partial results: 9-13 GiB at 0.6B, and 8B did not fit. Without splits they take 1.5-1.7 GiB, at
+the same speed."""
 
 
 BLOCK_UNIT = 16
-"""FlashAttention takes blocks of any multiple of this."""
+"""FlashAttention accepts any multiple of this as the block size."""
 
 LARGEST_BLOCK = 256
-"""Of a longer beginning a block this large is shared several times; a larger one would hold mostly nothing."""
+"""A longer shared prefix takes several blocks of this size. Larger blocks would be mostly empty."""
 
 
 class Platform(Enum):
-    """What decides on the choices."""
+    """The kinds of platforms with different arguments."""
 
     CPU = "cpu"
     FLASH = "flash"
-    """A card on which vLLM runs FlashAttention (compute capability 8 and 9), so that blocks may have any size."""
+    """A card on which vLLM runs FlashAttention (compute capability 8 and 9), with blocks of any size."""
     OTHER = "other"
 
 
 def platform_of(current: Any) -> Platform:
-    """Tell the platform by vLLM's own word for it, `vllm.platforms.current_platform`."""
+    """Classify vLLM's own platform object, `vllm.platforms.current_platform`."""
     if current.is_cpu():
         return Platform.CPU
     capability = current.get_device_capability() if current.is_cuda() else None
@@ -58,10 +59,10 @@ def platform_of(current: Any) -> Platform:
 
 
 def graph_sizes(largest: int) -> list[int]:
-    """Give the steps, in tokens, for which CUDA graphs are captured: four to every doubling, up to the largest.
+    """Return the step sizes, in tokens, for which CUDA graphs are captured: four for each doubling, up to the largest.
 
-    A step is filled up to the next one: a tenth of its work on average. vLLM's own list ends at 512 tokens, and in a
-    larger step each piece of the model was launched by itself: two thirds of the engine's time on an H100.
+    vLLM pads a step to the next size, a tenth of its work on average. vLLM's own list ends at 512 tokens. In larger
+    steps each piece of the model was launched separately, which took two thirds of the engine's time on an H100.
     """
     sizes = [1, 2, 4]
     size = SMALLEST_GRAPH
@@ -72,18 +73,18 @@ def graph_sizes(largest: int) -> list[int]:
 
 
 def block_tokens(shared_tokens: int) -> int:
-    """Give the size of a block of the prefix cache: as much of the shared beginning as fits into one.
+    """Return the block size of the prefix cache: the shared prefix in one block, if it fits.
 
-    vLLM's own blocks of 16 tokens are ten for a message, each hashed, looked up and handed out in Python, which bounds
-    one engine: with one block for the beginning 3,527 messages/s instead of 3,030 (0.6B, H200, medians of four).
+    With vLLM's blocks of 16 tokens a message has ten blocks. vLLM hashes, looks up and assigns each in Python, which
+    limits one engine: one block for the prefix gave 3,527 messages/s instead of 3,030 (0.6B, H200, medians of four).
     """
     return min(shared_tokens, LARGEST_BLOCK) // BLOCK_UNIT * BLOCK_UNIT
 
 
 def chosen(arguments: dict[str, Any], platform: Platform, shared_tokens: int) -> dict[str, Any]:
-    """Add to the engine arguments what this platform needs; those that are set win.
+    """Add this platform's defaults to the engine arguments, which override them.
 
-    `shared_tokens`: with how many equal ids the prompts begin.
+    `shared_tokens`: the number of equal ids with which the prompts begin.
     """
     if platform is Platform.CPU:
         return {"max_num_seqs": SEQUENCES_ON_A_CPU, "block_size": BLOCK_TOKENS_ON_A_CPU, **arguments}
@@ -97,7 +98,7 @@ def chosen(arguments: dict[str, Any], platform: Platform, shared_tokens: int) ->
 
 
 def use_all_cores() -> None:
-    """Let vLLM compute on all cores of a small CPU, unless the environment says otherwise."""
+    """Let vLLM compute on all cores of a small CPU, unless the environment sets something else."""
     if len(os.sched_getaffinity(0)) <= FEW_CORES:
         for name, value in ON_ALL_CORES.items():
             os.environ.setdefault(name, value)

@@ -1,7 +1,7 @@
-"""Sees that vLLM's processes really run our plugin.
+"""Checks that vLLM's processes really run our plugin.
 
-Nothing else tells: vLLM goes on without a word when a plugin cannot be loaded, and would leave its processes with the
-GPU after a crash of the worker. A folder named `workers` that is found before the installed package does that.
+vLLM itself does not report a plugin that cannot be loaded. Without the plugin, its processes would keep the GPU after a
+crash of the worker. This happens when Python finds a folder named `workers` before the installed package.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from workers.engines.vllm_child import REPORTS_VARIABLE
 from workers.errors import Misconfigured
 
 NAMES = ("VLLM::", "EngineCore")
-"""How vLLM's processes are titled; the helpers that Python keeps for them are not."""
+"""The titles of vLLM's processes. The helper processes of Python have other titles."""
 
 
 class Reports:
-    """A folder into which each of vLLM's processes puts a file named by its process id, while they start."""
+    """A folder in which each of vLLM's processes creates a file named by its process id, during the start."""
 
     def __enter__(self) -> Reports:
         self._folder = tempfile.TemporaryDirectory(prefix="guardline-vllm-")
@@ -35,10 +35,10 @@ class Reports:
         self._folder.cleanup()
 
     def check(self) -> None:
-        """See that every process of vLLM that was started meanwhile has reported in.
+        """Check that every vLLM process that was started since `__enter__` has reported.
 
         Raises:
-            Misconfigured: one has not, and this is probably why.
+            Misconfigured: one has not; the sentence names the probable cause.
         """
         known = self._before | {int(name) for name in os.listdir(self._folder.name)}
         silent = [pid for pid, title in _titles().items() if title.startswith(NAMES) and pid not in known]
@@ -50,8 +50,8 @@ class Reports:
 
 
 def _titles() -> dict[int, str]:
-    """Give the processes below this one, and what they are called."""
-    import psutil  # vLLM brings it.
+    """Return the child processes by id, with their titles."""
+    import psutil  # A dependency of vLLM.
 
     found = {}
     for child in psutil.Process().children(recursive=True):
@@ -61,7 +61,7 @@ def _titles() -> dict[int, str]:
 
 
 def shadow() -> Path | None:
-    """Find what another process may import in this package's place."""
+    """Find a folder or file that another process may import instead of this package."""
     own = Path(workers.__file__).resolve().parent
     for entry in [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]:
         for found in (Path(entry or ".", "workers"), Path(entry or ".", "workers.py")):
@@ -71,6 +71,6 @@ def shadow() -> Path | None:
 
 
 def hint() -> str:
-    """Say what may be wrong with what vLLM's processes import; empty where nothing is."""
+    """Return a hint about a folder that shadows this package; empty if there is none."""
     found = shadow()
     return f"; they may import {found} as 'workers': start the worker in another folder, or rename it" if found else ""

@@ -1,7 +1,7 @@
-"""Sends prompts to vLLM's engine core, and hands its answers to the calls that wait for them.
+"""Sends prompts to vLLM's engine core, and hands its answers to the waiting calls.
 
-It goes past vLLM's own front end, which keeps a queue, an output object and a task for each request: most of what a
-message cost in this process. It must never let a call wait for an engine that is gone.
+It bypasses vLLM's front end, whose queue, output object and task for each request took most of this process's time for
+a message. It must never let a call wait for an engine that has crashed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from workers.errors import GuardlineError, Unavailable
 
 WHOLE = ("stop", "length")
-"""How an answer ends that is whole. A request that vLLM gave up ends as well, without log-probabilities."""
+"""The finish reasons of a complete answer. A request that vLLM aborted also ends, without log-probabilities."""
 
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """What the engine said of one prompt."""
+    """The engine's answer to one prompt."""
 
     token_ids: list[int] = field(default_factory=list)
     last: Any = None
@@ -30,7 +30,7 @@ class Answer:
 
     @property
     def ended_by(self) -> str:
-        """Say why it ended."""
+        """The finish reason."""
         return str(self.last.finish_reason)
 
 
@@ -42,9 +42,9 @@ class _Call:
 
 
 class Requests:
-    """The requests under way at one engine core.
+    """The requests in flight at one engine core.
 
-    Guarantee: every call of `ask` is answered, or raises: also when the engine dies or `fail` is called.
+    Guarantee: every call of `ask` returns answers or raises, also when the engine crashes or `fail` is called.
     """
 
     def __init__(self, core: Any) -> None:
@@ -52,17 +52,17 @@ class Requests:
         self._numbers = itertools.count()
         self._waiting: dict[str, tuple[_Call, Answer]] = {}
         self.failure: GuardlineError | None = None
-        """Why nothing is answered any more."""
+        """Why no request is answered any more."""
         self.answered = 0
         """Prompts answered so far."""
 
     async def ask(self, template: Any, prompts: Sequence[Sequence[int]]) -> list[Answer]:
-        """Give the answers to the prompts, in order. `template` is vLLM's request, but for its id and its tokens.
+        """Return the answers to the prompts, in order. `template` is vLLM's request without its own id and tokens.
 
         A cancelled call is aborted in the engine as well.
 
         Raises:
-            Unavailable: vLLM gave a request up. What `fail` was called with.
+            Unavailable: vLLM aborted a request. Or the error with which `fail` was called.
         """
         if self.failure is not None:
             raise self.failure
@@ -79,7 +79,7 @@ class Requests:
                 request.arrival_time = now
                 self._waiting[name] = (call, answer)
                 ids.append(name)
-                # Done at once as long as the socket takes it: no turn of the event loop for each prompt.
+                # Returns at once as long as the socket accepts data: no iteration of the event loop for each prompt.
                 await self._core.add_request_async(request)
             await call.done
         except BaseException:
@@ -96,10 +96,10 @@ class Requests:
             await self._core.abort_requests_async(left)
 
     async def read(self) -> None:
-        """Hand out what the engine says, for ever.
+        """Hand out the engine's answers, for ever.
 
         Raises:
-            Exception: vLLM's own, when the engine is gone.
+            Exception: vLLM's own, when the engine has crashed.
         """
         while True:
             outputs = await self._core.get_output_async()
@@ -122,7 +122,7 @@ class Requests:
             call.done.set_result(None)
 
     def fail(self, error: GuardlineError) -> None:
-        """Answer everything that waits, and all that comes, with an error. The first one stays."""
+        """Fail all waiting and all later calls with an error. Only the first call of `fail` counts."""
         if self.failure is None:
             self.failure = error
         for call, _ in self._waiting.values():

@@ -1,4 +1,4 @@
-"""Warns at start of what will be judged a second time because Kafka has forgotten how far the group had come."""
+"""Warns at start that records will be judged a second time, because the group's committed offsets have expired."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = structlog.get_logger(__name__)
 ANSWER_S = 5.0
 
 LAST = 20
-"""How far before its end a partition of the verdicts is looked at: behind its last record there may be markers."""
+"""How many offsets before the end of a verdict partition are read: transaction markers may follow the last record."""
 
 AGAIN = (
     "the group has no committed offsets, but {topic} holds verdicts of this pipeline. Offsets expire when a group has "
     "had no member for the brokers' offsets.retention.minutes, 7 days by default. Everything that the input topics "
-    "still hold is judged again, and its verdicts get the verdict_id that they had"
+    "still hold is judged again, and the new verdicts get the same verdict_id as the old ones"
 )
 
 
@@ -46,10 +46,11 @@ class _Verdict(msgspec.Struct):
 
 
 def warn(settings: Settings) -> None:
-    """Log a warning when the group begins anew where this pipeline has judged before.
+    """Log a warning if the group has no offsets although this pipeline has written verdicts before.
 
-    Call it before the group is joined: what it asks may take some milliseconds, or seconds where brokers do not answer,
-    and a member that is not polled would hold its partitions meanwhile. Then it only says that it could not look.
+    Call it before the worker joins the group: its requests take some milliseconds, or seconds if brokers do not answer,
+    and a member that does not poll would keep its partitions during that time. If the requests fail, it logs only that
+    the check was not possible.
     """
     admin = clients.admin(settings.kafka)
     consumer = clients.onlooker(settings.kafka)
@@ -58,7 +59,7 @@ def warn(settings: Settings) -> None:
         if not _has_offsets(consumer, present, settings) and _has_verdicts(admin, present, settings):
             log.warning(AGAIN.format(topic=settings.topics.verdicts), group=settings.kafka.group)
     except (KafkaException, Misconfigured, Unavailable) as error:
-        log.info("could not look whether the offsets of the group have expired", error=str(error))
+        log.info("could not check whether the group's offsets have expired", error=str(error))
     finally:
         consumer.close()
 

@@ -1,4 +1,4 @@
-"""Notices a Kafka thread that hangs in a call. Runs in the event loop and must never wait for that thread."""
+"""Detects a Kafka thread that hangs in a call. Runs in the event loop and must never wait for that thread."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from workers.kafka.loop import KafkaThread
 from workers.settings import Kafka
 
 WATCH_S = 1.0
-"""How often the event loop looks whether the Kafka thread still turns."""
+"""How often the event loop checks that the Kafka thread's loop still runs."""
 
-HANGS = "a call to Kafka has not come back for {seconds:.0f} s. " + NOTHING_LOST
+HANGS = "a call to Kafka has not returned for {seconds:.0f} s. " + NOTHING_LOST
 
 
 async def watch(thread: KafkaThread, kafka: Kafka) -> None:
-    """Watch until cancelled. Counts its own ticks and not the clock: a process that was frozen does not hang.
+    """Watch until cancelled. Counts its own ticks instead of reading a clock, so a frozen process is not a hang.
 
     Raises:
-        Fatal: the thread hangs. librdkafka does not keep every time-out it is given.
+        Fatal: the thread hangs. librdkafka does not keep every timeout that it is given.
     """
-    # A commit and its abort may take the transaction's timeout each, and a revoke in the same turn as much again.
+    # A commit and its abort may take the transaction's timeout each, and a revoke in the same turn the same again.
     patience = math.ceil((4 * kafka.transaction_timeout_s + 5) / WATCH_S)
     turns, ticks = thread.turns, 0
     while ticks < patience:

@@ -1,7 +1,7 @@
-"""The consumer: polls small batches, keeps the ledger in step with the assignment, holds partitions when it is told to.
+"""The consumer: polls small batches, updates the ledger when the assignment changes, pauses partitions on request.
 
-Owned by the Kafka thread. It must never raise from a librdkafka callback (the whole fetched batch would be freed, its
-position moved on) and never commit an offset: that is the outbox's work.
+Owned by the Kafka thread. It must never raise from a librdkafka callback (librdkafka would free the whole fetched batch
+and advance its position), and it must never commit an offset: the outbox does that.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from workers.settings import Settings
 log = structlog.get_logger(__name__)
 
 SILENT_S = 5.0
-"""After a kill and a restart the group waits for the session of the killed worker: 45 s without a word by default."""
+"""How long to wait for partitions before a log line says why there are none: after a kill without a `worker.id`, the
+group waits for the killed worker's session."""
 
 WAITING = (
-    "the group has given this worker none yet: a member may have ended without leaving, which the group notices after "
-    "kafka.session_timeout_s, or there are more workers than partitions"
+    "the group has assigned none to this worker yet: a member may have ended without leaving, which the group detects "
+    "after kafka.session_timeout_s, or there are more workers than partitions"
 )
 
 HARMLESS = {
@@ -61,24 +62,24 @@ HARMLESS = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
-"""Seen right after a topic was made, while a broker is away, or while leaders and coordinators move: librdkafka goes on
-by itself. By their codes, because a message's error never says of itself that it is retriable, or fatal."""
+"""These errors occur right after a topic was created, while a broker is down, or while leaders and coordinators move.
+librdkafka recovers from them. They are listed by code, because a message's error does not say whether it is retriable
+or fatal."""
 
 STRANDED = (
-    "the Kafka client knows no broker any more: one that starts or stops may have answered with an empty list, "
-    f"and librdkafka does not find back from that. {NOTHING_LOST}"
+    "the Kafka client knows no broker any more: a broker that starts or stops may have answered with an empty list, "
+    f"and librdkafka does not recover from that. {NOTHING_LOST}"
 )
-
 
 FENCED = (
     "this worker was fenced: another worker runs with the same worker.id ({id}) in this group, or `guardline worker "
-    f"remove` put it out. {NOTHING_LOST}"
+    f"remove` removed it. {NOTHING_LOST}"
 )
 
 
 class _Broker(Struct):
     source: str
-    """`configured`, `learned`, or `logical`: a coordinator, which is only another name for one of the others."""
+    """`configured`, `learned`, or `logical`: a coordinator, which is a second name for one of the others."""
 
 
 class _Statistics(Struct):
@@ -86,7 +87,7 @@ class _Statistics(Struct):
 
     @property
     def is_stranded(self) -> bool:
-        """Whether the client knows no broker that it could ask anything (librdkafka's issue 5301)."""
+        """Whether the client knows no broker to which it could send a request (librdkafka's issue 5301)."""
         return all(broker.source == "logical" for broker in self.brokers.values())
 
 
@@ -124,7 +125,7 @@ class Intake:
             raise Fatal(f"the consumer failed: {error.args[0].str()}") from error
         if self._failure is not None:
             raise Fatal(f"a rebalance could not be handled: {self._failure}") from self._failure
-        if self._stranded_reports > 1:  # In one alone, a client that bootstraps again may be between two lists.
+        if self._stranded_reports > 1:  # A single report may come from a client that is about to bootstrap again.
             raise Fatal(STRANDED)
         if self._silent_until is not None and time.monotonic() > self._silent_until:
             self._silent_until = None
@@ -138,16 +139,16 @@ class Intake:
                 raise self._why_it_ends(failure)
             elif failure.code() == KafkaError._MAX_POLL_EXCEEDED:
                 raise Fatal(
-                    "nothing was polled for kafka.max_poll_interval_s: the group has gone on without this worker"
+                    "the Kafka thread did not poll for kafka.max_poll_interval_s: the group has removed this worker"
                 )
             elif failure.code() not in HARMLESS:
                 raise Fatal(f"cannot read {message.topic() or 'a topic'}: {failure.str()}")
         return records
 
     def hold(self, origins: Iterable[TopicPartition]) -> None:
-        """Fetch from all partitions but these; `poll` keeps the membership alive.
+        """Pause these partitions and no others; `poll` keeps the membership alive.
 
-        What was fetched ahead of a partition is thrown away when it is paused: change this seldom.
+        A pause discards the prefetched records of the partition, so change this seldom.
         """
         wanted = set(origins)
         for change, changed in (
@@ -159,13 +160,13 @@ class Intake:
         self._held = wanted
 
     def give_up(self) -> None:
-        """Commit nothing any more: the worker ends because it failed."""
+        """Stop committing: the worker ends because it failed."""
         self._may_commit = False
 
     def leave(self, within_s: float) -> None:
-        """Leave the group and close the consumer. Rebalance callbacks run once more, and with them a last commit.
+        """Leave the group and close the consumer. The rebalance callbacks run once more, and with them a last commit.
 
-        Blocks for `within_s`, for that commit, and for librdkafka's close, which nothing bounds while brokers hang.
+        Blocks for `within_s`, for that commit, and for librdkafka's close, which has no time limit while brokers hang.
 
         Raises:
             Fatal: the last commit failed, or a callback did.
@@ -177,7 +178,7 @@ class Intake:
             raise Fatal(f"the last rebalance could not be handled: {self._failure}") from self._failure
 
     def _why_it_ends(self, failure: KafkaError) -> Fatal:
-        """Give the sentence of a fatal error, which says its cause only in its text."""
+        """Return the sentence for a fatal error, whose cause is only in its text."""
         said = failure.str()
         if KafkaError(KafkaError.FENCED_INSTANCE_ID).str() in said:
             self._stays_by_name = False  # The name belongs to the other worker now.
@@ -190,14 +191,14 @@ class Intake:
     def _on_statistics(self, text: str) -> None:
         try:
             is_stranded = json.decode(text, type=_Statistics).is_stranded
-        except DecodeError:  # librdkafka escapes nothing: a client.id with a quotation mark is enough.
+        except DecodeError:  # librdkafka does not escape strings: a client.id with a quotation mark is enough.
             is_stranded = False
         self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         try:
             self._ledger.assign(_origins(partitions))
-            self._held.difference_update(_origins(partitions))  # A partition comes unpaused.
+            self._held.difference_update(_origins(partitions))  # A newly assigned partition is not paused.
             self._silent_until = None
             log.info("partitions assigned", partitions=_named(partitions))
         except Exception as error:
@@ -224,15 +225,15 @@ class Intake:
 
 
 _headers = methodcaller("headers")
-"""confluent-kafka 2.16 returns from `Message.headers()` with an exception set when a name is not UTF-8. Python's own
-call instruction does not look, and crashes the process; this one does."""
+"""confluent-kafka 2.16 returns from `Message.headers()` with an exception set when a name is not UTF-8. A direct call
+does not check for that and crashes the process; a call through `methodcaller` does check."""
 
 
 def headers_of(message: Message) -> Headers:
-    """Give a record's headers as bytes, whatever they hold; one without a value is None.
+    """Return a record's headers as bytes, with any content; a header without a value is None.
 
     Raises:
-        Undecodable: a name is not UTF-8. Not to be called again for that message.
+        Undecodable: a name is not UTF-8. Do not call it again for that message.
     """
     try:
         headers = _headers(message)

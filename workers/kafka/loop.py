@@ -1,6 +1,6 @@
 """The thread that owns the consumer, the producer and the ledger; nothing else touches them.
 
-Work goes to the event loop by a call and comes back through a queue; neither thread waits for the other.
+Events go to the event loop by a call, and results come back through a queue. Neither thread waits for the other.
 """
 
 from __future__ import annotations
@@ -42,30 +42,31 @@ log = structlog.get_logger(__name__)
 
 POLL_COUNT = 500
 TRICKLE_COUNT = 1
-"""Between the two water marks. A poll that takes nothing does not exist, and without a poll the membership ends; to
-pause would throw the prefetch away: 0.1-0.8 s without work, each time."""
+"""Records a poll between the two water marks. The thread must poll to stay in the group, and `consume(0)` is not
+possible. A pause would discard the prefetched records, which costs 0.1-0.8 s each time."""
 BUSY_POLL_S = 0.01
-"""With work under way: how long a finished record may wait for the thread to look at it."""
+"""With uncommitted records: how long a finished record may wait until the thread looks at it."""
 IDLE_POLL_S = 0.1
 
 REVOKE_SHARE = 0.2
-"""The share of `max.poll.interval.ms` that the commit inside a revoke may take."""
+"""The fraction of `max.poll.interval.ms` that the commit inside a revoke may take."""
 
 LEAVE_S = 5.0
-"""How long to wait for the thread once it was told to end, or said that it did: it leaves the group then."""
+"""How long to wait for the thread after it was told to end, or reported its end: in that time it leaves the group."""
 
 LAST_COMMIT_S = 2.0
 
 FAILED_LEAVE_S = 2.0
 ABORT_S = 0.5
-"""After a failure the partitions have to be elsewhere within 3 s. An abort spares the next owner the wait for offsets
-in doubt, which lasts as long as the transaction's timeout."""
+"""After a failure other workers have to get the partitions within 3 s. Without an abort, the next owner waits for the
+transaction's timeout before it can read the committed offsets."""
 
 
 class KafkaThread(threading.Thread):
-    """Intake, decode, ledger and outbox, one after the other, until `stop` or a failure.
+    """Runs intake, decode, ledger and outbox, one after the other, until `stop` or a failure.
 
-    Guarantee: what is polled is registered before anything else sees it; what is committed was current when it was.
+    Guarantee: every polled record is registered before any other code sees it, and every committed record was current
+    when it was committed. Blocks in calls to Kafka, never for the event loop.
     """
 
     def __init__(
@@ -105,15 +106,15 @@ class KafkaThread(threading.Thread):
 
     @property
     def left(self) -> int:
-        """How many records were taken in and not committed; after the end, those of that moment. Any thread."""
+        """The number of records that were read and not committed; after the end, the last such number. Any thread."""
         return self.ledger.uncommitted if self._left is None else self._left
 
     def is_current(self, source: Source) -> bool:
-        """Say whether anybody waits for this work. Any thread."""
+        """Say whether this work can still be committed. Any thread."""
         return self.ledger.is_current(source.origin, source.epoch)
 
     def stop(self, grace_s: float) -> None:
-        """Drain: take no more in, finish what is under way for at most `grace_s`, commit, leave. Any thread."""
+        """Drain: stop reading, finish the records in flight for at most `grace_s`, commit, leave. Any thread."""
         self._stop_by = time.monotonic() + grace_s
 
     def quit(self) -> None:
@@ -121,7 +122,7 @@ class KafkaThread(threading.Thread):
         self._quit = True
 
     def run(self) -> None:
-        """Run until the end; `ended` gets what ended it. Then leave the group: wait for that `LEAVE_S` at most."""
+        """Run until the end, and call `ended` with the cause. Then leave the group; wait for that at most `LEAVE_S`."""
         failure: BaseException | None = None
         try:
             while not self._is_done():
@@ -129,15 +130,15 @@ class KafkaThread(threading.Thread):
             self._commit_before_revoke()
         except BaseException as error:
             failure = error
-        self._left = self.ledger.uncommitted  # To leave the group empties the ledger.
+        self._left = self.ledger.uncommitted  # Leaving the group empties the ledger.
         self._ended(failure)
         try:
             self._leave(has_failed=failure is not None)
         except Exception as error:
-            log.warning("the group was not left in order; its session ends by itself", error=str(error))
+            log.warning("could not leave the group; the session will expire", error=str(error))
 
     def _leave(self, *, has_failed: bool) -> None:
-        """Leave the group, so that others have the partitions at once; after a failure nothing is committed."""
+        """Leave the group, so that others get the partitions at once. After a failure, commit nothing."""
         if has_failed:
             self._intake.give_up()
             self._outbox.give_up(ABORT_S)
@@ -145,7 +146,7 @@ class KafkaThread(threading.Thread):
 
     def _is_done(self) -> bool:
         if self._quit:
-            raise Fatal("stopped before everything under way was committed; the next owner does it again")
+            raise Fatal("stopped before all records were committed; the next owner judges them again")
         if self._stop_by is None:
             return False
         return self.ledger.uncommitted == 0 or time.monotonic() >= self._stop_by
@@ -168,9 +169,9 @@ class KafkaThread(threading.Thread):
         telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
 
     def _poll(self) -> list[Message]:
-        """Poll as much as the water marks leave room for: all below the low one, hardly anything above it.
+        """Poll as many records as the water marks allow: a full batch below the low mark, one record above it.
 
-        A partition in which a slow record holds up finished ones is held alone, so that the others have room.
+        If a slow record delays many finished ones, only its partition is paused, so that the others have room.
         """
         limits, ledger = self._settings.batch, self.ledger
         is_thirsty = self._stop_by is None and ledger.unfinished < limits.low_water
@@ -189,7 +190,7 @@ class KafkaThread(threading.Thread):
         return self._intake.poll(TRICKLE_COUNT, 0)
 
     def _take_in(self, messages: list[Message]) -> None:
-        """Decode and register; what cannot be decoded is finished at once, as a dead letter."""
+        """Decode and register; a record that cannot be decoded is finished at once, as a dead letter."""
         events: list[Event] = []
         dead: list[Finished] = []
         received: dict[str, int] = {}
@@ -263,5 +264,5 @@ class KafkaThread(threading.Thread):
         self._commit(min(deadline, self._drain_deadline()))
 
     def _drain_deadline(self) -> float:
-        """What is left of the grace period of a drain, but never so little that the last commit has no chance."""
+        """The end of a drain's grace period, but at least `LAST_COMMIT_S` from now: the last commit needs time."""
         return float("inf") if self._stop_by is None else max(self._stop_by, time.monotonic() + LAST_COMMIT_S)

@@ -1,4 +1,4 @@
-"""The worker group seen from outside: whether the brokers let a worker join as it is set, and who its members are.
+"""The consumer group from outside: whether the brokers let a worker join with its settings, and who its members are.
 
 It never reads records and never commits an offset.
 """
@@ -26,7 +26,7 @@ from workers.settings import Settings
 log = structlog.get_logger(__name__)
 
 TOO_OLD = (
-    "kafka.group_protocol: the brokers do not serve the 'consumer' protocol, which came with Kafka 4.0; "
+    "kafka.group_protocol: the brokers do not support the 'consumer' protocol, which needs Kafka 4.0; "
     "set kafka.group_protocol to 'classic'"
 )
 
@@ -44,11 +44,11 @@ REFUSALS = {
     KafkaError.GROUP_ID_NOT_FOUND: HAS_CLASSIC_MEMBERS,
     KafkaError.UNSUPPORTED_VERSION: SWITCHED_OFF,
 }
-"""What a broker says to a member of the newer protocol that it does not let in."""
+"""The errors with which a broker refuses a member of the newer protocol."""
 
 HEARTBEAT_API = 68
 HEARTBEAT_VERSION = 1
-"""librdkafka joins with this version of ConsumerGroupHeartbeat. Without it the consumer says nothing, for ever."""
+"""librdkafka joins with this version of ConsumerGroupHeartbeat. Without it the consumer never reports anything."""
 
 VERSIONS_S = 2.0
 """How long the lines about a broker's versions may take after it has answered."""
@@ -56,11 +56,12 @@ VERSIONS_S = 2.0
 REMOVE_S = 10.0
 SETTLE_S = 5.0
 SETTLE_POLL_S = 0.2
-"""How long a member may take to leave, its partitions to find another owner, and between two looks at that."""
+"""How long a member may take to leave, how long its partitions may take to get another owner, and the time between two
+checks of that."""
 
 
 class Member(NamedTuple):
-    """A member of the group. `name` is its `worker.id`, `is_static` whether the group knows it by that."""
+    """A member of the group. `name` is its `worker.id`; `is_static` says whether the group recognises it by that."""
 
     name: str
     is_static: bool
@@ -69,12 +70,13 @@ class Member(NamedTuple):
 
 
 def check(settings: Settings) -> None:
-    """Check what stands in the way of the 'consumer' protocol, and ask for the session that is wanted.
+    """Check that the worker can use the 'consumer' protocol, and request the session timeout of the settings.
 
-    Does nothing for 'classic'. What the brokers do not let a worker ask is left to the join. Blocks for a few seconds.
+    Does nothing for 'classic'. If the brokers do not permit a check, the join reports the error. Blocks for a few
+    seconds.
 
     Raises:
-        Misconfigured: the brokers cannot serve it or do not allow it, or the group has members of the other protocol.
+        Misconfigured: the brokers do not support or allow it, or the group has members of the other protocol.
     """
     kafka = settings.kafka
     if kafka.group_protocol == "classic":
@@ -98,9 +100,9 @@ def check(settings: Settings) -> None:
 
 
 class HeartbeatVersions:
-    """Listens to what librdkafka learns of each broker: the highest version of the newer protocol's heartbeat.
+    """Reads in librdkafka's log the highest version of the newer protocol's heartbeat that each broker supports.
 
-    librdkafka has no call for it, and its `debug=feature` lines are the only way that TLS and SASL do not close.
+    librdkafka has no call for it. Its `debug=feature` lines are the only source that also works with TLS and SASL.
     """
 
     _LINE = re.compile(r"ApiKey \S+ \((\d+)\) Versions (\d+)\.\.(\d+)")
@@ -118,7 +120,7 @@ class HeartbeatVersions:
                 self._highest.add(int(found[3]))
 
     def are_enough(self, admin: AdminClient) -> bool:
-        """Whether all brokers that answered know the protocol. True where no broker told its versions at all."""
+        """Whether all brokers that answered support the protocol. True if no broker reported its versions at all."""
         deadline = time.monotonic() + VERSIONS_S
         while not self._highest and time.monotonic() < deadline:
             if admin.poll(0.05) == 0 and self._has_heard:
@@ -127,11 +129,11 @@ class HeartbeatVersions:
 
 
 def members(settings: Settings) -> list[Member]:
-    """Give the members of the group; none where there is no such group.
+    """Return the members of the group; an empty list if there is no such group.
 
     Raises:
         Unavailable: Kafka does not answer.
-        Misconfigured: it does not let us ask.
+        Misconfigured: Kafka does not permit the request.
     """
     admin = clients.admin(settings.kafka)
     clients.present_topics(admin, settings.kafka)
@@ -154,16 +156,16 @@ def members(settings: Settings) -> list[Member]:
 
 
 def static_member(settings: Settings) -> Member:
-    """Give the member of the group whose name is the settings' `worker.id`.
+    """Return the member of the group whose name is the settings' `worker.id`.
 
     Raises:
-        Misconfigured: there is none, or the group knows no names.
+        Misconfigured: there is none, or the group has no static members.
     """
     kafka, name = settings.kafka, settings.worker.id
     if kafka.group_protocol != "classic":
         raise Misconfigured(
-            "kafka.group_protocol: with 'consumer' the group knows no member by its worker.id, and the brokers put out "
-            "one that does not return when its session is over"
+            "kafka.group_protocol: with 'consumer' the group does not know members by their worker.id; the brokers "
+            "remove a member that does not return when its session is over"
         )
     present = members(settings)
     for member in present:
@@ -172,20 +174,20 @@ def static_member(settings: Settings) -> Member:
     names = ", ".join(sorted(member.name for member in present if member.is_static))
     raise Misconfigured(
         f"worker.id: the group {kafka.group!r} has no member that was started with the id {name!r} "
-        f"({f'those with an id: {names}' if names else 'none has one'}); a worker with a random id is put out when its "
-        "session is over"
+        f"({f'members with an id: {names}' if names else 'no member has one'}); the brokers remove a worker with a "
+        "random id when its session is over"
     )
 
 
 def remove(settings: Settings, member: Member) -> list[Member]:
-    """Put a static member out of the group, under the settings' `worker.id`; give the members that there are then.
+    """Remove the static member with the settings' `worker.id` from the group; return the members that remain.
 
     Joins in its place and leaves, which moves its partitions to the others at once. Commits nothing. A worker that
-    still runs under that id joins again, or ends where its heartbeat came in between and was fenced. Blocks for
-    `REMOVE_S` and `SETTLE_S` at most.
+    still runs with that id joins again, or ends if its heartbeat was fenced in between. Blocks for `REMOVE_S` and
+    `SETTLE_S` at most.
 
     Raises:
-        Unavailable: the group did not let it join in that time.
+        Unavailable: the group did not let this process join in that time.
     """
     assigned: list[bool] = []
     consumer = clients.consumer(settings, logger=clients.Discarded())
@@ -209,7 +211,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
 
 
 def _ask_for_session(admin: AdminClient, settings: Settings) -> None:
-    """Ask the brokers for the session of this group: with this protocol it is theirs to set."""
+    """Request the session timeout for this group from the brokers, which set it with this protocol."""
     group, session_ms = settings.kafka.group, int(settings.kafka.session_timeout_s * 1000)
     for name, wanted in (
         ("consumer.session.timeout.ms", session_ms),
@@ -234,7 +236,7 @@ def _ask_for_session(admin: AdminClient, settings: Settings) -> None:
 
 
 def _config(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
-    """Give a resource's configuration; nothing where the brokers do not tell it to us."""
+    """Return a resource's configuration; empty if the brokers do not return it."""
     resource = ConfigResource(kind, name)
     try:
         entries = admin.describe_configs([resource])[resource].result(ANSWER_S)

@@ -1,7 +1,7 @@
 """The transactional producer: outputs and source offsets become visible together, or not at all.
 
-Owned by the Kafka thread. The numbers are those of docs/guarantees.md. Between reading the group metadata (3) and the
-commit (7) nothing may call `consume()`.
+Owned by the Kafka thread. The numbers are the steps of docs/guarantees.md. No code may call `consume()` between reading
+the group metadata (3) and the commit (7).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from workers.settings import Kafka
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 3
-"""A prefix that was aborted this often will be aborted again: the process ends and the supervisor decides."""
+"""After this many aborts of a prefix, another attempt would fail too: the process ends, and the supervisor decides."""
 
 RETRY_S = 0.05
-"""Between two tries of a call that a broker refused at once, as it does while it starts."""
+"""Between two attempts of a call that a broker refused at once, as it does while it starts."""
 
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
-"""What an abort throws away by itself is no cause of anything."""
+"""Records that an abort discarded; they do not explain the abort."""
 
 INCURABLE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "a topic does not exist: create it (guardline topics create)",
@@ -42,7 +42,7 @@ INCURABLE = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this worker may not use its transactional id: check its ACLs",
     KafkaError.INVALID_RECORD: "the broker refuses the record: check the topic's settings",
 }
-"""Causes that no retry heals."""
+"""Causes that no retry can fix."""
 
 FENCED = (
     "this worker was fenced: either another worker runs with the same worker.id in this group, or a transaction "
@@ -51,7 +51,7 @@ FENCED = (
 
 LIMIT_LOWERED = (
     "the broker refuses records that {topic} took when this worker started. Either its max.message.bytes was lowered: "
-    "the next start reads it again. Or another limit stands in the way: set message.max.bytes in kafka.properties"
+    "the next start reads it again. Or another limit is lower: set message.max.bytes in kafka.properties"
 )
 
 
@@ -59,8 +59,8 @@ class Outbox:
     """Commits finished prefixes.
 
     Guarantee: after `commit` returns True, every output of the prefix is visible to read_committed readers exactly
-    once, and the offsets of its records are committed; after False nothing of it is visible. Blocks for as long as
-    the transaction's timeout.
+    once, and the offsets of its records are committed. After False none of them is visible. Blocks for up to the
+    transaction's timeout.
     """
 
     def __init__(self, kafka: Kafka, worker_id: str, dead_letters: str, max_bytes: dict[str, int]) -> None:
@@ -84,10 +84,10 @@ class Outbox:
     def commit(self, ledger: Ledger, prefix: Prefix, consumer: Consumer, deadline: float | None = None) -> bool:
         """Run steps 3 to 7 for a prefix. `deadline` is a time.monotonic() value.
 
-        False: aborted, the prefix is still in the ledger; call `consume()` once and take it again.
+        False: aborted, and the prefix is still in the ledger; call `consume()` once and take it again.
 
         Raises:
-            Fatal: fenced, a cause that no retry heals, or the transaction's timeout is over.
+            Fatal: fenced, a cause that no retry can fix, or the transaction's timeout is over.
         """
         deadline = min(deadline or float("inf"), time.monotonic() + self._timeout_s)
         for _, run in prefix.values():
@@ -115,19 +115,19 @@ class Outbox:
         return True
 
     def _is_ready(self, deadline: float) -> bool:
-        """See that a transaction may be begun. A coordinator that has just moved gives no new epoch for a while."""
+        """Check that a transaction can begin. A coordinator that has just moved gives no new epoch for a while."""
         try:
             self._session.ready(deadline)
         except Unavailable as error:
             self._attempts += 1
             if self._attempts >= MAX_ATTEMPTS:
                 raise Fatal(str(error)) from error
-            log.warning("no transaction could be begun", attempt=self._attempts, cause=str(error))
+            log.warning("could not begin a transaction", attempt=self._attempts, cause=str(error))
             return False
         return True
 
     def give_up(self, within_s: float) -> None:
-        """Abort what is open, if anything is: else the next owner waits for the transaction's timeout. Never raises."""
+        """Abort an open transaction, or the next owner waits for the transaction's timeout. Never raises."""
         with suppress(KafkaException):
             self._producer.abort_transaction(within_s)
 
@@ -144,7 +144,7 @@ class Outbox:
                             one.topic, one.value, one.key, headers=one.headers, on_delivery=self._on_delivery
                         ),
                     )
-        # produce_batch drops headers without a word, hence the two ways; it is three times as fast.
+        # produce_batch is three times as fast, but it drops headers silently. So records with headers go one by one.
         for topic, messages in plain.items():
             while messages:
                 taken = self._producer.produce_batch(topic, messages, on_delivery=self._on_delivery)
@@ -161,7 +161,7 @@ class Outbox:
 
     def _wait(self, deadline: float) -> None:
         if time.monotonic() >= deadline:
-            raise Fatal("the broker takes no more records: the transaction's timeout is over")
+            raise Fatal("the broker accepts no more records: the transaction's timeout is over")
         self._producer.poll(0.05)
 
     def _until(self, deadline: float, call: Callable[[], Any], *, is_commit: bool = False) -> None:
@@ -184,7 +184,7 @@ class Outbox:
                     self._producer.poll(RETRY_S)
                 else:
                     if is_commit:
-                        # Nobody knows whether it was committed: neither an abort nor a new producer may follow.
+                        # It is unknown whether it was committed, so neither an abort nor a new producer may follow.
                         raise Fatal(
                             f"the commit is still pending after the transaction's timeout: {cause.str()}"
                         ) from error
@@ -201,7 +201,7 @@ class Outbox:
             sentence = AWAY if failure.retriable() else "kafka: a transaction could not be aborted"
             raise Fatal(f"{sentence} ({failure.str()})") from abort_error
         self._attempts += 1
-        time.sleep(RETRY_S * 2**self._attempts)  # What a broker refuses at once it may take a moment later.
+        time.sleep(RETRY_S * 2**self._attempts)  # The broker may accept a moment later what it refuses now.
         causes = [failure for failure, _ in self._failed] or [cause]
         log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
         if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -223,7 +223,7 @@ class Outbox:
             ) from error
 
     def _missing(self, records: Sequence[Finished]) -> str:
-        """Name the output topics that are gone: a slow broker may show that as a time-out of any record."""
+        """Name the output topics that do not exist: with a slow broker this may appear as a timeout of any record."""
         missing = self._gone({output.topic for record in records for output in record.outputs})
         return f"; {', '.join(missing)}: {INCURABLE[KafkaError.UNKNOWN_TOPIC_OR_PART]}" if missing else ""
 
@@ -234,9 +234,10 @@ class Outbox:
             return []
 
     def _replace_refused(self, ledger: Ledger, records: Sequence[Finished]) -> None:
-        """Replace what the broker refuses as too large although it fitted the topic's limit at start.
+        """Replace an output that the broker refuses as too large although it fitted the topic's limit at start.
 
-        The records of a batch are refused together. One alone is at fault itself; of several nobody can say.
+        The broker refuses the records of a batch together. A single record is the cause itself; of several, the cause
+        is unknown.
         """
         refused: dict[tuple[str | None, int | None], list[Message]] = {}
         for failure, message in self._failed:
@@ -258,7 +259,7 @@ class Outbox:
 
     def _fits(self, record: Finished) -> bool:
         for output in record.outputs:
-            # Nearly all are far below any limit, and one comparison tells.
+            # Nearly all outputs are far below any limit, and one comparison shows this.
             if output.headers is None and len(output.key) + len(output.value or b"") < self._surely_fits:
                 continue
             if size_of(output) > self._max_bytes[output.topic]:

@@ -1,8 +1,8 @@
-"""Where partitions stand that hold nothing, so that a topic that was read to its end has a lag of zero.
+"""The positions of partitions without uncommitted records, so that a topic that was read to its end has a lag of zero.
 
-Behind the last record there may be markers of transactions, and aborted records: a consumer steps over them, and
-Kafka's tools count them as lag until an offset behind them is committed. Owned by the Kafka thread, and never used
-in a rebalance callback: there the consumer already stands behind records that `consume()` has not handed over.
+Transaction markers and aborted records may follow the last record. A consumer skips them, but Kafka's tools count them
+as lag until an offset behind them is committed. Owned by the Kafka thread, and never used in a rebalance callback:
+there the consumer's position is already behind records that `consume()` has not returned.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Assigned = tuple[TopicPartition, int]
 """A partition and the epoch of its assignment."""
 
 IDLE_S = 1.0
-"""How long positions wait for a transaction that has records; then they have one of their own, 11 ms."""
+"""How long positions wait for a transaction with records. Then they get their own transaction, which takes 11 ms."""
 
 
 class Start(NamedTuple):
-    """Of a partition at the beginning of an epoch: what the group has committed (-1: nothing), and its first offset."""
+    """A partition at the beginning of an epoch: the group's committed offset (-1: none), and the first offset."""
 
     committed: int
     first: int
 
 
 class Progress:
-    """Gives the positions that a commit may take along. Never blocks."""
+    """Finds the positions that a commit may include. Never blocks."""
 
     def __init__(self, onlooker: Consumer, consumer: Consumer, ledger: Ledger, questions: Questions) -> None:
         self._onlooker = onlooker
@@ -47,11 +47,11 @@ class Progress:
         self._answer: Future[dict[TopicPartition, Start]] | None = None
 
     def positions(self, now: float) -> dict[TopicPartition, int]:
-        """Give the offset to go on from of each partition that holds nothing, where it is known.
+        """Return the next offset of each partition without uncommitted records, where it is known.
 
-        Once in `IDLE_S`, and nothing in between. It is the one behind all that was handed over, but never before what
-        the group has committed: librdkafka may still know a position of an earlier assignment. Of a partition from
-        which nothing came, and of which retention took all that the group had not read, it is the first one there.
+        Once in `IDLE_S`; empty in between. The offset is the one after all returned records, but never below the
+        group's committed offset, because librdkafka may still have a position of an earlier assignment. If no record
+        was returned and retention deleted everything that the group had not read, it is the partition's first offset.
         """
         if now - self._looked_at < IDLE_S:
             return {}
@@ -69,7 +69,7 @@ class Progress:
         }
 
     def _learn(self, idle: list[Assigned]) -> None:
-        """Ask once in each epoch, and again where no answer could be had."""
+        """Ask once in each epoch, and again if there was no answer."""
         if self._answer is not None and self._answer.done():
             if self._answer.exception() is None:
                 starts = self._answer.result()
@@ -86,17 +86,17 @@ class Progress:
 
 
 def _position(position: int, start: Start) -> int | None:
-    """Give the offset to commit for a partition that holds nothing; None where there is none to commit."""
+    """Return the offset to commit for a partition without uncommitted records, or None."""
     if position >= 0:
         return position if position >= start.committed else None
     return start.first if start.first > start.committed else None
 
 
 def starts_of(admin: AdminClient, onlooker: Consumer, assigned: list[Assigned]) -> dict[TopicPartition, Start]:
-    """Ask what the group has committed for each partition, and for its first offset. Blocks.
+    """Ask for the group's committed offset and the first offset of each partition. Blocks.
 
     Raises:
-        KafkaException: no answer, or the former owner's commit is still in doubt.
+        KafkaException: no answer, or the former owner's transaction is still open.
     """
     partitions = [KafkaPartition(*origin) for origin, _ in assigned]
     committed: dict[TopicPartition, int] = {}

@@ -1,4 +1,4 @@
-"""Asks the brokers what the Kafka thread must not wait for: one thread, one client, one question at a time."""
+"""Sends requests to the brokers for which the Kafka thread must not wait: one thread, one client, one at a time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Answer = TypeVar("Answer")
 
 
 class Questions(threading.Thread):
-    """Runs functions of an `AdminClient` in the order in which they were asked.
+    """Runs functions of an `AdminClient` in the order of the calls to `ask`.
 
-    A daemon: a broker that does not answer holds up no end of the process.
+    A daemon thread: a broker that does not answer does not delay the end of the process.
     """
 
     def __init__(self, kafka: Kafka) -> None:
@@ -33,18 +33,18 @@ class Questions(threading.Thread):
         self.start()
 
     def ask(self, question: Callable[[AdminClient], Answer]) -> Future[Answer]:
-        """Return at once; the future has the answer, or what was raised, later."""
+        """Return at once; the future gets the answer, or the error, later."""
         answer: Future[Answer] = Future()
         self._asked.put((question, answer))
         return answer
 
     def run(self) -> None:
-        """Answer for as long as the process lives."""
+        """Answer as long as the process runs."""
         while True:
             question, answer = self._asked.get()
             try:
                 answer.set_result(question(self._admin))
             except Exception as error:
                 answer.set_exception(error)
-                # A client that was told of no brokers never finds back (librdkafka's issue 5301); a new one does.
+                # A client that got an empty list of brokers never recovers (librdkafka's issue 5301); a new one does.
                 self._admin = clients.admin(self._kafka)

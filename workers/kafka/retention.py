@@ -1,4 +1,4 @@
-"""Says what was deleted before it was read: by retention, or by somebody who deletes records."""
+"""Counts records that were deleted before they were read: by retention, or by a person."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = structlog.get_logger(__name__)
 
 
 def count_unread(position: tuple[TopicPartition, int], admin: AdminClient) -> None:
-    """Count and log the offsets from a position on, which was to be read next, to the first one that is still there.
+    """Count and log the offsets from `position`, which was the next to read, to the first one that still exists.
 
-    Nothing is said where the log is shorter than that: it went back, and the ledger sees it. Blocks for `ANSWER_S` at
-    most.
+    Does nothing if the log is shorter than that: its offsets went back, and the ledger detects this. Blocks for
+    `ANSWER_S` at most.
     """
     origin, offset = position
     earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's own

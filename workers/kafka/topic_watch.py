@@ -1,7 +1,7 @@
-"""Notices that an input topic was deleted, or deleted and made again under its name, before anything else is committed.
+"""Detects that an input topic was deleted, or deleted and created again, before anything else is committed.
 
-To a consumer that was in the middle of it, the new topic looks like the old one, and librdkafka goes on at the old
-position: what the new topic holds below it would be skipped without a word. Topics have ids, which tell the two apart.
+A running consumer cannot distinguish the new topic from the old one: librdkafka continues at the old position, and
+would silently skip the records of the new topic below it. Topic ids distinguish the two.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from workers.errors import Fatal
 from workers.kafka.questions import ANSWER_S, Questions
 
 EVERY_S = 2.0
-"""How often the brokers are asked for the ids. A topic is gone when two answers in a row say so."""
+"""How often the worker asks the brokers for the ids. A topic counts as deleted after two such answers in a row."""
 
 NO_ID = "A" * 22
-"""An id of zeros: the topic is not known yet, or the brokers are older than ids."""
+"""An id of zeros: the topic is not known yet, or the brokers are too old for topic ids."""
 
 MADE_AGAIN = (
-    "{topic} was deleted and made again: its id changed from {before} to {now}. Nothing was committed since this was "
-    "seen. The next start reads what it holds now"
+    "{topic} was deleted and created again: its id changed from {before} to {now}. Nothing was committed since this "
+    "was detected. The next start reads the records that it has now"
 )
 
 DELETED = (
-    "{topic} was deleted: create it again (guardline topics create). The next start reads what it holds then. What of "
-    "it was not yet committed has no verdict"
+    "{topic} was deleted: create it again (guardline topics create). The next start reads the records that it has "
+    "then. Its records that were not committed yet have no verdict"
 )
 
 
 class ConsumerLog:
-    """Takes the log of the consumer, and reads in it what librdkafka says nowhere else. Must not raise.
+    """Takes the consumer's log, and reads in it what librdkafka reports nowhere else. Must not raise.
 
     librdkafka fetches by a topic's id, so the line about a new id comes before the first record of the new topic.
     """
@@ -52,7 +52,7 @@ class ConsumerLog:
         self.made_again: str | None = None
         """The sentence about a topic whose id changed."""
         self.resets: list[tuple[TopicPartition, int]] = []
-        """Offsets that were to be read and are not there."""
+        """Offsets that the consumer wanted to read and that do not exist."""
 
     def log(self, level: int, event: str, *args: Any) -> None:
         """Take one line: (level, format, facility, client's name, text)."""
@@ -68,7 +68,7 @@ class ConsumerLog:
 
 
 class TopicWatch:
-    """Asks for the ids of the input topics every few seconds. Owned by the Kafka thread, and never blocks."""
+    """Asks for the ids of the input topics every `EVERY_S`. Owned by the Kafka thread, and never blocks."""
 
     def __init__(self, topics: Sequence[str], consumer_log: ConsumerLog, questions: Questions) -> None:
         self._topics = topics
@@ -80,10 +80,10 @@ class TopicWatch:
         self._asks_at = 0.0
 
     def check(self, now: float) -> None:
-        """Look at what the consumer and the last answer say, and ask again when it is time.
+        """Check the consumer's log and the last answer, and ask again when it is time.
 
         Raises:
-            Fatal: a topic was deleted or made again. Nothing may be committed any more.
+            Fatal: a topic was deleted or created again. The worker must not commit any more.
         """
         if self._consumer_log.made_again is not None:
             raise Fatal(self._consumer_log.made_again)
@@ -108,7 +108,7 @@ class TopicWatch:
 
 
 def topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str | None]:
-    """Give the id of each topic, None for one that does not exist. One that could not be asked for is left out.
+    """Return the id of each topic, None for one that does not exist. A topic without an answer is left out.
 
     Blocks for `ANSWER_S` at most.
     """

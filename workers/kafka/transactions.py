@@ -1,9 +1,9 @@
-"""The transactional producer, and whether another transaction may be begun with it.
+"""The transactional producer, and whether it may begin another transaction.
 
-librdkafka repeats a request whose connection broke, and the copy that it gave up may still reach the broker later: an
-EndTxn then commits the next transaction before its time, a TxnOffsetCommit takes its offsets back. A broker tells such
-a copy from a present request only by the producer's epoch, so a producer that may have left one behind must not begin
-another transaction: a new one with the same transactional id, and so a higher epoch, takes its place.
+librdkafka repeats a request whose connection broke, and the first copy may still reach the broker later. Such an EndTxn
+commits the next transaction too early; such a TxnOffsetCommit moves its offsets back. A broker distinguishes the copy
+from a current request only by the producer's epoch. So a producer that may have left a copy behind must not begin
+another transaction: a new producer with the same transactional id, and therefore a higher epoch, replaces it.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ log = structlog.get_logger(__name__)
 START_S = 30.0
 """How long the first producer waits for its transactional id."""
 
-AWAY = f"the brokers were away for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
+AWAY = f"the brokers did not answer for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 
 HARMLESS = ("in state CONNECT", "/bootstrap: ")
-"""In the report of a broken connection: it carried no request yet, or none of a transaction. A host of
-`kafka.bootstrap_servers` that is down is reported for ever, and must not cost a new producer for each transaction."""
+"""Parts of reports of broken connections that carried no request of a transaction. librdkafka reports a host of
+`kafka.bootstrap_servers` that is down again and again; this must not cost a new producer for each transaction."""
 
 
 class Signs:
     """Reads in the log of one producer whether its last transaction left a request behind.
 
-    librdkafka says it nowhere else: a commit whose EndTxn was repeated succeeds, and no callback is called. The lines
-    come while the producer is polled. Nothing is raised, because a callback must not.
+    librdkafka reports this nowhere else: a commit whose EndTxn was repeated succeeds, and no callback is called. The
+    lines arrive while the producer is polled. Never raises, because a callback must not.
     """
 
     def __init__(self, *, shows_debug: bool = False) -> None:
         self._shows_debug = shows_debug
         self._log = structlog.get_logger("librdkafka")
         self.has_ended = True
-        """Whether the broker has answered the EndTxn of the last transaction. Without its line nothing is trusted."""
+        """Whether the broker has answered the EndTxn of the last transaction. Without that line, assume it has not."""
         self.doubt: str | None = None
-        """Why a request may be under way; None where all were answered."""
+        """Why a request may still be in flight; None if all were answered."""
 
     def begin(self) -> None:
-        """Look for the end of the next transaction."""
+        """Begin to look for the end of the next transaction."""
         self.has_ended = False
 
     def log(self, level: int, event: str, *args: Any) -> None:
@@ -69,9 +69,10 @@ class Signs:
 
 
 class ProducerSession:
-    """The transactional id of this worker, and the producer that has it now. Owned by the Kafka thread.
+    """The transactional id of this worker, and its current producer. Owned by the Kafka thread.
 
     Guarantee: no request of an earlier transaction can take effect after `ready`; brokers refuse it by its epoch.
+    `ready` may block.
     """
 
     def __init__(self, kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int]) -> None:
@@ -84,13 +85,13 @@ class ProducerSession:
             raise causes.failure("kafka: transactions cannot be used", error.args[0]) from error
 
     def ready(self, deadline: float) -> None:
-        """Make `producer` fit for one more transaction: a new one where the last may have left a request behind.
+        """Prepare `producer` for one more transaction: replace it if the last one may have left a request behind.
 
-        Blocks, for a new one, until the `time.monotonic()` of `deadline`.
+        A replacement blocks until `deadline`, a `time.monotonic()` value, at most.
 
         Raises:
-            Unavailable: the brokers gave no new epoch in time. Nothing was begun; ask again.
-            Fatal: they refuse one.
+            Unavailable: the brokers gave no new epoch in time. No transaction was begun; try again.
+            Fatal: the brokers refuse a new epoch.
         """
         self.producer.poll(0)  # Delivers the log of the last transaction.
         if self._signs.doubt is not None or not self._signs.has_ended:
@@ -110,7 +111,7 @@ class ProducerSession:
                 raise Unavailable(f"{AWAY} ({cause.str()})") from error
             raise Fatal(f"kafka: no new epoch ({cause.str()})") from error
         finally:
-            # The last reference goes in a thread of its own: a client that closes waits for its own threads.
+            # Another thread drops the last reference, because a client that closes waits for its own threads.
             threading.Thread(target=old.clear, daemon=True, name="closing-producer").start()
 
     def _begin_epoch(self, timeout_s: float) -> None:

@@ -1,6 +1,6 @@
-"""Calls to the guard: so many at a time, each noted in Redis, and none to an engine that hangs unseen.
+"""Calls the guard: limits the calls at a time, notes each in Redis, and detects an engine that hangs.
 
-A call is never cancelled here: the engine would go on with it all the same.
+It never cancels a call, because the engine would continue with it anyway.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from workers.redis.deaths import Deaths
 Assessment = dict[str, Any]
 
 HANG_TICKS = 10
-"""Parts in which progress is awaited. A process that was frozen loses one of them, and is not taken for one whose
-engine hangs."""
+"""The wait for progress is divided into this many parts. A frozen process loses one part, so it does not look like a
+hanging engine."""
 
 HANGS = (
-    "the engine has answered nothing for {seconds:g} s (worker.engine_hangs_after_s), and it was asked. "
+    "the engine has answered nothing for {seconds:g} s (worker.engine_hangs_after_s), although it has work. "
     f"{NOTHING_LOST}. If the engine is only slow, raise that setting"
 )
 
 OVERTAKEN_TIMES = 32
-"""Times what was at the engine when a call began, the call included, counted in contents. A content may be 16 prompts
-(8 windows in 2 views) and has up to two further questions: an engine that is fair has answered the call by then."""
+"""A call hangs if it has not returned when the engine has answered this many times the contents that were at the engine
+when the call began. A content may have 16 prompts (8 windows in 2 views) and up to two further prompts for each, so a
+fair engine has answered the call by then."""
 
 OVERTAKEN = (
-    "a call to the engine has not come back for more than {seconds:g} s (worker.engine_hangs_after_s), while the "
+    "a call to the engine has not returned for more than {seconds:g} s (worker.engine_hangs_after_s), while the "
     f"engine answered {{prompts}} prompts: a part of it hangs. {NOTHING_LOST}"
 )
 
 
 class Assessor(Protocol):
-    """What the moderation needs of a guard."""
+    """The part of a guard that this room needs."""
 
     @property
     def answered(self) -> int:
@@ -46,16 +47,16 @@ class Assessor(Protocol):
         ...
 
     async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> Sequence[Assessment | Refused]:
-        """Judge each request, and ask again until the deadline by `time.monotonic` at most."""
+        """Judge each request, with retries until the deadline, a `time.monotonic` value."""
         ...
 
 
 class EngineCalls:
-    """Gives turns at the engine, and watches that it goes on.
+    """Hands out turns at the engine, and detects a hang.
 
-    Guarantee: at most `batches_in_flight` turns at a time, and a turn alone has the engine for itself. A call is Fatal
-    when the engine answers nothing at all for `hangs_after_s`; and when it does not come back for so long, while the
-    engine answers `OVERTAKEN_TIMES` of what it was asked.
+    Guarantee: at most `batches_in_flight` turns at a time; a turn alone has the engine for itself. A call raises Fatal
+    if the engine answers nothing at all for `hangs_after_s`. It also does if it does not return for that time while the
+    engine answers `OVERTAKEN_TIMES` as many contents as it had.
     """
 
     def __init__(self, guard: Assessor, notes: Deaths, *, batches_in_flight: int, hangs_after_s: float) -> None:
@@ -63,7 +64,7 @@ class EngineCalls:
         self._notes = notes
         self._batches_in_flight = batches_in_flight
         self._turns = asyncio.Semaphore(batches_in_flight)
-        # As many again are noted and wait: a note is a way to Redis and back, and the engine would idle meanwhile.
+        # The same number is noted ahead and waits: otherwise the engine would idle during the round trip to Redis.
         self._ahead = asyncio.Semaphore(2 * batches_in_flight)
         self._emptying = asyncio.Lock()
         self._hangs_after_s = hangs_after_s
@@ -72,18 +73,18 @@ class EngineCalls:
 
     @property
     def is_full(self) -> bool:
-        """Whether what comes now would wait for more than its turn."""
+        """Whether the next micro-batch would have to wait before it could be noted."""
         return self._ahead.locked()
 
     @asynccontextmanager
     async def turn(self, keys: Sequence[bytes]) -> AsyncIterator[None]:
-        """Wait for a turn beside others, with a note of the contents."""
+        """Wait for a turn together with others, and note the contents."""
         async with self._ahead, self._notes.noted(keys), self._turns:
             yield
 
     @asynccontextmanager
     async def turn_alone(self, keys: Sequence[bytes]) -> AsyncIterator[None]:
-        """Wait until nothing is at the engine, and keep it so. Two at a time would wait for each other for ever."""
+        """Wait until nothing is at the engine, and keep it so. One at a time: two would wait for each other."""
         taken = 0
         async with self._emptying:
             try:
@@ -100,7 +101,7 @@ class EngineCalls:
         """Call the guard within a turn.
 
         Raises:
-            Unavailable: the engine failed. Fatal: it hangs, or is gone for good.
+            Unavailable: the engine failed. Fatal: it hangs, or does not recover.
         """
         call = asyncio.ensure_future(self._guard.assess(requests, deadline))
         self._asked += len(requests)
@@ -123,5 +124,5 @@ class EngineCalls:
 
     @property
     def _progress(self) -> int:
-        """Rises whenever anything comes back from the engine: a call, be it a failure, or a part of one."""
+        """Increases whenever the engine answers: a whole call, a failed call, or a part of a call."""
         return self._came_back + self._guard.answered

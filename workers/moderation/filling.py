@@ -1,4 +1,4 @@
-"""As many micro-batches in flight as keep the engine busy."""
+"""Raises the number of micro-batches in flight until the engine is busy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = structlog.get_logger(__name__)
 
 
 def filled(settings: Settings, prompts_at_a_time: int | None) -> Settings:
-    """Let `batch.in_flight` follow what the engine wishes, where it was left at its default.
+    """Set `batch.in_flight` to what the engine needs, if the settings do not set it.
 
-    Where the settings say otherwise they win, and a line in the log says what they keep from the engine.
+    If the settings set it, their value stays, and a log line says when it is too small for the engine.
     """
     batch = settings.batch
     if prompts_at_a_time is None:
@@ -25,7 +25,7 @@ def filled(settings: Settings, prompts_at_a_time: int | None) -> Settings:
         return settings.model_copy(update={"batch": more})
     if batch.in_flight < wanted:
         log.warning(
-            f"batch.max_count x batch.in_flight keep {batch.max_count * batch.in_flight} events at the engine, and it "
-            f"takes {prompts_at_a_time} prompts to be kept busy: leave batch.in_flight out, or set it to {wanted}"
+            f"batch.max_count x batch.in_flight allow {batch.max_count * batch.in_flight} events at the engine, which "
+            f"needs {prompts_at_a_time} prompts to be busy: leave batch.in_flight out, or set it to {wanted}"
         )
     return settings

@@ -1,7 +1,7 @@
-"""Asks the guard, once for equal content under way, again when the engine fails, and never for work nobody waits for.
+"""Calls the guard: once for equal content in flight, again when the engine fails, and not for work without waiters.
 
-A judgement that cannot be had is None: the tenant's policy decides what that means. It never means allow. Content that
-was at the engine when workers died is judged alone, and content that died alone is judged no more.
+An event that cannot be judged gets None: the tenant's policy decides, and never allows it. Content that was at the
+engine in several crashes is judged alone. Content that crashed a worker alone is not judged again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Turn = Callable[[Sequence[bytes]], AbstractAsyncContextManager[None]]
 class Judge:
     """Single flight in front of the guard.
 
-    Guarantee: every event gets an assessment or None. One waiter's revoked partition never takes work from another: a
-    work belongs to all who wait for it. An engine that fails is asked again for the event's patience from the first
-    attempt on, or at least half of it for who joins later, and no turn at the engine is taken in between.
+    Guarantee: every event gets an assessment or None. A revoked partition never cancels work for which another
+    partition waits. If the engine fails, the judge retries for the event's timeout from the first attempt on, and for
+    at least half of it if the event joined later. Between attempts it holds no turn at the engine.
     """
 
     def __init__(
@@ -53,21 +53,22 @@ class Judge:
 
     @property
     def is_full(self) -> bool:
-        """Whether what comes now would have to wait for a place."""
+        """Whether the next micro-batch would have to wait for a place."""
         return self._calls.is_full
 
     def suspects(self, events: Iterable[Event]) -> set[bytes]:
-        """Give the keys of the contents that are judged alone, once nothing else is at the engine."""
+        """Return the keys of the contents that are judged alone, with nothing else at the engine."""
         return self._notes.suspects(event.content_key for event in events)
 
     async def judge(self, events: Sequence[Event]) -> None:
-        """Assess the events, each for as long as its patience lasts. Equal content has the same content key.
+        """Assess the events, and retry each until its timeout. Equal content has the same content key.
 
-        An assessment stays None: no judgement could be had, or the event's partition went away before its turn came.
-        An exception instead of the latter would take the neighbours in its micro-batch with it.
+        An assessment stays None if the event could not be judged, or if its partition was revoked before its turn. The
+        latter is not an exception, because it would also fail the other events of the micro-batch. Blocks (awaits)
+        until all events have an answer.
 
         Raises:
-            Fatal: the engine hangs, or is gone for good.
+            Fatal: the engine hangs, or does not recover.
         """
         loop = asyncio.get_running_loop()
         flight, now = loop.create_future(), time.monotonic()
@@ -88,7 +89,7 @@ class Judge:
             await self._judge(works)
         except BaseException as error:
             flight.set_exception(error)
-            flight.exception()  # Nobody may be left to fetch it.
+            flight.exception()  # Marks it as retrieved: there may be no waiter left.
             self._settle_as_none(works)
             if not isinstance(error, Exception):
                 raise
@@ -111,9 +112,9 @@ class Judge:
                 await self._judge_alone(work)
 
     async def _judge_alone(self, work: Work[Flight]) -> None:
-        """Judge with nothing else at the engine, so that its death would tell who did it."""
+        """Judge with nothing else at the engine, so that a crash identifies this content."""
         if self._notes.is_unjudgeable(work.key):
-            log.warning("not judged: a worker died of this content", content=work.key.hex())
+            log.warning("not judged: this content crashed a worker", content=work.key.hex())
             self._single_flight.settle(work, None)
             return
         await self._ask([work], self._calls.turn_alone)
@@ -121,7 +122,7 @@ class Judge:
             await self._notes.absolve(work.key)
 
     async def _ask(self, works: Sequence[Work[Flight]], turn: Turn) -> None:
-        """Ask at least once, and again until the deadline while the engine fails. A turn is taken for each attempt."""
+        """Call at least once, and retry until the deadline while the engine fails. Each attempt takes a turn."""
 
         async def attempt() -> None:
             async with turn([work.key for work in works if not work.is_settled]):
@@ -131,7 +132,7 @@ class Judge:
             await ask_with_patience(attempt, lambda: deadline_of(works))
         except Unavailable as error:
             lost = self._settle_as_none(works)
-            log.warning("no judgement could be had", events=lost, error=str(error))
+            log.warning("events could not be judged", events=lost, error=str(error))
 
     async def _attempt(self, works: Sequence[Work[Flight]]) -> None:
         wanted = self._single_flight.begin(works, time.monotonic())
@@ -144,7 +145,7 @@ class Judge:
             raise
         for work, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, Refused):
-                log.warning("the guard refuses an event", error=str(answer))
+                log.warning("the guard refused an event", error=str(answer))
             self._single_flight.settle(work, None if isinstance(answer, Refused) else answer)
 
 

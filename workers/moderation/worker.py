@@ -1,6 +1,6 @@
-"""The moderation worker: makes the parts, wires the stages, and leaves the order of its life to the lifecycle.
+"""The moderation worker: makes the parts and wires the stages. The lifecycle starts and ends them in order.
 
-The event loop owns the main thread, so that signals are heard whatever Kafka does.
+The event loop runs in the main thread, so the process handles signals even when Kafka does not answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 class Worker:
     """One process of the moderation group.
 
-    `run` returns after a drain, and raises `Misconfigured` or `Unavailable` at start, `Fatal` later, each with a
+    `run` returns after a drain. It raises `Misconfigured` or `Unavailable` at start and `Fatal` later, each with a
     sentence.
     """
 
@@ -43,7 +43,7 @@ class Worker:
         self._guard = guard
 
     async def run(self) -> None:
-        """Start everything, work until a signal, drain."""
+        """Start everything, run until a signal, drain."""
         settings = self._settings
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             guard = self._guard or load_guard(settings.guard)
@@ -127,12 +127,12 @@ async def _quit(kafka: KafkaThread) -> None:
 
 
 GARBAGE_THRESHOLD = 50_000
-"""Allocations between two collections. With Python's 700 a fifth of the worker's CPU went into looking for cycles
-among thousands of events under way, which are in none."""
+"""Allocations between two collections. With Python's 700, a fifth of the worker's CPU time went to searching cycles
+among thousands of events in flight, which have none."""
 
 
 def _collect_seldom() -> None:
-    """Leave what lives as long as the process out of garbage collection, and collect the rest seldom."""
+    """Exclude objects that live as long as the process from garbage collection, and collect the rest seldom."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)

@@ -1,4 +1,4 @@
-"""Reads policy documents, and refuses a wrong one with a sentence that says which rule is wrong and how."""
+"""Parses policy documents, and refuses an invalid one with a sentence that says which rule is wrong and why."""
 
 import reprlib
 from collections.abc import Mapping
@@ -30,21 +30,21 @@ _NOUNS = {"categories": "category"}
 
 
 class InvalidPolicy(Misconfigured):
-    """A policy document cannot be used: the last good one stays in force."""
+    """A policy document is invalid: the last valid one stays in force."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What is stored in the place of a policy that was deleted: its version, so that versions still only go up."""
+    """Replaces a deleted policy in Redis. It keeps the version, so that versions only increase."""
 
     version: int
 
 
 def parse_yaml(tenant: str, text: str, file: str) -> Policy:
-    """Give the policy in a YAML or JSON text, as `parse` does; `file` is what a sentence calls it.
+    """Parse the policy in a YAML or JSON text, as `parse` does; `file` is its name in error sentences.
 
     Raises:
-        InvalidPolicy: as `parse`, and for what is not YAML.
+        InvalidPolicy: as `parse`, and for a text that is not YAML.
     """
     try:
         document = yaml_text.parse(text, file)
@@ -54,10 +54,10 @@ def parse_yaml(tenant: str, text: str, file: str) -> Policy:
 
 
 def parse(tenant: str, document: object) -> Policy:
-    """Give the policy in a parsed document (a mapping). The tenant is its id where it has none.
+    """Validate a document (a mapping) as a policy. If it has no id, the tenant becomes its id.
 
     Raises:
-        InvalidPolicy: naming the tenant, the rule (counted from 1), what is wrong and what is allowed.
+        InvalidPolicy: names the tenant, the rule (counted from 1), what is wrong and what is allowed.
     """
     if not isinstance(document, Mapping):
         raise InvalidPolicy(f"policy for tenant {tenant!r}: a policy is an object with fields such as 'rules'")
@@ -73,10 +73,10 @@ def parse(tenant: str, document: object) -> Policy:
 
 
 def parse_stored(tenant: str, text: bytes | str) -> Policy | Deleted:
-    """Give the policy in a JSON text as Redis holds it, as `parse` does, or its deletion.
+    """Parse the policy, or its deletion, in a JSON text from Redis, as `parse` does.
 
     Raises:
-        InvalidPolicy: as `parse`, and for what is not JSON.
+        InvalidPolicy: as `parse`, and for a text that is not JSON.
     """
     try:
         document = orjson.loads(text)
@@ -89,7 +89,7 @@ def parse_stored(tenant: str, text: bytes | str) -> Policy | Deleted:
 
 
 def with_preset(policy: Policy) -> Policy:
-    """Fill what the document leaves out from its preset. Its own rules come first.
+    """Take the fields that the document does not set from its preset. The document's own rules come first.
 
     Raises:
         InvalidPolicy: there is no such preset.

@@ -1,6 +1,6 @@
 """Turns an assessment into a tenant's decision. Pure: no I/O, no clock; the same input always gives the same decision.
 
-A judgement that could not be had is never allowed: the policy's `on_unavailable` decides.
+An event that could not be judged is never allowed: the policy's `on_unavailable` decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STRICTNESS = {"allow": 0, "review": 1, "block": 2}
 _UNAVAILABLE = ("unavailable",)
 
 MAX_TABLE = 4_096
-"""Remembered decisions of a policy. Models list categories in any order, so the table is emptied when it is full."""
+"""Cached decisions of a policy. Models list categories in any order, so the cache is cleared when it is full."""
 
 
 class _Line:
@@ -37,7 +37,7 @@ class _Line:
         self.decision = rule.decision.value
 
     def concerns(self, severity: str, category: str | None, surface: str, role: str, language: str | None) -> bool:
-        """Whether every condition but the score holds."""
+        """Whether every condition except the score holds."""
         return (
             (self.severity is None or self.severity == severity)
             and (self.categories is None or category in self.categories)
@@ -51,10 +51,11 @@ class CompiledPolicy:
     """A policy, ready to decide.
 
     Attributes:
-        id, version, digest: what a verdict says of its policy. The digest covers what decides, not id and version.
+        id, version, digest: how a verdict names its policy. The digest covers every field that decides, not id and
+            version.
         reference: the three as a dict; shared by all verdicts, never changed.
-        on_unavailable: hold, review or block. The caller does the waiting of `hold`.
-        shared_cache: whether judgements may be shared with other tenants.
+        on_unavailable: hold, review or block. For `hold`, the caller waits.
+        shared_cache: whether assessments may be shared with other tenants.
     """
 
     __slots__ = (
@@ -75,7 +76,7 @@ class CompiledPolicy:
         """Compile a policy.
 
         Raises:
-            InvalidPolicy: it names a preset that does not exist.
+            InvalidPolicy: the preset does not exist.
         """
         full = with_preset(policy)
         self.id = policy.id
@@ -97,9 +98,9 @@ class CompiledPolicy:
     def decide(
         self, assessment: Mapping[str, Any] | None, *, surface: str, role: str = "user", language: str | None = None
     ) -> tuple[str, tuple[str, ...]]:
-        """Give the decision (allow, review or block) and the findings that led to it.
+        """Return the decision (allow, review or block) and the findings that led to it.
 
-        `assessment` is a `schemas.assessment.Assessment` as a dict; None when no judgement could be had.
+        `assessment` is a `schemas.assessment.Assessment` as a dict; None if the event could not be judged.
         """
         if assessment is None:
             return ("block" if self.on_unavailable == "block" else "review"), _UNAVAILABLE
@@ -116,7 +117,7 @@ class CompiledPolicy:
         return decided
 
     def _known_language(self, language: str) -> str | None:
-        # What senders write is unbounded; the longest prefix that a rule names is not, so it may be a key of the table.
+        # Senders may write any language. The longest prefix that a rule names is bounded, so it can be a cache key.
         language = language.lower()
         while language not in self._languages:
             language, dash, _ = language.rpartition("-")
@@ -160,12 +161,12 @@ class CompiledPolicy:
 
 
 def default_strict() -> CompiledPolicy:
-    """Give the policy of a tenant that has none, ready to decide."""
+    """Return the compiled policy of a tenant that has none."""
     return CompiledPolicy(STRICT_DEFAULT)
 
 
 def digest(policy: Policy) -> str:
-    """Give 16 hex digits of SHA-256 over the canonical JSON of what decides: equal rules, equal digest."""
+    """Return 16 hex digits of SHA-256 over the canonical JSON of the deciding fields: equal rules, equal digest."""
     content = policy.model_dump(exclude={"id", "version", "preset", "schema_version"})
     return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
@@ -175,7 +176,7 @@ def _speaks(language: str | None, wanted: str) -> bool:
 
 
 def _score(line: _Line, assessment: Mapping[str, Any], severity: str, category: str | None) -> float:
-    # A score that is missing meets no threshold above 0: the rule is passed over and the severity's default holds.
+    # A missing score counts as 0, so it meets no threshold above 0: the rule does not match.
     if line.categories is not None and category is not None:
         return float(assessment["category_scores"].get(category, 0.0))
     return float(assessment["scores"][severity.lower()])

@@ -1,6 +1,6 @@
 """The built-in policies, by name. A tenant's document starts from one with `preset: <name>`.
 
-They are starting points for a conversation with the people who answer for a platform, not legal advice.
+They are starting points for a discussion with the people who are responsible for a platform, not legal advice.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def _preset(name: str, controversial: Decision, *rules: Rule, shared_cache: bool
 
 
 STRICT_DEFAULT = _preset("default-strict", _BLOCK)
-"""What a tenant without a policy gets: nothing that the model doubts is let through."""
+"""The policy of a tenant without one: it allows only what the model finds safe."""
 
 PRESETS: Mapping[str, Policy] = MappingProxyType(
     {
         policy.id: policy
         for policy in (
-            # The two readings of `Controversial` in the model's report: it counts as unsafe, or as safe.
+            # The two uses of `Controversial` in the model's report: it counts as unsafe, or as safe.
             _preset("strict", _BLOCK),
             _preset("loose", _ALLOW),
-            # A community talks about everything; a person looks at what the model doubts.
+            # A community discusses all topics; a person reviews the sensitive ones.
             _preset(
                 "social",
                 _ALLOW,
@@ -42,14 +42,15 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 ),
                 _rule(_REVIEW, _UNSAFE, Category.SUICIDE_AND_SELF_HARM, Category.POLITICALLY_SENSITIVE_TOPICS),
             ),
-            # Customers send their own addresses and order numbers: that is what support is for.
+            # Customers send their own addresses and order numbers, which support needs.
             _preset(
                 "support",
                 _REVIEW,
                 Rule(categories=[Category.PII], role=Role.USER, decision=_ALLOW),
                 _rule(_ALLOW, _CONTROVERSIAL, Category.UNETHICAL_ACTS, Category.POLITICALLY_SENSITIVE_TOPICS),
             ),
-            # History and literature hold war and politics; a pupil in distress is never just blocked.
+            # Lessons on history and literature include war and politics. A message of a pupil in distress is reviewed
+            # by a person, never only blocked.
             _preset(
                 "education",
                 _BLOCK,
@@ -57,7 +58,7 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 _rule(_REVIEW, _CONTROVERSIAL, Category.VIOLENT, Category.POLITICALLY_SENSITIVE_TOPICS),
                 _rule(_REVIEW, _UNSAFE, Category.POLITICALLY_SENSITIVE_TOPICS),
             ),
-            # Patients speak of bodies and of despair: a person answers, and nothing of it is blocked unseen.
+            # Patients write about their bodies and about despair: a person reads such a message before it is blocked.
             _preset(
                 "health",
                 _REVIEW,
@@ -65,7 +66,7 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 Rule(categories=[Category.PII], role=Role.USER, decision=_ALLOW),
                 _rule(_ALLOW, _CONTROVERSIAL, Category.SEXUAL_CONTENT),
             ),
-            # An authority may not suppress political speech unseen.
+            # A public authority must not block political speech without a person's review.
             _preset(
                 "public-sector",
                 _REVIEW,

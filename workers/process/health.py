@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics over HTTP, from the event loop that the worker lives in."""
+"""Serves /livez, /readyz and /metrics over HTTP, in the worker's event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def served(http: Http, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> AsyncIterator[int]:
-    """Serve until the block ends; give the port.
+    """Serve until the block ends; yield the port.
 
     Raises:
         Misconfigured: the port is taken.

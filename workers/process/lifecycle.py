@@ -1,6 +1,6 @@
 """A worker process from its start to its end: `starting -> running -> draining -> stopped | failed`.
 
-It knows nothing of what the worker does. It must never wait without a bound for a part that does not close.
+It does not know what the worker does. It must never wait without a time limit for a part that does not close.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CLOSE_S = 5.0
-"""How long one part may take to close, unless it says otherwise."""
+"""How long one part may take to close, unless it has its own limit."""
 
 BACK_OFF_MAX_S = 2.0
-"""Between two attempts of a start that waits. What it waits for may be there a moment later."""
+"""The longest wait between two attempts of a start that waits."""
 
 SAY_AGAIN_S = 5.0
-"""How often a start that waits says what for."""
+"""How often a start that waits logs the reason."""
 
 
 class State(StrEnum):
-    """Where a worker is between its start and its end."""
+    """The states of a worker."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -50,11 +50,11 @@ class State(StrEnum):
 
 
 class _EndedError(Exception):
-    """Unwinds a start that has been told to end."""
+    """Unwinds a start that has to end."""
 
 
 class Lifecycle:
-    """Owns the state, the signals, the background tasks, the closing in order, and the probes of one worker.
+    """Owns the state, the signals, the background tasks, the order of closing, and the probes of one worker.
 
         async with Lifecycle(settings.http, start_within_s=60) as life:
             part = await life.wait_for(connect)
@@ -62,13 +62,12 @@ class Lifecycle:
             life.watch(part.watch())
             await life.run(drain=part.drain, left=lambda: part.left)
 
-    The first signal drains; while the worker starts it ends the start. A second signal ends the process at once with
-    exit code 1. SIGINT and SIGHUP stay ignored where they were inherited so, as in the background of a shell and under
-    `nohup`.
+    The first signal drains the worker, or ends a start that is not finished. A second signal ends the process at once
+    with exit code 1. SIGINT and SIGHUP stay ignored if the process inherited them as ignored, as a background job of a
+    shell or under `nohup`.
 
-    Guarantee: whatever ends the worker, all parts that `close_with` and `watch` were given are closed in reverse order,
-    none is waited for longer than its bound, and one line of the log says what the end was. The block raises what made
-    the worker fail, as a `GuardlineError`.
+    Guarantee: however the worker ends, all parts given to `close_with` and `watch` are closed in reverse order, each
+    within its time limit, and one log line says why. The block raises the failure as a `GuardlineError`.
     """
 
     def __init__(self, http: Http, *, start_within_s: float) -> None:
@@ -86,17 +85,17 @@ class Lifecycle:
 
     @property
     def state(self) -> State:
-        """Where the worker is now."""
+        """The current state."""
         return self._state
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process should be left alone: always, but after a failure."""
+        """Whether the supervisor should let the process run: always, except after a failure."""
         return self._state is not State.FAILED
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker does its work: the start is over, and no drain has begun."""
+        """Whether the worker processes records: the start is over, and no drain has begun."""
         return self._state is State.RUNNING
 
     async def __aenter__(self) -> Self:
@@ -120,7 +119,7 @@ class Lifecycle:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Close everything, and say what the end was."""
+        """Close everything, and log why the worker ended."""
         if error is not None and not isinstance(error, _EndedError):
             self.end(error)
         drain_s = None if self._drain_began is None else round(time.monotonic() - self._drain_began, 2)
@@ -134,9 +133,9 @@ class Lifecycle:
         return True
 
     async def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call until it does not raise `Unavailable`; whatever else it raises ends the start.
+        """Repeat the call while it raises `Unavailable`. Any other error ends the start.
 
-        All calls of a start together may spend `start_within_s` on attempts that fail and on the waits between them.
+        All calls of a start together may spend `start_within_s` on failed attempts and on the waits between them.
 
         Raises:
             Unavailable: that time is over.
@@ -161,7 +160,7 @@ class Lifecycle:
             reraise=True,
         )
         task: asyncio.Future[T] = asyncio.ensure_future(retrying(attempt))
-        # Not by cancelling this task: what is just connecting may swallow that.
+        # Does not cancel this task: a client that is connecting may swallow the cancellation.
         both: set[asyncio.Future[Any]] = {task, self._ended}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if self._ended.done():
@@ -175,11 +174,11 @@ class Lifecycle:
             raise Unavailable(f"{error} (waited for {self._waited_s:.0f} s: worker.start_within_s)") from error
 
     def close_with(self, close: Callable[[], Awaitable[object]], within_s: float = CLOSE_S) -> None:
-        """Close a part at the end, before those that were there earlier. After `within_s` it is left as it is."""
+        """Close a part at the end, before the parts that were added earlier. Give up after `within_s`."""
         self._parts.push_async_callback(self._close, close, within_s)
 
     def watch(self, work: Coroutine[None, None, None]) -> None:
-        """Run in the background until the end. What it raises fails the worker."""
+        """Run a background task until the end. An error that it raises fails the worker."""
         task = self._loop.create_task(work)
         task.add_done_callback(self._watched)
 
@@ -190,7 +189,7 @@ class Lifecycle:
         self.close_with(cancel)
 
     def from_thread(self, function: Callable[P, None]) -> Callable[P, None]:
-        """Give what any thread may call to have `function` run in the event loop. What that raises fails the worker.
+        """Return a callable for any thread that runs `function` in the event loop. Its errors fail the worker.
 
         Never blocks.
         """
@@ -199,27 +198,27 @@ class Lifecycle:
             try:
                 function(*args, **kwargs)
             except Exception as error:
-                # The event loop would only log it, and the work would stay under way for ever.
+                # The event loop would only log the error, and the work would stay pending for ever.
                 self.end(error)
 
         def call(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 self._loop.call_soon_threadsafe(lambda: run(*args, **kwargs))
             except RuntimeError:
-                if not self._loop.is_closed():  # One that is closed has nobody left to tell.
+                if not self._loop.is_closed():  # After the loop has closed, no code is left to call.
                     raise
 
         return call
 
     async def run(self, *, drain: Callable[[], None], left: Callable[[], int]) -> None:
-        """Be ready until `end`. The first signal calls `drain`; `left` counts the records that were not committed."""
+        """Be running until `end`. The first signal calls `drain`; `left` counts the uncommitted records."""
         self._drain, self._left = drain, left
         if not self._ended.done():
             self._enter(State.RUNNING)
             await self._ended
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the worker: because its work is over, or because it failed. The first call counts."""
+        """End the worker, because its work is finished or because it failed. Only the first call counts."""
         if self._ended.done():
             return
         if error is not None:
@@ -245,7 +244,7 @@ class Lifecycle:
         done, _ = await asyncio.wait([task], timeout=within_s)
         if not done:
             task.cancel()
-            log.warning("a part did not close in time, and is left", part=_name(close), within_s=within_s)
+            log.warning("a part did not close in time", part=_name(close), within_s=within_s)
         elif not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
             self._fail(error)
 
@@ -269,7 +268,7 @@ class Lifecycle:
             self._cause = f"{number.name} while it was {self._state}: ended at once"
             self._enter(State.FAILED)
             self._say_the_end(None, self._left())
-            # Daemon threads and open connections would hold a normal exit up.
+            # Daemon threads and open connections would delay a normal exit.
             os._exit(1)
 
     def _say_the_end(self, drain_s: float | None, left: int) -> None:

@@ -1,4 +1,4 @@
-"""Leaves Redis alone for a while after a call that failed, so that an outage does not cost a time-out for each call."""
+"""Stops calling Redis for a while after a failed call, so that an outage does not cost a timeout for each call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from redis.exceptions import TimeoutError as NoAnswer
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_S = 1.0
-"""How long Redis is left alone after a failed call."""
+"""How long Redis is not called after a failed call."""
 
 
 class Breaker:
-    """One use of Redis: look-ups, writes, or notes. Each has its own, because a Redis may do the one and not the other.
+    """A circuit breaker for one use of Redis: look-ups, writes, or notes. Redis may answer one use and refuse another.
 
-    Guarantee: `ask` raises nothing that Redis or the way to it is to blame for, and what a bug here is to blame for. It
-    waits for as long as the client does, `redis.timeout_s`.
+    Guarantee: `ask` raises no error of Redis or of the network, and every error that is a bug. It waits as long as the
+    client does, `redis.timeout_s`.
     """
 
     def __init__(self, without: str) -> None:
@@ -34,7 +34,7 @@ class Breaker:
         return self._open_until == 0.0
 
     async def ask(self, command: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """Give the answer, or None: there is none, or nothing was asked because a call failed a moment ago."""
+        """Return the answer, or None: Redis did not answer, or was not called because a call has just failed."""
         if time.monotonic() < self._open_until:
             return None
         try:

@@ -1,8 +1,9 @@
-"""Notes in Redis of what is at the engine, so that a prompt that kills the worker is found and judged no more.
+"""Notes in Redis what is at the engine, so that a prompt that crashes the worker is found and not judged again.
 
-A worker that dies leaves its notes; the others, or the next one with its id, read from them what was at the engine.
-A worker that is silent for `ALIVE_TTL_S`, frozen or cut off from Redis, counts as dead: nobody can tell the difference.
-Best effort: without Redis nothing is noted and the work goes on. It must never decide that content is allowed.
+A worker that crashes leaves its notes. The others, or the next one with its id, read from them what was at the engine.
+A worker without a heartbeat for `ALIVE_TTL_S`, frozen or cut off from Redis, counts as crashed, because the others
+cannot see the difference. Best effort: without Redis there are no notes, and the work continues. It must never decide
+that content is allowed.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from workers.redis.breaker import Breaker
 log = structlog.get_logger(__name__)
 
 SUSPECT = 2
-"""Deaths after which content is judged alone. One says little: by default a thousand events are at the engine."""
+"""Crashes after which content is judged alone. One crash says little: by default a thousand events are at the
+engine."""
 
 UNJUDGEABLE = 3
-"""Content that was alone at the engine when the worker died. Company never brings anything further than `SUSPECT`:
-in a quick succession of deaths the neighbours would be condemned with the culprit."""
+"""Content that was alone at the engine when the worker crashed. Crashes with other content count up to `SUSPECT` only:
+otherwise a few quick crashes would exclude innocent content too."""
 
 BEAT_S = 1.0
 ALIVE_TTL_S = 5
-"""A worker that was silent for so long is dead. Below the 6 s that brokers allow as the shortest session, so that a
-death is counted before its partitions, and the culprit with them, come to another worker."""
+"""A worker without a heartbeat for this time counts as crashed. It is below 6 s, the shortest session that brokers
+allow by default, so that a crash is counted before another worker gets the partitions and the same content."""
 
 MAX_DEATHS = 8_192
-"""Contents whose deaths are remembered; past it all are forgotten, and found again by further deaths."""
+"""Contents whose crashes are stored. Beyond that all are dropped, and further crashes find them again."""
 
 MAX_ENDED = 1_024
-"""Notes to take back that Redis did not hear of; past it they are left, and count as one death when the worker ends."""
+"""Notes whose removal failed. Beyond that they stay, and count as one crash when the worker ends."""
 
 DIGEST_BYTES = 16
-"""A content key ends in its digest; the prefix is the same for all and is not noted."""
+"""A content key ends in its digest. The prefix is the same for all keys and is not noted."""
 
 IN_COMPANY, ALONE = b"c", b"a"
-"""What a note begins with; the digests follow."""
+"""The first byte of a note; the digests follow."""
 
 BEAT = """
 local notes, deaths, alive = KEYS[1], KEYS[2], KEYS[3]
@@ -81,11 +83,11 @@ return {counted, redis.call('HGETALL', deaths)}
 
 
 class Deaths:
-    """One worker's notes, and the deaths that the notes of all workers tell of.
+    """One worker's notes, and the crashes that the notes of all workers show.
 
-    Guarantee: each death counts once for each content. No call raises for Redis or waits longer than `redis.timeout_s`
-    for it, and after a failed call notes are left out for `breaker.RETRY_AFTER_S`. A death is remembered for
-    `deaths_ttl_s`.
+    Guarantee: each crash counts once for each content. No call raises an error of Redis or waits longer than
+    `redis.timeout_s` for it. After a failed call no notes are written for `breaker.RETRY_AFTER_S`. A crash is stored
+    for `deaths_ttl_s`.
     """
 
     def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
@@ -107,22 +109,22 @@ class Deaths:
 
     @property
     def is_up(self) -> bool:
-        """Whether the last call was answered: the sign of life asks each second, whatever else is done."""
+        """Whether the last call was answered. The heartbeat makes a call every second, also without other work."""
         return self._breaker.is_up
 
     async def start(self) -> None:
-        """Read what former workers died of, and go on doing so. Call it before anything is judged."""
-        # A worker of the same id is gone, or will be fenced: no need to wait until its sign of life has expired.
+        """Count the crashes of former workers, and keep doing so. Call it before the first judgement."""
+        # An older worker with the same id has ended, or will be fenced: do not wait until its heartbeat has expired.
         await self._beat(former=self._worker_id)
         self._beating = asyncio.get_running_loop().create_task(self._beat_for_ever())
 
     async def watch(self) -> None:
-        """Wait for as long as the sign of life is given. Raises what ended that: others would see a death."""
+        """Wait as long as the heartbeat runs. Raises the error that ended it: the others would see a crash."""
         if self._beating is not None:
             await asyncio.shield(self._beating)
 
     async def close(self) -> None:
-        """Take the notes back, unless the engine died: then the next worker has to see them."""
+        """Remove the notes, unless the engine crashed: then the next worker has to see them."""
         if self._beating is not None:
             self._beating.cancel()
         if not self._has_engine_died and (noted := self._open | self._ended):
@@ -130,21 +132,21 @@ class Deaths:
         await self._breaker.ask(self._redis.delete, self._alive + self._session)
 
     def suspects(self, keys: Iterable[bytes]) -> set[bytes]:
-        """Give those of the contents that must be judged alone, if at all."""
+        """Return the contents that must be judged alone, or not at all."""
         if not self._deaths:
             return set()
         return {key for key in keys if self._deaths.get(key[-DIGEST_BYTES:], 0) >= SUSPECT}
 
     def is_unjudgeable(self, key: bytes) -> bool:
-        """Whether the content was alone at the engine when a worker died."""
+        """Whether the content was alone at the engine when a worker crashed."""
         return self._deaths.get(key[-DIGEST_BYTES:], 0) >= UNJUDGEABLE
 
     @asynccontextmanager
     async def noted(self, keys: Sequence[bytes], *, is_alone: bool = False) -> AsyncIterator[None]:
-        """Note the contents for as long as the block lasts. `is_alone`: nothing else is at the engine.
+        """Note the contents while the block runs. `is_alone`: nothing else is at the engine.
 
-        A block that raises anything but Unavailable or Misconfigured is the engine's death, and leaves its note. A key
-        that all servers refuse is Misconfigured: the worker ends, and no content is to blame.
+        If the block raises anything but Unavailable or Misconfigured, this counts as a crash of the engine, and the
+        note stays. A key that all servers refuse is Misconfigured: the worker ends, and no content is the cause.
         """
         field = f"{self._session}/{next(self._numbers)}"
         note = (ALONE if is_alone else IN_COMPANY) + b"".join([key[-DIGEST_BYTES:] for key in keys])
@@ -161,13 +163,13 @@ class Deaths:
         await self._take_back(field)
 
     async def absolve(self, key: bytes) -> None:
-        """Forget the deaths of content that was judged alone: it was only in bad company."""
+        """Remove the crashes of content that was judged alone without one: other content was the cause."""
         digest = key[-DIGEST_BYTES:]
         if self._deaths.pop(digest, None) is not None:
             await self._breaker.ask(self._redis.hdel, self._keys[1], digest)
 
     async def _take_back(self, field: str) -> None:
-        # What Redis did not hear of is said again with the next one: a note must not outlive its judgement.
+        # A removal that failed is repeated with the next one, because a note must not outlive its judgement.
         self._open.discard(field)
         if len(self._ended) >= MAX_ENDED:
             self._ended.clear()
@@ -184,7 +186,7 @@ class Deaths:
         counted, flat = answer
         self._deaths = {digest: _number(deaths) for digest, deaths in zip(flat[::2], flat[1::2], strict=True)}
         if counted:
-            log.warning("a worker died while it judged: what was at the engine is watched", contents=counted)
+            log.warning("a worker crashed while it judged: the content at its engine is watched", contents=counted)
 
     async def _beat_for_ever(self) -> None:
         while True:
@@ -193,7 +195,7 @@ class Deaths:
 
 
 def _number(stored: bytes) -> int:
-    """Read a number of deaths. What is none says nothing; it must not end the sign of life."""
+    """Parse a number of crashes. Invalid data counts as 0, because it must not end the heartbeat."""
     try:
         return int(stored)
     except ValueError:

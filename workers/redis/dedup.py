@@ -1,7 +1,7 @@
-"""What Redis remembers of events seen before and of content judged before: the look-up. `memories.py` writes it.
+"""Looks up in Redis which events were seen before and which content was judged before. `memories.py` writes it.
 
-Redis may lie, lag or die: at worst the model works twice. It must never decide whether a verdict is written, and no
-call here waits longer than `redis.timeout_s`.
+Redis may give wrong or late answers, or none: at worst the model works twice. Redis must never decide whether a verdict
+is written, and no call here waits longer than `redis.timeout_s`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from workers.settings import Dedup as DedupSettings
 _ASSESSMENT = TypeAdapter(Assessment)
 
 MAX_CLAIMS = 65_536
-"""Events whose repeats are recognised before Redis knows them. Past it the oldest is forgotten."""
+"""Events whose repeats are recognised before Redis stores them. Beyond that the oldest is dropped."""
 
 
 class Claims:
-    """The verdict ids of events that Redis may not know yet: the first copy of an event has the claim."""
+    """The verdict ids of events that Redis may not store yet: the first copy of an event has the claim."""
 
     def __init__(self) -> None:
         self._claims: OrderedDict[bytes, str] = OrderedDict()
 
     def __len__(self) -> int:
-        """Count the events that are claimed."""
+        """Count the claimed events."""
         return len(self._claims)
 
     def claim(self, event_key: bytes, verdict_id: str) -> str:
-        """Give the verdict id that has the claim: this one, unless another copy came earlier."""
+        """Return the verdict id that has the claim: this one, unless another copy came earlier."""
         first = self._claims.setdefault(event_key, verdict_id)
         if len(self._claims) > MAX_CLAIMS:
             self._claims.popitem(last=False)
@@ -48,16 +48,16 @@ class Claims:
         return self._claims.get(event_key, verdict_id) != verdict_id
 
     def release(self, event_key: bytes, verdict_id: str) -> None:
-        """End the claim of this verdict, if it has it: Redis knows it, or it will never be."""
+        """End the claim of this verdict, if it has it: Redis stores the verdict, or it will never be written."""
         if self._claims.get(event_key) == verdict_id:
             del self._claims[event_key]
 
 
 class Dedup:
-    """Looks micro-batches up, each with one MGET.
+    """Looks up micro-batches, each with one MGET.
 
-    Guarantee: `look_up` answers for every event, and knows nothing rather than failing. Waits for Redis for
-    `timeout_s` at most.
+    Guarantee: `look_up` handles every event. If Redis fails, it treats the events as new instead of raising. Waits for
+    Redis for `timeout_s` at most.
     """
 
     def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
@@ -73,27 +73,27 @@ class Dedup:
         return self._breaker.is_up
 
     async def look_up(self, batch: Sequence[Event]) -> None:
-        """Say of each event, whose micro-batch is closed, what is known of it."""
+        """Fill in what Redis and the claims have for each event of a closed micro-batch."""
         for event in batch:
             event.event_key, event.content_key = self._keys.of(event.body, is_shared=event.is_shared)
-        # Before Redis is asked: micro-batches may be answered in another order than they came in.
+        # Before the call to Redis, because micro-batches may be answered in another order.
         firsts = [self.claims.claim(event.event_key, event.verdict_id) for event in batch]
         stored = await self._stored(batch)
         for event, first, entry, assessment in zip(batch, firsts, stored[::2], stored[1::2], strict=True):
             known = first if entry is None else entry.decode("ascii", "replace")
-            if known != event.verdict_id:  # Else it is a replay of this very position, not a duplicate.
+            if known != event.verdict_id:  # If they are equal, it is a replay of the same position, not a duplicate.
                 event.duplicate_of = known
             if assessment is not None:
                 event.assessment = _assessment(assessment)
                 event.is_reused = event.assessment is not None
 
     def release(self, events: Iterable[Event]) -> None:
-        """Forget that they are under way: this worker will write no verdict on them."""
+        """Drop their claims: this worker will write no verdict for them."""
         for event in events:
             self.claims.release(event.event_key, event.verdict_id)
 
     async def _stored(self, batch: Sequence[Event]) -> list[bytes | None]:
-        """Give what Redis holds under each event's two keys, one after the other."""
+        """Return the values under each event's two keys, one after the other."""
         if self._is_enabled:
             keys = [key for event in batch for key in (event.event_key, event.content_key)]
             stored: list[bytes | None] | None = await self._breaker.ask(self._redis.mget, keys)
@@ -103,13 +103,13 @@ class Dedup:
 
 
 def _assessment(stored: bytes) -> dict[str, Any] | None:
-    """Read a stored assessment. What breaks the contract is not known: it would end the worker, or decide wrongly.
+    """Parse a stored assessment. None if it is invalid, because it could crash the worker or decide wrongly.
 
-    3 µs for the check, and only for what is reused: what the guard gives needs none.
+    The check takes 3 µs, for reused assessments only: those of the guard need no check.
     """
     try:
         _ASSESSMENT.validate_json(stored, strict=True)
-        # A dict is what goes on: pydantic's model is for the check alone, and slower to write.
+        # The stages use a dict. Pydantic's model serves only for the check, because it is slower to write.
         found: dict[str, Any] = orjson.loads(stored)
     except ValueError:
         return None

@@ -1,6 +1,6 @@
-"""What Redis is told of committed verdicts: one queue and one task, so that none overtakes another.
+"""Stores committed verdicts in Redis, with one queue and one task, so that no write overtakes another.
 
-Step 8 of the commit. Best effort: it must never block a commit, and never hold memory without a bound.
+Step 8 of the commit. Best effort: it must never block a commit, and its memory is bounded.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from workers.settings import Dedup as DedupSettings
 log = structlog.get_logger(__name__)
 
 MAX_WAITING = 32_768
-"""Verdicts that wait to be written, of about 1 kB each; one and a half of the largest commit. Past it the oldest are
-forgotten: what is new is repeated sooner."""
+"""Verdicts that wait to be written, about 1 kB each: one and a half times the largest commit. Beyond that the oldest
+are dropped, because recent events are repeated more often."""
 
 WRITE_COUNT = 256
-"""Verdicts that are written at a time: Redis does nothing else meanwhile. With all of a transaction's at once look-ups
-waited 20 ms, and with them the engine."""
+"""Verdicts in one write. Redis does nothing else during a write. When a whole transaction was one write, look-ups
+waited 20 ms, and the engine waited for them."""
 
 SET_EACH = """
 for i = 1, #KEYS do
@@ -38,15 +38,15 @@ for i = 1, #KEYS do
   else redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2]) end
 end
 """
-"""Does what MSETEX does, for servers that lack it (it came with Redis 8.4 and Valkey 9.1), in three times as much of
-their time; and where some of the keys are there already, for which MSETEX writes none."""
+"""Does what MSETEX does, in three times as much of the server's time. For servers without MSETEX (before Redis 8.4 and
+Valkey 9.1), and for writes of which some keys exist, because MSETEX with NX then writes none."""
 
 
 class Memories:
-    """Writes what was committed, in the order of the commits, with two commands for each `WRITE_COUNT` verdicts.
+    """Writes committed verdicts, in the order of the commits, with two commands for each `WRITE_COUNT` verdicts.
 
-    Guarantee: the first verdict of an event that Redis is told of stays the first. What Redis does not answer to is
-    tried again until it does, or until `MAX_WAITING` newer ones wait. `add` never blocks.
+    Guarantee: the first verdict that is stored for an event stays the first. A write that fails is retried until it
+    succeeds, or until `MAX_WAITING` newer verdicts wait. `add` never blocks.
     """
 
     def __init__(self, redis: Redis, settings: DedupSettings, claims: Claims) -> None:
@@ -71,7 +71,7 @@ class Memories:
         return self._breaker.is_up
 
     def add(self, memories: Iterable[Memory]) -> None:
-        """Take what was committed."""
+        """Queue committed verdicts."""
         for memory in memories:
             if not (memory.has_verdict and self._settings.enabled):
                 self._claims.release(memory.event_key, memory.verdict_id)
@@ -81,16 +81,16 @@ class Memories:
         self._has_work.set()
 
     def _forget_surplus(self) -> None:
-        """Forget the oldest of too many. They keep their claims: as long as those last, repeats are recognised."""
+        """Drop the oldest beyond the limit. Their repeats are recognised as long as their claims last."""
         surplus = len(self._waiting) - MAX_WAITING
         if surplus > 0:
             for _ in range(surplus):
                 self._waiting.popleft()
             telemetry.FORGOTTEN.inc(surplus)
-            log.warning("redis is slower than the verdicts: the oldest are not remembered", forgotten=surplus)
+            log.warning("redis is slower than the verdicts: the oldest are not stored", forgotten=surplus)
 
     async def write(self) -> None:
-        """Write until `close`. Run it once: whatever it raises is a bug."""
+        """Write until `close`. Run it once: any error that it raises is a bug."""
         try:
             while not self._is_closing or (self._waiting and self.is_up):
                 self._has_work.clear()
@@ -104,7 +104,7 @@ class Memories:
             self._has_ended.set()
 
     async def close(self) -> None:
-        """Wait until all is written; not where Redis does not answer."""
+        """Wait until everything is written, unless Redis does not answer."""
         self._is_closing = True
         self._has_work.set()
         await self._has_ended.wait()
@@ -116,14 +116,14 @@ class Memories:
             self._waiting.extendleft(reversed(memories))
             self._forget_surplus()
             return False
-        # Not before Redis knows them: a repeat that is looked up meanwhile would be taken for the first.
+        # Not before Redis stores them: otherwise a repeat that is looked up in between would count as the first.
         for memory in memories:
             self._claims.release(memory.event_key, memory.verdict_id)
         return True
 
     async def _write(self, memories: Sequence[Memory]) -> bool:
-        # Backwards: the first verdict of an event stays the first, here and in Redis. A copy that does not have the
-        # claim is not the first, though it may be committed earlier, from another partition.
+        # In reverse order, so that the first verdict of an event stays the first, here and in Redis. A copy without
+        # the claim is not the first, although it may be committed earlier, from another partition.
         events = {
             memory.event_key: memory.verdict_id
             for memory in reversed(memories)

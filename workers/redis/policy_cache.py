@@ -1,6 +1,7 @@
 """Every policy in memory, kept up to date by the stream of changes. The hot path reads a dict and never waits.
 
-A broken or older document is refused with a log, and the last good one stays; so it does while Redis is down.
+An invalid or older document is refused with a log line, and the last valid one stays. It also stays while Redis is
+down.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from workers.redis.policy_keys import Keys
 log = structlog.get_logger(__name__)
 
 MAX_POLICIES = 100_000
-"""Policies held in memory, about 4 KiB each. A tenant past it gets the strict default."""
+"""Policies held in memory, about 4 KiB each. Further tenants get the strict default."""
 
 BLOCK_S = 2.0
-"""How long one read waits for a change. After it a trim that left nothing to read is noticed."""
+"""How long one read waits for a change. After each read without changes, the sequence shows whether entries were
+trimmed before they were read."""
 
 _TIMEOUT_S = BLOCK_S + 3.0
 _CONNECT_TIMEOUT_S = 2.0
@@ -38,17 +40,17 @@ _BACK_OFF_S = (0.05, 2.0)
 
 
 class PolicyCache:
-    """Follows the policies of one namespace over a connection of its own.
+    """Follows the policies of one namespace over its own connection.
 
     Guarantee: `snapshot` never waits and never fails. A change is in force within milliseconds while Redis answers.
 
     Attributes:
-        last_error: what went wrong last, a sentence; None when nothing has.
-        refused: documents that were refused so far.
+        last_error: the last error, a sentence; None if there was none.
+        refused: the number of documents that were refused.
     """
 
     def __init__(self, *, redis_url: str, namespace: str = "guardline") -> None:
-        # A blocking read would exceed the time-out of a shared client, and retries belong to the loop below.
+        # A blocking read would exceed the timeout of a shared client, and the loop below does the retries.
         self._redis = Redis.from_url(
             redis_url,
             decode_responses=False,
@@ -71,24 +73,24 @@ class PolicyCache:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether everything was read at least once."""
+        """Whether all policies were read at least once."""
         return self._loaded.is_set()
 
     @property
     def healthy(self) -> bool:
-        """Whether changes are followed and Redis answered last time: else the policies may be out of date."""
+        """Whether changes are followed and Redis answered the last read. If not, the policies may be out of date."""
         return self._is_answered and self._task is not None and not self._task.done()
 
     def snapshot(self) -> Mapping[str, CompiledPolicy]:
-        """Give the policies in force, by tenant. A snapshot never changes; who is not in it gets the strict default."""
+        """Return the policies in force, by tenant. A snapshot never changes; other tenants get the strict default."""
         return self._snapshot
 
     async def start(self, timeout_s: float = 10.0) -> None:
         """Load every policy and follow the changes.
 
         Raises:
-            Unavailable: Redis did not answer in time. It is still tried in the background, until `close`.
-            Misconfigured: Redis refuses a command that is needed.
+            Unavailable: Redis did not answer in time. The background task keeps retrying until `close`.
+            Misconfigured: Redis refuses a required command.
         """
         if self._task is None:
             self._task = asyncio.create_task(self._follow(), name="policy-cache")
@@ -101,14 +103,14 @@ class PolicyCache:
             raise Unavailable(f"policies could not be loaded within {timeout_s:g} s: {self.last_error}")
 
     async def watch(self) -> None:
-        """Wait for as long as changes are followed. Raises what ended that: policies would grow old."""
+        """Wait as long as changes are followed. Raises the error that ended it: policies would become out of date."""
         if self._task is not None:
             await asyncio.shield(self._task)
 
     async def close(self) -> None:
         """Stop following. The last snapshot stays valid."""
         if self._task is not None:
-            # A client that is just connecting can swallow a cancellation, and the task would go on for ever: ask again.
+            # A client that is connecting can swallow a cancellation, and the task would run for ever: cancel again.
             while not self._task.done():
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=0.1)
@@ -134,12 +136,12 @@ class PolicyCache:
                 self._is_answered = False
                 self.last_error = f"{type(error).__name__}: {error}"
                 await self._redis.connection_pool.disconnect()
-                # Spread over time, so that a fleet does not come back all at once.
+                # Spread over time, so that many workers do not reconnect at once.
                 await asyncio.sleep(back_off_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
                 back_off_s = min(2 * back_off_s, _BACK_OFF_S[1])
 
     async def _load(self) -> None:
-        # The place in the stream first: what changes meanwhile is then seen twice, and never missed.
+        # Read the position in the stream first: a change during the load is then seen twice, and never missed.
         newest: Any = await self._redis.xrevrange(self._keys.changes, count=1)
         last_id = newest[0][0] if newest else b"0-0"
         sequence = _number(await self._redis.get(self._keys.sequence))
@@ -150,7 +152,7 @@ class PolicyCache:
             count += 1
             if count % _LOAD_STEP == 0:
                 await asyncio.sleep(0)
-        # Does not wait: who may not follow has to know it at the start.
+        # Does not wait: if Redis refuses to let this user read the stream, the start has to fail.
         await self._redis.xread({self._keys.changes: last_id}, count=1)
         self._publish(policies)
         self._last_id, self._sequence = last_id, sequence
@@ -159,7 +161,7 @@ class PolicyCache:
         log.info("policies loaded", count=len(policies))
 
     async def _read_changes(self) -> bool:
-        """Take what has changed; False when something was missed."""
+        """Take the changes; False if some were missed."""
         answer: Any = await self._redis.xread(
             {self._keys.changes: self._last_id}, count=_LOAD_STEP, block=int(BLOCK_S * 1_000)
         )
@@ -169,7 +171,7 @@ class PolicyCache:
         is_whole = True
         for entry_id, fields in answer[0][1]:
             sequence = _number(fields.get(b"sequence"))
-            # Lower: read a second time, because it was written between the two reads of a load.
+            # A lower one is read a second time, because it was written between the two reads of a load.
             is_whole = is_whole and sequence <= self._sequence + 1
             self._sequence = max(self._sequence, sequence)
             self._last_id = entry_id
@@ -222,7 +224,7 @@ class PolicyCache:
 
 
 def _number(stored: bytes | str | None) -> int:
-    """Read a sequence number. What is none is 0: a change without one is taken, and a later gap is still seen."""
+    """Parse a sequence number. An invalid one is 0: its change is taken, and a later gap is still detected."""
     try:
         return int(stored or 0)
     except ValueError:

@@ -1,13 +1,14 @@
-"""The names under which policies are kept in Redis."""
+"""The names under which policies are stored in Redis."""
 
 
 class Keys:
     """The keys of one namespace.
 
     Attributes:
-        policies: hash, tenant id to JSON document; `{"version": n, "deleted": true}` in the place of a deleted one.
-        changes: stream with `sequence`, `tenant`, `version` and `document` of each change, deletions included.
-        sequence: count of changes; a gap in the stream's sequences shows that entries were trimmed unread.
+        policies: hash, tenant id to JSON document; `{"version": n, "deleted": true}` replaces a deleted one.
+        changes: stream with `sequence`, `tenant`, `version` and `document` of each change and deletion.
+        sequence: count of changes; a gap in the stream's sequences shows that entries were trimmed before they were
+            read.
     """
 
     __slots__ = ("changes", "policies", "sequence")

@@ -1,4 +1,4 @@
-"""Where policies live in Redis: one hash of documents, and a stream of changes that is the audit record too.
+"""The policies in Redis: a hash of documents, and a stream of changes that also serves as the audit record.
 
 Nothing here is on the hot path: workers hold every policy in memory (`workers.redis.policy_cache`).
 """
@@ -15,11 +15,11 @@ from workers.policy.document import InvalidPolicy, parse_stored
 from workers.redis.policy_keys import Keys
 
 MAX_CHANGES = 10_000
-"""Entries that the stream of changes keeps, about. A worker that fell further behind loads everything again."""
+"""The approximate number of entries that the stream of changes keeps. A worker further behind loads all policies."""
 
-# The document comes without its version, which is written in front of it: a decoded and encoded document would lose
-# the difference between an empty list and an empty object. The next version is never below the time in seconds: after
-# Redis lost its data, workers would refuse what begins at 1 again as older than what they hold.
+# The script writes the version in front of the document, which comes without one. It does not decode the document,
+# because Lua would lose the difference between an empty list and an empty object. The next version is never below the
+# time in seconds: if Redis lost its data and versions began at 1 again, workers would refuse them as older.
 PUT = """
 local current = 0
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
@@ -41,11 +41,11 @@ return {1, number}
 
 
 DELETED = b'{"deleted":true}'
-"""Stays in the policy's place: a worker that missed the change finds it there, and versions go on from it."""
+"""Replaces the policy: a worker that missed the change finds it there, and later versions continue from it."""
 
 
 class PolicyStore:
-    """Reads and changes policies. Every call waits for Redis and raises its errors."""
+    """Reads and changes policies. Every call blocks until Redis answers, and raises its errors."""
 
     def __init__(self, redis: Redis, namespace: str = "guardline") -> None:
         self._redis = redis
@@ -53,18 +53,18 @@ class PolicyStore:
         self._put = redis.register_script(PUT)
 
     async def put(self, tenant: str, policy: Policy) -> int:
-        """Put a tenant's policy in force and return its version.
+        """Store a tenant's policy and return its version.
 
         Guarantee: the document and the entry in the stream of changes are written together or not at all. A policy of
         version 0 gets the next version: one more than the last, and at least the Unix time in seconds.
 
         Raises:
             InvalidPolicy: the policy is another tenant's, or its version is not above the one in force.
-            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+            redis.RedisError: Redis failed. After a lost connection it is unknown whether the policy is in force.
         """
         if policy.id != tenant:
             raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
-        # Only what was set is stored: what is left out follows the preset, also when the preset changes.
+        # Only the given fields are stored. The others follow the preset, also when a release changes the preset.
         document = orjson.dumps(
             {"id": tenant, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
         )
@@ -77,18 +77,18 @@ class PolicyStore:
         return version
 
     async def delete(self, tenant: str) -> int | None:
-        """Take a tenant's policy out of force and return the deletion's version, None where it has no policy.
+        """Delete a tenant's policy and return the deletion's version. None if the tenant has no policy.
 
         Guarantee: as for `put`. The strict default decides from then on, and a later policy has a higher version.
 
         Raises:
-            redis.RedisError: Redis did not take it; whether it is in force is not known after a lost connection.
+            redis.RedisError: Redis failed. After a lost connection it is unknown whether the policy is deleted.
         """
         try:
             if await self.get(tenant) is None:
                 return None
         except InvalidPolicy:
-            pass  # What is stored is no policy: all the more reason to delete it.
+            pass  # The stored document is invalid, and can be deleted as well.
         return (await self._write(tenant, 0, DELETED))[1]
 
     async def _write(self, tenant: str, version: int, document: bytes) -> tuple[bool, int]:
@@ -97,17 +97,17 @@ class PolicyStore:
         return bool(answer[0]), int(answer[1])
 
     async def get(self, tenant: str) -> Policy | None:
-        """Give a tenant's policy, None where it has none or it was deleted.
+        """Return a tenant's policy. None if there is none, or if it was deleted.
 
         Raises:
-            InvalidPolicy: what is stored is not a policy.
+            InvalidPolicy: the stored document is not a policy.
         """
         stored: Any = await self._redis.hget(self._keys.policies, tenant)
         found = None if stored is None else parse_stored(tenant, stored)
         return found if isinstance(found, Policy) else None
 
     async def list(self) -> dict[str, Policy | InvalidPolicy]:
-        """Give every policy by its tenant, or what is wrong with what is stored in its place."""
+        """Return every policy by tenant, or the error of an invalid stored document."""
         policies: dict[str, Policy | InvalidPolicy] = {}
         async for tenant, stored in self._redis.hscan_iter(self._keys.policies, count=500):
             name = tenant.decode() if isinstance(tenant, bytes) else tenant

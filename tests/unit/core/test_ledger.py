@@ -82,8 +82,8 @@ def test_a_log_that_goes_back_is_never_passed_over(offset: int) -> None:
     with pytest.raises(Fatal) as caught:
         ledger.register(A, offset)
     assert str(caught.value) == (
-        f"t/0 went back from offset 5 to {offset}: the topic was made again, or its log was truncated. "
-        "The next start reads what it holds now"
+        f"t/0 went back from offset 5 to {offset}: the topic was created again, or its log was truncated. "
+        "The next start reads the records that it has now"
     )
 
 

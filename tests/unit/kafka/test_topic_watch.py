@@ -1,4 +1,4 @@
-"""What answers about topic ids mean; real topics are deleted and made again in tests/chaos/test_outages.py."""
+"""What answers about topic ids mean; real topics are deleted and created again in tests/chaos/test_outages.py."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def watch(*answers: dict[str, str | None] | None) -> None:
 @pytest.mark.parametrize(
     ("answers", "sentence"),
     [
-        ([{"t": ONE}, {"t": TWO}], f"t was deleted and made again: its id changed from {ONE} to {TWO}"),
-        ([{"t": ONE}, {"t": None}, {"t": TWO}], "made again"),
-        ([{"t": ONE}, None, {}, {"t": TWO}], "made again"),
+        ([{"t": ONE}, {"t": TWO}], f"t was deleted and created again: its id changed from {ONE} to {TWO}"),
+        ([{"t": ONE}, {"t": None}, {"t": TWO}], "created again"),
+        ([{"t": ONE}, None, {}, {"t": TWO}], "created again"),
         ([{"t": ONE}, {"t": None}, {"t": None}], "t was deleted: create it again"),
     ],
 )

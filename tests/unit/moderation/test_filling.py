@@ -34,7 +34,7 @@ def test_other_settings_of_the_batch_do_not_pin_the_default(monkeypatch: pytest.
 def test_what_was_set_stays_and_the_log_says_what_it_keeps_from_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     in_flight, said = batch(monkeypatch, 1_024, IN_FLIGHT="2")
     assert in_flight == 2
-    assert "512 events at the engine, and it takes 1024 prompts" in said
+    assert "512 events at the engine, which needs 1024 prompts" in said
     assert "set it to 4" in said
 
 

@@ -148,7 +148,7 @@ def test_a_part_that_does_not_close_holds_up_the_others_for_no_longer_than_its_b
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.send(TERM)
     worker.check_end(0, "stopped", "SIGTERM")
-    assert [line["within_s"] for line in worker.said("a part did not close in time, and is left")] == [CLOSE_S]
+    assert [line["within_s"] for line in worker.said("a part did not close in time")] == [CLOSE_S]
     assert [line["part"] for line in worker.said("closed")] == ["first"]
 
 
