@@ -21,9 +21,7 @@ DEAD_LETTERS = Counter(
 DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
 DUPLICATES = Counter("guardline_duplicates_total", "Events seen before. Rising: a producer retries.")
 REUSED = Counter("guardline_assessments_reused_total", "Verdicts that reuse a stored assessment.")
-UNAVAILABLE = Counter(
-    "guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine fails."
-)
+UNAVAILABLE = Counter("guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine fails.")
 FORGOTTEN = Counter(
     "guardline_forgotten_total",
     "Verdicts that were not stored in Redis. Rising: Redis is down, or slower than the workers.",

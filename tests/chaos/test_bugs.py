@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("part", ["submit", "remember", "follow", "beat"])
-def test_a_bug_in_the_background_ends_the_worker(site: Site, part: str) -> None:
+def test_a_bug_in_a_background_task_ends_the_worker(site: Site, part: str) -> None:
     """The event loop only logs it: events would stay under way, policies grow old and a living worker count as dead."""
     site.create_topics()
     site.events(100)

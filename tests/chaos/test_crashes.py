@@ -22,7 +22,7 @@ BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
 @BOTH_PROTOCOLS
-def test_a_worker_killed_at_random_moments_loses_and_doubles_nothing(site: Site, protocol: str) -> None:
+def test_a_worker_killed_at_random_moments_loses_and_duplicates_nothing(site: Site, protocol: str) -> None:
     """Whatever a worker is at when it is killed, once it has committed something: who takes its partitions over has to
     begin where it ended. The next test kills at the worst moment."""
     site.use(protocol)
@@ -45,7 +45,7 @@ def test_a_worker_killed_at_random_moments_loses_and_doubles_nothing(site: Site,
     site.check()
 
 
-def test_a_worker_killed_with_everything_written_but_the_commit_loses_and_doubles_nothing(site: Site) -> None:
+def test_a_worker_killed_just_before_its_commit_loses_and_duplicates_nothing(site: Site) -> None:
     """Fails when offsets are committed outside the transaction, or when its outputs are seen without it."""
     site.environment["GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S"] = "2"
     site.create_topics()
@@ -73,7 +73,7 @@ def at_the_gate(site: Site, gate: Path, count: int) -> Process:
 
 
 @BOTH_PROTOCOLS
-def test_a_worker_frozen_past_its_session_commits_nothing_when_it_wakes(site: Site, protocol: str) -> None:
+def test_a_worker_frozen_past_its_session_commits_nothing_when_it_resumes(site: Site, protocol: str) -> None:
     """It wakes with results in its hands, of partitions that it does not know to be lost."""
     site.use(protocol)
     gate = Path(site.folder.name) / "gate"
@@ -93,7 +93,7 @@ def test_a_worker_frozen_past_its_session_commits_nothing_when_it_wakes(site: Si
 
 
 @BOTH_PROTOCOLS
-def test_a_worker_that_joins_and_leaves_under_load_harms_nothing(site: Site, protocol: str) -> None:
+def test_workers_that_join_and_leave_under_load_lose_and_duplicate_nothing(site: Site, protocol: str) -> None:
     """A revoke comes while events of the partition, and events that share its content, are in flight."""
     site.use(protocol)
     site.create_topics()
@@ -140,7 +140,7 @@ def test_a_second_worker_with_the_same_id_fences_the_first_with_a_sentence(site:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_drain_answers_what_was_taken_in_and_exits_0(site: Site, number: signal.Signals) -> None:
+def test_a_drain_finishes_the_records_in_flight_and_exits_0(site: Site, number: signal.Signals) -> None:
     gate = Path(site.folder.name) / "gate"
     worker = at_the_gate(site, gate, 200)
     assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 200]

@@ -33,7 +33,7 @@ def check_with_another(site: Site) -> None:
     site.check()
 
 
-def test_an_engine_that_never_comes_back_ends_the_worker_and_loses_nothing(site: Site) -> None:
+def test_an_engine_that_hangs_ends_the_worker_and_loses_nothing(site: Site) -> None:
     worker = stuck_worker(site, GUARDLINE_WORKER__ENGINE_HANGS_AFTER_S="2")
     assert worker.wait(20) == 1, worker.text
     assert worker.end["state"] == "failed"
@@ -41,7 +41,7 @@ def test_an_engine_that_never_comes_back_ends_the_worker_and_loses_nothing(site:
     check_with_another(site)
 
 
-def test_an_engine_that_is_only_slow_is_left_to_its_work(site: Site) -> None:
+def test_a_slow_engine_does_not_end_the_worker(site: Site) -> None:
     """Each call takes several times `worker.engine_hangs_after_s`, and with the defaults four of them share the engine.
 
     By the age of a call the worker was ended, and ended again after each start.
@@ -58,7 +58,7 @@ def test_an_engine_that_is_only_slow_is_left_to_its_work(site: Site) -> None:
     assert worker.wait(15) == 0, worker.text
 
 
-def test_a_worker_that_was_frozen_is_not_taken_for_one_whose_engine_hangs(site: Site) -> None:
+def test_a_frozen_worker_does_not_report_a_hanging_engine(site: Site) -> None:
     """It is frozen with work at the engine, for longer than an engine may take."""
     site.create_topics()
     gate = Path(site.folder.name) / "gate"
@@ -78,7 +78,7 @@ def test_a_worker_that_was_frozen_is_not_taken_for_one_whose_engine_hangs(site: 
     assert worker.wait(15) == 0, worker.text
 
 
-def test_a_drain_with_an_engine_that_never_comes_back_ends_with_its_grace(site: Site) -> None:
+def test_a_drain_with_a_hanging_engine_ends_after_the_grace_period(site: Site) -> None:
     worker = stuck_worker(site, GUARDLINE_WORKER__GRACE_S="2")
     worker.send(signal.SIGTERM)
     assert worker.wait(15) == 0, worker.text
@@ -87,7 +87,7 @@ def test_a_drain_with_an_engine_that_never_comes_back_ends_with_its_grace(site: 
     check_with_another(site)
 
 
-def test_a_second_signal_ends_a_worker_whose_engine_never_comes_back_at_once(site: Site) -> None:
+def test_a_second_signal_ends_a_worker_with_a_hanging_engine_at_once(site: Site) -> None:
     worker = stuck_worker(site, GUARDLINE_WORKER__GRACE_S="60")
     worker.send(signal.SIGTERM)
     eventually(lambda: "draining" in worker.text, "the drain has begun")

@@ -77,7 +77,7 @@ def start_anew(site: Site, worker: Process) -> None:
 
 
 @pytest.mark.parametrize("missing", [Api.PRODUCE, Api.TXN_OFFSET_COMMIT])
-def test_a_late_end_of_a_transaction_ends_no_other_transaction(site: Site, proxy: Proxy, missing: Api) -> None:
+def test_a_late_end_of_a_transaction_does_not_end_the_next_one(site: Site, proxy: Proxy, missing: Api) -> None:
     """It would commit half of it: the offset without the record (lost), or the record without its offset (doubled)."""
     worker = start(site, proxy)
     late = proxy.hold(Api.END_TXN, is_cut=True)
@@ -94,7 +94,7 @@ def test_a_late_end_of_a_transaction_ends_no_other_transaction(site: Site, proxy
     start_anew(site, worker)
 
 
-def test_late_offsets_of_a_transaction_take_back_no_others(site: Site, proxy: Proxy) -> None:
+def test_late_offsets_of_a_transaction_do_not_move_the_committed_offset_back(site: Site, proxy: Proxy) -> None:
     worker = start(site, proxy)
     late = proxy.hold(Api.TXN_OFFSET_COMMIT, is_cut=True)
     site.events(1, start=100, keys=1)
@@ -109,7 +109,7 @@ def test_late_offsets_of_a_transaction_take_back_no_others(site: Site, proxy: Pr
     start_anew(site, worker)
 
 
-def test_a_producer_is_replaced_after_a_request_that_was_repeated_and_else_never(site: Site, proxy: Proxy) -> None:
+def test_a_producer_is_replaced_only_after_a_repeated_request(site: Site, proxy: Proxy) -> None:
     worker = start(site, proxy)
     site.events(500, start=100)
     site.check()

@@ -54,7 +54,7 @@ def test_a_worker_that_is_stopped_leaves_at_once(site: Site, returns: bool) -> N
     assert first.popen.poll() is None
 
 
-def test_a_worker_that_is_killed_and_returns_disturbs_nobody(site: Site) -> None:
+def test_a_killed_and_restarted_worker_does_not_affect_the_others(site: Site) -> None:
     first, second = pair(site)
     second.send(signal.SIGKILL)
     second.wait()
@@ -101,7 +101,7 @@ def test_a_worker_that_fails_within_a_transaction_aborts_it_and_leaves_at_once(s
     site.check(deadline_s=60)
 
 
-def test_a_worker_that_will_not_return_is_put_out_by_a_command(site: Site) -> None:
+def test_a_command_removes_a_worker_that_will_not_return(site: Site) -> None:
     _, second = pair(site)
     second.send(signal.SIGKILL)
     second.wait()
@@ -117,7 +117,7 @@ def test_a_worker_that_will_not_return_is_put_out_by_a_command(site: Site) -> No
     assert "no member that was started with the id 'second' (members with an id: first)" in said
 
 
-def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lost(site: Site) -> None:
+def test_a_running_worker_that_is_removed_joins_again_or_ends_and_loses_nothing(site: Site) -> None:
     """Whether its next heartbeat finds its name taken or gone is a matter of milliseconds."""
     site.create_topics()
     worker = named(site, "only")
@@ -136,7 +136,7 @@ def test_a_worker_that_runs_and_is_put_out_joins_again_or_ends_and_nothing_is_lo
 
 
 @BOTH_PROTOCOLS
-def test_what_is_finished_is_committed_before_its_partition_goes_away(site: Site, protocol: str) -> None:
+def test_finished_records_are_committed_before_their_partition_is_revoked(site: Site, protocol: str) -> None:
     """Nothing is due yet: only the commit inside the revoke can make the results visible."""
     site.use(protocol)
     site.create_topics()
@@ -177,7 +177,7 @@ def test_a_drain_gives_its_last_commit_no_longer_than_the_grace_period(site: Sit
     assert max(allowed_s(worker)) <= 3
 
 
-def test_partitions_that_are_lost_are_given_up_without_a_commit(site: Site) -> None:
+def test_lost_partitions_are_dropped_without_a_commit(site: Site) -> None:
     """Their new owner answers what the frozen worker had finished."""
     site.create_topics()
     frozen = site.worker(**NOT_YET)
@@ -196,7 +196,7 @@ def test_partitions_that_are_lost_are_given_up_without_a_commit(site: Site) -> N
     assert "transaction aborted" not in frozen.text, "it tried to commit what it had lost"
 
 
-def test_records_of_an_aborted_transaction_are_never_seen(site: Site) -> None:
+def test_records_of_an_aborted_transaction_are_never_read(site: Site) -> None:
     site.create_topics()
     settings = site.settings()
     producer = Producer(

@@ -40,7 +40,7 @@ def send_to_review(site: Site, tenant: str) -> None:
     site.command("policy", "set", tenant, policy)
 
 
-def test_an_aborted_transaction_is_tried_again_and_nothing_is_doubled(site: Site) -> None:
+def test_an_aborted_transaction_is_retried_and_duplicates_nothing(site: Site) -> None:
     """The broker refuses one record of a transaction: the whole of it is aborted, and tried again without it."""
     site.create_topics()
     send_to_review(site, "picky")
@@ -102,7 +102,7 @@ def test_an_output_topic_deleted_under_load_ends_the_worker_and_loses_nothing(si
 
 
 @pytest.mark.parametrize("count", [200, 2000])
-def test_a_topic_made_again_under_a_worker_with_fewer_or_more_records_loses_none(site: Site, count: int) -> None:
+def test_a_topic_created_again_with_fewer_or_more_records_loses_none(site: Site, count: int) -> None:
     """With more, the old position is one of the new topic as well: nothing goes back.
 
     The worker is frozen meanwhile, so that it meets the new topic with all its records.
@@ -133,7 +133,7 @@ def test_a_topic_made_again_under_a_worker_with_fewer_or_more_records_loses_none
     assert len(judged()) == len(events)
 
 
-def test_a_redis_killed_and_started_again_under_load_costs_no_verdict(site: Site, stack: Stack) -> None:
+def test_a_redis_restarted_under_load_loses_no_verdict(site: Site, stack: Stack) -> None:
     site.create_topics()
     worker = site.worker()
     eventually(lambda: worker.has_partitions, "partitions")
@@ -151,7 +151,7 @@ def test_a_redis_killed_and_started_again_under_load_costs_no_verdict(site: Site
 
 
 @pytest.mark.parametrize("is_deduplicating", ["true", "false"])
-def test_the_metric_of_redis_tells_its_state_without_any_event(site: Site, stack: Stack, is_deduplicating: str) -> None:
+def test_the_metric_shows_the_state_of_redis_without_events(site: Site, stack: Stack, is_deduplicating: str) -> None:
     site.create_topics()
     worker = site.worker(GUARDLINE_DEDUP__ENABLED=is_deduplicating)
     eventually(lambda: worker.has_partitions, "partitions")
@@ -177,7 +177,7 @@ def supervise(site: Site) -> None:
     eventually(is_answered, f"{len(site.sent)} positions answered", 100)
 
 
-def test_a_broker_restarted_under_load_loses_and_doubles_nothing(site: Site, stack: Stack) -> None:
+def test_a_broker_restarted_under_load_loses_and_duplicates_nothing(site: Site, stack: Stack) -> None:
     """The worker may ride it out, or end when a transaction outlives its time."""
     site.create_topics()
     worker = site.worker()
@@ -191,9 +191,7 @@ def test_a_broker_restarted_under_load_loses_and_doubles_nothing(site: Site, sta
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_a_client_that_is_told_of_no_brokers_ends_the_worker_and_loses_nothing(
-    site: Site, stack: Stack, protocol: str
-) -> None:
+def test_an_empty_list_of_brokers_ends_the_worker_and_loses_nothing(site: Site, stack: Stack, protocol: str) -> None:
     """A broker says so while it starts or stops; here it is struck off the list while it runs."""
     site.use(protocol)
     site.create_topics()
@@ -223,7 +221,7 @@ def unregister_broker(stack: Stack) -> None:
     assert error == 0, answer
 
 
-def test_a_call_to_kafka_that_never_comes_back_ends_the_worker_and_loses_nothing(site: Site) -> None:
+def test_a_call_to_kafka_that_hangs_ends_the_worker_and_loses_nothing(site: Site) -> None:
     site.create_topics()
     hanging = site.worker(
         sys.executable, "-m", "tests.chaos.faulty_worker", "hang", GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="2"
@@ -236,7 +234,7 @@ def test_a_call_to_kafka_that_never_comes_back_ends_the_worker_and_loses_nothing
     site.check()
 
 
-def test_a_broker_away_for_longer_than_a_transaction_ends_the_worker_with_that_sentence(
+def test_a_broker_down_for_longer_than_a_transaction_ends_the_worker_with_that_sentence(
     site: Site, stack: Stack
 ) -> None:
     site.create_topics()

@@ -80,7 +80,7 @@ def supervisor(site: Site) -> Iterator[Supervisor]:
         supervisor.close()
 
 
-def test_a_prompt_that_kills_the_worker_is_answered_without_judgement_and_its_neighbours_are_judged(
+def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_judged(
     site: Site, supervisor: Supervisor
 ) -> None:
     """Loops for ever when nothing is noted; condemns neighbours when deaths in company count like those alone."""
@@ -98,7 +98,7 @@ def test_a_prompt_that_kills_the_worker_is_answered_without_judgement_and_its_ne
     assert supervisor.drain() == 0
 
 
-def test_a_row_that_kills_annotate_is_found_alone_and_its_neighbours_are_judged(tmp_path: Path) -> None:
+def test_a_row_that_crashes_annotate_is_found_and_the_others_are_judged(tmp_path: Path) -> None:
     """Dies at each run when nothing is noted; one death alone is not enough, it could be anybody's `kill -9`."""
     rows = [{"n": n, "text": f"good morning {n}"} for n in range(100)]
     rows[40] |= {"text": f"so: {MARKER}"}

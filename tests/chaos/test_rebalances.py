@@ -89,7 +89,7 @@ def test_a_callback_that_fails_ends_the_worker_without_a_commit(site: Site, call
     site.check()
 
 
-def test_a_slow_record_holds_up_its_own_partition_only(site: Site) -> None:
+def test_a_slow_record_delays_only_its_own_partition(site: Site) -> None:
     """Marks so small that the partition alone would fill the ledger, many times over."""
     site.create_topics()
     gate = Path(site.folder.name) / "gate"

@@ -40,7 +40,7 @@ BAD: dict[str, bytes | None] = {
 }
 
 
-def test_each_bad_record_is_a_dead_letter_and_its_neighbours_are_judged(site: Site) -> None:
+def test_each_bad_record_becomes_a_dead_letter_and_the_others_are_judged(site: Site) -> None:
     site.create_topics()
     worker = site.worker()
     records: list[tuple[bytes | None, bytes | None]] = []
@@ -99,7 +99,7 @@ def test_the_same_event_again_is_a_duplicate_and_an_edit_is_not(site: Site) -> N
     assert edited["duplicate_of"] is None
 
 
-def test_a_switched_policy_decides_the_same_text_anew_within_a_second(site: Site) -> None:
+def test_a_changed_policy_decides_the_same_text_differently_within_a_second(site: Site) -> None:
     site.create_topics()
     site.worker()
     policy = site.folder.name + "/policy.yaml"
@@ -116,7 +116,7 @@ def test_a_switched_policy_decides_the_same_text_anew_within_a_second(site: Site
     assert after["decision"] == "block"
 
 
-def test_a_verdict_that_no_broker_takes_becomes_a_truncated_dead_letter(site: Site) -> None:
+def test_a_verdict_that_is_too_large_becomes_a_truncated_dead_letter(site: Site) -> None:
     """The review item of a long text is larger than the review topic takes: a record for good, not a loop."""
     site.create_topics()
     settings = site.settings()
@@ -178,6 +178,8 @@ def test_produce_says_which_records_are_no_events_and_dead_letters_says_why(site
         ({"GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S": "60", "GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S": "50"}, "kafka"),
     ],
 )
-def test_a_wrong_set_up_is_a_sentence_and_exit_code_2(site: Site, changes: dict[str, str], named: str) -> None:
+def test_a_wrong_configuration_ends_with_a_sentence_and_exit_code_2(
+    site: Site, changes: dict[str, str], named: str
+) -> None:
     site.create_topics()
     assert named in site.command("worker", "moderation", code=2, **changes).stderr

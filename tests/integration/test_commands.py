@@ -28,7 +28,7 @@ from workers.settings import Settings
 
 
 @pytest.mark.parametrize("ask", [topics.check, topics.create])
-def test_a_broker_that_falls_silent_while_it_is_asked_is_a_sentence(
+def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentence(
     site: Site, stack: Stack, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Settings], object]
 ) -> None:
     site.create_topics()
@@ -63,7 +63,7 @@ command.load()()
 """
 
 
-def test_ctrl_c_is_no_traceback_while_the_command_is_still_imported() -> None:
+def test_ctrl_c_during_the_imports_prints_no_traceback() -> None:
     run = guardline("config", code=130, program=(sys.executable, "-c", STOPPED_AT_ITS_FIRST_IMPORT))
     assert run.stderr == ""
 
@@ -81,7 +81,7 @@ DENIED = "(Permission denied|Operation not permitted|Read-only file system)"
         (["devstack", "up", "--data", "in.jsonl"], "cannot use the data folder .*in.jsonl: File exists"),
     ],
 )
-def test_a_file_or_folder_that_may_not_be_written_is_a_sentence(
+def test_a_file_or_folder_that_may_not_be_written_is_reported_in_a_sentence(
     tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     file = tmp_path / "in.jsonl"
@@ -90,7 +90,7 @@ def test_a_file_or_folder_that_may_not_be_written_is_a_sentence(
     assert re.search(sentence, run.stderr)
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_version_prints_the_version_of_the_package() -> None:
     assert guardline("--version").stdout == f"guardline {metadata.version('guardline')}\n"
 
 
@@ -124,7 +124,7 @@ def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(t
     assert "guard.openai" not in rows
 
 
-def test_a_policy_that_is_deleted_is_gone_and_one_that_is_not_there_is_a_sentence(site: Site, tmp_path: Path) -> None:
+def test_a_deleted_policy_is_gone_and_a_missing_one_is_reported_in_a_sentence(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "acme.yaml"
     file.write_text("controversial: allow\n")
     site.command("policy", "set", "acme", file)
@@ -136,7 +136,7 @@ def test_a_policy_that_is_deleted_is_gone_and_one_that_is_not_there_is_a_sentenc
     assert "no tenant has a policy" in site.command("policy", "list").stderr
 
 
-def test_produce_with_what_it_cannot_read_or_use_is_a_sentence(site: Site) -> None:
+def test_produce_reports_an_input_that_it_cannot_use_in_a_sentence(site: Site) -> None:
     site.create_topics()
     said = site.command("produce", "/proc/self/mem", code=2).stderr
     assert "cannot read /proc/self/mem" in said
@@ -153,7 +153,7 @@ def taken(site: Site) -> int:
     return sum(message is not None for message in found)
 
 
-def test_produce_sends_what_comes_before_a_line_that_cannot_be_sent(site: Site, tmp_path: Path) -> None:
+def test_produce_sends_the_lines_before_one_that_it_cannot_send(site: Site, tmp_path: Path) -> None:
     site.create_topics()
     file = tmp_path / "events.jsonl"
     file.write_text("{}\n\n{}\n" + "x" * 2_000_000 + "\n{}\n")
@@ -189,7 +189,7 @@ def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:
     assert said.startswith("stopped; 3 records produced")
 
 
-def test_verdicts_that_are_followed_end_when_nobody_reads_them_any_more(site: Site) -> None:
+def test_verdicts_follow_ends_when_its_output_is_closed(site: Site) -> None:
     site.create_topics()
     settings = site.settings()
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
@@ -213,7 +213,7 @@ def test_verdicts_that_are_followed_end_when_nobody_reads_them_any_more(site: Si
             run.kill()
 
 
-def test_verdicts_goes_on_after_records_that_are_none(site: Site) -> None:
+def test_verdicts_continues_after_records_that_are_not_verdicts(site: Site) -> None:
     site.create_topics()
     settings = site.settings()
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})

@@ -58,7 +58,7 @@ PROMPTS: list[dict[str, Any]] = [
 ]
 
 
-def test_what_is_judged_is_the_text_with_its_role_and_its_context(site: Site) -> None:
+def test_the_text_is_judged_with_its_role_and_its_context(site: Site) -> None:
     """All have the same text, and come at once and again: neither the prompt nor the content's key may lose a part."""
 
     async def expected() -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def test_an_event_is_the_same_only_with_all_its_parts(site: Site) -> None:
     assert [verdict["duplicate_of"] for verdict in again] == [first["verdict_id"]] * 3
 
 
-def test_judgements_are_shared_by_tenants_that_say_so_and_by_no_others(site: Site) -> None:
+def test_only_tenants_whose_policies_say_so_share_assessments(site: Site) -> None:
     site.create_topics()
     for tenant, shares in (("one", True), ("two", True), ("three", False), ("four", False)):
         set_policy(site, tenant, f"shared_cache: {str(shares).lower()}\n")
@@ -154,7 +154,7 @@ def test_judgements_are_shared_by_tenants_that_say_so_and_by_no_others(site: Sit
     assert reused == [0, 1, 1, 1, 2]
 
 
-def test_nobody_names_a_verdict_that_was_too_large_to_be_written(site: Site) -> None:
+def test_no_duplicate_names_a_verdict_that_was_too_large(site: Site) -> None:
     """A dead letter stands in its place: the second copy of the event is the first that has a verdict."""
     site.create_topics()
     settings = site.settings()

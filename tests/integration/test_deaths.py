@@ -48,7 +48,7 @@ async def workers(site: Site) -> AsyncIterator[Workers]:
         yield Workers(redis, site.settings().redis.namespace)
 
 
-async def test_two_deaths_make_a_suspect_and_one_alone_condemns(workers: Workers) -> None:
+async def test_two_crashes_make_a_suspect_and_a_crash_alone_excludes_it(workers: Workers) -> None:
     await workers.dies("a", KEYS)
     first = await workers.started("a")
     assert first.suspects(KEYS) == set()
@@ -63,7 +63,7 @@ async def test_two_deaths_make_a_suspect_and_one_alone_condemns(workers: Workers
         await notes.close()
 
 
-async def test_any_number_of_deaths_in_company_condemns_nobody(workers: Workers) -> None:
+async def test_crashes_with_other_content_exclude_nothing(workers: Workers) -> None:
     for _ in range(6):
         await workers.dies("a", KEYS)
     notes = await workers.started("a")
@@ -72,7 +72,7 @@ async def test_any_number_of_deaths_in_company_condemns_nobody(workers: Workers)
     await notes.close()
 
 
-async def test_a_death_counts_once_whoever_finds_it_and_however_often_the_content_was_noted(workers: Workers) -> None:
+async def test_a_crash_counts_once_whichever_worker_finds_it(workers: Workers) -> None:
     await workers.dies("a", KEYS, KEYS)
     found = [await workers.started("a") for _ in range(3)]
     assert [notes.suspects(KEYS) for notes in found] == [set(), set(), set()]
@@ -81,7 +81,7 @@ async def test_a_death_counts_once_whoever_finds_it_and_however_often_the_conten
         await notes.close()
 
 
-async def test_a_worker_that_lives_is_left_alone_and_one_that_is_silent_counts_as_dead(workers: Workers) -> None:
+async def test_only_a_worker_without_a_heartbeat_counts_as_crashed(workers: Workers) -> None:
     other = await workers.started("b")
     async with other.noted(KEYS):
         notes = await workers.started("a")
@@ -95,7 +95,7 @@ async def test_a_worker_that_lives_is_left_alone_and_one_that_is_silent_counts_a
     await notes.close()
 
 
-async def test_what_was_judged_alone_and_lived_is_no_suspect_any_more(workers: Workers) -> None:
+async def test_a_content_judged_alone_without_a_crash_is_no_longer_a_suspect(workers: Workers) -> None:
     for _ in range(2):
         await workers.dies("a", KEYS)
     notes = await workers.started("a")
@@ -109,7 +109,7 @@ async def test_what_was_judged_alone_and_lived_is_no_suspect_any_more(workers: W
     ("error", "left"),
     [(None, 0), (Unavailable("later"), 0), (Misconfigured("no server takes the key"), 0), (Fatal("it is gone"), 1)],
 )
-async def test_an_end_in_order_takes_the_notes_back_and_the_death_of_an_engine_leaves_them(
+async def test_an_orderly_exit_removes_the_notes_and_an_engine_crash_leaves_them(
     workers: Workers, error: Exception | None, left: int
 ) -> None:
     notes = await workers.started("a")
@@ -138,7 +138,7 @@ async def test_everything_that_is_written_expires(workers: Workers) -> None:
     await other.close()
 
 
-async def test_a_lie_about_deaths_ends_no_sign_of_life(workers: Workers) -> None:
+async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: Workers) -> None:
     """A worker that lives but gives no sign of it would be counted as dead by the others."""
     deaths = f"{workers.namespace}:deaths"
     lies: list[str | bytes] = [KEYS[0][-16:], b"many", KEYS[1][-16:], b"\xff", KEYS[2][-16:], b"9" * 5000]
@@ -155,7 +155,7 @@ async def test_a_lie_about_deaths_ends_no_sign_of_life(workers: Workers) -> None
         await worker.close()
 
 
-async def test_without_redis_nothing_is_noted_and_nothing_fails() -> None:
+async def test_without_redis_no_notes_are_written_and_nothing_fails() -> None:
     async with Redis(port=free_ports(1)[0], socket_connect_timeout=0.5) as redis:
         notes = Deaths(redis, namespace=secrets.token_hex(4), worker_id="a", deaths_ttl_s=60)
         await notes.start()

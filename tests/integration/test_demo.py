@@ -19,7 +19,7 @@ DEMO = (sys.executable, "-m", "infra.demo")
 pytestmark = pytest.mark.timeout(150)
 
 
-def test_the_demo_loses_and_doubles_nothing_and_ends_with_a_line_of_json() -> None:
+def test_the_demo_loses_and_duplicates_nothing_and_ends_with_a_line_of_json() -> None:
     run = subprocess.run(DEMO, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads(run.stdout.splitlines()[-1])

@@ -88,7 +88,7 @@ def cached_copy(repository: tuple[str, list[str]], tmp_path: Path, monkeypatch: 
     return copy
 
 
-def test_two_stacks_run_side_by_side_and_nothing_of_them_stays() -> None:
+def test_two_stacks_run_side_by_side_and_leave_nothing_behind() -> None:
     with running() as one, running() as other:
         assert one.kafka != other.kafka
         for stack in (one, other):
@@ -101,7 +101,7 @@ def test_two_stacks_run_side_by_side_and_nothing_of_them_stays() -> None:
     assert all(is_gone(pid) for pid in pids)
 
 
-def test_a_killed_valkey_comes_back_on_its_address_with_its_data() -> None:
+def test_a_killed_valkey_restarts_on_its_address_with_its_data() -> None:
     with running() as stack:
         address = stack.redis
         with redis.Redis.from_url(address) as client:
@@ -125,7 +125,7 @@ def test_a_parent_killed_with_sigkill_leaves_no_process_and_no_folder_behind(tmp
     assert wait_for(lambda: not list(tmp_path.glob("guardline-*")))
 
 
-def test_a_supervisor_killed_with_sigkill_leaves_no_process_behind_and_up_status_down_work(tmp_path: Path) -> None:
+def test_a_supervisor_killed_with_sigkill_leaves_no_process_and_up_status_down_still_work(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match=f"no stack is running on {tmp_path}"):
         commands.status(tmp_path)
     addresses = commands.up(tmp_path)
@@ -147,7 +147,7 @@ def test_a_supervisor_killed_with_sigkill_leaves_no_process_behind_and_up_status
 
 
 @pytest.mark.parametrize("kept", ["null", "{", "[1, 2, 3]", '["a"]', "[0, 0, 0]", "[99999, -1, 70000]"])
-def test_ports_of_the_last_run_that_cannot_be_had_are_replaced(tmp_path: Path, kept: str) -> None:
+def test_ports_of_the_last_run_that_are_in_use_are_replaced(tmp_path: Path, kept: str) -> None:
     (tmp_path / "ports.json").write_text(kept)
     ports = supervisor.ports_for(tmp_path)
     assert len(set(ports)) == 3
@@ -158,7 +158,7 @@ def test_ports_of_the_last_run_that_cannot_be_had_are_replaced(tmp_path: Path, k
     assert supervisor.ports_for(tmp_path) == ports
 
 
-def test_a_tampered_jar_is_fetched_again(cached_copy: Path, repository: tuple[str, list[str]]) -> None:
+def test_a_tampered_jar_is_downloaded_again(cached_copy: Path, repository: tuple[str, list[str]]) -> None:
     asked = repository[1]
     jar = jars.pinned()[0]
     (cached_copy / jar.name).write_bytes(b"not the pinned jar")
@@ -175,7 +175,7 @@ def test_a_jar_that_is_not_the_pinned_one_is_never_kept(cached_copy: Path, monke
     assert not list(cached_copy.glob("*.part"))
 
 
-def test_a_refused_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_download_is_reported_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUARDLINE_CACHE", str(tmp_path))
     monkeypatch.setenv("GUARDLINE_MAVEN_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
     monkeypatch.setattr(jars, "ATTEMPTS", 2)
@@ -188,7 +188,9 @@ def test_a_refused_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mo
         pass
 
 
-def test_ports_that_others_take_each_time_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_that_are_taken_each_time_are_reported_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(supervisor, "free_ports", lambda _: [*free_ports(2), taken.getsockname()[1]])
         monkeypatch.setattr(supervisor, "PORT_ATTEMPTS", 2)
@@ -200,7 +202,7 @@ def test_ports_that_others_take_each_time_are_a_sentence(tmp_path: Path, monkeyp
             started.stop(at_once=True)
 
 
-def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_sentence(tmp_path: Path) -> None:
     mount = f"mount -t tmpfs -o size=1m none {tmp_path}"
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*alone, mount], check=False, capture_output=True).returncode != 0:

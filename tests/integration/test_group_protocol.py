@@ -94,7 +94,7 @@ def test_brokers_that_keep_a_longer_session_are_named_and_the_worker_works(stack
             site.close()
 
 
-def test_the_group_gets_the_session_that_is_wanted(site: Site) -> None:
+def test_the_group_gets_the_requested_session_timeout(site: Site) -> None:
     """The embedded brokers have sessions of 5 s."""
     site.create_topics()
     worker = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="3", **NEWER)
@@ -108,7 +108,7 @@ def test_the_group_gets_the_session_that_is_wanted(site: Site) -> None:
     assert found["consumer.heartbeat.interval.ms"].value == "600"
 
 
-def test_only_a_member_that_the_group_knows_by_its_name_can_be_put_out(site: Site) -> None:
+def test_only_a_static_member_can_be_removed(site: Site) -> None:
     site.create_topics()
     worker = site.worker()
     eventually(lambda: worker.has_partitions, "partitions")

@@ -110,7 +110,7 @@ def test_records_deleted_under_a_worker_that_is_behind_are_counted(site: Site) -
     assert worker.metric("guardline_offsets_deleted_unread_total") == 70
 
 
-def test_a_group_whose_offsets_are_gone_says_at_start_that_it_judges_again(site: Site) -> None:
+def test_a_group_with_expired_offsets_warns_at_start_that_it_judges_again(site: Site) -> None:
     site.create_topics()
     worker = started(site)
     site.events(40)

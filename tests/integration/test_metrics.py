@@ -15,7 +15,7 @@ def event(event_id: str, text: str, tenant: str = "acme") -> tuple[bytes, bytes]
     return b"k", json.dumps({"event_id": event_id, "tenant_id": tenant, "surface": "chat", "text": text}).encode()
 
 
-def test_the_metrics_count_what_was_done(site: Site) -> None:
+def test_the_metrics_count_the_work(site: Site) -> None:
     site.create_topics()
     policy = Path(site.folder.name) / "policy.yaml"
     policy.write_text("safe: review\ncontroversial: review\nunsafe: review\n")

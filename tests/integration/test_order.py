@@ -17,7 +17,7 @@ MURMUR2 = {b"foobar": -790332482, b"21": -973932308, b"": 275646681}
 MURMUR2_OF_A_PARTITION = {b"0": 971027396, b"1": -1993445489, b"2": 648968168, b"3": -1148165505}
 
 
-def test_outputs_fall_where_murmur2_puts_their_key(site: Site) -> None:
+def test_murmur2_of_the_key_chooses_the_output_partition(site: Site) -> None:
     """Verdicts, review items and dead letters; keys, an empty key and none."""
     partitions = 4
     site.create_topics()

@@ -74,7 +74,7 @@ async def put_before_redis_goes_away(store: PolicyStore, cache: PolicyCache, val
     return version
 
 
-async def test_versions_only_go_up(store: PolicyStore, redis: Redis) -> None:
+async def test_versions_only_increase(store: PolicyStore, redis: Redis) -> None:
     assert await store.get("acme") is None
     assert await store.put("acme", acme(version=7)) == 7
     first = await store.put("acme", acme())
@@ -88,7 +88,7 @@ async def test_versions_only_go_up(store: PolicyStore, redis: Redis) -> None:
     assert await redis.xlen(f"{NAMESPACE}:policy-changes") == 4
 
 
-async def test_a_policy_comes_back_as_it_was_written(store: PolicyStore) -> None:
+async def test_a_policy_is_read_as_it_was_written(store: PolicyStore) -> None:
     policy = Policy.model_validate(
         {"id": "täñ|ant", "preset": "social", "rules": [{"categories": ["PII"], "min_score": 0.1, "decision": "block"}]}
     )
@@ -109,7 +109,7 @@ async def test_a_policy_is_stored_under_its_own_tenant(store: PolicyStore) -> No
         await store.put("other", acme())
 
 
-async def test_a_document_that_is_broken_hides_no_other_one(store: PolicyStore, redis: Redis) -> None:
+async def test_an_invalid_document_does_not_hide_the_others(store: PolicyStore, redis: Redis) -> None:
     await redis.hset(f"{NAMESPACE}:policies", "broken", b"{")
     await store.put("acme", acme())
     listed = await store.list()
@@ -127,7 +127,7 @@ async def test_a_change_is_in_force_within_a_second(store: PolicyStore, cache: P
     await until(lambda: version_of(cache) == blocking, within_s=1)
 
 
-async def test_a_deletion_is_in_force_within_a_second_and_stands_among_the_changes(
+async def test_a_deletion_is_in_force_within_a_second_and_is_among_the_changes(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
     assert await store.delete("acme") is None
@@ -151,7 +151,7 @@ async def test_a_deletion_is_in_force_within_a_second_and_stands_among_the_chang
     assert json.loads(entries[-1][1][b"document"]) == {"version": deletion, "deleted": True}
 
 
-async def test_versions_go_up_across_a_deletion(store: PolicyStore, cache: PolicyCache, redis: Redis) -> None:
+async def test_versions_increase_across_a_deletion(store: PolicyStore, cache: PolicyCache, redis: Redis) -> None:
     first = await store.put("acme", acme())
     deletion = await store.delete("acme")
     assert deletion is not None
@@ -168,7 +168,7 @@ async def test_versions_go_up_across_a_deletion(store: PolicyStore, cache: Polic
     await until(lambda: version_of(cache) == again, within_s=1)
 
 
-async def test_a_deletion_while_redis_was_away_is_not_missed(
+async def test_a_deletion_while_redis_was_down_is_not_missed(
     store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
 ) -> None:
     await put_before_redis_goes_away(store, cache, valkey)
@@ -180,13 +180,13 @@ async def test_a_deletion_while_redis_was_away_is_not_missed(
     await until(lambda: "acme" not in cache.snapshot(), within_s=10)
 
 
-async def test_a_broken_policy_can_be_deleted(store: PolicyStore, redis: Redis) -> None:
+async def test_an_invalid_policy_can_be_deleted(store: PolicyStore, redis: Redis) -> None:
     await redis.hset(f"{NAMESPACE}:policies", "acme", "{")
     assert await store.delete("acme") is not None
     assert await store.get("acme") is None
 
 
-async def test_what_was_stored_before_the_start_is_loaded(store: PolicyStore, valkey: ValkeyServer) -> None:
+async def test_policies_stored_before_the_start_are_loaded(store: PolicyStore, valkey: ValkeyServer) -> None:
     version = await store.put("acme", acme())
     policies = PolicyCache(redis_url=valkey.connection_url, namespace=NAMESPACE)
     await policies.start()
@@ -219,7 +219,7 @@ async def test_a_change_that_was_trimmed_unread_is_not_missed(
     await until(lambda: version_of(cache) > first and version_of(cache, "other") > 0, within_s=1)
 
 
-async def test_broken_and_older_documents_leave_the_last_good_one(
+async def test_invalid_and_older_documents_do_not_replace_the_last_valid_one(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
     await store.put("acme", acme(version=5))
@@ -241,7 +241,7 @@ async def test_broken_and_older_documents_leave_the_last_good_one(
     assert cache.healthy
 
 
-async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
+async def test_policies_survive_a_restart_and_changes_during_it_are_loaded(
     store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer, redis: Redis
 ) -> None:
     before = await put_before_redis_goes_away(store, cache, valkey)
@@ -255,7 +255,7 @@ async def test_policies_outlast_a_restart_and_what_changed_meanwhile_is_loaded(
     await until(lambda: cache.healthy, within_s=10)
 
 
-async def test_a_redis_that_lost_everything_takes_no_policy_away(
+async def test_a_redis_that_lost_its_data_removes_no_policy(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
     for _ in range(2):
@@ -267,7 +267,7 @@ async def test_a_redis_that_lost_everything_takes_no_policy_away(
     assert version_of(cache) == version
 
 
-async def test_a_policy_set_again_after_redis_lost_everything_is_in_force(
+async def test_a_policy_set_again_after_redis_lost_its_data_is_in_force(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
     """With versions that begin at 1 again, every worker that runs refuses what `policy set` calls in force."""
@@ -292,7 +292,7 @@ async def test_a_user_who_may_not_follow_the_policies_is_refused_at_start(
     await policies.close()
 
 
-async def test_a_start_without_redis_says_so_and_goes_on_trying(valkey: ValkeyServer) -> None:
+async def test_a_start_without_redis_says_so_and_keeps_retrying(valkey: ValkeyServer) -> None:
     url = valkey.connection_url
     valkey.terminate()
     policies = PolicyCache(redis_url=url, namespace=NAMESPACE)

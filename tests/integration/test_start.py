@@ -36,7 +36,7 @@ def works(site: Site, worker: Process) -> None:
     assert worker.get("/readyz")[0] == 200
 
 
-def test_a_worker_that_is_started_before_its_broker_and_its_topics_waits_for_both(site: Site, stack: Stack) -> None:
+def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site, stack: Stack) -> None:
     os.kill(stack.kafka_pid, signal.SIGKILL)
     try:
         worker = site.worker()
@@ -49,7 +49,7 @@ def test_a_worker_that_is_started_before_its_broker_and_its_topics_waits_for_bot
     works(site, worker)
 
 
-def test_a_worker_that_is_started_before_redis_waits_for_it(site: Site, stack: Stack) -> None:
+def test_a_worker_started_before_redis_waits_for_it(site: Site, stack: Stack) -> None:
     site.create_topics()
     os.kill(stack.redis_pid, signal.SIGKILL)
     try:
@@ -89,7 +89,7 @@ def answers(client: Redis) -> bool:
         return False
 
 
-def test_a_worker_that_meets_a_redis_that_loads_its_data_waits_for_it(site: Site, tmp_path: Path) -> None:
+def test_a_worker_waits_for_a_redis_that_is_loading_its_data(site: Site, tmp_path: Path) -> None:
     site.create_topics()
     with loading_redis(tmp_path) as redis:
         port = redis.connection_pool.connection_kwargs["port"]
@@ -142,7 +142,7 @@ ON_REDIS = [
     ],
     ids=["no Kafka", "no topics", "no Redis", "no model server", "Kafka refuses", "Redis refuses"],
 )
-def test_a_cause_has_one_exit_code_in_all_commands(
+def test_a_cause_has_the_same_exit_code_in_all_commands(
     site: Site,
     stack: Stack,
     tmp_path: Path,

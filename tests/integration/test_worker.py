@@ -16,7 +16,7 @@ FAULTY = (sys.executable, "-m", "tests.chaos.faulty_worker")
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_an_engine_slower_than_the_input_and_than_a_poll_fills_no_memory_and_costs_no_membership(site: Site) -> None:
+def test_an_engine_slower_than_the_input_costs_neither_memory_nor_membership(site: Site) -> None:
     site.create_topics()
     gate = Path(site.folder.name) / "gate"
     high_water = 700
@@ -49,7 +49,7 @@ def test_an_engine_slower_than_the_input_and_than_a_poll_fills_no_memory_and_cos
     assert worker.metric("guardline_intake_paused") == 0
 
 
-def test_a_worker_whose_group_waits_for_a_killed_one_says_so_once(site: Site) -> None:
+def test_a_worker_that_waits_for_a_killed_member_logs_it_once(site: Site) -> None:
     site.create_topics()
     killed = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="25")
     eventually(lambda: killed.has_partitions, "partitions")
@@ -63,7 +63,7 @@ def test_a_worker_whose_group_waits_for_a_killed_one_says_so_once(site: Site) ->
     assert "waiting for partitions" not in killed.text + after
 
 
-def test_an_engine_that_is_down_leaves_the_decision_to_on_unavailable_until_it_is_back(site: Site) -> None:
+def test_on_unavailable_decides_while_the_engine_is_down(site: Site) -> None:
     site.create_topics()
     down = Path(site.folder.name) / "down"
     policy = Path(site.folder.name) / "policy.yaml"

@@ -36,7 +36,7 @@ def is_spawned(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_a_run_of_tests_that_is_ended_from_outside_takes_the_server_along(number: signal.Signals) -> None:
+def test_a_killed_test_run_also_ends_its_server(number: signal.Signals) -> None:
     run = subprocess.Popen([sys.executable, "-c", "from tests.sglang.serve import served; served(); input()"])
     process = psutil.Process(run.pid)
     eventually(lambda: any(map(is_spawned, family(process))), "the server has made its processes", 300)

@@ -63,7 +63,7 @@ def working_directory(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_that_shadows_the_package_keeps_the_engine_from_serving(working_directory: Path) -> None:
+def test_a_folder_that_shadows_the_package_stops_the_engine(working_directory: Path) -> None:
     (working_directory / "workers").mkdir()
     (working_directory / "workers" / "__init__.py").touch()
     said = started_in(working_directory)
@@ -75,5 +75,5 @@ def test_a_folder_that_shadows_the_package_keeps_the_engine_from_serving(working
     assert not [command for command in commands if str(working_directory.parent) in command], "nothing is left behind"
 
 
-def test_without_such_a_folder_it_serves(working_directory: Path) -> None:
+def test_without_such_a_folder_the_engine_starts(working_directory: Path) -> None:
     assert started_in(working_directory).startswith("serves")

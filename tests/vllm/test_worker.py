@@ -52,7 +52,7 @@ def all_end(children: list[psutil.Process]) -> None:
     eventually(lambda: not any(map(is_running, children)), "every process of vLLM ended", 30)
 
 
-def test_it_judges_and_a_drain_ends_the_engine_with_exit_code_0(site: Site) -> None:
+def test_a_worker_judges_and_a_drain_ends_its_engine_with_exit_code_0(site: Site) -> None:
     site.create_topics()
     site.events(300)
     site.events(3, start=300, text="I will kill you and your family, you piece of shit {}")
@@ -71,7 +71,7 @@ def test_it_judges_and_a_drain_ends_the_engine_with_exit_code_0(site: Site) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "crashed"])
-def test_a_worker_that_dies_takes_the_engine_with_it(site: Site, number: signal.Signals) -> None:
+def test_a_worker_that_crashes_ends_its_engine(site: Site, number: signal.Signals) -> None:
     site.create_topics()
     worker, children = started(site)
     worker.send(number)
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_takes_the_engine_with_it(site: Site, number: signal.
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_a_worker_that_ends_while_the_engine_starts_takes_it_along(site: Site, number: signal.Signals) -> None:
+def test_a_worker_that_ends_while_its_engine_starts_ends_it(site: Site, number: signal.Signals) -> None:
     site.create_topics()
     worker = site.worker(**ON_VLLM)
     eventually(lambda: len(engine_processes(worker)) > 1, "the engine is starting", START_S)
@@ -91,7 +91,7 @@ def test_a_worker_that_ends_while_the_engine_starts_takes_it_along(site: Site, n
     eventually(lambda: not any(map(is_running, children)), "every process of vLLM ended", START_S)
 
 
-def test_an_engine_that_dies_idle_ends_the_worker_with_a_sentence(site: Site) -> None:
+def test_an_idle_engine_that_crashes_ends_the_worker_with_a_sentence(site: Site) -> None:
     site.create_topics()
     worker, children = started(site)
     (core,) = [child for child in children if "EngineCore" in child.name()]

@@ -295,7 +295,9 @@ def test_parquet_keeps_its_types_and_gets_a_nested_column(tmp_path: Path) -> Non
         ("in.jsonl", b"", "nowhere/out.jsonl", "no such folder"),
     ],
 )
-def test_a_wrong_file_is_a_sentence(tmp_path: Path, name: str, content: bytes | None, out: str, sentence: str) -> None:
+def test_a_wrong_file_is_reported_in_a_sentence(
+    tmp_path: Path, name: str, content: bytes | None, out: str, sentence: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(Misconfigured, match=re.escape(sentence)):

@@ -51,7 +51,7 @@ def test_a_batch_of_exactly_the_tokens_closes_at_once_and_the_next_has_as_much_r
     assert len(batcher) == 0
 
 
-def test_an_event_larger_than_a_batch_is_a_batch_of_its_own() -> None:
+def test_an_event_larger_than_a_batch_gets_its_own_batch() -> None:
     batcher = Batcher(max_count=10, max_tokens=7, max_age_s=1)
     closed = batcher.add([event(0, 1), event(1, 100), event(2, 1)], 0)
     assert [[item.source.offset for item in batch] for batch in closed] == [[0], [1]]
@@ -67,6 +67,6 @@ def test_the_deadline_of_the_next_batch_counts_from_its_own_first_event() -> Non
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 1_000])
-def test_the_estimate_counts_whole_tokens_and_errs_to_the_high_side(tokens: int) -> None:
+def test_the_estimate_counts_whole_tokens_and_is_never_too_low(tokens: int) -> None:
     bytes_before = (tokens - 1) * BYTES_PER_TOKEN
     assert {estimate_tokens(bytes_before + more) for more in range(BYTES_PER_TOKEN)} == {tokens}

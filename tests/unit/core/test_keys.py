@@ -81,7 +81,7 @@ def test_keys_are_equal_exactly_when_content_and_event_are(
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_what_makes_another_content_and_what_makes_another_event(
+def test_which_fields_make_another_content_and_which_another_event(
     changes: dict[str, object], is_same_content: bool, is_same_event: bool
 ) -> None:
     event_key, content_key = keys_of(BODY)
@@ -99,7 +99,7 @@ def test_tenants_that_share_have_one_key_for_equal_content_and_never_for_an_even
     assert content_key not in (keys_of(BODY)[1], keys_of(other)[1])
 
 
-def test_no_name_of_a_tenant_makes_its_content_that_of_another() -> None:
+def test_no_tenant_name_makes_two_contents_equal() -> None:
     """What may stand in a name may also stand in a text."""
     keys = [
         keys_of(cast(EventDict, {**BODY, "tenant_id": tenant, "text": text}))[1]
@@ -111,7 +111,7 @@ def test_no_name_of_a_tenant_makes_its_content_that_of_another() -> None:
 @pytest.mark.parametrize(
     ("namespace", "secret", "fingerprint"), [("m", "s", "f"), ("n", "", "f"), ("n", "t" * 100, "f"), ("n", "s", "g")]
 )
-def test_another_namespace_secret_or_guard_has_other_keys(namespace: str, secret: str, fingerprint: str) -> None:
+def test_another_namespace_secret_or_guard_gives_other_keys(namespace: str, secret: str, fingerprint: str) -> None:
     other = Keys(namespace, secret=secret, fingerprint=fingerprint)
     assert not set(keys_of(BODY, keys=other)) & set(keys_of(BODY))
 

@@ -75,7 +75,7 @@ def test_a_record_of_a_partition_that_is_not_assigned_is_not_registered() -> Non
 
 
 @pytest.mark.parametrize("offset", [5, 4, 0])
-def test_a_log_that_goes_back_is_never_passed_over(offset: int) -> None:
+def test_offsets_that_go_back_end_the_worker(offset: int) -> None:
     ledger = Ledger()
     ledger.assign([A])
     ledger.register(A, 5)
@@ -120,7 +120,7 @@ def test_a_commit_is_due_by_count_or_by_age() -> None:
     assert ledger.is_due(10, count=1, age_s=1)
 
 
-def test_a_trickle_of_finished_records_does_not_put_off_the_commit() -> None:
+def test_a_trickle_of_finished_records_does_not_delay_the_commit() -> None:
     ledger = Ledger()
     ledger.assign([A])
     for offset in range(3):
@@ -128,7 +128,7 @@ def test_a_trickle_of_finished_records_does_not_put_off_the_commit() -> None:
     assert ledger.is_due(13, count=100, age_s=3)
 
 
-def test_what_a_limit_left_behind_waits_from_the_commit_on() -> None:
+def test_records_left_by_a_limit_wait_from_the_commit_on() -> None:
     ledger = Ledger()
     ledger.assign([A])
     ledger.complete([done(ledger.register(A, offset)) for offset in range(3)], now=10)
@@ -137,7 +137,7 @@ def test_what_a_limit_left_behind_waits_from_the_commit_on() -> None:
     assert ledger.is_due(23, count=100, age_s=3)
 
 
-def test_a_partition_that_was_lost_during_a_commit_keeps_the_others_from_nothing() -> None:
+def test_a_partition_lost_during_a_commit_does_not_affect_the_others() -> None:
     ledger = Ledger()
     ledger.assign([A, B])
     for origin in (A, B):
@@ -150,7 +150,7 @@ def test_a_partition_that_was_lost_during_a_commit_keeps_the_others_from_nothing
     assert len(ledger.take()) == 0
 
 
-def test_a_limit_that_one_partition_reaches_takes_nothing_of_the_next() -> None:
+def test_a_limit_that_one_partition_reaches_takes_no_record_of_the_next() -> None:
     ledger = Ledger()
     ledger.assign([A, B])
     for origin in (A, B):
@@ -202,7 +202,7 @@ def test_a_record_of_an_ended_epoch_is_not_replaced(is_given_back: bool) -> None
     assert list(ledger.take().records()) == ([present] if is_given_back else [])
 
 
-def test_a_position_is_committed_only_where_nothing_is_held_and_only_when_it_is_new() -> None:
+def test_a_position_is_committed_only_for_an_idle_partition_and_only_once() -> None:
     ledger = Ledger()
     ledger.assign([A, B])
     assert set(ledger.idle) == {A, B}
@@ -232,7 +232,7 @@ def test_a_position_taken_before_a_revoke_settles_nothing_after_it() -> None:
     assert ledger.take(positions={A: 7}).positions() == {A: 7}
 
 
-def test_a_commit_of_positions_alone_makes_no_finished_record_wait_longer() -> None:
+def test_a_commit_of_positions_only_does_not_delay_finished_records() -> None:
     ledger = Ledger()
     ledger.assign([A, B])
     ledger.complete([done(ledger.register(A, 0))], now=0)

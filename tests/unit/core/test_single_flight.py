@@ -158,5 +158,5 @@ class Machine(RuleBasedStateMachine):
             assert waiter.work.assessment is not None or is_patient or not self.is_current(source)
 
 
-def test_each_waiter_gets_one_answer_whatever_joins_fails_goes_away_or_takes_long() -> None:
+def test_each_waiter_gets_one_answer_in_any_order_of_events() -> None:
     run_state_machine_as_test(Machine, settings=settings(max_examples=100, stateful_step_count=30))

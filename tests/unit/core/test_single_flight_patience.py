@@ -24,7 +24,7 @@ def single_flight() -> SingleFlight[str]:
 
 
 @pytest.mark.parametrize(("at", "is_joined"), [(1.5, True), (4.9, True), (5.0, True), (5.1, False), (6.5, False)])
-def test_work_that_failed_is_joined_as_long_as_half_of_the_patience_is_left(
+def test_failed_work_can_be_joined_while_half_of_the_timeout_is_left(
     single_flight: SingleFlight[str], at: float, is_joined: bool
 ) -> None:
     work = join(single_flight, 0.0)
@@ -34,13 +34,15 @@ def test_work_that_failed_is_joined_as_long_as_half_of_the_patience_is_left(
 
 
 @pytest.mark.parametrize("at", [1.0, 5.1, 9.9, 50.0])
-def test_work_that_has_not_failed_is_joined_however_long_it_takes(single_flight: SingleFlight[str], at: float) -> None:
+def test_work_that_has_not_failed_can_always_be_joined(single_flight: SingleFlight[str], at: float) -> None:
     work = join(single_flight, 0.0)
     single_flight.begin([work], 0.0)
     assert join(single_flight, at) is work
 
 
-def test_who_joined_shortly_before_a_failure_has_half_of_the_patience_left(single_flight: SingleFlight[str]) -> None:
+def test_a_waiter_that_joined_shortly_before_a_failure_has_half_of_its_timeout_left(
+    single_flight: SingleFlight[str],
+) -> None:
     work = join(single_flight, 0.0)
     single_flight.begin([work], 0.0)
     join(single_flight, 8.0)
@@ -49,7 +51,7 @@ def test_who_joined_shortly_before_a_failure_has_half_of_the_patience_left(singl
     assert work.deadline == 8.0 + PATIENCE_S / 2
 
 
-def test_works_are_tried_until_the_last_of_those_that_are_open(single_flight: SingleFlight[str]) -> None:
+def test_works_are_retried_until_the_last_open_deadline(single_flight: SingleFlight[str]) -> None:
     works = [join(single_flight, 0.0, key) for key in (b"a", b"b", b"c")]
     for begun_at, work in enumerate(works):
         single_flight.begin([work], float(begun_at))

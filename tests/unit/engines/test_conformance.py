@@ -75,13 +75,13 @@ def reference() -> Reference:
     return reference
 
 
-async def test_scores_are_those_of_the_reference(engine: Engine, case: Case, reference: Reference) -> None:
+async def test_scores_equal_those_of_the_reference(engine: Engine, case: Case, reference: Reference) -> None:
     rows = await engine.score(reference.prompts[: reference.texts], reference.candidates)
     for row, expected in zip(rows, reference.scores[: reference.texts], strict=True):
         assert row == pytest.approx(expected, abs=case.tolerance)
 
 
-async def test_completions_are_those_of_the_reference(engine: Engine, case: Case, reference: Reference) -> None:
+async def test_completions_equal_those_of_the_reference(engine: Engine, case: Case, reference: Reference) -> None:
     count = len(reference.prompts) if case.is_exact else reference.texts
     completions = await engine.complete(reference.prompts[:count], COMPLETION_TOKENS)
     same = sum(mine == its for mine, its in zip(completions, reference.completions[:count], strict=True))
@@ -130,7 +130,7 @@ async def test_candidates_keep_their_order(engine: Engine, case: Case) -> None:
     assert (first, second) == pytest.approx((first_again, second_again), abs=case.drift)
 
 
-async def test_what_was_answered_is_counted(engine: Engine) -> None:
+async def test_answered_prompts_are_counted(engine: Engine) -> None:
     """By it the judge tells an engine that is slow from one that hangs."""
     before = engine.answered
     await engine.score(PROMPTS, [400])
@@ -145,7 +145,7 @@ async def test_an_empty_batch_has_no_answers(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], [1] * CONTEXT_TOKENS, [VOCABULARY], [-1]], ids=["empty", "long", "high", "-1"])
-async def test_a_prompt_that_cannot_be_run_is_refused_and_its_neighbours_are_answered(
+async def test_a_prompt_that_cannot_be_run_is_refused_and_the_others_are_answered(
     engine: Engine, prompt: list[int]
 ) -> None:
     for answers in (await engine.score([[5], prompt, [7]], [1]), await engine.complete([[5], prompt, [7]], 1)):
@@ -180,7 +180,7 @@ async def test_a_call_that_runs_out_of_time_leaves_the_engine_usable(engine: Eng
     assert len(await engine.score([PROMPTS[0]], [400])) == 1
 
 
-async def test_calls_at_a_time_get_their_own_answers(engine: Engine, case: Case) -> None:
+async def test_concurrent_calls_get_their_own_answers(engine: Engine, case: Case) -> None:
     calls = [engine.score([prompt], [400, 401]) for prompt in PROMPTS]
     for (row,), (expected,) in zip(
         await asyncio.gather(*calls), [await engine.score([prompt], [400, 401]) for prompt in PROMPTS], strict=True
@@ -206,7 +206,7 @@ async def test_a_second_start_does_nothing(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("overflowing", OVERFLOWING)
-async def test_a_prompt_without_a_number_is_refused_and_its_neighbours_are_answered(
+async def test_a_prompt_without_a_number_is_refused_and_the_others_are_answered(
     overflowing: Case, tmp_path: Path
 ) -> None:
     """Whatever an engine keeps of a prompt, such as its keys and values, no other prompt may get a number of it."""
@@ -229,7 +229,7 @@ async def test_a_prompt_without_a_number_is_refused_and_its_neighbours_are_answe
 
 
 @pytest.mark.parametrize("case", [case for case in PARAMETERS if cast(Case, case.values[0]).make_mortal], indirect=True)
-async def test_an_engine_that_dies_says_so_to_who_waits(case: Case) -> None:
+async def test_a_waiting_call_fails_when_the_engine_crashes(case: Case) -> None:
     assert case.make_mortal is not None
     before = processes()
     engine = case.make_mortal()

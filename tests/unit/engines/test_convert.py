@@ -25,7 +25,7 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
 @pytest.mark.needs("transformers")
 @pytest.mark.timeout(300)
 class TestConvert:
-    def test_the_folder_judges_as_the_checkpoint_does(self, tmp_path: Path) -> None:
+    def test_the_converted_folder_gives_the_checkpoints_results(self, tmp_path: Path) -> None:
         ended = run(SOURCE, tmp_path / "int8")
         assert "on 396 texts the same severity for" in ended.stdout
         shares = [float(word.rstrip("%")) for word in ended.stdout.split() if word.endswith("%")]
@@ -40,7 +40,9 @@ class TestConvert:
         assert found.furthest_score <= 1e-3
 
     @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-    async def test_a_broken_file_is_a_sentence_and_leaves_nothing(self, tmp_path: Path, name: str) -> None:
+    async def test_an_invalid_file_is_reported_in_a_sentence_and_leaves_nothing(
+        self, tmp_path: Path, name: str
+    ) -> None:
         source = Path(shutil.copytree(SOURCE, tmp_path / "source"))
         whole = (source / name).read_bytes()
         for broken in (whole[: len(whole) // 2], b"\xff" * 100, b""):
@@ -51,18 +53,18 @@ class TestConvert:
             with pytest.raises(Misconfigured, match=r"guard\.model: transformers cannot load"):
                 await TransformersEngine(source).start()
 
-    def test_the_calibration_goes_along(self, tmp_path: Path) -> None:
+    def test_the_calibration_is_copied(self, tmp_path: Path) -> None:
         source = Path(shutil.copytree(SOURCE, tmp_path / "source"))
         (source / FILE).write_text('{"severity": 1.5}')
         convert(source, tmp_path / "out", "int8")
         assert read_calibration(tmp_path / "out").severity == 1.5
 
-    def test_what_is_no_checkpoint_is_a_sentence_and_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_checkpoint_is_reported_in_a_sentence_and_leaves_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         assert "cannot convert" in run(tmp_path / "empty", tmp_path / "out", code=2).stderr
         assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.lacks("transformers")
-def test_without_the_extra_it_says_which_one(tmp_path: Path) -> None:
+def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
     assert "pip install '.[transformers]' in the clone" in run(SOURCE, tmp_path / "int8", code=2).stderr

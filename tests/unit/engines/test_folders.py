@@ -26,6 +26,6 @@ async def test_transformers_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.lacks("transformers")
-async def test_an_engine_without_its_extra_says_which_one(tmp_path: Path) -> None:
+async def test_an_engine_without_its_extra_names_it(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"'\.\[transformers\]'"):
         await TransformersEngine(tmp_path).start()

@@ -23,7 +23,7 @@ def test_an_argument_that_would_break_the_engine_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("longest", [100, "4k", -1, None])
-def test_a_length_that_long_prompts_might_not_fit_is_refused(longest: Any) -> None:
+def test_a_length_shorter_than_the_longest_prompt_is_refused(longest: Any) -> None:
     with pytest.raises(Misconfigured, match=r"^guard\.vllm: max_model_len is "):
         VllmEngine(FOLDER, {"max_model_len": longest}, context_tokens=2048)
     VllmEngine(FOLDER, {"max_model_len": 4096}, context_tokens=2048)
@@ -33,7 +33,7 @@ def test_a_length_that_long_prompts_might_not_fit_is_refused(longest: Any) -> No
     ("before", "after"),
     [(None, None), ("", ",guardline"), ("mine", "mine,guardline"), ("guardline,mine", "guardline,mine")],
 )
-def test_the_plugin_is_loaded_whatever_plugins_are_allowed(
+def test_the_plugin_is_loaded_with_any_allowed_plugins(
     monkeypatch: pytest.MonkeyPatch, before: str | None, after: str | None
 ) -> None:
     # An empty list allows none: vLLM's processes would outlive a worker that is killed.

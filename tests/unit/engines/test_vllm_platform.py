@@ -65,7 +65,7 @@ class Card:
         return self._capability
 
 
-def test_what_the_settings_say_wins() -> None:
+def test_the_settings_override_the_platform() -> None:
     made = chosen({"max_num_batched_tokens": 4_096, "max_num_seqs": 7, "block_size": 16}, Platform.FLASH, 81)
     assert (made["max_num_seqs"], made["block_size"]) == (7, 16)
     assert made["compilation_config"]["cudagraph_capture_sizes"][-1] == 4_096
@@ -74,5 +74,5 @@ def test_what_the_settings_say_wins() -> None:
     assert chosen({"block_size": 16}, Platform.CPU, 81)["block_size"] == 16
 
 
-def test_a_cpu_gets_nothing_that_is_meant_for_a_gpu() -> None:
+def test_a_cpu_gets_no_settings_of_a_gpu() -> None:
     assert chosen({}, Platform.CPU, 81) == {"max_num_seqs": 64, "block_size": 32}

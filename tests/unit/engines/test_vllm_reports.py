@@ -55,21 +55,19 @@ def test_the_processes_of_another_engine_need_not_report_again() -> None:
         reports.check()
 
 
-def test_processes_that_follow_the_worker_report_and_helpers_need_not() -> None:
+def test_only_processes_that_follow_the_worker_have_to_report() -> None:
     with Reports() as reports, process("VLLM::EngineCore", FOLLOWS), process("python", SILENT):
         reports.check()
 
 
-def test_a_report_after_the_start_harms_nothing() -> None:
+def test_a_report_after_the_start_is_ignored() -> None:
     with Reports():
         pass
     with process("VLLM::EngineCore", FOLLOWS) as late:
         assert late.poll() is None
 
 
-def test_the_sentence_names_a_folder_that_stands_in_for_the_package(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_sentence_names_a_folder_that_shadows_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(Path(workers.__file__).parents[1])])
     monkeypatch.delenv("PYTHONPATH", raising=False)

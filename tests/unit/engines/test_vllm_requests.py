@@ -76,7 +76,7 @@ async def test_answers_come_back_in_the_order_of_the_prompts(core: Core, request
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
-async def test_a_request_that_vllm_gives_up_may_be_asked_again(core: Core, requests: Requests, reason: str) -> None:
+async def test_a_request_that_vllm_aborts_may_be_retried(core: Core, requests: Requests, reason: str) -> None:
     # Taken for an answer it would be an empty completion, or an IndexError that ends the worker.
     call = await asked(core, requests, [1])
     core.say(output(core.requests[0].request_id, ended_by=reason))
@@ -84,7 +84,7 @@ async def test_a_request_that_vllm_gives_up_may_be_asked_again(core: Core, reque
         await call
 
 
-async def test_a_cancelled_call_is_aborted_and_its_late_answer_harms_nobody(core: Core, requests: Requests) -> None:
+async def test_a_cancelled_call_is_aborted_and_its_late_answer_is_ignored(core: Core, requests: Requests) -> None:
     call = await asked(core, requests, [1], [2])
     first, second = (request.request_id for request in core.requests)
     core.say(output(first, 5))
@@ -99,7 +99,7 @@ async def test_a_cancelled_call_is_aborted_and_its_late_answer_harms_nobody(core
     assert [answer.token_ids for answer in await again] == [[7]]
 
 
-async def test_who_waits_for_an_engine_process_that_died_is_told(core: Core, requests: Requests) -> None:
+async def test_waiting_calls_fail_when_the_engine_process_crashes(core: Core, requests: Requests) -> None:
     calls = [await asked(core, requests, [1], [2]), await asked(core, requests, [3])]
     requests.fail(Fatal("the first reason"))
     requests.fail(Fatal("a later one"))

@@ -41,7 +41,7 @@ def test_the_temperature_of_known_answers_is_found(temperature: float, seed: int
         assert found.loss_after < found.loss_before
 
 
-def test_nothing_is_fitted_to_few_answers_or_to_answers_that_are_all_alike() -> None:
+def test_nothing_is_fitted_to_few_or_equal_answers() -> None:
     assert fit(drawn(2.0, 1, count=99)) is None
     rows = drawn(2.0, 1).rows
     assert fit(Answers(rows, np.tile([1.0, 0.0, 0.0], (len(rows), 1)))) is None
@@ -115,7 +115,7 @@ async def test_the_guard_follows_the_calibration_that_was_written(
     assert await surety(settings, TEXTS[:20]) < before - 0.1
 
 
-def test_where_nothing_can_be_fitted_nothing_is_written(tmp_path: Path) -> None:
+def test_nothing_is_written_if_nothing_can_be_fitted(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "gold.jsonl", [{"text": "a", "gold": {"severity": "Safe"}}])
     said = evaluate("calibrate", file, "--out", tmp_path / "c.json", code=2)
     assert "nothing can be fitted" in said

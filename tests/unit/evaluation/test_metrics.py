@@ -43,7 +43,7 @@ def counts_of(pairs: list[tuple[Severity, Severity]]) -> Counts:
     return counts
 
 
-def test_strict_and_loose_of_a_table_worked_out_by_hand() -> None:
+def test_strict_and_loose_of_a_table_calculated_by_hand() -> None:
     pairs = [(UNSAFE, UNSAFE)] * 6 + [(UNSAFE, CONTROVERSIAL)] * 3 + [(UNSAFE, SAFE)]
     pairs += [(SAFE, SAFE)] * 7 + [(SAFE, CONTROVERSIAL)] * 2 + [(SAFE, UNSAFE)]
     figures = figures_of(counts_of(pairs), BOOTSTRAP)
@@ -56,7 +56,7 @@ def test_strict_and_loose_of_a_table_worked_out_by_hand() -> None:
 
 
 @given(LABELS)
-def test_the_figures_are_those_of_counting_the_samples_one_by_one(pairs: list[tuple[Severity, Severity]]) -> None:
+def test_the_figures_equal_those_of_counting_samples_one_by_one(pairs: list[tuple[Severity, Severity]]) -> None:
     counts = counts_of(pairs)
     for mode in Mode:
         said = [(mode.flags(gold), mode.flags(guard)) for gold, guard in pairs]
@@ -93,7 +93,7 @@ def test_macro_f1_is_the_mean_of_the_severities_that_occur() -> None:
 
 
 @given(SCORED)
-def test_the_roc_auc_is_the_share_of_pairs_in_the_right_order(scored: list[tuple[bool, int]]) -> None:
+def test_the_roc_auc_is_the_fraction_of_pairs_in_the_right_order(scored: list[tuple[bool, int]]) -> None:
     histogram = np.zeros((2, STEPS + 1), np.int64)
     for is_flagged, step in scored:
         histogram[int(is_flagged), step] += 1
@@ -115,7 +115,7 @@ def test_the_calibration_error_is_the_weighted_distance_of_the_bins() -> None:
     assert high == pytest.approx((0.9, 0.6, 10))
 
 
-def test_groups_categories_and_refusals_are_scored_on_their_own() -> None:
+def test_groups_categories_and_refusals_are_scored_separately() -> None:
     samples = [
         Sample(
             Gold(severity=UNSAFE, categories=["Violent", "PII"], refusal=True),
@@ -135,7 +135,7 @@ def test_groups_categories_and_refusals_are_scored_on_their_own() -> None:
     assert report["all"]["loose"]["calibration_error"] == pytest.approx(0.3)
 
 
-def test_the_average_weighs_data_sets_alike_and_takes_the_better_mode_of_each() -> None:
+def test_the_average_weights_data_sets_equally_and_takes_the_better_mode_of_each() -> None:
     strict_wins = [sample(UNSAFE, CONTROVERSIAL, dataset="a")] * 50
     loose_wins = [sample(UNSAFE, UNSAFE, dataset="b"), sample(SAFE, CONTROVERSIAL, dataset="b")]
     only_safe = [sample(SAFE, UNSAFE, dataset="c")]

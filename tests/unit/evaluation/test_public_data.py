@@ -184,7 +184,9 @@ def test_a_file_in_each_form_is_converted(tmp_path: Path, suffix: str) -> None:
         ("xstest", "a.jsonl.gz", b"no gzip", "cannot be read behind row 0"),
     ],
 )
-def test_a_wrong_file_is_a_sentence(tmp_path: Path, name: str, file: str, content: bytes, sentence: str) -> None:
+def test_a_wrong_file_is_reported_in_a_sentence(
+    tmp_path: Path, name: str, file: str, content: bytes, sentence: str
+) -> None:
     (tmp_path / file).write_bytes(content)
     with pytest.raises(Misconfigured, match=re.escape(sentence)):
         convert_command(name, tmp_path / file, tmp_path / "out.jsonl")

@@ -25,7 +25,7 @@ def evaluate(*arguments: str | Path, code: int = 0) -> str:
     return run.stdout + run.stderr
 
 
-def test_the_text_that_gen_wrote_is_read() -> None:
+def test_the_output_of_gen_is_parsed() -> None:
     written = "Safety: Unsafe\nCategories: Violent, Suicide & Self-Harm\nRefusal: No"
     found = said({"output": written, "role": "assistant"})
     assert found == Said(UNSAFE, frozenset(["Violent", "Suicide & Self-Harm"]), False, None)
@@ -43,7 +43,9 @@ def test_the_text_that_gen_wrote_is_read() -> None:
         ([1], UNSAFE, SAFE),
     ],
 )
-def test_a_stream_is_read_as_published(levels: list[int], as_prompt: Severity, as_response: Severity) -> None:
+def test_the_levels_of_stream_are_read_as_published(
+    levels: list[int], as_prompt: Severity, as_response: Severity
+) -> None:
     assert said({"pred_risk_levels": levels}).severity is as_prompt
     assert said({"pred_risk_levels": levels, "role": "assistant"}).severity is as_response
 
@@ -52,7 +54,7 @@ def test_a_response_of_one_token_or_none_is_safe() -> None:
     assert settling([], is_response=True) is None
 
 
-def test_the_categories_of_a_stream_are_those_of_the_token_that_settles_it() -> None:
+def test_the_categories_of_stream_come_from_the_token_that_decides() -> None:
     stream = {"pred_risk_levels": [1, 0, 1, 1, 2], "pred_categories": ["PII", "PII", "PII", '"Violent"', "Jailbreak"]}
     assert said({**stream, "role": "assistant"}).categories == frozenset(["Violent"])
     assert said(stream).categories == frozenset(["Jailbreak"])
@@ -60,14 +62,14 @@ def test_the_categories_of_a_stream_are_those_of_the_token_that_settles_it() -> 
     assert said({**stream, "pred_risk_levels": [1, 0, 1, 0, 1], "role": "assistant"}).categories == frozenset()
 
 
-def test_each_line_that_gen_wrote_is_read_by_itself() -> None:
+def test_each_line_of_an_output_of_gen_is_read_separately() -> None:
     torn = "Safety: Unsafe\nCategories: Violent"
     assert said({"output": torn, "role": "assistant"}) == Said(UNSAFE, frozenset(["Violent"]), False, None, True)
     torn = "Categories: Violent\nRefusal: Yes"
     assert said({"output": torn, "role": "assistant"}) == Said(None, frozenset(["Violent"]), True, None)
 
 
-def test_a_refusal_that_cannot_be_read_counts_as_none_and_what_is_never_said_does_not_count(tmp_path: Path) -> None:
+def test_an_unreadable_refusal_counts_as_none_and_a_missing_one_does_not_count(tmp_path: Path) -> None:
     gold = {"severity": "Unsafe", "categories": ["Violent"], "refusal": True}
     whole, torn = (
         {"role": "assistant", "gold": gold, "output": f"Safety: Unsafe\nCategories: Violent{end}"}
@@ -85,7 +87,7 @@ def test_a_refusal_that_cannot_be_read_counts_as_none_and_what_is_never_said_doe
     assert report["refusal"] is None
 
 
-def test_gen_and_stream_outputs_are_scored_the_published_way(tmp_path: Path) -> None:
+def test_gen_and_stream_outputs_are_scored_by_the_published_method(tmp_path: Path) -> None:
     said_of = {UNSAFE: "Safety: Unsafe", CONTROVERSIAL: "Safety: Controversial", SAFE: "Safety: Safe"}
     pairs = (
         [(UNSAFE, UNSAFE)] * 5 + [(UNSAFE, CONTROVERSIAL)] * 2 + [(UNSAFE, SAFE), (SAFE, CONTROVERSIAL), (SAFE, SAFE)]
@@ -104,7 +106,7 @@ def test_gen_and_stream_outputs_are_scored_the_published_way(tmp_path: Path) -> 
     assert "roc_auc" not in report["strict"]
 
 
-def test_texts_are_judged_and_the_report_stands_alone(tmp_path: Path) -> None:
+def test_texts_are_judged_and_the_report_is_self_contained(tmp_path: Path) -> None:
     severities = list(Severity)
     rows: list[Any] = [
         {
@@ -155,7 +157,7 @@ def test_gold_labels_in_another_format_are_refused_and_leave_no_folder(tmp_path:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_would_waste_the_judging_is_found_before_it(tmp_path: Path) -> None:
+def test_errors_that_would_waste_the_judging_are_found_before_it(tmp_path: Path) -> None:
     good = {"text": "hello", "gold": {"severity": "Safe"}}
     for row, sentence in (
         ({"text": "hello"}, "has no field 'gold'"),
@@ -189,7 +191,7 @@ def test_a_line_that_cannot_be_scored_is_named(tmp_path: Path, row: Any, sentenc
         list(samples(write_lines(tmp_path / "gold.jsonl", [good, row])))
 
 
-def test_what_cannot_be_grouped_or_scored_is_a_sentence(tmp_path: Path) -> None:
+def test_input_that_cannot_be_grouped_or_scored_is_reported_in_a_sentence(tmp_path: Path) -> None:
     rows = [{"id": n, "gold": {"severity": "Safe"}, "output": "Safety: Safe"} for n in range(300)]
     with pytest.raises(Misconfigured, match="id: has more than 250 values"):
         score(samples(write_lines(tmp_path / "a.jsonl", rows)), by=("id",), rounds=100, seed=0)

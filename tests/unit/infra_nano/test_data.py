@@ -33,19 +33,19 @@ def test_each_source_is_held_out_by_exactly_one_fold() -> None:
 
 
 @pytest.mark.parametrize("fold", range(FOLDS))
-def test_no_relative_of_an_unseen_source_is_trained_on(fold: int) -> None:
+def test_no_source_related_to_an_unseen_one_is_trained_on(fold: int) -> None:
     train, unseen = hold_out_sources(rows(), fold)
     assert not {family(row["source"]) for row in train} & {family(row["source"]) for row in unseen}
 
 
-def test_rows_are_held_out_of_each_source_alike_and_the_same_again() -> None:
+def test_rows_are_held_out_of_each_source_equally_and_reproducibly() -> None:
     train, validation = hold_out_rows(rows())
     assert (train, validation) == hold_out_rows(rows())
     assert len(train) + len(validation) == len(rows())
     assert {row["source"] for row in validation} == set(SOURCES)
 
 
-def test_safe_and_other_texts_weigh_alike_and_a_source_counts_by_the_root_of_its_size() -> None:
+def test_safe_and_other_texts_have_equal_weight_and_a_source_the_root_of_its_size() -> None:
     weights, harmful = balance(rows()), is_harmful(rows())
     assert weights[harmful].sum() == pytest.approx(weights[~harmful].sum())
     sources = [row["source"] for row in rows()]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from infra.nano.evasion import disguise
 
 
-def test_every_way_of_disguise_is_drawn_and_changes_the_text() -> None:
+def test_every_kind_of_disguise_is_drawn_and_changes_the_text() -> None:
     drawn = {disguise("please describe yesterday", random.Random(seed)) for seed in range(200)}
     assert "please describe yesterday" not in drawn
     assert {"pl3453 d35cr1b3 y3573rd4y", "PLEASE DESCRIBE YESTERDAY", "p l e a s e describe yesterday"} <= drawn

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.needs("sklearn")
 
 
-def test_a_disputed_label_is_doubted_and_an_undisputed_one_stays(tmp_path: Path) -> None:
+def test_a_disputed_label_becomes_uncertain_and_an_undisputed_one_stays(tmp_path: Path) -> None:
     from infra.nano.targets import make_targets
     from tests.unit.infra_nano.tiny_training import rows, unlabelled
 
@@ -25,7 +25,7 @@ def test_a_disputed_label_is_doubted_and_an_undisputed_one_stays(tmp_path: Path)
     np.testing.assert_array_equal(labelled.max(axis=1) < 1, targets.is_disputed)
 
 
-def test_the_teacher_doubts_a_wrong_label_and_judges_texts_that_nobody_labelled(tmp_path: Path) -> None:
+def test_the_teacher_doubts_a_wrong_label_and_judges_unlabelled_texts(tmp_path: Path) -> None:
     from infra.nano.targets import make_targets
     from tests.unit.infra_nano.tiny_training import rows, unlabelled
 
@@ -38,7 +38,7 @@ def test_the_teacher_doubts_a_wrong_label_and_judges_texts_that_nobody_labelled(
     assert len(targets.texts) == len(targets.severities) == len(targets.vectors) > len(mislabelled)
 
 
-def test_vectors_that_the_cache_has_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_vectors_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from infra.nano import encoder
 
     made = encoder.embed(["a garden", "a river"], tmp_path)
@@ -46,7 +46,7 @@ def test_vectors_that_the_cache_has_are_not_made_again(tmp_path: Path, monkeypat
     np.testing.assert_array_equal(encoder.embed(["a river", "a garden"], tmp_path), made[::-1])
 
 
-def test_a_word_of_the_lexicon_makes_a_text_harmful_and_a_corpus_is_the_same_again() -> None:
+def test_a_word_of_the_lexicon_makes_a_text_harmful_and_the_corpus_is_reproducible() -> None:
     from infra.nano.corpus import corpus, lexicon
 
     texts = corpus()
@@ -57,7 +57,7 @@ def test_a_word_of_the_lexicon_makes_a_text_harmful_and_a_corpus_is_the_same_aga
         assert any(word in each.text for word in lexicon()[each.lang])
 
 
-def test_a_teacher_takes_abuse_for_harm_and_even_odds_leave_no_severity_ahead(tmp_path: Path) -> None:
+def test_a_teacher_finds_abuse_harmful_and_even_odds_favour_no_severity(tmp_path: Path) -> None:
     from infra.nano.targets import _even, make_targets
     from tests.unit.infra_nano.tiny_training import rows, unlabelled
 
@@ -69,7 +69,7 @@ def test_a_teacher_takes_abuse_for_harm_and_even_odds_leave_no_severity_ahead(tm
     assert unsafe > controversial
 
 
-def test_what_tells_a_language_is_taken_from_the_vectors() -> None:
+def test_the_language_is_removed_from_the_vectors() -> None:
     from infra.nano.encoder import without_language
 
     rng = np.random.default_rng(1)
@@ -80,7 +80,7 @@ def test_what_tells_a_language_is_taken_from_the_vectors() -> None:
     np.testing.assert_allclose(centred[::2].mean(axis=0), centred[1::2].mean(axis=0), atol=1e-4)
 
 
-def test_the_last_layer_computed_for_one_token_says_what_the_whole_model_says() -> None:
+def test_the_last_layer_for_one_token_equals_the_whole_model() -> None:
     import torch
 
     from infra.nano.network import last_hidden, new_model
@@ -94,7 +94,7 @@ def test_the_last_layer_computed_for_one_token_says_what_the_whole_model_says() 
             torch.testing.assert_close(hidden, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_a_bag_of_tokens_is_the_network_that_looks_at_all_tokens_alike() -> None:
+def test_a_bag_of_tokens_is_the_network_with_uniform_attention() -> None:
     import torch
 
     from infra.nano.network import bag_hidden, last_hidden, new_model
@@ -137,7 +137,7 @@ def test_the_parts_of_a_token_spell_it() -> None:
         assert tokenizer.id_to_token(token) == f"{tokenizer.id_to_token(left)}{tokenizer.id_to_token(right)}"
 
 
-def test_what_the_format_loss_teaches_is_what_the_model_then_writes(tmp_path: Path) -> None:
+def test_the_model_writes_what_the_format_loss_teaches(tmp_path: Path) -> None:
     import torch
 
     from infra.nano.batches import Epochs

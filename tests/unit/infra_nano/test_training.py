@@ -38,7 +38,7 @@ def steps_done(state: Path) -> int:
 
 @pytest.mark.timeout(3 * DEADLINE_S)
 @pytest.mark.parametrize("part", [range(5, 20), range(25, 60)], ids=["bag", "whole"])
-def test_a_training_killed_on_its_way_ends_with_the_same_weights(part: range, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_training_ends_with_the_same_weights(part: range, tmp_path: Path) -> None:
     state = tmp_path / "killed.pt"
     killed = start(state)
     deadline = time.monotonic() + DEADLINE_S
@@ -73,7 +73,7 @@ def test_a_training_without_the_whole_network_is_refused() -> None:
         Plan(bag_steps=20, steps=20, rate=1e-3, save_every_s=0)
 
 
-def test_a_model_that_says_no_severity_is_not_measured() -> None:
+def test_a_model_without_severities_is_not_measured() -> None:
     import torch
 
     from infra.nano.measure import score_torch

@@ -39,7 +39,7 @@ def intake() -> Iterator[Intake]:
     consumer.close()
 
 
-def test_what_passes_by_itself_ends_no_worker(intake: Intake) -> None:
+def test_errors_that_pass_do_not_end_the_worker(intake: Intake) -> None:
     """A message's error is made from its code alone, and calls none of them retriable."""
     intake.consumer = FailingConsumer(  # type: ignore[assignment]  # what it says stands for the brokers
         KafkaError._TIMED_OUT,
@@ -63,7 +63,7 @@ def test_what_passes_by_itself_ends_no_worker(intake: Intake) -> None:
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot read t: "),
     ],
 )
-def test_what_does_not_pass_ends_the_worker_with_a_sentence(intake: Intake, code: int, sentence: str) -> None:
+def test_errors_that_do_not_pass_end_the_worker_with_a_sentence(intake: Intake, code: int, sentence: str) -> None:
     intake.consumer = FailingConsumer(code)  # type: ignore[assignment]  # what it says stands for the brokers
     with pytest.raises(Fatal, match=sentence):
         intake.poll(10, 0)
@@ -83,13 +83,13 @@ def test_a_client_that_knows_no_broker_in_two_reports_ends_the_worker(intake: In
 
 
 @pytest.mark.parametrize("other", [FINE, UNREADABLE])
-def test_a_report_of_brokers_or_one_that_nobody_can_read_ends_nothing(intake: Intake, other: str) -> None:
+def test_a_report_of_brokers_or_an_unreadable_one_does_not_end_the_worker(intake: Intake, other: str) -> None:
     for report in (STRANDED, other, STRANDED, other):
         intake._on_statistics(report)
         assert intake.poll(1, 0) == []
 
 
-def test_brokers_that_do_not_answer_end_no_worker(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brokers_that_do_not_answer_do_not_end_the_worker(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage is no loss of the brokers' addresses: real statistics, of a port that nobody listens on."""
     reports: list[str] = []
     on_statistics = Intake._on_statistics
@@ -122,7 +122,7 @@ class HeldConsumer:
 
 
 @pytest.mark.parametrize("left_by", ["revoked", "lost", "assigned again"])
-def test_a_partition_that_comes_back_is_held_again(intake: Intake, left_by: str) -> None:
+def test_a_partition_that_is_assigned_again_is_paused_again(intake: Intake, left_by: str) -> None:
     """It comes unpaused: one that is taken for held already would fill the memory."""
     real, held = intake.consumer, HeldConsumer()
     intake.consumer = held  # type: ignore[assignment]  # what it notes stands for the brokers

@@ -55,19 +55,19 @@ def test_a_topic_with_another_id_or_without_one_ends_the_worker(
         watch(*answers)
 
 
-def test_one_answer_without_the_topic_and_brokers_that_do_not_answer_end_nothing() -> None:
+def test_one_answer_without_the_topic_does_not_end_the_worker() -> None:
     watch({"t": ONE}, {"t": None}, None, {"t": ONE}, {"t": None}, {}, {"t": ONE})
 
 
 @pytest.mark.parametrize(("before", "now", "is_new"), [(ZERO, ONE, False), (ONE, TWO, True), (ONE, ZERO, False)])
-def test_the_consumers_log_says_that_a_topic_was_made_again(before: str, now: str, is_new: bool) -> None:
+def test_the_consumers_log_shows_that_a_topic_was_created_again(before: str, now: str, is_new: bool) -> None:
     log = ConsumerLog()
     text = f"[thrd:main]: Topic in changed id from {before} to {now}"
     log.log(10, "%s [%s] %s", "METADATA", "rdkafka#consumer-1", text)
     assert (log.made_again is not None) is is_new
 
 
-def test_the_consumers_log_says_which_offset_was_not_there() -> None:
+def test_the_consumers_log_shows_which_offset_did_not_exist() -> None:
     log = ConsumerLog()
     reset = "(at offset {} (leader epoch 0), broker 1) to offset BEGINNING (leader epoch -1): "
     out = (

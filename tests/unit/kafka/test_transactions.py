@@ -32,7 +32,7 @@ BOOTSTRAP = ("FAIL", "[thrd:b:9092/bootstrap]: b:9092/bootstrap: Disconnected (a
         ([REFUSED, REFUSED_AGAIN, BOOTSTRAP, CLEAN], True),
     ],
 )
-def test_what_the_log_says_of_the_last_transaction(lines: list[tuple[str, str]], is_trusted: bool) -> None:
+def test_the_log_shows_how_the_last_transaction_ended(lines: list[tuple[str, str]], is_trusted: bool) -> None:
     signs = Signs()
     assert signs.has_ended
     signs.begin()
@@ -42,7 +42,7 @@ def test_what_the_log_says_of_the_last_transaction(lines: list[tuple[str, str]],
 
 
 @pytest.mark.parametrize("shows_debug", [True, False])
-def test_lines_of_the_lowest_level_are_logged_only_when_they_were_asked_for(shows_debug: bool) -> None:
+def test_debug_lines_are_logged_only_when_requested(shows_debug: bool) -> None:
     with capture_logs() as logged:
         signs = Signs(shows_debug=shows_debug)
         signs.log(10, "%s [%s] %s", "ENDTXN", "rdkafka#producer-1", "fine")
@@ -50,7 +50,7 @@ def test_lines_of_the_lowest_level_are_logged_only_when_they_were_asked_for(show
     assert len(logged) == 1 + shows_debug
 
 
-def test_the_producer_gives_no_request_up_before_its_transaction_and_logs_how_each_one_ends() -> None:
+def test_the_producer_keeps_each_request_until_its_transaction_ends() -> None:
     properties: dict[str, str | int | float | bool] = {"socket.timeout.ms": 1000, "debug": "broker"}
     config = clients.transactional_producer_config(
         Kafka(properties=properties, transaction_timeout_s=20), "w", {"t": 1}

@@ -47,7 +47,7 @@ async def go_on_for(seconds: float, step: Callable[[], None]) -> None:
         await asyncio.sleep(HANGS_AFTER_S / 10)
 
 
-async def test_a_long_call_whose_parts_come_back_is_no_hang(site: Site) -> None:
+async def test_a_long_call_whose_parts_return_is_not_a_hang(site: Site) -> None:
     """A micro-batch of 256 takes 85 s at 3 messages/s, and four of them as many minutes."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=8)
@@ -62,7 +62,7 @@ async def test_a_long_call_whose_parts_come_back_is_no_hang(site: Site) -> None:
     assert await call == [{"of": "long"}] * 8
 
 
-async def test_any_call_that_comes_back_shows_that_the_engine_goes_on(site: Site) -> None:
+async def test_any_call_that_returns_shows_that_the_engine_works(site: Site) -> None:
     """Also of an engine that counts no parts: the others in the queue wait for it."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=8)
@@ -91,7 +91,7 @@ async def test_an_engine_that_answers_nothing_hangs(site: Site) -> None:
     assert time.monotonic() - started >= HANGS_AFTER_S
 
 
-async def test_a_call_that_all_others_overtake_is_found_in_the_end(site: Site) -> None:
+async def test_a_call_that_all_others_overtake_is_detected(site: Site) -> None:
     """One thread of the engine is stuck, and the others go on: its partitions would stand still for ever."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=2)
@@ -110,7 +110,7 @@ async def test_a_call_that_all_others_overtake_is_found_in_the_end(site: Site) -
         await asyncio.gather(stuck, go_on_for(FAR_LONGER_S, answer_many))
 
 
-async def test_time_in_which_nothing_was_at_the_engine_counts_for_nobody(site: Site) -> None:
+async def test_time_without_calls_at_the_engine_does_not_count(site: Site) -> None:
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=1)
     await asyncio.sleep(2 * HANGS_AFTER_S)
@@ -121,7 +121,7 @@ async def test_time_in_which_nothing_was_at_the_engine_counts_for_nobody(site: S
     assert await call == [{"of": "a"}]
 
 
-async def test_a_loop_that_stood_still_is_not_taken_for_an_engine_that_did(site: Site) -> None:
+async def test_a_frozen_event_loop_is_not_a_hang_of_the_engine(site: Site) -> None:
     """As after a SIGSTOP: the time went by without anybody having had a chance to answer."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=1)

@@ -18,7 +18,7 @@ def batch(monkeypatch: pytest.MonkeyPatch, wish: int | None, **environment: str)
     return made.batch.in_flight, " ".join(entry["event"] for entry in logs)
 
 
-def test_an_engine_that_says_nothing_gets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_a_wish_gets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch(monkeypatch, None) == (4, "")
 
 
@@ -31,12 +31,12 @@ def test_other_settings_of_the_batch_do_not_pin_the_default(monkeypatch: pytest.
     assert batch(monkeypatch, 1_024, MAX_COUNT="64") == (16, "")
 
 
-def test_what_was_set_stays_and_the_log_says_what_it_keeps_from_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_value_stays_and_the_log_says_that_it_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     in_flight, said = batch(monkeypatch, 1_024, IN_FLIGHT="2")
     assert in_flight == 2
     assert "512 events at the engine, which needs 1024 prompts" in said
     assert "set it to 4" in said
 
 
-def test_nothing_is_said_of_settings_that_fill_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_fill_the_engine_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch(monkeypatch, 1_024, IN_FLIGHT="8") == (8, "")

@@ -110,7 +110,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_equal_content_under_way_is_judged_once(notes: Deaths) -> None:
+async def test_equal_content_in_flight_is_judged_once(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes, batches_in_flight=4)
@@ -124,7 +124,7 @@ async def test_equal_content_under_way_is_judged_once(notes: Deaths) -> None:
     assert guard.calls == [["a", "b"], ["c"]]
 
 
-async def test_content_is_judged_anew_once_its_flight_has_landed(notes: Deaths) -> None:
+async def test_content_is_judged_again_after_its_flight_has_ended(notes: Deaths) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     await judging(judge, "a")
@@ -132,7 +132,7 @@ async def test_content_is_judged_anew_once_its_flight_has_landed(notes: Deaths) 
     assert guard.calls == [["a"], ["a"]]
 
 
-async def test_a_waiter_that_is_cancelled_takes_nothing_from_another(notes: Deaths) -> None:
+async def test_a_cancelled_waiter_does_not_affect_another(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
@@ -145,7 +145,7 @@ async def test_a_waiter_that_is_cancelled_takes_nothing_from_another(notes: Deat
     assert await waiter == [{"of": "a"}]
 
 
-async def test_work_is_done_as_long_as_one_waiter_is_current(notes: Deaths) -> None:
+async def test_work_continues_as_long_as_one_waiter_is_current(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     current = {KEPT, GONE}
@@ -160,7 +160,7 @@ async def test_work_is_done_as_long_as_one_waiter_is_current(notes: Deaths) -> N
     assert await waiter == await owner == [{"of": "shared"}]
 
 
-async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_it(notes: Deaths) -> None:
+async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: Deaths) -> None:
     """The neighbour's partition stays: without an answer its offset would hold the partition up for ever."""
     guard = ScriptedGuard()
     guard.gate.clear()
@@ -181,7 +181,7 @@ async def test_what_nobody_waits_for_is_not_judged_and_takes_no_neighbour_with_i
     assert guard.calls == [["busy"], ["kept"]]
 
 
-async def test_an_engine_that_comes_back_in_time_is_asked_again(notes: Deaths) -> None:
+async def test_an_engine_that_recovers_in_time_is_called_again(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.failures = 2
     judge = judge_of(guard, notes)
@@ -189,14 +189,14 @@ async def test_an_engine_that_comes_back_in_time_is_asked_again(notes: Deaths) -
     assert len(guard.calls) == 3
 
 
-async def test_past_its_patience_there_is_no_judgement(notes: Deaths) -> None:
+async def test_an_event_past_its_timeout_gets_no_assessment(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.failures = 1_000
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "b", patience_s=0) == [None, None]
 
 
-async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: Deaths) -> None:
+async def test_a_waiter_with_a_long_timeout_gets_no_failure_of_a_short_one(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     guard.failures = 1
@@ -210,14 +210,14 @@ async def test_the_patient_are_not_given_the_failure_of_the_hasty(notes: Deaths)
     assert await patient == [{"of": "a"}]
 
 
-async def test_one_refused_event_has_no_assessment_and_its_neighbours_are_not_asked_about_again(notes: Deaths) -> None:
+async def test_one_refused_event_has_no_assessment_and_the_others_are_not_judged_again(notes: Deaths) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "bad", "b") == [{"of": "a"}, None, {"of": "b"}]
     assert guard.calls == [["a", "bad", "b"]]
 
 
-async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(notes: Deaths) -> None:
+async def test_a_waiter_with_a_long_timeout_holds_no_place_at_a_failed_engine(notes: Deaths) -> None:
     """The patient would have kept the only place through their back-off, and the hasty got it after their patience."""
     guard = ScriptedGuard()
     texts = ["patient 0", "patient 1", "patient 2"]
@@ -232,7 +232,7 @@ async def test_who_is_patient_holds_no_place_at_the_engine_while_it_is_down(note
     assert await asyncio.gather(*patient) == [[{"of": text}] for text in texts]
 
 
-async def test_work_that_lost_all_its_waiters_while_the_engine_was_down_is_given_up(notes: Deaths) -> None:
+async def test_work_that_lost_all_waiters_while_the_engine_was_down_is_dropped(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.down = {"held"}
     current = {GONE}
@@ -244,7 +244,7 @@ async def test_work_that_lost_all_its_waiters_while_the_engine_was_down_is_given
         assert await held == [None]
 
 
-async def test_who_comes_when_work_was_just_given_up_is_judged(site: Site) -> None:
+async def test_an_event_that_arrives_after_its_work_was_dropped_is_judged(site: Site) -> None:
     """The answer was settled as none, and stayed open to others for as long as Redis took to hear of it."""
     guard = ScriptedGuard()
     guard.gate.clear()
@@ -269,7 +269,7 @@ async def test_who_comes_when_work_was_just_given_up_is_judged(site: Site) -> No
         await busy
 
 
-async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: Deaths) -> None:
+async def test_the_wait_for_the_engine_does_not_shorten_the_timeout(notes: Deaths) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
@@ -286,9 +286,7 @@ async def test_what_waited_for_the_engine_has_all_of_its_patience(notes: Deaths)
     assert await waiting == [{"of": "a"}]
 
 
-async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
-    notes: Deaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_that_joins_late_gets_its_own_timeout(notes: Deaths, monkeypatch: pytest.MonkeyPatch) -> None:
     # Attempts at even times: by chance the late one might draw a wait that is longer than its own patience.
     monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.01))
     guard = ScriptedGuard()
@@ -309,7 +307,7 @@ async def test_who_comes_when_others_have_lost_their_patience_has_its_own(
     assert await late == [{"of": "a"}]
 
 
-async def test_a_call_that_never_comes_back_is_fatal_and_leaves_its_note(notes: Deaths) -> None:
+async def test_a_call_that_hangs_is_fatal_and_leaves_its_note(notes: Deaths) -> None:
     """The note counts as a death of its contents, so that one that hangs the engine is found like one that kills it."""
     guard = ScriptedGuard()
     guard.gate.clear()

@@ -55,7 +55,7 @@ def test_a_category_that_is_blocked_outweighs_one_for_review(order: tuple[str, s
 
 
 @pytest.mark.parametrize(("on_unavailable", "decision"), [("hold", "review"), ("review", "review"), ("block", "block")])
-def test_what_could_not_be_judged_is_decided_by_the_policy(on_unavailable: str, decision: str) -> None:
+def test_the_policy_decides_an_event_that_could_not_be_judged(on_unavailable: str, decision: str) -> None:
     compiled = policy(on_unavailable=on_unavailable, safe="allow")
     assert compiled.decide(None, surface="chat") == (decision, ("unavailable",))
 
@@ -121,11 +121,11 @@ def test_a_category_without_a_score_meets_no_threshold_above_zero(min_score: flo
 
 
 @pytest.mark.parametrize("shared_cache", [True, False])
-def test_whether_judgements_are_shared_is_what_the_document_says(shared_cache: bool) -> None:
+def test_the_document_says_whether_assessments_are_shared(shared_cache: bool) -> None:
     assert policy(shared_cache=shared_cache).shared_cache is shared_cache
 
 
-def test_what_is_left_out_comes_from_the_preset() -> None:
+def test_missing_fields_come_from_the_preset() -> None:
     compiled = policy(preset="health", controversial="allow", rules=[{"categories": ["PII"], "decision": "block"}])
     assert compiled.decide(assessment("Controversial"), surface="chat")[0] == "allow"
     assert compiled.decide(assessment("Unsafe", "PII"), surface="chat")[0] == "block"
@@ -134,14 +134,14 @@ def test_what_is_left_out_comes_from_the_preset() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_no_preset_allows_what_could_not_be_judged_or_unsafe_violence(name: str) -> None:
+def test_no_preset_allows_unjudged_events_or_unsafe_violence(name: str) -> None:
     compiled = CompiledPolicy(PRESETS[name])
     assert compiled.decide(None, surface="chat") == ("review", ("unavailable",))
     assert compiled.decide(assessment("Unsafe", "Violent"), surface="chat")[0] == "block"
     assert compiled.decide(assessment("Safe"), surface="chat") == ("allow", ())
 
 
-def test_the_digest_covers_what_decides() -> None:
+def test_the_digest_covers_everything_that_decides() -> None:
     strict = policy(controversial="block")
     assert strict.digest == policy(version=9).digest == policy(preset="strict").digest
     assert strict.digest == CompiledPolicy(Policy(id="another")).digest
@@ -276,7 +276,7 @@ def test_the_compiled_policy_decides_as_the_document_says(
         assert reasons or (decision, one["severity"]) == ("allow", "Safe")
 
 
-def test_a_decision_is_remembered_until_the_table_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_is_cached_until_the_table_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "MAX_TABLE", 2)
     compiled = default_strict()
     first = compiled.decide(assessment("Unsafe"), surface="chat")
@@ -288,7 +288,7 @@ def test_a_decision_is_remembered_until_the_table_is_full(monkeypatch: pytest.Mo
     assert compiled.decide(assessment("Unsafe"), surface="chat") == first
 
 
-def test_what_senders_write_does_not_fill_the_memory() -> None:
+def test_values_that_senders_choose_do_not_fill_the_memory() -> None:
     compiled = policy(rules=[{"language": "en", "decision": "review"}])
     for number in range(MAX_TABLE + 10):
         compiled.decide(assessment("Unsafe"), surface="chat", language=f"x{number}")

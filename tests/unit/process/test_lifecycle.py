@@ -91,7 +91,7 @@ def test_a_worker_starts_runs_drains_and_stops_and_its_probes_say_so(start: Star
     assert [line["part"] for line in worker.said("closed")] == ["last", "first"]
 
 
-def test_a_start_waits_for_what_is_not_there_and_says_what_it_is(start: Start) -> None:
+def test_a_start_waits_for_a_missing_dependency_and_names_it(start: Start) -> None:
     worker = start()
     eventually(lambda: len(worker.said("the start waits (worker.start_within_s)")) == 1, "it says what it waits for")
     assert worker.said("the start waits (worker.start_within_s)")[0]["reason"] == "it is not there"
@@ -100,7 +100,7 @@ def test_a_start_waits_for_what_is_not_there_and_says_what_it_is(start: Start) -
 
 
 @pytest.mark.parametrize("start_within_s", [0, 0.5])
-def test_a_start_that_has_waited_long_enough_ends_with_exit_code_1(start: Start, start_within_s: float) -> None:
+def test_a_start_that_waited_too_long_ends_with_exit_code_1(start: Start, start_within_s: float) -> None:
     worker = start(start_within_s=start_within_s)
     assert worker.wait(20) == 1
     (line,) = worker.said("worker ended")
@@ -110,12 +110,12 @@ def test_a_start_that_has_waited_long_enough_ends_with_exit_code_1(start: Start,
     assert "worker.start_within_s" in line["cause"]
 
 
-def test_a_start_does_not_wait_for_what_no_wait_heals(start: Start) -> None:
+def test_a_start_does_not_wait_for_an_error_that_does_not_pass(start: Start) -> None:
     start("wrong").check_end(2, "failed", "wrong: no wait heals this")
 
 
 @pytest.mark.parametrize("number", [TERM, INT, HUP])
-def test_a_signal_ends_a_start_that_waits_at_once(start: Start, number: signal.Signals) -> None:
+def test_a_signal_ends_a_waiting_start_at_once(start: Start, number: signal.Signals) -> None:
     worker = start()
     eventually(lambda: worker.said("the start waits (worker.start_within_s)") != [], "it waits")
     worker.send(number)
@@ -143,7 +143,7 @@ def test_a_background_task_that_fails_ends_the_worker_with_its_traceback(start: 
     assert [line["part"] for line in worker.said("closed")] == ["last", "first"]
 
 
-def test_a_part_that_does_not_close_holds_up_the_others_for_no_longer_than_its_bound(start: Start) -> None:
+def test_a_part_that_does_not_close_delays_the_others_only_for_its_time_limit(start: Start) -> None:
     worker = start("there", "drained", "stuck")
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.send(TERM)

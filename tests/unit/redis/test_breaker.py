@@ -22,7 +22,7 @@ async def redis(site: Site) -> AsyncIterator[Redis]:
         yield client
 
 
-async def test_after_a_failure_redis_is_left_alone_for_a_while(
+async def test_after_a_failure_redis_is_not_called_for_a_while(
     redis: Redis, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_AFTER_S", 0.3)
@@ -44,7 +44,7 @@ async def test_after_a_failure_redis_is_left_alone_for_a_while(
     assert breaker.is_up
 
 
-async def test_a_command_that_redis_refuses_opens_it_and_raises_nothing(redis: Redis, site: Site) -> None:
+async def test_a_command_that_redis_refuses_opens_the_breaker_and_raises_nothing(redis: Redis, site: Site) -> None:
     breaker = Breaker("all goes on")
     key = f"{site.settings().redis.namespace}:text"
     await redis.set(key, "no number", ex=60)
@@ -52,7 +52,7 @@ async def test_a_command_that_redis_refuses_opens_it_and_raises_nothing(redis: R
     assert not breaker.is_up
 
 
-async def test_a_bug_of_the_caller_is_not_taken_for_a_failure_of_redis(redis: Redis) -> None:
+async def test_a_bug_of_the_caller_does_not_count_as_a_failure_of_redis(redis: Redis) -> None:
     breaker = Breaker("all goes on")
     with pytest.raises(DataError):
         await breaker.ask(redis.set, "key", object())

@@ -86,7 +86,7 @@ async def remember(dedup: RememberingDedup, event: Event) -> Event:
     return event
 
 
-async def test_an_event_produced_again_names_the_first_verdict_and_needs_no_model(site: Site, redis: Redis) -> None:
+async def test_an_event_produced_twice_names_the_first_verdict_and_needs_no_model(site: Site, redis: Redis) -> None:
     await remember(dedup_of(site, redis), event_at(0))
     again = await look_up(dedup_of(site, redis), event_at(5))
     assert again.duplicate_of == "v0"
@@ -108,7 +108,7 @@ async def test_of_repeats_written_together_the_first_stays_the_first(site: Site,
     assert (await look_up(dedup_of(site, redis), event_at(20))).duplicate_of == "v0"
 
 
-async def test_a_server_without_msetex_remembers_the_same(site: Site, redis: Redis) -> None:
+async def test_a_server_without_msetex_stores_the_same(site: Site, redis: Redis) -> None:
     """What such a server answers, on a real one: only the name of the command is another."""
     dedup = dedup_of(site, redis)
     redis.msetex = lambda *_, **__: redis.execute_command("MSETEX_OF_LATER")  # type: ignore[method-assign,no-untyped-call]
@@ -129,7 +129,7 @@ async def test_the_same_position_again_is_a_replay_and_no_duplicate(site: Site, 
     assert replayed.assessment == ASSESSMENT
 
 
-async def test_a_repeat_under_way_is_recognised_before_redis_knows_it(site: Site, redis: Redis) -> None:
+async def test_a_repeat_in_flight_is_recognised_before_redis_stores_it(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     await look_up(dedup, event_at(0))
     assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
@@ -189,7 +189,7 @@ async def test_equal_content_of_another_event_is_known_within_its_tenant_alone(s
     assert (elsewhere.duplicate_of, elsewhere.assessment) == (None, None)
 
 
-async def test_all_that_is_written_ends_by_itself(site: Site, redis: Redis) -> None:
+async def test_every_entry_expires(site: Site, redis: Redis) -> None:
     known = await remember(dedup_of(site, redis), event_at(0))
     settings = site.settings().dedup
     assert 0 < await redis.ttl(known.event_key) <= settings.event_ttl_s
@@ -220,14 +220,14 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_a_redis_that_lies_is_not_believed(site: Site, redis: Redis, lie: bytes) -> None:
+async def test_invalid_data_in_redis_is_ignored(site: Site, redis: Redis, lie: bytes) -> None:
     known = await look_up(dedup_of(site, redis), event_at(0))
     await redis.set(known.event_key, lie, ex=60)
     await redis.set(known.content_key, lie, ex=60)
     assert (await look_up(dedup_of(site, redis), event_at(1))).assessment is None
 
 
-async def test_a_redis_that_hangs_costs_one_time_out_and_is_asked_again_later(
+async def test_a_redis_that_hangs_costs_one_timeout_and_is_tried_again_later(
     site: Site, redis: Redis, stack: Stack
 ) -> None:
     dedup = dedup_of(site, redis)

@@ -120,7 +120,7 @@ async def test_a_repeat_that_is_committed_first_is_not_taken_for_the_first(site:
     assert (await look_up(dedup_of(site, redis), event_at(9))).duplicate_of == "v0"
 
 
-async def test_nobody_names_a_verdict_whose_place_a_dead_letter_took(site: Site, redis: Redis) -> None:
+async def test_no_duplicate_names_a_verdict_that_a_dead_letter_replaced(site: Site, redis: Redis) -> None:
     """Its output was too large. What was judged is remembered all the same."""
     dedup = dedup_of(site, redis)
     replaced = await look_up(dedup, event_at(0))
@@ -131,7 +131,7 @@ async def test_nobody_names_a_verdict_whose_place_a_dead_letter_took(site: Site,
     assert (again.duplicate_of, again.assessment) == (None, ASSESSMENT)
 
 
-async def test_the_claim_of_a_verdict_ends_where_a_dead_letter_took_its_place(site: Site, redis: Redis) -> None:
+async def test_the_claim_of_a_verdict_ends_when_a_dead_letter_replaces_it(site: Site, redis: Redis) -> None:
     """At once, and not when Redis hears of it."""
     dedup = dedup_of(site, redis)
     replaced = await look_up(dedup, event_at(0))
@@ -139,13 +139,13 @@ async def test_the_claim_of_a_verdict_ends_where_a_dead_letter_took_its_place(si
     assert (await look_up(dedup, event_at(5))).duplicate_of is None
 
 
-async def test_nobody_names_a_verdict_that_went_to_another_owner(site: Site, redis: Redis) -> None:
+async def test_no_duplicate_names_a_verdict_of_a_revoked_partition(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     dedup.release([await look_up(dedup, event_at(0))])
     assert (await look_up(dedup, event_at(5))).duplicate_of is None
 
 
-async def test_a_redis_that_writes_nothing_still_answers_look_ups(site: Site, redis: Redis) -> None:
+async def test_look_ups_continue_while_writes_fail(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     known = await look_up(dedup, event_at(0))
     await redis.set(known.content_key, orjson.dumps(ASSESSMENT), ex=60)
@@ -160,7 +160,7 @@ async def test_a_redis_that_writes_nothing_still_answers_look_ups(site: Site, re
     assert (await look_up(dedup_of(site, redis), event_at(9))).duplicate_of == "v0"
 
 
-async def test_what_was_committed_while_redis_was_away_is_written_when_it_is_back(site: Site, redis: Redis) -> None:
+async def test_results_committed_while_redis_was_down_are_stored_when_it_is_up(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     events = [await look_up(dedup, event_at(offset, event_id=f"e{offset}")) for offset in range(WRITE_COUNT + 50)]
     memories = dedup.memories()
@@ -177,7 +177,7 @@ async def test_what_was_committed_while_redis_was_away_is_written_when_it_is_bac
         assert again.duplicate_of == f"v{offset}"
 
 
-async def test_what_is_written_again_keeps_its_place(site: Site, redis: Redis) -> None:
+async def test_a_retried_write_keeps_its_place(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     events = [await look_up(dedup, event_at(offset)) for offset in (0, 5)]
     dedup.release(events)  # As if they had been too many to be held: the order alone has to do.
@@ -192,9 +192,7 @@ async def test_what_is_written_again_keeps_its_place(site: Site, redis: Redis) -
     assert (await look_up(dedup_of(site, redis), event_at(9))).duplicate_of == "v0"
 
 
-async def test_of_too_much_that_waits_the_oldest_is_forgotten(
-    site: Site, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_queue_drops_the_oldest(site: Site, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 10)
     dedup = dedup_of(site, redis)
     events = [await look_up(dedup, event_at(offset, event_id=f"e{offset}")) for offset in range(25)]
@@ -212,7 +210,7 @@ async def test_of_too_much_that_waits_the_oldest_is_forgotten(
     assert (await look_up(dedup, event_at(190, event_id="e0"))).duplicate_of == "v0"
 
 
-async def test_the_end_waits_until_all_is_written(site: Site, redis: Redis) -> None:
+async def test_closing_waits_until_everything_is_written(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     events = [await look_up(dedup, event_at(offset, event_id=f"e{offset}")) for offset in range(3 * WRITE_COUNT)]
     memories = dedup.memories()
@@ -223,7 +221,7 @@ async def test_the_end_waits_until_all_is_written(site: Site, redis: Redis) -> N
     await task
 
 
-async def test_the_end_does_not_wait_for_a_redis_that_is_away(site: Site, redis: Redis) -> None:
+async def test_closing_does_not_wait_for_a_redis_that_is_down(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     known = await look_up(dedup, event_at(0))
     memories = dedup.memories()
@@ -235,7 +233,7 @@ async def test_the_end_does_not_wait_for_a_redis_that_is_away(site: Site, redis:
         assert time.monotonic() - started < 2 * TIMEOUT_S
 
 
-async def test_without_deduplication_nothing_is_written_and_nothing_is_held(site: Site, redis: Redis) -> None:
+async def test_without_deduplication_nothing_is_written_or_kept(site: Site, redis: Redis) -> None:
     settings = site.settings(GUARDLINE_DEDUP__ENABLED="false")
     dedup = dedup_of(site, redis)
     known = await look_up(dedup, event_at(0))

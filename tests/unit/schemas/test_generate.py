@@ -8,5 +8,5 @@ def test_every_contract_has_a_schema_file_and_no_other_file_is_left() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(rendered()))
-def test_a_schema_file_is_what_the_model_says(name: str) -> None:
+def test_a_schema_file_equals_its_model(name: str) -> None:
     assert (FOLDER / name).read_text(encoding="utf-8") == rendered()[name], "stale: run `python -m schemas.generate`"

@@ -1,7 +1,7 @@
 from schemas.taxonomy import Category, Severity
 
 
-def test_the_names_are_the_models_own() -> None:
+def test_the_names_are_those_of_the_model() -> None:
     assert [severity.value for severity in Severity] == ["Safe", "Controversial", "Unsafe"]
     assert [category.value for category in Category] == [
         "Violent",
