@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
 from tests.checkpoints.hostile import LOOKALIKES, cases
+from tests.checkpoints.oracle import OWN, own_lines
 from tests.checkpoints.qwen import ADDED, FIRST_NOT_SPECIAL, write_qwen
 from workers.guard.load import checkpoint_folder
-from workers.guard.prompt import LOOKALIKE, Request
+from workers.guard.prompt import Request
 from workers.guard.views import Views
 
 
@@ -23,17 +25,17 @@ def kind_of(token: str) -> str:
     return "special tokens" if token in ADDED[:FIRST_NOT_SPECIAL] else "added tokens that are not special"
 
 
-def got_in(one: Checkpoint, request: Request, ids: list[int]) -> bool:
+def got_in(one: Checkpoint, own: Sequence[str], request: Request, ids: list[int]) -> bool:
     """Say whether a prompt has control ids, or lines of the template's, that the template did not put there."""
     before, after = one.around(request)
     if ids[: len(before)] != before or ids[-len(after) :] != after:
         return True
     inner = ids[len(before) : -len(after)]
-    lines = LOOKALIKE.findall("\n" + one.tokens.text(inner).removeprefix(" "))
+    lines = own_lines(one.tokens.text(inner), own)
     return not one.tokens.control.isdisjoint(inner) or len(lines) > len(request.context)
 
 
-def rows_of(name: str, one: Checkpoint) -> list[str]:
+def rows_of(name: str, one: Checkpoint, own: Sequence[str]) -> list[str]:
     """Count the prompts that something got into, by kind: by the template rendered as a whole, and by the guard."""
     views = Views()
     tried, whole, guarded = Counter[str](), Counter[str](), Counter[str]()
@@ -41,8 +43,8 @@ def rows_of(name: str, one: Checkpoint) -> list[str]:
         view = views.normalized(request.text)
         for reading in [request] if view is None else [request, replace(request, text=view)]:
             tried[kind_of(token)] += 1
-            whole[kind_of(token)] += got_in(one, reading, one.whole(reading))
-            guarded[kind_of(token)] += any(got_in(one, reading, ids) for ids in one.built([reading]))
+            whole[kind_of(token)] += got_in(one, own, reading, one.whole(reading))
+            guarded[kind_of(token)] += any(got_in(one, own, reading, ids) for ids in one.built([reading]))
     return [f"| {name} | {kind} | {count} | {whole[kind]} | {guarded[kind]} |" for kind, count in tried.items()]
 
 
@@ -51,9 +53,9 @@ def main() -> None:
     print(
         "| tokenizer | hostile content | prompts | got in: template as a whole | got in: guard |\n|---|---|---|---|---|"
     )
-    print("\n".join(rows_of("guard-nano", checkpoint(checkpoint_folder("guard-nano")))))
+    print("\n".join(rows_of("guard-nano", checkpoint(checkpoint_folder("guard-nano")), OWN["guard-nano"])))
     with tempfile.TemporaryDirectory() as folder:
-        print("\n".join(rows_of("Qwen3", checkpoint(write_qwen(Path(folder))))))
+        print("\n".join(rows_of("Qwen3", checkpoint(write_qwen(Path(folder))), OWN["qwen"])))
 
 
 if __name__ == "__main__":

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-import regex
 from msgspec import Struct
 
 from workers.engines.engine import Refused
 from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.conversations import USUAL, Roles, possible_roles
+from workers.guard.lookalikes import Lookalikes
 from workers.guard.template import Template
 from workers.guard.tokens import Tokens
-from workers.guard.views import UNSEEN
 from workers.guard.windows import windows
 
 FORCED = "Safety:"
 """The answer's beginning. No space after it: the space belongs to the label's token."""
 
-_BLANK = rf"[{UNSEEN}[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]]*"
-
-
-def _any_of(*words: str) -> str:
-    return "|".join(f"{UNSEEN}*".join(word) for word in words)
-
-
-LOOKALIKE = regex.compile(
-    rf"([\n\r\v\f\x85\u2028\u2029]{_BLANK})(<{_BLANK}(?:{_any_of('BEGIN', 'END')}){_BLANK}{_any_of('CONVERSATION')}"
-    rf"{_BLANK}>|(?:{_any_of('USER', 'ASSISTANT', 'Safety', 'Categories', 'Refusal')}){_BLANK}:)",
-    regex.IGNORECASE | regex.V1,
-)
-"""The template's own plain-text lines, behind the end of another line. A text's first line has to be put behind one:
-a pattern that may begin anywhere takes four times as long to find nothing."""
+ANSWER = ("Safety:", "Categories:", "Refusal:")
+"""How the lines of an answer begin."""
 
 LEAST_ROOM = 16
 """Tokens that a conversation's fixed parts have to leave for content."""
@@ -69,6 +57,7 @@ class Prompts:
         context_tokens: int,
         overlap: int,
         max_windows: int,
+        window_tokens: int | None = None,
         forced: str = FORCED,
         reserve: int = 32,
     ) -> None:
@@ -78,8 +67,12 @@ class Prompts:
         self._room = context_tokens - reserve
         self._overlap = overlap
         self._max_windows = max_windows
+        self._window_tokens = context_tokens if window_tokens is None else window_tokens
         self._forced = tokens.fixed(forced)
         self._lead, self._trail = find_borders(tokens, template)
+        control = re.compile("|".join(map(re.escape, tokens.control_words)) or "(?!)")
+        self.neutral = Lookalikes([*ANSWER, *(control.sub("\n", line) for line in template.own_lines())]).neutral
+        """Puts a sign before each line of a content that looks like one of the template's own."""
         self._frame = lru_cache(MAX_FRAMES)(self._framed)
         for roles in USUAL:
             left = self._room - sum(map(len, self._rendered(roles)))
@@ -123,7 +116,11 @@ class Prompts:
             if isinstance(parts, str):
                 # One event's order of roles must not end the worker; `not_shown` told of it at start.
                 prompts.append(Refused("conversation", parts))
-            elif len(parts) == 2 and len(ids := parts[0] + contents[0] + parts[1]) <= self._room:
+            elif (
+                len(parts) == 2
+                and len(contents[0]) <= self._window_tokens
+                and len(ids := parts[0] + contents[0] + parts[1]) <= self._room
+            ):
                 prompts.append(Prompt([ids], 0, 0))
             else:
                 prompts.append(self._long(roles, parts, contents))
@@ -154,7 +151,7 @@ class Prompts:
         head = [*parts[0]]
         for content, part in zip(reversed(kept), parts[1:-1], strict=True):
             head += content + part
-        size = self._room - len(head) - len(parts[-1])
+        size = min(self._window_tokens, self._room - len(head) - len(parts[-1]))
         cut, truncated = windows(contents[-1], size, min(self._overlap, size // 2), self._max_windows)
         return Prompt([[*head, *window, *parts[-1]] for window in cut], truncated, left_out)
 
@@ -180,15 +177,4 @@ class Prompts:
     def _shown(self, text: str) -> str:
         if self._strips:
             text = text.strip()
-        # Most texts hold neither sign: two searches in C instead of a regular expression.
-        if ":" in text or "<" in text:
-            text = neutral(text)
-        return self._lead + text + self._trail
-
-
-def neutral(text: str) -> str:
-    """Take from a line that looks like the template's own what makes it so: a dash before it.
-
-    Harmless texts hold no such line, and are returned as they are.
-    """
-    return LOOKALIKE.sub(r"\1- \2", f"\n{text}")[1:]
+        return self._lead + self.neutral(text) + self._trail

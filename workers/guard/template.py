@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from schemas.taxonomy import Role
 from workers.errors import Misconfigured
 
 _PROBE = " \n{'Ää': <&> \"1\"}\t "
@@ -73,6 +76,16 @@ class Template:
             before, rest = rest.split(name)
             parts.append(before)
         return [*parts, rest]
+
+    def own_lines(self) -> Iterator[str]:
+        """Give the lines that it writes around messages, in all conversations of up to three turns that it shows."""
+        for turns in range(1, 4):
+            for roles in product([role.value for role in Role], repeat=turns):
+                with contextlib.suppress(Misconfigured):
+                    first, *further = self.parts(roles)
+                    yield from first.splitlines()
+                    for part in further:
+                        yield from part.splitlines()[1:]  # The first one goes on with a message's last line.
 
 
 def _text(token: Any) -> str:

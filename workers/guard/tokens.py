@@ -24,7 +24,7 @@ class Tokens:
             document = json.loads(path.read_text(encoding="utf-8"))
             self._fixed = Tokenizer.from_str(json.dumps(document))
             self.control = frozenset(int(token["id"]) for token in document.get("added_tokens", ()))
-            words = {str(token["content"]) for token in document.get("added_tokens", ())}
+            self.control_words = words = frozenset(str(token["content"]) for token in document.get("added_tokens", ()))
             # Without the list of added tokens their texts are ordinary characters; the pre-tokenizer splits them up.
             document["added_tokens"] = []
             document["post_processor"] = None

@@ -17,7 +17,7 @@ from workers.engines.engine import Refused
 from workers.errors import Fatal, Misconfigured
 from workers.guard.borders import find_borders
 from workers.guard.conversations import possible_roles, sentence_on
-from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request, neutral
+from workers.guard.prompt import LEAST_ROOM, MAX_FRAMES, Prompts, Request
 from workers.guard.template import Template
 
 # What merges with its neighbours: white space, marks, digits, signs, and parts of control tokens.
@@ -60,8 +60,9 @@ AWKWARD += [
 ]
 
 
-def texts(count: int) -> list[str]:
-    """Make texts of pieces of real ones between awkward characters; the same ones each time."""
+def texts(count: int, of: Checkpoint) -> list[str]:
+    """Make texts of pieces of real ones between awkward characters; the same ones each time, without the lines of the
+    checkpoint's template."""
     rng = random.Random(4)
     made: list[str] = []
     while len(made) < count:
@@ -70,14 +71,14 @@ def texts(count: int) -> list[str]:
             for _ in range(rng.randint(1, 8))
         ]
         text = "".join(pieces)
-        if neutral(text) == text:
+        if of.prompts.neutral(text) == text:
             made.append(text)
     return made
 
 
 @pytest.mark.parametrize("count", [20_000])
 def test_the_ids_are_those_of_the_template_rendered_as_a_whole(either: Checkpoint, count: int) -> None:
-    requests = [Request(text) for text in REAL + texts(count)]
+    requests = [Request(text) for text in REAL + texts(count, either)]
     different = [
         request.text
         for request, ids in zip(requests, either.built(requests), strict=True)
@@ -87,7 +88,7 @@ def test_the_ids_are_those_of_the_template_rendered_as_a_whole(either: Checkpoin
 
 
 def test_the_same_holds_for_responses_and_for_what_answers_something(either: Checkpoint) -> None:
-    made = texts(3_000)
+    made = texts(3_000, either)
     requests = [
         Request(one, role, tuple(zip(roles, others, strict=False)))
         for one, role, roles, *others in zip(
@@ -113,14 +114,14 @@ def with_template(folder: Path, like: Checkpoint, source: str) -> Path:
 def test_borders_are_found_for_templates_of_other_shapes(nano: Checkpoint, tmp_path: Path, around: str) -> None:
     source = around.replace("%s", "{{ m.content }}")
     other = checkpoint(with_template(tmp_path, nano, f"{{% for m in messages %}}{source}{{% endfor %}}<END>"))
-    requests = [Request(text, "user", (("assistant", text),)) for text in texts(500)]
+    requests = [Request(text, "user", (("assistant", text),)) for text in texts(500, other)]
     assert [r for r, ids in zip(requests, other.built(requests), strict=True) if ids != other.whole(r)] == []
 
 
 def test_a_template_that_strips_its_messages_is_followed(nano: Checkpoint, tmp_path: Path) -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n\n{% endfor %}<END>\n"
     other = checkpoint(with_template(tmp_path, nano, source))
-    requests = [Request(f" \n{text}\t\n ") for text in texts(500)]
+    requests = [Request(f" \n{text}\t\n ") for text in texts(500, other)]
     assert [r for r, ids in zip(requests, other.built(requests), strict=True) if ids != other.whole(r)] == []
 
 

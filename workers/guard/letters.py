@@ -1,0 +1,104 @@
+"""Which characters show nothing, and which ones look like others: the tables behind `disguises` and `lookalikes`."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+
+import regex
+from confusable_homoglyphs.confusables import confusables_data
+
+UNSEEN = r"[\p{Default_Ignorable_Code_Point}\p{Cc}--[\t\n\v\f\r\x85]]"
+"""Characters that show nothing, joiners and variation selectors included: a class of `regex.V1`."""
+
+JOINERS = "\u200c\u200d" + "".join(map(chr, range(0xFE00, 0xFE10)))
+"""They shape the letters of Persian and Hindi, and they make emoji: invisible only elsewhere."""
+
+MARKS = "".join(
+    map(
+        chr,
+        chain(
+            range(0x300, 0x370),
+            range(0x483, 0x48A),
+            range(0x1AB0, 0x1B00),
+            range(0x1DC0, 0x1E00),
+            range(0x20D0, 0x2100),
+        ),
+    )
+)
+"""Combining marks of Latin, Cyrillic and Greek, and those that strike out or frame a character."""
+
+SPACES = "\t \u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f\u2800\u3000"
+"""Every space that stays within a line: those of Unicode's class Zs, the tab, and the Braille pattern without dots."""
+
+LINE_ENDS = "\n\v\f\r\x85\u2028\u2029"
+
+_INVISIBLE = regex.compile(rf"[{UNSEEN}--[\u200c\u200d\ufe00-\ufe0f]]", regex.V1)
+_STYLED_NAME = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])")
+
+_FOLDED = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE1000))
+"""Where letters in disguise and invisible characters are: neither ideographs, nor Hangul, nor private use."""
+
+_ACCENTED = (*range(0xC0, 0x250), *range(0x1E00, 0x1F00))
+
+
+@cache
+def folds() -> Mapping[int, str | None]:
+    """Say what becomes of each character whatever stands around it: letters in disguise, and invisible ones (None)."""
+    return dict(_folds())
+
+
+def _folds() -> Iterator[tuple[int, str | None]]:
+    for code in _FOLDED:
+        character = chr(code)
+        if _INVISIBLE.match(character):
+            yield code, None
+        else:
+            plain = unicodedata.normalize("NFKC", character)
+            styled = _STYLED_NAME.fullmatch(unicodedata.name(character, ""))
+            # Compatibility forms of signs are left alone: full-width commas are how Chinese is written.
+            if plain != character and plain.isascii() and plain.isalnum():
+                yield code, plain
+            elif styled:
+                yield code, styled[1].lower()
+
+
+def twins_of(character: str) -> Iterator[str]:
+    """Give the single characters that look like this one, by the package confusable-homoglyphs."""
+    # It writes those of right-to-left scripts between marks of direction: they are left out.
+    return (twin["c"] for twin in confusables_data.get(character, ()) if len(twin["c"]) == 1)
+
+
+@cache
+def variants() -> Mapping[str, frozenset[str]]:
+    """Give for each ASCII character, letters in lower case, all that may stand for it where somebody imitates a text:
+    both cases, look-alikes, styled, wide and accented forms."""
+    found = {character: set(character + character.upper()) for character in string.printable if not character.isupper()}
+    for character in (*string.ascii_letters, *string.digits, *string.punctuation):
+        found[character.lower()].update(twins_of(character))
+    for code, plain in folds().items():
+        if plain is not None and len(plain) == 1:
+            found[plain.lower()].add(chr(code))
+    for code in range(0xFF01, 0xFF5F):  # The wide forms of signs.
+        found[chr(code - 0xFEE0).lower()].add(chr(code))
+    for code in _ACCENTED:
+        base = unicodedata.normalize("NFD", chr(code))[0]
+        if base.isascii():
+            found[base.lower()].add(chr(code))
+    found["i"] |= found["l"]  # A capital I is a small l there.
+    return {character: frozenset(others) for character, others in found.items()}
+
+
+def one_of(characters: Iterable[str]) -> str:
+    """Write a class of these characters for the module `re`, by ranges."""
+    ranges: list[list[int]] = []
+    for code in sorted({ord(character) for character in characters}):
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return f"[{''.join(f'{re.escape(chr(first))}-{re.escape(chr(last))}' for first, last in ranges)}]"

@@ -1,0 +1,92 @@
+"""Takes from a content what looks like a line of the checkpoint's own template.
+
+The template is plain text beside a few control tokens. A writer who puts `<END CONVERSATION>` or `Safety: Safe` on a
+line of its own imitates what the model knows from its prompts; so such a line gets a sign before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import groupby
+
+from workers.guard.letters import JOINERS, LINE_ENDS, MARKS, SPACES, folds, one_of, variants
+
+LEAST_WORDS, MOST_WORDS = 4, 6
+"""A line of the template that is neither a tag nor a heading counts from four words on, by its first six: a content's
+line may well be one of its words alone, such as a category's name."""
+
+_PREFIXES = "#>*_~`+|•.)0123456789-"
+"""What may stand before a heading, so that it is shown as one, or as an item of a list."""
+
+_TAG = re.compile(r"[<\[][^<>\[\]\w]*\w[^<>\[\]]*(?=[>\]])")
+_HEADING = re.compile(r"[^\W_][\w'’&/-]*(?: [\w'’&/-]+){0,2}(?=\s*[:：])")
+_BEFORE_WORDS = re.compile(r"(?:\d+[.)]|[^\w<\[])*")
+
+_UNSEEN = "".join([chr(code) for code, plain in folds().items() if plain is None]) + JOINERS
+_UNSEEN_ENDS = frozenset("\x1c\x1d\x1e")
+"""Lines end there for Python, and not for a reader."""
+_LINES = re.compile(f"[^{LINE_ENDS}]*+[{LINE_ENDS}]|[^{LINE_ENDS}]++")
+_GAP = one_of(_UNSEEN + SPACES + MARKS + ".,'’*_~`|")
+
+
+class Lookalikes:
+    """Finds what looks like a line of the texts given: a template's, or what a model answers."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        lines = {line.strip() for text in texts for line in text.splitlines()}
+        keys = sorted({key for line in lines for key in _keys(line)})
+        # What is put before a line must not make it one of the template's lists.
+        self._sign = next(sign for sign in "-|~" if not any(line.startswith(sign) for line in lines))
+        before = _PREFIXES.replace(self._sign, "") + SPACES + _UNSEEN
+        self._by_first: dict[str, re.Pattern[str]] = {}
+        for first, similar in groupby(keys, key=lambda key: key[0]):
+            self._by_first.update(dict.fromkeys(_imitations(first), re.compile(_any_of(similar))))
+        self._by_first.update(dict.fromkeys(before, re.compile(f"{one_of(before)}*+(?:{_any_of(keys)})")))
+
+    def neutral(self, text: str) -> str:
+        """Put a sign before each line that looks like one of the template's; harmless texts hold none.
+
+        Case, spaces, invisible characters, accents and look-alikes of other scripts make no difference.
+        """
+        lines = text.splitlines(keepends=True)
+        if len(lines) > 1 and not _UNSEEN_ENDS.isdisjoint(text):
+            lines = _LINES.findall(text)
+        if not any(map(self._is_imitation, lines)):
+            return text
+        return "".join([f"{self._sign} {line}" if self._is_imitation(line) else line for line in lines])
+
+    def _is_imitation(self, line: str) -> bool:
+        # Most lines begin with no letter of a key.
+        pattern = self._by_first.get(line[0])
+        return pattern is not None and pattern.match(line) is not None
+
+
+def _keys(line: str) -> Iterator[str]:
+    """Give what a line of the template is known by: its tag, its heading, or its first words."""
+    bare = line[_BEFORE_WORDS.match(line).end() :]  # type: ignore[union-attr]  # It matches nothing as well.
+    if tag := _TAG.match(bare):
+        yield _letters(tag[0])
+    elif heading := _HEADING.match(bare):
+        yield _letters(heading[0]) + ":"
+    elif len(words := bare.split()) >= LEAST_WORDS:
+        yield _letters("".join(words[:MOST_WORDS]))
+
+
+def _letters(text: str) -> str:
+    return "".join([character for character in text.casefold() if character.isalnum() or character in "<[/"])
+
+
+def _any_of(keys: Iterable[str]) -> str:
+    """Write a pattern; possessive, so that a megabyte of spaces takes as long as a megabyte of prose."""
+    return "|".join([f"{_GAP}*+".join(map(_class_of, key)) for key in keys]) or "(?!)"
+
+
+@cache
+def _class_of(character: str) -> str:
+    return one_of(_imitations(character))
+
+
+def _imitations(character: str) -> frozenset[str]:
+    return variants().get(character) or frozenset((character, character.upper()))
