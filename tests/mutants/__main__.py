@@ -55,6 +55,8 @@ TARGETS = {
         Target("workers/core/keys.py"),
         Target("workers/core/single_flight.py"),
         Target("workers/guard/windows.py"),
+        Target("workers/guard/disguises.py"),
+        Target("workers/guard/lookalikes.py"),
         Target("workers/guard/views.py"),
         Target(
             "workers/guard/prompt.py",

@@ -29,6 +29,21 @@ def _spaced(text: str) -> str:
     return "  ".join(" ".join(word) if _WORD.fullmatch(word) else word for word in text.split())
 
 
+def _reversed(text: str) -> str:
+    """Write each paragraph backwards between controls that show it forwards."""
+    return "\n".join(f"\u202e{line[::-1]}\u202c" for line in text.split("\n"))
+
+
+def _flags(text: str) -> str:
+    """Write the letters of English as regional indicators, and keep them from becoming flags."""
+    return _mapped({letter: f"{chr(0x1F1E6 + index)}\u200b" for index, letter in enumerate(_LETTERS)})(text.lower())
+
+
+def _marked(mark: str) -> Callable[[str], str]:
+    """Put each word's second letter between marks that a renderer takes away."""
+    return lambda text: _WORD.sub(lambda match: f"{match[0][0]}{mark}{match[0][1]}{mark}{match[0][2:]}", text)
+
+
 def _some_words(disguise: Callable[[str], str]) -> Callable[[str], str]:
     """Disguise a third of the words, at least one: what a person who hides a word does."""
 
@@ -55,7 +70,15 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "Cyrillic look-alikes": _mapped(_CYRILLIC),
     "struck out": lambda text: _WORD.sub(lambda match: "\u0336".join(match[0]) + "\u0336", text),
     "spaced out": _spaced,
+    "spaced out by no-break spaces": lambda text: _spaced(text).replace(" ", "\u00a0"),
+    "a letter a line": lambda text: "\r\n\r\n".join("\r\n".join(word) for word in text.split()),
     "dotted": _between("."),
+    "bullets": _between(" \u2022 "),
+    "written backwards, shown forwards": _reversed,
+    "a third of the words backwards": lambda text: _some_words(lambda word: f"\u202e{word[::-1]}\u202c")(text),
+    "bold letters inside words": _marked("**"),
+    "spoilers inside words": _marked("||"),
+    "regional indicators": _flags,
     "digits for letters": _mapped(_LEET),
     "a third of the words dotted": _some_words(_between(".")),
     "a third of the words in digits": _some_words(_mapped(_LEET)),
