@@ -33,7 +33,7 @@ other number are compiled separately."""
 
 _OWNED = {
     "model": "set guard.model",
-    "revision": "name the folder of that revision in guard.model",
+    "revision": "name it in guard.model: NAME@REVISION, or its folder",
     "tokenizer": "guardline sends token ids",
     "skip_tokenizer_init": "guardline sends token ids",
     "logprobs_mode": "guardline needs the model's unchanged log-probabilities",

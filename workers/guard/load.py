@@ -6,6 +6,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+import structlog
+
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine
 from workers.engines.openai import OpenAIEngine
@@ -16,8 +18,13 @@ from workers.guard.guard import Guard
 from workers.guard.tokens import Tokens
 from workers.settings import Guard as GuardSettings
 
+log = structlog.get_logger(__name__)
+
 NANO = "guard-nano"
 NANO_JUDGES = "guard-nano judges: it is for trying things out, not for moderation; set guard.model"
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 TOKENIZED = (
     "Good morning! How are you?",
@@ -30,7 +37,8 @@ TOKENIZED = (
 def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
     """Find a checkpoint: converted for `ctranslate2`, in Hugging Face's format for every other engine.
 
-    A name such as `Qwen/Qwen3Guard-Gen-0.6B` is looked for on the Hugging Face hub, and in its cache on this machine.
+    A name such as `Qwen/Qwen3Guard-Gen-0.6B@COMMIT` is looked for on the Hugging Face hub, and in its cache on this
+    machine. Without a commit, a line of the log says which one was found: another start may find another one.
 
     Raises:
         Misconfigured: there is none.
@@ -39,24 +47,34 @@ def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
     folder = Path(str(files("infra.nano") / "checkpoint" / form)) if model == NANO else Path(model).expanduser()
     if folder.is_dir():
         return folder
-    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
-    if is_name and engine != "ctranslate2":
-        return _downloaded(model, engine)
-    convert = f"; a checkpoint is made into one by: guardline model convert {model} FOLDER" if is_name else ""
+    named = _HUB_NAME.fullmatch(model)
+    if named and engine != "ctranslate2":
+        return _downloaded(named["name"], named["revision"], engine)
+    convert = f"; a checkpoint is made into one by: guardline model convert {model} FOLDER" if named else ""
     raise Misconfigured(
         f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline){convert}"
     )
 
 
-def _downloaded(name: str, engine: str) -> Path:
+def _downloaded(name: str, revision: str | None, engine: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    # No code: neither Python files nor pickled weights.
     wanted = ["*.json", "*.jinja", *([] if engine == "openai" else ["*.safetensors"])]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise Misconfigured(f"guard.model: no folder {name}, and no such model could be downloaded: {error}") from error
+        of = f" of revision {revision}" if revision else ""
+        raise Misconfigured(
+            f"guard.model: no folder {name}, and no such model{of} could be downloaded: {error}"
+        ) from error
+    if revision is None or not _COMMIT.fullmatch(revision):
+        log.warning(
+            "guard.model names no commit of the hub's model: a later start may download other weights",
+            pin=f"guard.model: {name}@{folder.name}",
+        )
+    return folder
 
 
 def load_engine(settings: GuardSettings, folder: Path) -> Engine:
@@ -65,6 +83,11 @@ def load_engine(settings: GuardSettings, folder: Path) -> Engine:
     Raises:
         Misconfigured: naming the setting of the engine.
     """
+    if settings.vllm.get("trust_remote_code") and not settings.allow_remote_code:
+        raise Misconfigured(
+            "guard.vllm: trust_remote_code lets Python code of the checkpoint run in the worker, with all its rights; "
+            "if you trust it, set guard.allow_remote_code: true as well"
+        )
     if settings.engine == "vllm":
         return VllmEngine(folder, settings.vllm, context_tokens=settings.context_tokens)
     if settings.engine == "openai":
@@ -106,4 +129,5 @@ def make_guard(settings: GuardSettings, engine: Engine, folder: Path) -> Guard:
         mode=settings.mode,
         context_tokens=settings.context_tokens,
         max_windows=settings.max_windows,
+        window_tokens=settings.window_tokens,
     )

@@ -166,9 +166,22 @@ class Guard(Section):
     threads: int | None = Field(None, ge=1)
     max_windows: int = Field(8, ge=1)
     context_tokens: int = Field(2048, ge=64)
+    window_tokens: int | None = Field(None, ge=32)
+    """Tokens of one window of a long content; left out, as many as a prompt has room for."""
     vllm: dict[str, Any] = {}
     """vLLM's own engine arguments."""
+    allow_remote_code: bool = False
+    """Whether `vllm.trust_remote_code` may be set: it is refused unless it is said twice."""
     openai: OpenAI = OpenAI()
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Guard:
+        if self.window_tokens is not None and self.window_tokens > self.context_tokens:
+            raise ValueError(
+                f"guard.window_tokens ({self.window_tokens}) must be at most guard.context_tokens "
+                f"({self.context_tokens}): a window is a part of a prompt. Leave it out to fill the prompt"
+            )
+        return self
 
 
 class Batch(Section):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from tests.benchmarks.stand_ins import InstantEngine, UncheckedGuard
 from workers.engines.ctranslate2 import CTranslate2Engine
@@ -26,14 +28,40 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_name_is_found_in_the_cache_of_the_hub(cache: Path) -> None:
-    model = cache / "models--Qwen--Guard"
-    snapshot = model / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("a" * 40)
-    assert checkpoint_folder("Qwen/Guard", engine="vllm") == snapshot
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def snapshot(cache: Path) -> Path:
+    """The cached files of one commit of Qwen/Guard, to which its branch `main` points."""
+    folder = cache / "models--Qwen--Guard" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (refs := folder.parents[1] / "refs").mkdir()
+    (refs / "main").write_text(COMMIT)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["Qwen/Guard", "Qwen/Guard@main"])
+def test_a_name_without_a_commit_is_found_in_the_cache_of_the_hub_and_the_log_says_how_to_pin_it(
+    snapshot: Path, name: str
+) -> None:
+    with capture_logs() as logs:
+        assert checkpoint_folder(name, engine="vllm") == snapshot
+    assert [entry["pin"] for entry in logs] == [f"guard.model: Qwen/Guard@{COMMIT}"]
+
+
+def test_a_name_with_its_commit_is_that_commit_and_nothing_is_logged(snapshot: Path) -> None:
+    with capture_logs() as logs:
+        assert checkpoint_folder(f"Qwen/Guard@{COMMIT}", engine="vllm") == snapshot
+    assert logs == []
+
+
+def test_a_commit_that_is_not_there_is_a_sentence(snapshot: Path) -> None:
+    with pytest.raises(
+        Misconfigured, match=rf"guard\.model: no folder Qwen/Guard, and no such model of revision {'b' * 40} could"
+    ):
+        checkpoint_folder(f"Qwen/Guard@{'b' * 40}", engine="vllm")
 
 
 def test_a_name_that_cannot_be_downloaded_is_a_sentence(cache: Path) -> None:
@@ -60,6 +88,28 @@ def test_an_argument_of_vllm_that_would_contradict_is_refused(arguments: dict[st
     assert isinstance(load_engine(Guard(engine="vllm"), folder), VllmEngine)
     with pytest.raises(Misconfigured, match=sentence):
         load_engine(Guard(engine="vllm", vllm=arguments), folder)
+
+
+def test_code_of_a_checkpoint_runs_only_where_that_is_said_twice() -> None:
+    folder = checkpoint_folder("guard-nano", engine="vllm")
+    trusting = {"trust_remote_code": True}
+    with pytest.raises(
+        Misconfigured, match=r"guard\.vllm: trust_remote_code .* set guard\.allow_remote_code: true as well"
+    ):
+        load_engine(Guard(engine="vllm", vllm=trusting), folder)
+    for settings in (
+        Guard(engine="vllm", vllm=trusting, allow_remote_code=True),
+        Guard(engine="vllm", allow_remote_code=True),
+    ):
+        assert isinstance(load_engine(settings, folder), VllmEngine)
+
+
+def test_a_window_is_at_most_a_prompt() -> None:
+    assert Guard(window_tokens=2_048).window_tokens == 2_048
+    with pytest.raises(
+        ValidationError, match=r"guard\.window_tokens \(300\) must be at most guard\.context_tokens \(256\)"
+    ):
+        Guard(context_tokens=256, window_tokens=300)
 
 
 def test_the_engine_for_servers_needs_a_server() -> None:
