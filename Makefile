@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery
+.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,10 @@ quality-injection: $(READY) ## what hostile content does to prompts, with and wi
 quality-evasion: $(READY) ## recall of disguised texts without and with the second view: make quality-evasion DATA=FILE
 	@test -n "$(DATA)" || (echo "say where the labelled texts are: make quality-evasion DATA=FILE" >&2; exit 2)
 	@$(BIN)/python -m tests.quality.evasion --data $(DATA) --texts $(or $(TEXTS),2500)
+
+quality-windows: $(READY) ## harm among harmless sentences, and what smaller windows find and cost: make quality-windows DATA=FILE
+	@test -n "$(DATA)" || (echo "say where the labelled texts are: make quality-windows DATA=FILE" >&2; exit 2)
+	@$(BIN)/python -m tests.quality.dilution --data $(DATA) --texts $(or $(TEXTS),400)
 
 quality-modes: $(READY) ## one pass against the model card's way on held-out texts: make quality-modes DATA=FILE
 	@test -n "$(DATA)" || (echo "say where the labelled texts are: make quality-modes DATA=FILE" >&2; exit 2)

@@ -17,13 +17,14 @@ OVERLAP = 16
 MAX_WINDOWS = 50
 
 
-def prompts_of(of: Checkpoint, context_tokens: int) -> Prompts:
+def prompts_of(of: Checkpoint, context_tokens: int, window_tokens: int | None = None) -> Prompts:
     return Prompts(
         of.tokens,
         of.template,
         context_tokens=context_tokens,
         overlap=OVERLAP,
         max_windows=MAX_WINDOWS,
+        window_tokens=window_tokens,
         reserve=RESERVE,
     )
 
@@ -92,6 +93,28 @@ def test_windows_share_no_more_than_half_of_their_room(nano: Checkpoint) -> None
         assert all(before[-shared:] == behind[:shared] for before, behind in pairwise(windows[:-1]))
         step = room - shared
         assert len(windows) == -(-(length(nano, text) - shared) // step)
+
+
+@pytest.mark.parametrize("window_tokens", [32, 33, 60])
+@pytest.mark.parametrize("roles", [(), ("user",)])
+def test_windows_are_as_small_as_they_are_set(nano: Checkpoint, window_tokens: int, roles: tuple[str, ...]) -> None:
+    prompts = prompts_of(nano, 256, window_tokens)
+    context = tuple((role, "hello") for role in roles)
+    one = Request("word" + " word" * (window_tokens - length(nano, "word")), "user", context)
+    assert length(nano, one.text) == window_tokens
+    assert prompts.build([one]) == [Prompt([nano.whole(one)], 0, 0)]
+    more = Request(one.text + " word", "user", context)
+    front, back = nano.around(more)
+    sizes = [len(ids) - len(nano.whole(one)) for ids in built(prompts, more).ids]
+    assert sizes == [0, 0], "two windows, each as long as the text that fits one"
+    if not roles:
+        first, second = (ids[len(front) : len(ids) - len(back)] for ids in built(prompts, more).ids)
+        assert first[1:] == second[:-1]
+
+
+def test_a_window_is_never_larger_than_the_room_in_a_prompt(nano: Checkpoint) -> None:
+    text = Request("good morning everyone " * 100)
+    assert built(prompts_of(nano, 128, 128), text) == built(prompts_of(nano, 128), text)
 
 
 def test_a_template_that_leaves_no_room_for_a_conversation_refuses_that_one(nano: Checkpoint, tmp_path: Path) -> None:
