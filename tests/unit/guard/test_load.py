@@ -80,7 +80,7 @@ def test_a_name_is_no_converted_folder(cache: Path) -> None:
     ("arguments", "sentence"),
     [
         ({"model": "x"}, "'model' cannot be set: set guard.model"),
-        ({"max_model_len": 100}, "max_model_len is 100, and has to be a number of at least guard.context_tokens"),
+        ({"max_model_len": 100}, "max_model_len is 100, but must be a number of at least guard.context_tokens"),
     ],
 )
 def test_an_argument_of_vllm_that_would_contradict_is_refused(arguments: dict[str, object], sentence: str) -> None:
