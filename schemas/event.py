@@ -2,11 +2,14 @@
 
 `Event` is the contract; `EventDict` is the same contract as plain dicts, for the hot path. Both are built from the
 types below, so a limit is changed once. Unknown fields are ignored.
+
+The contract is what producers should send. `workers/core/decode.py` reads much that breaks it, and says in the verdict
+which fields it had to leave out.
 """
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from typing_extensions import TypedDict
 
 from schemas.taxonomy import Role, Surface
@@ -22,18 +25,18 @@ TurnText = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 """An earlier turn may be empty: a parent comment that was deleted is one."""
 Language = Annotated[str, StringConstraints(min_length=1, max_length=35)]
 """A BCP 47 tag; RFC 5646, section 4.4.1, asks for room for 35 characters."""
-Timestamp = Annotated[
-    str,
-    StringConstraints(
-        max_length=64,
-        pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]"
-        r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
-    ),
-]
+MAX_TIMESTAMP_CHARS = 64
+RFC_3339 = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]"
+    r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+Timestamp = Annotated[str, StringConstraints(max_length=MAX_TIMESTAMP_CHARS, pattern=RFC_3339)]
 """RFC 3339, section 5.6, and kept as it was written."""
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 AttributeValue = Annotated[str, StringConstraints(max_length=1_024)]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=MAX_ATTRIBUTES)]
+CarriedAttributes = dict[str, JsonValue]
+"""Attributes as verdicts have them: those of an event that broke the contract may be any JSON."""
 SchemaVersion = Annotated[int, Field(ge=1)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.assessment import Assessment
-from schemas.event import Id, Language, SchemaVersion
+from schemas.event import CarriedAttributes, Id, Language, SchemaVersion, Timestamp
 from schemas.taxonomy import Decision, Role, Surface
 
 VerdictId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -29,6 +29,8 @@ class SourcePosition(BaseModel):
     topic: str
     partition: Annotated[int, Field(ge=0)]
     offset: Annotated[int, Field(ge=0)]
+    timestamp: int | None
+    """Kafka's timestamp of the record, in milliseconds since 1970-01-01 UTC; null where it has none."""
 
 
 class Timings(BaseModel):
@@ -51,18 +53,28 @@ class Verdict(BaseModel):
     verdict_id: VerdictId
     """A hash of pipeline, source position and event id: the same event read again at the same place has the same."""
     event_id: Id
+    """The event's own id. Where it had none, `TOPIC/PARTITION/OFFSET`, and `ignored_fields` names it."""
     tenant_id: Id
     surface: Surface
     author_id: Id | None = None
     language: Language | None = None
     role: Role
     assessment: Assessment | None
-    """Null when no judgement could be had: the tenant's `on_unavailable` decided."""
+    """Null for an event without text, and when no judgement could be had: the tenant's `on_unavailable` decided."""
     decision: Decision
     reasons: list[str]
-    """`<severity>:<category>`, `<severity>` where no category was found, or `unavailable`; empty for what is safe."""
+    """`<severity>:<category>`, or `<severity>` where no category was found. `unavailable`: there is no judgement.
+    `empty`: the event has no text, and its decision is always `allow`. No reason at all: the content is safe."""
     policy: PolicyReference
     source: SourcePosition
     duplicate_of: VerdictId | None
     """The first verdict on the same event, as far as it is remembered."""
     timings: Timings
+    created_at: Timestamp | None
+    """The event's own time. One that was not RFC 3339 was rewritten to it, in UTC."""
+    attributes: CarriedAttributes
+    """The event's attributes that `events.carry_attributes` names."""
+    ignored_fields: list[str]
+    """Fields of the event that could not be used as they were: left out, shortened, or replaced by a default."""
+    truncated_text_chars: Annotated[int, Field(ge=0)]
+    """How many characters were cut from the middle of a text that is longer than `events.max_text_chars`."""

@@ -174,12 +174,13 @@ class Site:
     def produce(
         self, values: Iterable[tuple[bytes | None, bytes | None]], *, topic: int = 0, headers: Any = None
     ) -> None:
-        """Send (key, value) pairs; their positions are what `outcome` has to answer."""
+        """Send (key, value) pairs; their positions are what `outcome` has to answer, but for those of tombstones."""
         settings = self.settings()
 
         def delivered(error: object, message: Message) -> None:
             assert error is None, error
-            self.sent.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
+            if message.value() is not None:
+                self.sent.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
 
         producer = Producer(
             {

@@ -25,6 +25,10 @@ class Undecodable(OneAtFault):
     """No event can be made of this record: it becomes a dead letter."""
 
 
+class Skipped(OneAtFault):
+    """This record holds no message: it is counted, and nothing is written about it."""
+
+
 class Unjudgeable(OneAtFault):
     """This content cannot be judged: its verdict has no assessment, and the tenant's policy decides."""
 

@@ -16,7 +16,13 @@ STATE = Enum(
 )
 RECEIVED = Counter("guardline_records_received_total", "Records read.", ["topic"])
 DEAD_LETTERS = Counter(
-    "guardline_dead_letters_total", "Records that could not be decoded. Rising: a producer is broken.", ["reason"]
+    "guardline_dead_letters_total", "Messages that nobody judged. Rising: a producer is broken.", ["reason"]
+)
+SKIPPED = Counter("guardline_skipped_total", "Records without a message, about which nothing is written.", ["reason"])
+IGNORED_FIELDS = Counter(
+    "guardline_ignored_fields_total",
+    "Fields of events that could not be used as they were. Rising: a producer changed what it sends.",
+    ["field"],
 )
 DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
 DUPLICATES = Counter("guardline_duplicates_total", "Events seen before. Rising: a producer retries.")

@@ -45,7 +45,7 @@ BAD = (
     b"not json at all",
     b"\xff\xfe\x00",
     b'{"event_id": "x"}',
-    b'{"event_id": "y", "tenant_id": "arcade", "surface": "mail", "text": "hi"}',
+    b'{"event_id": "y", "tenant_id": "arcade", "surface": "chat"}',
     b"[" * 5000,
     b"",
 )

@@ -14,6 +14,8 @@ from confluent_kafka.admin._resource import ResourceType
 
 from tests.raw_header import send
 from tests.site import Site, eventually
+from workers.kafka.intake import headers_of
+from workers.kafka.reader import read
 
 GOOD = json.dumps({"event_id": "good", "tenant_id": "acme", "surface": "chat", "text": "hello"}).encode()
 
@@ -22,34 +24,38 @@ def event(**changes: object) -> bytes:
     return json.dumps({**json.loads(GOOD), **changes}).encode()
 
 
-BAD: dict[str, bytes | None] = {
-    "tombstone": None,
+BAD: dict[str, bytes] = {
     "empty": b"",
-    "not_json": b"{",
-    "not_utf8": b'{"event_id": "\xff"}',
-    "missing_field": b'{"event_id": "a"}',
-    "wrong_type": b"[1, 2]",
-    "empty_text": event(text=""),
-    "surface": event(surface="mail"),
-    "id_type": event(event_id=7),
-    "surrogate": b'{"event_id": "a", "tenant_id": "t", "surface": "chat", "text": "\\ud800"}',
-    "nan": b'{"event_id": "a", "tenant_id": "t", "surface": "chat", "text": "x", "n": NaN}',
-    "deep": b"[" * 100_000 + b"]" * 100_000,
-    "long_text": event(text="x" * 40_000),
-    "huge": event(text="x" * 900_000),
+    "not JSON": b"{",
+    "not UTF-8": b'{"event_id": "\xff"}',
+    "no tenant": b'{"event_id": "a", "text": "x"}',
+    "no text": b'{"event_id": "a", "tenant_id": "t"}',
+    "not an object": b"[1, 2]",
+    "not a text": event(text=["x"]),
+    "nested": b"[" * 100_000 + b"]" * 100_000,
+}
+
+THREAT = "I will find you and kill you"
+JUDGED: dict[str, tuple[bytes, list[str]]] = {
+    "numbers as ids": (event(event_id=7, author_id=8, text=THREAT), []),
+    "an unknown surface": (event(surface="mail", text=THREAT), ["surface"]),
+    "half an emoji": (b'{"event_id": "a", "tenant_id": "t", "nick": "\\ud83d", "text": "%b"}' % THREAT.encode(), []),
+    "NaN": (b'{"event_id": "a", "tenant_id": "t", "text": "%b", "n": NaN}' % THREAT.encode(), []),
+    "no id": (event(event_id=None, text=THREAT), ["event_id"]),
+    "a long text": (event(text=f"{THREAT}. " * 1_500), []),
+    "a text past every limit": (event(text=f"{THREAT}. " * 30_000), []),
 }
 
 
 def test_each_bad_record_becomes_a_dead_letter_and_the_others_are_judged(site: Site) -> None:
     site.create_topics()
     worker = site.worker()
-    records: list[tuple[bytes | None, bytes | None]] = []
-    for name, value in BAD.items():
-        records += [(b"k", GOOD), (b"k", value)] if name != "tombstone" else [(None, value), (b"k", GOOD)]
-    site.produce(records, headers=[("trace", b"\xff\x00not text"), ("nothing", None)])
+    for value in BAD.values():
+        site.produce([(b"k", value)], headers=[("trace", b"\xff\x00not text"), ("nothing", None)])
+        site.produce([(None, GOOD), (b"k", None), (b"k", GOOD)])
     outcome = site.check()
     assert outcome.dead_letters == len(BAD)
-    assert outcome.verdicts == len(BAD)
+    assert outcome.verdicts == 2 * len(BAD)
     assert worker.popen.poll() is None
     dead = [found[0] for found in outcome.by_position.values() if "reason" in found[0]]
     assert Counter(letter["value"] for letter in dead) == Counter(BAD.values())
@@ -60,7 +66,40 @@ def test_each_bad_record_becomes_a_dead_letter_and_the_others_are_judged(site: S
         assert letter["nothing"] is None
 
 
-def test_a_header_whose_name_is_no_text_is_a_dead_letter_and_its_neighbours_are_judged(site: Site) -> None:
+def test_a_threat_is_blocked_whatever_else_is_wrong_with_its_record(site: Site) -> None:
+    """And the named headers of a record travel to its verdict, which keeps its place among those without headers."""
+    site.create_topics()
+    site.worker()
+    for value, _ in JUDGED.values():
+        site.produce([(b"k", value)])
+        site.produce([(b"k", GOOD)], headers=[("traceparent", b"00-1"), ("other", b"x"), ("tracestate", None)])
+    site.produce([(b"k", event(text="", attributes={"channel": 7}, created_at=1_735_725_600))])
+    outcome = site.check()
+    *judged, empty = [outcome.by_position[position][0] for position in site.sent]
+    for (value, ignored), verdict in zip(JUDGED.values(), judged[::2], strict=True):
+        assert verdict["decision"] == "block", value
+        assert verdict["ignored_fields"] == ignored
+    assert judged[-2]["truncated_text_chars"] > 800_000
+    assert judged[-2]["assessment"]["windows"] > 1
+    assert judged[8]["event_id"] == "/".join(map(str, site.sent[8]))
+    assert (empty["decision"], empty["reasons"], empty["assessment"]) == ("allow", ["empty"], None)
+    assert (empty["attributes"], empty["created_at"]) == ({"channel": 7}, "2025-01-01T10:00:00Z")
+    settings = site.settings()
+    records = read(settings.kafka, [settings.topics.verdicts], from_beginning=True, follow=False)
+    headers = [headers_of(message) for message in records if message is not None]
+    assert headers == [*[[], [("traceparent", b"00-1"), ("tracestate", None)]] * len(JUDGED), []]
+
+
+def test_a_strict_worker_judges_only_records_that_keep_the_contract(site: Site) -> None:
+    site.create_topics()
+    site.worker(GUARDLINE_EVENTS__STRICT="true")
+    site.produce([(b"k", value) for value, _ in JUDGED.values()])
+    site.produce([(b"k", GOOD)])
+    outcome = site.check()
+    assert (outcome.dead_letters, outcome.verdicts) == (len(JUDGED), 1)
+
+
+def test_a_header_name_that_is_not_utf8_costs_only_the_headers(site: Site) -> None:
     """It crashed the process, cold in one way and warm in another: hence some good records before each."""
     site.create_topics()
     settings = site.settings()
@@ -70,9 +109,8 @@ def test_a_header_whose_name_is_no_text_is_a_dead_letter_and_its_neighbours_are_
         send(settings.kafka.bootstrap_servers, settings.topics.inputs[1], GOOD, b"tr\xffce")
         site.sent.append((settings.topics.inputs[1], 0, round_))
     outcome = site.check()
-    assert outcome.dead_letters == 3
-    letter = outcome.by_position[site.sent[-1]][0]
-    assert (letter["reason"], letter["value"]) == (b"invalid_headers", GOOD)
+    assert outcome.dead_letters == 0
+    assert outcome.by_position[site.sent[-1]][0]["ignored_fields"] == ["headers"]
     assert worker.popen.poll() is None
 
 
@@ -143,7 +181,7 @@ def test_a_verdict_that_is_too_large_becomes_a_truncated_dead_letter(site: Site)
 def test_produce_says_which_records_are_no_events_and_dead_letters_says_why(site: Site) -> None:
     site.create_topics()
     file = Path(site.folder.name) / "events.jsonl"
-    file.write_bytes(GOOD + b"\n\n{\n" + event(surface="mail") + b"\n")
+    file.write_bytes(GOOD + b"\n\n{\n" + event(text=["x"]) + b"\n")
     site.produce([("zürich".encode(), b"{"), (b"\x1b[31m", b"{"), (b"", b"{")])
     said = site.command("produce", file).stderr
     assert "3 records produced" in said

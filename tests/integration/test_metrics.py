@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.site import Site, eventually
 
-MAX_EVENT_BYTES = 1_000
+MAX_BYTES = 1_000
 
 
 def event(event_id: str, text: str, tenant: str = "acme") -> tuple[bytes, bytes]:
@@ -22,26 +22,28 @@ def test_the_metrics_count_the_work(site: Site) -> None:
     site.command("policy", "set", "acme", policy)
     policy.write_text("safe: allow\ncontroversial: allow\nunsafe: block\n")
     site.command("policy", "set", "other", policy)
-    worker = site.worker(GUARDLINE_WORKER__MAX_EVENT_BYTES=str(MAX_EVENT_BYTES))
+    worker = site.worker(GUARDLINE_EVENTS__MAX_BYTES=str(MAX_BYTES))
     began_ms = int(time.time() * 1000)
-    site.produce([event("one", "good morning"), (b"k", b"{"), (b"k", None), event("large", "x" * MAX_EVENT_BYTES)])
+    site.produce([event("one", "good morning"), (b"k", b"{"), (b"k", None), event("large", "x" * MAX_BYTES)])
     site.produce([event("two", "good evening"), event("three", "good evening everyone", "other")], topic=1)
+    site.produce([(b"k", b'{"event_id": 1, "tenant_id": "acme", "language": 7, "text": ""}')], topic=1)
     site.check()
     # The first is a duplicate, the other has content that its tenant knows.
     site.produce([event("one", "good morning"), event("again", "good evening")])
     outcome = site.check()
     ended_ms = int(time.time() * 1000)
 
-    eventually(lambda: worker.metric("guardline_records_committed_total") == 8, "all are committed")
+    eventually(lambda: worker.metric("guardline_records_committed_total") == 9, "all are committed")
     inputs = site.settings().topics.inputs
     expected = {
         f'guardline_records_received_total{{topic="{inputs[0]}"}}': 6,
-        f'guardline_records_received_total{{topic="{inputs[1]}"}}': 2,
+        f'guardline_records_received_total{{topic="{inputs[1]}"}}': 3,
         'guardline_dead_letters_total{reason="not_json"}': 1,
-        'guardline_dead_letters_total{reason="tombstone"}': 1,
+        'guardline_skipped_total{reason="tombstone"}': 1,
+        'guardline_ignored_fields_total{field="language"}': 1,
         'guardline_dead_letters_total{reason="too_large"}': 1,
         'guardline_decisions_total{decision="review"}': 4,
-        'guardline_decisions_total{decision="allow"}': 1,
+        'guardline_decisions_total{decision="allow"}': 2,
         "guardline_duplicates_total": 1,
         "guardline_assessments_reused_total": 2,
         "guardline_unavailable_total": 0,

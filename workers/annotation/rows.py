@@ -6,12 +6,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
 from schemas.event import EventDict
-from workers.core.decode import Reason, decode
+from workers.core.decode import Reason, from_document
 from workers.errors import Undecodable
 from workers.guard.guard import Request
+from workers.settings import Events
 
 JUDGED = ("text", "role", "context", "language", "surface")
 """The fields that guard and policy read. Others may hold anything: a data set's `author_id` may be a number."""
@@ -20,6 +19,7 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading a broken file raises: gzip has all three for one that is cut off or damaged."""
 
 _IDS = {"event_id": "row", "tenant_id": "file", "surface": "chat"}
+_EVENTS = Events()
 
 
 class Row(NamedTuple):
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 def event_of(row: Row) -> EventDict:
     """Give the judged fields of a row as an event, held to the same limits as an event from Kafka.
 
-    A field that is null counts as left out.
+    A field that cannot be read counts as left out, unless it is the text.
 
     Raises:
         Undecodable: with a `workers.core.decode.Reason`.
@@ -51,11 +51,10 @@ def event_of(row: Row) -> EventDict:
         raise row.problem
     fields = row.fields or {}
     judged = {name: fields[name] for name in JUDGED if fields.get(name) is not None}
-    try:
-        return decode(orjson.dumps({**_IDS, **judged}))
-    except TypeError as error:
-        reason = Reason.INVALID_UNICODE if "surrogate" in str(error) else Reason.INVALID_FIELD
-        raise Undecodable(reason, str(error)) from None
+    event = from_document({**_IDS, **judged}, _EVENTS).event
+    if not event["text"]:
+        raise Undecodable(Reason.EMPTY_TEXT, "text: there is nothing to judge in an empty text")
+    return event
 
 
 def request_of(event: EventDict) -> Request:

@@ -4,7 +4,7 @@ Plain dicts through orjson, because a nested model costs five times as much; a t
 `schemas.verdict.Verdict` and `schemas.review.ReviewItem`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -16,6 +16,9 @@ from workers.policy.policy import CompiledPolicy
 
 SCHEMA_VERSION = 1
 
+
+EMPTY: tuple[str, tuple[str, ...]] = ("allow", ("empty",))
+"""The decision on an event without text, and its reason: whatever else the message holds, no model has seen it."""
 
 _ASSESSMENT = b',"assessment":'
 
@@ -52,15 +55,21 @@ def verdict_id(pipeline: str, source: Source, event_id: str) -> str:
     return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
-def verdict(event: Event, policy: CompiledPolicy, judged_ms: float | None) -> Decided:
+def verdict(
+    event: Event, policy: CompiledPolicy, judged_ms: float | None, carry_attributes: bool | Sequence[str] = True
+) -> Decided:
     """Decide one event, which has been looked up and judged, and write its verdict.
 
-    `judged_ms`: from the closed micro-batch to this decision.
+    `judged_ms`: from the closed micro-batch to this decision. `carry_attributes`: which attributes the verdict has.
     """
     body, source = event.body, event.source
     topic, partition = source.origin
     surface, role, language = body["surface"], body.get("role", "user"), body.get("language")
-    decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
+    if event.is_empty:
+        decision, reasons = EMPTY
+    else:
+        decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
+    attributes: Mapping[str, object] = body.get("attributes") or {}
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "verdict_id": event.verdict_id,
@@ -73,9 +82,18 @@ def verdict(event: Event, policy: CompiledPolicy, judged_ms: float | None) -> De
         "decision": decision,
         "reasons": reasons,
         "policy": policy.reference,
-        "source": {"topic": topic, "partition": partition, "offset": source.offset},
+        "source": {
+            "topic": topic,
+            "partition": partition,
+            "offset": source.offset,
+            "timestamp": event.timestamp_ms,
+        },
         "duplicate_of": event.duplicate_of,
         "timings": {"received_at": event.received_at_ms, "judged_ms": judged_ms},
+        "created_at": body.get("created_at"),
+        "attributes": attributes and _carried(attributes, carry_attributes),
+        "ignored_fields": event.ignored_fields,
+        "truncated_text_chars": event.truncated_text_chars,
         "assessment": event.assessment,
     }
     value = compact(document)
@@ -83,6 +101,11 @@ def verdict(event: Event, policy: CompiledPolicy, judged_ms: float | None) -> De
         return Decided(decision, value, None)
     document["text"] = body["text"]
     document["context"] = body.get("context", [])
-    document["created_at"] = body.get("created_at")
-    document["attributes"] = body.get("attributes", {})
+    document["attributes"] = attributes
     return Decided(decision, value, compact(document))
+
+
+def _carried(attributes: Mapping[str, object], names: bool | Sequence[str]) -> Mapping[str, object]:
+    if names is True:
+        return attributes
+    return {name: attributes[name] for name in names or () if name in attributes}

@@ -1,59 +1,141 @@
-"""Turns a record's bytes into a validated event, or says why that cannot be done.
+"""Turns a record's bytes into an event, or says why that cannot be done.
 
-It must never crash, and never repeat a content in an error: details name fields, not values.
+A record that keeps the contract takes the fast path: one strict validator. Any other is read field by field, and what
+is wrong with a field that judging does not need never costs the judgement. It must never crash, and never repeat a
+content in an error: details name fields, not values.
 """
 
-import json
-from enum import StrEnum
+from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.event import EventDict
-from workers.errors import Undecodable
+from schemas.event import MAX_ID_CHARS, EventDict
+from workers.core.fields import identifier, optional_fields, shortened, text_of
+from workers.core.json_text import parse
+from workers.core.reasons import Reason as Reason
+from workers.core.records import Source
+from workers.errors import Skipped, Undecodable
+from workers.settings import Events
 
-MAX_BYTES = 256 * 1024
+UNNAMED = "unnamed"
+"""The id of an event that has none and comes from no record."""
+
 _MAX_DETAIL_CHARS = 300
 
 # The validator itself: the adapter's own method looks at seven more arguments for every event.
 _validate = TypeAdapter(EventDict).validator.validate_json
 
 
-class Reason(StrEnum):
-    """Why a record is a dead letter: a closed set, because each is a metric label."""
+class Decoded(Struct, frozen=True, gc=False):
+    """An event as it was read.
 
-    TOMBSTONE = "tombstone"
-    TOO_LARGE = "too_large"
-    NOT_UTF8 = "not_utf8"
-    NOT_JSON = "not_json"
-    INVALID_UNICODE = "invalid_unicode"
-    TOO_DEEP = "too_deep"
-    WRONG_TYPE = "wrong_type"
-    MISSING_FIELD = "missing_field"
-    EMPTY_TEXT = "empty_text"
-    INVALID_FIELD = "invalid_field"
-    INVALID_HEADERS = "invalid_headers"
+    `ignored_fields` are those that could not be used as they were. `truncated_text_chars` were cut from the middle of
+    its text.
+    """
+
+    event: EventDict
+    ignored_fields: tuple[str, ...] = ()
+    truncated_text_chars: int = 0
 
 
-def decode(value: bytes | None, max_bytes: int = MAX_BYTES) -> EventDict:
-    """Give the event that a record's value holds: a UTF-8 JSON object as in `schemas.event.Event`.
+def decode(value: bytes | None, events: Events, source: Source | None = None) -> Decoded:
+    """Give the event that a record's value holds: a UTF-8 JSON object, if possible as in `schemas.event.Event`.
 
-    Accepts what that model accepts, and gives the same values; what the record leaves out is not in the dict.
+    Accepts what that model accepts, and gives the same values; what the record leaves out is not in the dict. See
+    `from_document` for what else is accepted, unless `events.strict` is set.
 
     Raises:
         Undecodable: with a `Reason`.
+        Skipped: the record is a tombstone, or its text is empty and `events.on_empty_text` says so.
     """
     if value is None:
-        raise Undecodable(Reason.TOMBSTONE, "the record has no value; an event is a JSON object")
-    if len(value) > max_bytes:
-        raise Undecodable(Reason.TOO_LARGE, f"the value has {len(value)} bytes; at most {max_bytes} are taken")
+        if events.strict:
+            raise Undecodable(Reason.TOMBSTONE, "the record has no value; an event is a JSON object")
+        raise Skipped(Reason.TOMBSTONE, "the record has no value")
+    if len(value) > events.max_bytes:
+        raise Undecodable(Reason.TOO_LARGE, f"the value has {len(value)} bytes; at most {events.max_bytes} are taken")
     try:
         event: EventDict = _validate(value, strict=True)
     except ValidationError as error:
-        raise _bad_input(value, error) from None
-    # pydantic's parser takes NaN and Infinity, which are not JSON (RFC 8259, section 6), where a field is ignored.
-    if b"NaN" in value or b"Infinity" in value:
-        json.loads(value, parse_constant=_refuse_constant)
-    return event
+        if events.strict:
+            raise _bad_input(value, error) from None
+        return from_document(parse(value), events, source)
+    if events.strict:
+        # pydantic's parser takes NaN and Infinity, which are not JSON (RFC 8259, section 6), where a field is ignored.
+        if b"NaN" in value or b"Infinity" in value:
+            json.loads(value, parse_constant=_refuse_constant)
+    elif len(event["text"]) > events.max_text_chars:
+        return _within(Decoded(event), events)
+    return Decoded(event)
+
+
+def from_document(document: object, events: Events, source: Source | None = None) -> Decoded:
+    """Give the event that a JSON value holds, read field by field, whatever `events.strict` says.
+
+    Only `tenant_id` and `text` are required. Ids may be numbers; null, an empty string and a missing field are the
+    same. A field that cannot be read is left out and named in `ignored_fields`. Without a usable `event_id` the
+    record's position becomes its id, and without a usable `surface` the name of its topic decides.
+
+    Raises:
+        Undecodable: with a `Reason`.
+        Skipped: the text is empty, and `events.on_empty_text` says so.
+    """
+    if not isinstance(document, Mapping):
+        raise Undecodable(Reason.WRONG_TYPE, "the value is JSON, but not an object")
+    tenant_id, text = _tenant(document), _text(document, events)
+    fields, ignored = optional_fields(document)
+    fields.setdefault("surface", _surface_of(source))
+    event_id = identifier(document.get("event_id"))
+    if event_id is None:
+        event_id = UNNAMED if source is None else _position(source)
+        ignored.insert(0, "event_id")
+    event = cast(EventDict, {"event_id": event_id, "tenant_id": tenant_id, "text": text, **fields})
+    return _within(Decoded(event, tuple(ignored)), events)
+
+
+def _tenant(document: Mapping[str, object]) -> str:
+    given = document.get("tenant_id")
+    if given is None or given == "":
+        raise Undecodable(Reason.MISSING_FIELD, "tenant_id: the field is required")
+    tenant_id = identifier(given)
+    if tenant_id is None:
+        raise Undecodable(Reason.INVALID_FIELD, "tenant_id: it is neither a string of 1 to 256 characters nor a number")
+    return tenant_id
+
+
+def _text(document: Mapping[str, object], events: Events) -> str:
+    if "text" not in document:
+        raise Undecodable(Reason.MISSING_FIELD, "text: the field is required")
+    given = document["text"]
+    text = "" if given is None else text_of(given)
+    if text is None:
+        raise Undecodable(Reason.INVALID_FIELD, "text: it is neither a string nor a number")
+    if not text and events.on_empty_text == "skip":
+        raise Skipped(Reason.EMPTY_TEXT, "there is nothing to judge in an empty text")
+    return text
+
+
+def _position(source: Source) -> str:
+    """Give an id that is the same whenever the record is read again."""
+    return "/".join(map(str, (*source.origin, source.offset)))[-MAX_ID_CHARS:]
+
+
+def _surface_of(source: Source | None) -> str:
+    """Give the surface that the name of a topic speaks of, `chat` where it speaks of none."""
+    return "comment" if source is not None and source.origin.topic.rstrip("s").endswith("comment") else "chat"
+
+
+def _within(decoded: Decoded, events: Events) -> Decoded:
+    text, cut = shortened(decoded.event["text"], events.max_text_chars)
+    if not cut:
+        return decoded
+    return replace(decoded, event={**decoded.event, "text": text}, truncated_text_chars=cut)
 
 
 def _refuse_constant(name: str) -> None:

@@ -36,7 +36,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Output(Struct, frozen=True, gc=False):
-    """One record to produce. `headers` is None for all but dead letters; `value` only for a tombstone's."""
+    """One record to produce. `headers` is None where there are none, `value` only in a dead letter of a tombstone."""
 
     topic: str
     key: bytes
@@ -72,7 +72,8 @@ class Finished(Struct, frozen=True, gc=False):
 class Event(Struct, gc=False):
     """One event on its way to a verdict: one value that gains fields from stage to stage. See `moderation/pipeline.py`.
 
-    `body` is the decoded JSON, `tokens` an estimate that sizes micro-batches, `headers` None for a record without any.
+    `body` is the decoded JSON, `tokens` an estimate that sizes micro-batches, `headers` None for a record without any,
+    `timestamp_ms` that of the record. `ignored_fields` and `truncated_text_chars` are those of `Decoded`.
     """
 
     source: Source
@@ -81,6 +82,9 @@ class Event(Struct, gc=False):
     received_at_ms: int
     tokens: int = 1
     headers: Headers | None = None
+    timestamp_ms: int | None = None
+    ignored_fields: tuple[str, ...] = ()
+    truncated_text_chars: int = 0
 
     # Its micro-batch is closed.
     verdict_id: str = ""
@@ -100,6 +104,11 @@ class Event(Struct, gc=False):
     # It was looked up or judged.
     assessment: dict[str, Any] | None = None
     """A `schemas.assessment.Assessment` as a dict, None when no judgement could be had."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no text to judge, as in a message of an attachment alone."""
+        return not self.body["text"]
 
 
 def record_key(key: bytes | None, partition: int) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from workers import telemetry
 from workers.core.batcher import estimate_tokens
@@ -28,7 +28,7 @@ from workers.core.records import (
     TopicPartition,
     record_key,
 )
-from workers.errors import Fatal, Undecodable
+from workers.errors import Fatal, Skipped, Undecodable
 from workers.kafka import clients, expired_offsets, membership
 from workers.kafka.intake import Intake, headers_of
 from workers.kafka.outbox import Outbox
@@ -190,12 +190,12 @@ class KafkaThread(threading.Thread):
         return self._intake.poll(TRICKLE_COUNT, 0)
 
     def _take_in(self, messages: list[Message]) -> None:
-        """Decode and register; a record that cannot be decoded is finished at once, as a dead letter."""
+        """Decode and register. A record that holds no event is finished at once: as a dead letter, or skipped."""
         events: list[Event] = []
-        dead: list[Finished] = []
+        finished: list[Finished] = []
         received: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
-        max_bytes = self._settings.worker.max_event_bytes
+        settings = self._settings.events
         register = self.ledger.register
         origins: dict[tuple[str, int], TopicPartition] = {}
         for message in messages:
@@ -210,18 +210,44 @@ class KafkaThread(threading.Thread):
             received[topic] = received.get(topic, 0) + 1
             key = record_key(message.key(), partition)
             headers: Headers = []
+            ignored: tuple[str, ...] = ()
             try:
-                headers = headers_of(message)
-                body = decode(value, max_bytes)
+                try:
+                    headers = headers_of(message)
+                except Undecodable:
+                    if settings.strict:
+                        raise
+                    ignored = ("headers",)
+                decoded = decode(value, settings, source)
             except Undecodable as error:
                 telemetry.DEAD_LETTERS.labels(error.reason).inc()
-                dead.append(dead_letter(self._settings.topics.dead_letters, source, key, value, headers, error))
+                finished.append(dead_letter(self._settings.topics.dead_letters, source, key, value, headers, error))
                 continue
-            events.append(Event(source, key, body, now_ms, estimate_tokens(len(value or b"")), headers or None))
+            except Skipped as skipped:
+                telemetry.SKIPPED.labels(skipped.reason).inc()
+                finished.append(Finished(source, ()))
+                continue
+            ignored += decoded.ignored_fields
+            for field in ignored:
+                telemetry.IGNORED_FIELDS.labels(field).inc()
+            kind, timestamp_ms = message.timestamp()
+            events.append(
+                Event(
+                    source,
+                    key,
+                    decoded.event,
+                    now_ms,
+                    estimate_tokens(len(value or b"")),
+                    headers or None,
+                    timestamp_ms if kind != TIMESTAMP_NOT_AVAILABLE else None,
+                    ignored,
+                    decoded.truncated_text_chars,
+                )
+            )
         if events:
             self._submit(events)
-        if dead:
-            self._completed.append(dead)
+        if finished:
+            self._completed.append(finished)
         for topic, count in received.items():
             telemetry.RECEIVED.labels(topic).inc(count)
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.event import EventDict
-from workers.core.decode import decode
-from workers.errors import Fatal, Undecodable
+from workers.core.decode import Decoded, decode
+from workers.errors import Fatal, Skipped, Undecodable
 from workers.kafka import clients
 from workers.kafka.topics import require
 from workers.settings import Settings
@@ -70,9 +69,11 @@ def produce(
                 value = _filled(value, {"event_id": f"row-{count + 1}", **fill})
             destination: tuple[str, bytes | None] = (inputs[0], None)
             try:
-                destination = _destination(inputs, decode(value, settings.worker.max_event_bytes))
+                destination = _destination(inputs, decode(value, settings.events))
             except Undecodable as error:
                 bad, first = bad + 1, first or f"line {number}: {error.detail}"
+            except Skipped:
+                pass  # It is sent as it is, and the worker skips it.
             try:
                 _send(producer, *destination, value, delivered)
             except KafkaException as error:
@@ -116,7 +117,10 @@ def _filled(value: bytes, fill: Mapping[str, str]) -> bytes:
     return orjson.dumps({**fill, **row}) if isinstance(row, dict) else value
 
 
-def _destination(inputs: Sequence[str], event: EventDict) -> tuple[str, bytes]:
+def _destination(inputs: Sequence[str], decoded: Decoded) -> tuple[str, bytes | None]:
+    event = decoded.event
     topic = next((name for name in inputs if name.rstrip("s").endswith(event["surface"])), inputs[0])
     conversation = event.get("attributes", {}).get("conversation_id")
-    return topic, str(conversation or event.get("author_id") or event["event_id"]).encode()
+    own_id = None if "event_id" in decoded.ignored_fields else event["event_id"]
+    key = conversation or event.get("author_id") or own_id
+    return topic, None if key is None else str(key).encode()

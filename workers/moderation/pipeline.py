@@ -59,6 +59,7 @@ class Pipeline:
         self._is_current = is_current
         self._deliver = deliver
         self._fail = fail
+        self._carry_headers = frozenset(settings.events.carry_headers)
         limits = settings.batch
         self._batcher = Batcher(max_count=limits.max_count, max_tokens=limits.max_tokens, max_age_s=limits.max_age_s)
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +108,7 @@ class Pipeline:
 
     async def _finish(self, part: Sequence[Event], closed_at: float) -> None:
         """Who is in a part waits for all of it, and for nobody else."""
-        await self._judge.judge([event for event in part if not event.is_reused])
+        await self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
         part = self._current(part)
         self._deliver(self._decide(part, closed_at))
         self._count(part, closed_at)
@@ -159,14 +160,19 @@ class Pipeline:
         judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
         policies, default = self._policies.snapshot(), self._default
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
+        carry_attributes, carry_headers = self._settings.events.carry_attributes, self._carry_headers
         decisions = Counter[str]()
         finished: list[Finished] = []
         for event in part:
-            decided = verdict(event, policies.get(event.body["tenant_id"], default), judged_ms)
+            policy = policies.get(event.body["tenant_id"], default)
+            decided = verdict(event, policy, judged_ms, carry_attributes)
             decisions[decided.decision] += 1
-            outputs: tuple[Output, ...] = (Output(verdicts, event.key, decided.value),)
+            headers = None
+            if event.headers:
+                headers = [header for header in event.headers if header[0] in carry_headers] or None
+            outputs: tuple[Output, ...] = (Output(verdicts, event.key, decided.value, headers),)
             if decided.review is not None:
-                outputs += (Output(reviews, event.key, decided.review),)
+                outputs += (Output(reviews, event.key, decided.review, headers),)
             is_new = event.assessment is not None and not event.is_reused
             memory = Memory(
                 event.event_key,
@@ -182,5 +188,5 @@ class Pipeline:
     def _count(self, part: Sequence[Event], closed_at: float) -> None:
         telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
         telemetry.REUSED.inc(sum([event.is_reused for event in part]))
-        telemetry.UNAVAILABLE.inc(sum([event.assessment is None for event in part]))
+        telemetry.UNAVAILABLE.inc(sum([event.assessment is None and not event.is_empty for event in part]))
         telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)

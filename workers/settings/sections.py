@@ -92,6 +92,22 @@ class Topics(Section):
         return self
 
 
+class Events(Section):
+    """What is taken as an event, and what of it travels to its verdict."""
+
+    strict: bool = False
+    """Whether a record that breaks the contract of events in anything is a dead letter."""
+    max_bytes: int = Field(1_048_576, ge=1)
+    """Of a record. As large as a topic's `max.message.bytes` allows by default, so that no record is too large."""
+    max_text_chars: int = Field(65_536, ge=1_000)
+    """Of a longer text the two ends are judged. About as much as the default of `guard.max_windows` can read."""
+    on_empty_text: Literal["verdict", "skip"] = "verdict"
+    carry_attributes: bool | list[str] = True
+    """Which attributes a verdict has: all, none, or those that are named. A review item has all of them."""
+    carry_headers: list[str] = ["traceparent", "tracestate"]
+    """Which of a record's headers its verdict and review item have."""
+
+
 class Redis(Section):
     """Deduplication and policies."""
 
@@ -223,7 +239,6 @@ class Worker(Section):
     """How long a start waits for Kafka, its topics, Redis and model servers that are not there yet; 0: not at all."""
     grace_s: float = Field(25, ge=0)
     """After SIGTERM: how long what is under way may take. Stay below the supervisor's own grace period."""
-    max_event_bytes: int = Field(262_144, ge=1)
     unavailable_after_s: float = Field(30, ge=0)
     """How long a judgement is retried before the tenant's `on_unavailable` decides."""
     hold_s: float = Field(600, ge=0)
@@ -257,6 +272,7 @@ class Settings(BaseSettings):
 
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
+    events: Events = Events()
     redis: Redis = Redis()
     dedup: Dedup = Dedup()
     guard: Guard = Guard()

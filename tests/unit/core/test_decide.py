@@ -29,7 +29,7 @@ events = st.fixed_dictionaries(
         "role": st.sampled_from(["user", "assistant"]),
         "context": st.lists(turns, max_size=3),
         "created_at": st.just("2026-11-24T02:00:00Z"),
-        "attributes": st.dictionaries(ids, texts, max_size=3),
+        "attributes": st.dictionaries(ids, texts | st.lists(st.none() | st.integers(0, 9), max_size=2), max_size=3),
     },
 )
 severities = st.sampled_from([severity.value for severity in Severity])
@@ -68,8 +68,22 @@ RECEIVED_AT_MS = 1_764_000_000_000
 
 
 def decided(body: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
-    event = Event(SOURCE, b"k", body, RECEIVED_AT_MS, verdict_id=OWN_ID, duplicate_of="0" * 32, assessment=assessment)
-    return verdict(event, CompiledPolicy(policy), 1.5)
+    return verdict(event_of(body, assessment), CompiledPolicy(policy), 1.5)
+
+
+def event_of(body: EventDict, assessment: dict[str, Any] | None = None) -> Event:
+    return Event(
+        SOURCE,
+        b"k",
+        body,
+        RECEIVED_AT_MS,
+        timestamp_ms=RECEIVED_AT_MS - 1,
+        ignored_fields=("language",),
+        truncated_text_chars=7,
+        verdict_id=OWN_ID,
+        duplicate_of="0" * 32,
+        assessment=assessment,
+    )
 
 
 @given(events, st.none() | assessments, policies)
@@ -82,8 +96,11 @@ def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str,
     assert (model.verdict_id, model.decision) == (OWN_ID, written.decision)
     assert (model.source.topic, model.source.partition, model.source.offset) == ("moderation.chat", 3, 41)
     document = model.model_dump(mode="json")
-    for field in ("event_id", "tenant_id", "surface", "author_id", "language"):
+    for field in ("event_id", "tenant_id", "surface", "author_id", "language", "created_at"):
         assert document[field] == event.get(field)
+    assert document["attributes"] == event.get("attributes", {})
+    assert (model.source.timestamp, model.ignored_fields) == (RECEIVED_AT_MS - 1, ["language"])
+    assert model.truncated_text_chars == 7
     assert document["role"] == event.get("role", "user")
     assert document["policy"] == CompiledPolicy(policy).reference
     assert (model.duplicate_of, model.timings.received_at, model.timings.judged_ms) == ("0" * 32, RECEIVED_AT_MS, 1.5)
@@ -96,7 +113,6 @@ def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str,
             (turn["role"], turn["text"]) for turn in event.get("context", [])
         ]
         assert (item.text, item.attributes) == (event["text"], event.get("attributes", {}))
-        assert orjson.loads(written.review)["created_at"] == event.get("created_at")
         assert Verdict.model_validate(item.model_dump()) == model
 
 
@@ -105,6 +121,27 @@ def test_without_a_judgement_nothing_is_allowed(policy: Policy) -> None:
     written = decided(EVENT, None, policy)
     assert written.decision == ("block" if policy.on_unavailable == "block" else "review")
     assert orjson.loads(written.value)["reasons"] == ["unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("names", "carried"),
+    [(True, {"room": "a", "guild": 7}), (False, {}), ([], {}), (["guild", "nick"], {"guild": 7})],
+)
+def test_a_verdict_has_the_attributes_that_are_named_and_a_review_item_all(
+    names: bool | list[str], carried: dict[str, object]
+) -> None:
+    attributes = {"room": "a", "guild": 7}
+    body = cast(EventDict, {**EVENT, "attributes": attributes})
+    written = verdict(event_of(body), CompiledPolicy(Policy(id="x", on_unavailable="review")), 1.5, names)
+    assert orjson.loads(written.value)["attributes"] == carried
+    assert orjson.loads(written.review or b"")["attributes"] == attributes
+
+
+@given(policies)
+def test_an_event_without_text_is_allowed_and_says_so(policy: Policy) -> None:
+    written = decided({**EVENT, "text": ""}, None, policy)
+    model = Verdict.model_validate_json(written.value, strict=True)
+    assert (model.decision, model.reasons, model.assessment) == (Decision.ALLOW, ["empty"], None)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,22 @@
 import json
+from typing import cast
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.event import MAX_ATTRIBUTES, MAX_CONTEXT_TURNS, MAX_ID_CHARS, MAX_TEXT_CHARS, Event
-from workers.core.decode import Reason, decode
-from workers.errors import Undecodable
+from schemas.event import MAX_ATTRIBUTES, MAX_CONTEXT_TURNS, MAX_ID_CHARS, MAX_TEXT_CHARS, Event, EventDict
+from workers.core.decode import UNNAMED, Decoded, Reason, decode, from_document
+from workers.core.json_text import parse
+from workers.core.records import Source, TopicPartition
+from workers.errors import Skipped, Undecodable
+from workers.settings import Events
 
+GENEROUS = Events()
+STRICT = Events(strict=True)
+SOURCE = Source(TopicPartition("post-comments", 3), 1, 41)
 SMALLEST: dict[str, object] = {"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hello"}
 
 
@@ -16,16 +24,16 @@ def written(**changes: object) -> bytes:
     return json.dumps({**SMALLEST, **changes}).encode()
 
 
-def reason_of(value: bytes | None) -> str:
+def reason_of(value: bytes | None, events: Events = STRICT) -> str:
     with pytest.raises(Undecodable) as caught:
-        decode(value)
+        decode(value, events)
     assert caught.value.reason in set(Reason)
     assert len(caught.value.detail) <= 300
     return caught.value.reason
 
 
 def test_the_smallest_event_is_taken_as_it_is() -> None:
-    assert decode(json.dumps(SMALLEST).encode()) == SMALLEST
+    assert decode(json.dumps(SMALLEST).encode(), GENEROUS) == Decoded(cast(EventDict, SMALLEST))
 
 
 def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
@@ -39,7 +47,7 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
         "created_at": "2026-02-28T23:59:60.5+01:00",
         "attributes": {"room": "lobby"},
     }
-    assert decode(json.dumps({**full, "unknown": [1, {"a": None}]}).encode()) == full
+    assert decode(json.dumps({**full, "unknown": [1, {"a": None}]}).encode(), GENEROUS).event == full
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,7 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
         (json.dumps(SMALLEST).encode()[:-1], "not_json"),
         (written(text=""), "empty_text"),
         (written(text="x" * (MAX_TEXT_CHARS + 1)), "too_large"),
-        (written(text="x" * 300_000), "too_large"),
+        (written(text="x" * 1_100_000), "too_large"),
         (written(text=None), "invalid_field"),
         (written(event_id=""), "invalid_field"),
         (written(event_id=7), "invalid_field"),
@@ -87,7 +95,7 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
         (written()[:-1] + b',"z":' + b"9" * 5_000 + b"}", "not_json"),
     ],
 )
-def test_what_is_refused_has_its_reason(value: bytes | None, reason: str) -> None:
+def test_what_a_strict_worker_refuses_has_its_reason(value: bytes | None, reason: str) -> None:
     assert reason_of(value) == reason
 
 
@@ -104,9 +112,9 @@ def test_what_is_refused_has_its_reason(value: bytes | None, reason: str) -> Non
         (written(event_id=7), "event_id: Input should be a valid string"),
     ],
 )
-def test_a_person_reads_what_is_wrong(value: bytes | None, sentence: str) -> None:
+def test_a_person_reads_what_a_strict_worker_refuses(value: bytes | None, sentence: str) -> None:
     with pytest.raises(Undecodable) as caught:
-        decode(value)
+        decode(value, STRICT)
     assert caught.value.detail == sentence
 
 
@@ -115,22 +123,22 @@ def test_a_person_reads_what_is_wrong(value: bytes | None, sentence: str) -> Non
 )
 def test_any_unicode_text_is_taken(text: str) -> None:
     value = json.dumps({**SMALLEST, "text": text}, ensure_ascii=False).encode()
-    assert decode(value)["text"] == text
+    assert decode(value, GENEROUS).event["text"] == text
 
 
 def test_a_surrogate_pair_is_one_character() -> None:
-    assert decode(written(text="😀"))["text"] == "😀"
+    assert decode(written(text="😀"), GENEROUS).event["text"] == "😀"
 
 
 def test_of_duplicate_keys_the_last_one_counts() -> None:
-    assert decode(written()[:-1] + b',"text":"later"}')["text"] == "later"
+    assert decode(written()[:-1] + b',"text":"later"}', GENEROUS).event["text"] == "later"
 
 
 def test_the_size_limit_is_the_callers() -> None:
     value = written()
-    assert decode(value, max_bytes=len(value)) == SMALLEST
+    assert decode(value, Events(max_bytes=len(value))).event == SMALLEST
     with pytest.raises(Undecodable, match="too_large"):
-        decode(value, max_bytes=len(value) - 1)
+        decode(value, Events(max_bytes=len(value) - 1))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,7 @@ def test_the_size_limit_is_the_callers() -> None:
 )
 def test_a_detail_never_repeats_the_content(changes: dict[str, object]) -> None:
     with pytest.raises(Undecodable) as caught:
-        decode(written(**changes))
+        decode(written(**changes), STRICT)
     assert caught.value.detail.startswith(next(iter(changes)))
     assert "secret" not in str(caught.value)
 
@@ -204,4 +212,211 @@ def test_the_fast_path_accepts_refuses_and_reads_exactly_like_the_model(value: b
     except ValidationError:
         reason_of(value)
     else:
-        assert decode(value) == model.model_dump(mode="json", exclude_unset=True)
+        event = model.model_dump(mode="json", exclude_unset=True)
+        assert decode(value, STRICT).event == event
+        assert decode(value, GENEROUS).event == event
+
+
+def without_nulls(event: EventDict) -> dict[str, object]:
+    return {name: value for name, value in event.items() if value not in (None, [], {})}
+
+
+@given(values)
+def test_both_paths_read_a_valid_event_alike(value: bytes) -> None:
+    try:
+        fast = decode(value, STRICT)
+    except Undecodable:
+        return
+    slow = from_document(parse(value), GENEROUS)
+    assert without_nulls(slow.event) == without_nulls(fast.event)
+    assert slow.ignored_fields == ()
+
+
+@given(values)
+def test_every_decoded_event_keeps_the_contract_except_for_long_texts_and_attributes(value: bytes) -> None:
+    try:
+        decoded = decode(value, GENEROUS, SOURCE)
+    except Undecodable:
+        reason_of(value, GENEROUS)
+        return
+    event = {**decoded.event, "text": decoded.event["text"][:MAX_TEXT_CHARS] or "x", "attributes": {}}
+    Event.model_validate_json(orjson.dumps(event))
+    orjson.dumps(decoded.event)
+    assert set(decoded.ignored_fields) <= set(Event.model_fields)
+
+
+TEXT = "I will find you and kill you"
+BLOCKED: dict[str, object] = {"event_id": "1", "tenant_id": "t", "surface": "chat", "text": TEXT}
+TURN = {"role": "user", "text": "x"}
+
+
+def plain(**changes: object) -> bytes:
+    return json.dumps({**BLOCKED, **changes}).encode()
+
+
+TAKEN: list[tuple[str, bytes, dict[str, object], tuple[str, ...]]] = [
+    ("optional fields null", plain(role=None, context=None, attributes=None, created_at=None, language=None), {}, ()),
+    (
+        "optional fields empty",
+        plain(role="", context="", attributes="", created_at="", language="", author_id=""),
+        {},
+        (),
+    ),
+    (
+        "attributes of any JSON",
+        plain(attributes={"a": 12, "b": [{"c": None}]}),
+        {"attributes": {"a": 12, "b": [{"c": None}]}},
+        (),
+    ),
+    ("attributes that are no object", plain(attributes=[1]), {}, ("attributes",)),
+    (
+        "a time without a zone",
+        plain(created_at="2025-01-01T10:00:00.123456"),
+        {"created_at": "2025-01-01T10:00:00.123456Z"},
+        (),
+    ),
+    (
+        "a time in epoch milliseconds",
+        plain(created_at=1732752000123),
+        {"created_at": "2024-11-28T00:00:00.123000Z"},
+        (),
+    ),
+    ("a time that nobody can read", plain(created_at="yesterday"), {}, ("created_at",)),
+    ("half an emoji in the text", plain(text=TEXT + " \ud83d"), {"text": TEXT + " \ufffd"}, ()),
+    ("half an emoji, in bytes", plain()[:-2] + b' \xed\xa0\xbd"}', {"text": TEXT + " \ufffd"}, ()),
+    (
+        "a whole emoji in two halves, in bytes",
+        plain()[:-2] + b' \xed\xa0\xbd\xed\xb8\x80"}',
+        {"text": TEXT + " 😀"},
+        (),
+    ),
+    ("half an emoji in a name", plain(author_id="x\udc00"), {"author_id": "x\ufffd"}, ()),
+    ("half an emoji in a field that nobody reads", plain(nick="x\ud83d"), {}, ()),
+    ("NaN in a field that nobody reads", plain(score=float("nan")), {}, ()),
+    ("an integer that no parser takes", plain()[:-1] + b', "n": ' + b"9" * 5_000 + b"}", {}, ()),
+    ("a control character", plain().replace(b"find", b"find\n"), {"text": TEXT.replace("find", "find\n")}, ()),
+    (
+        "33 earlier turns",
+        plain(context=[{"role": "assistant", "text": "0"}, *[TURN] * 32]),
+        {"context": [TURN] * 32},
+        ("context",),
+    ),
+    ("a turn without a text", plain(context=[{"role": "user"}, TURN]), {"context": [TURN]}, ("context",)),
+    (
+        "a turn that was deleted",
+        plain(context=[{"role": "user", "text": None}, None, TURN]),
+        {"context": [{"role": "user", "text": ""}, TURN]},
+        (),
+    ),
+    (
+        "a turn of an unknown role",
+        plain(context=[{"role": "moderator", "text": "x"}]),
+        {"context": [TURN]},
+        ("context",),
+    ),
+    ("turns that are only texts", plain(context=["x"]), {"context": [TURN]}, ()),
+    ("a turn that is not in a list", plain(context=TURN), {"context": [TURN]}, ()),
+    (
+        "a long turn",
+        plain(context=["a" + "x" * MAX_TEXT_CHARS]),
+        {"context": [{"role": "user", "text": "x" * MAX_TEXT_CHARS}]},
+        ("context",),
+    ),
+    ("a byte order mark", b"\xef\xbb\xbf" + plain(), {}, ()),
+    ("trailing NULs", plain() + b"\0\0\0", {}, ()),
+    (
+        "ids that are numbers",
+        plain(event_id=77, author_id=12345678901234567890),
+        {"event_id": "77", "author_id": "12345678901234567890"},
+        (),
+    ),
+    ("an id that is a whole float", plain(event_id=77.0), {"event_id": "77"}, ()),
+    ("a tenant that is a number", plain(tenant_id=5), {"tenant_id": "5"}, ()),
+    ("a long nickname", plain(author_id="x" * 257), {}, ("author_id",)),
+    ("a name that is an object", plain(author_id={"id": 1}), {}, ("author_id",)),
+    ("a language that is none", plain(language="x" * 36), {}, ("language",)),
+    ("a surface in capitals", plain(surface="COMMENT"), {"surface": "comment"}, ()),
+    ("an unknown surface", plain(surface="email"), {"surface": "comment"}, ("surface",)),
+    ("a role in capitals", plain(role="Assistant"), {"role": "assistant"}, ()),
+    ("an unknown role", plain(role="bot"), {}, ("role",)),
+    ("a version that is a string", plain(schema_version="1"), {"schema_version": 1}, ()),
+    ("a version that is none", plain(schema_version=-1), {}, ("schema_version",)),
+    ("a text that is a number", plain(text=42), {"text": "42"}, ()),
+    ("a text that is null", plain(text=None), {"text": ""}, ()),
+    ("an empty text", plain(text=""), {"text": ""}, ()),
+    ("no id", plain(event_id=None), {"event_id": "post-comments/3/41"}, ("event_id",)),
+    ("an id that is an object", plain(event_id={"a": 1}), {"event_id": "post-comments/3/41"}, ("event_id",)),
+    ("nested past every parser", plain()[:-1] + b', "z": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {}, ()),
+]
+
+
+@pytest.mark.parametrize(("value", "changes", "ignored"), [row[1:] for row in TAKEN], ids=[row[0] for row in TAKEN])
+def test_a_wrong_field_that_judging_does_not_need_is_left_out(
+    value: bytes, changes: dict[str, object], ignored: tuple[str, ...]
+) -> None:
+    decoded = decode(value, GENEROUS, SOURCE)
+    assert decoded == Decoded(cast(EventDict, {**BLOCKED, **changes}), ignored)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "detail"),
+    [
+        (b"hello", "not_json", "Expecting value (line 1, column 1)"),
+        (b"", "not_json", "Expecting value (line 1, column 1)"),
+        (b"[" * 100_000, "not_json", "nested deeper than a parser goes"),
+        (b'{"text": "\xff"}', "not_utf8", "byte 10 is not UTF-8"),
+        (b"\0\0\0\0\7" + plain(), "not_json", "as a Schema Registry frame does"),
+        (b"[]", "wrong_type", "not an object"),
+        (b'{"event_id": "1", "surface": "chat", "text": "x"}', "missing_field", "tenant_id: the field is required"),
+        (plain(tenant_id=""), "missing_field", "tenant_id: the field is required"),
+        (plain(tenant_id="x" * 257), "invalid_field", "tenant_id: "),
+        (plain(tenant_id=True), "invalid_field", "tenant_id: "),
+        (b'{"event_id": "1", "tenant_id": "t"}', "missing_field", "text: the field is required"),
+        (plain(text=["a"]), "invalid_field", "text: it is neither a string nor a number"),
+        (plain(text=True), "invalid_field", "text: it is neither a string nor a number"),
+        (plain(text=float("inf")), "invalid_field", "text: it is neither a string nor a number"),
+    ],
+)
+def test_a_record_without_a_readable_text_is_a_dead_letter(value: bytes, reason: str, detail: str) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode(value, GENEROUS)
+    assert caught.value.reason == reason
+    assert detail in caught.value.detail
+
+
+def test_a_tombstone_is_skipped_and_so_is_an_empty_text_when_asked() -> None:
+    with pytest.raises(Skipped, match="tombstone"):
+        decode(None, GENEROUS)
+    for text in ("", None):
+        with pytest.raises(Skipped, match="empty_text"):
+            decode(plain(text=text), Events(on_empty_text="skip"))
+
+
+@pytest.mark.parametrize(
+    ("source", "surface", "event_id"),
+    [
+        (None, "chat", UNNAMED),
+        (Source(TopicPartition("moderation.chat", 0), 1, 0), "chat", "moderation.chat/0/0"),
+        (SOURCE, "comment", "post-comments/3/41"),
+        (Source(TopicPartition("x" * 249, 100), 1, 10**9), "chat", ("x" * 249 + "/100/1000000000")[-256:]),
+    ],
+)
+def test_an_event_with_a_tenant_and_a_text_alone_is_judged(source: Source | None, surface: str, event_id: str) -> None:
+    decoded = decode(b'{"tenant_id": "t", "text": "x"}', GENEROUS, source)
+    event = {"event_id": event_id, "tenant_id": "t", "surface": surface, "text": "x"}
+    assert decoded == Decoded(cast(EventDict, event), ("event_id",))
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_text_over_the_limit_keeps_both_ends_and_the_rest_is_counted(is_fast: bool) -> None:
+    text = "a" * 700 + "b" * 19_300 + "c" * 700
+    value = plain(text=text, **({} if is_fast else {"language": 7}))
+    decoded = decode(value, Events(max_text_chars=1_401))
+    assert decoded.event["text"] == "a" * 700 + "\n" + "c" * 700
+    assert decoded.truncated_text_chars == 19_300
+    assert decode(value, Events(max_text_chars=len(text))).event["text"] == text
+
+
+def test_a_text_longer_than_the_contract_is_taken_whole() -> None:
+    decoded = decode(plain(text="x" * 40_000), GENEROUS)
+    assert (len(decoded.event["text"]), decoded.truncated_text_chars) == (40_000, 0)

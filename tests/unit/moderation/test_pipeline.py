@@ -247,3 +247,41 @@ async def test_what_a_rebalance_took_away_is_no_verdict_of_this_worker(site: Sit
 def counted(counter: Counter) -> float:
     (metric,) = counter.collect()
     return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
+
+
+async def test_an_event_without_text_needs_no_model_and_the_named_headers_travel_to_the_outputs(site: Site) -> None:
+    settings = site.settings(GUARDLINE_EVENTS__CARRY_HEADERS='["traceparent"]')
+    namespace = settings.redis.namespace
+    guard = CountingGuard()
+    guard.may_answer.set()
+    delivered: list[Finished] = []
+    errors: list[BaseException] = []
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        pipeline = Pipeline(
+            settings,
+            dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            policies=HeldPolicies(acme=Policy(id="acme", safe=Decision.REVIEW)),
+            default_policy=default_strict(),
+            is_current=lambda _: True,
+            deliver=delivered.extend,
+            fail=errors.append,
+        )
+        before = counted(telemetry.UNAVAILABLE)
+        events = [event_at(0, text=""), event_at(1), event_at(2, event_id="other")]
+        events[0].headers = [("other", b"x"), ("traceparent", b"00-a")]
+        events[1].headers = [("other", b"x")]
+        events[2].headers = [("traceparent", b"00-b"), ("traceparent", None)]
+        pipeline.submit(events)
+        await until(lambda: len(delivered) == 3 or bool(errors))
+    assert not errors
+    assert guard.sizes == [1]  # Two events of the same text.
+    decisions = [[orjson.loads(output.value or b"")["decision"] for output in one.outputs] for one in delivered]
+    assert decisions == [["allow"], ["review", "review"], ["review", "review"]]
+    assert [[output.headers for output in one.outputs] for one in delivered] == [
+        [[("traceparent", b"00-a")]],
+        [None, None],
+        [[("traceparent", b"00-b"), ("traceparent", None)]] * 2,
+    ]
+    assert counted(telemetry.UNAVAILABLE) == before

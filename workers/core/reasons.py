@@ -1,0 +1,19 @@
+"""Why a record has no verdict."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a record is a dead letter, or skipped: a closed set, because each is a metric label."""
+
+    TOMBSTONE = "tombstone"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    INVALID_UNICODE = "invalid_unicode"
+    TOO_DEEP = "too_deep"
+    WRONG_TYPE = "wrong_type"
+    MISSING_FIELD = "missing_field"
+    EMPTY_TEXT = "empty_text"
+    INVALID_FIELD = "invalid_field"
+    INVALID_HEADERS = "invalid_headers"

@@ -1,0 +1,66 @@
+"""Reads the times that platforms write. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from schemas.event import MAX_TIMESTAMP_CHARS, RFC_3339
+
+_RFC_3339 = re.compile(RFC_3339)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
+_NAMED_ZONE = re.compile(r"\[[^\[\]]*\]$")
+"""What Java's ZonedDateTime adds behind the offset: `[Europe/Paris]`."""
+_SPACED_OFFSET = re.compile(r" ?([+-][0-9]{2}:?[0-9]{2})?( (UTC|GMT|Z))?$", re.IGNORECASE)
+"""Ruby and Go put a space before the offset, and Go a name behind it."""
+
+MILLISECONDS_FROM = 10**11
+"""A number this large counts milliseconds: as seconds it would lie in the year 5138, as milliseconds in 1973."""
+
+
+def read_time(given: object) -> str | None:
+    """Give an RFC 3339 time, None where the value cannot be read as a time.
+
+    A string that is RFC 3339 already is kept as it is; anything else is rewritten, in UTC: epoch seconds, milliseconds,
+    microseconds and nanoseconds (numbers or strings), ISO 8601 with or without a zone (UTC is assumed), RFC 2822.
+    """
+    if isinstance(given, bool):
+        return None
+    if isinstance(given, (int, float)):
+        return _written(_of_epoch(given))
+    if not isinstance(given, str):
+        return None
+    if len(given) <= MAX_TIMESTAMP_CHARS and _RFC_3339.fullmatch(given):
+        return given
+    text = given.strip()
+    if _NUMBER.fullmatch(text):
+        return _written(_of_epoch(float(text) if "." in text else int(text)))
+    return _written(_of_text(text[: 2 * MAX_TIMESTAMP_CHARS]))
+
+
+def _of_epoch(number: float) -> datetime | None:
+    try:
+        for _ in range(3):
+            if abs(number) < MILLISECONDS_FROM:
+                break
+            number /= 1000
+        return datetime.fromtimestamp(number, UTC)
+    except (ValueError, OverflowError, OSError):  # NaN, infinity, a year past 9999.
+        return None
+
+
+def _of_text(text: str) -> datetime | None:
+    iso = _NAMED_ZONE.sub("", text)
+    iso = _SPACED_OFFSET.sub(lambda found: found[1] or ("Z" if found[3] else ""), iso)
+    for parse, written in ((datetime.fromisoformat, iso), (parsedate_to_datetime, text)):
+        try:
+            time = parse(written)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        except (ValueError, OverflowError, TypeError, IndexError):
+            continue
+    return None
+
+
+def _written(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat().replace("+00:00", "Z")
