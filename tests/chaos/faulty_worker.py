@@ -1,7 +1,7 @@
 """The worker's own command with a fault inside: `python -m tests.chaos.faulty_worker FAULT`.
 
 FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `break FILE`, `die`, `fail`,
-`late`, `hang`, or one of `FAILING`.
+`late`, `hang`, `seldom`, or one of `FAILING`.
 
 `gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches that hold the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
@@ -12,6 +12,7 @@ FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `b
 `die`: it is killed when a transaction has everything but its commit. `fail`: it fails there.
 `late`: a transaction takes all the time that it is allowed, and says how long that is.
 `hang`: a call to Kafka inside a transaction never comes back.
+`seldom`: a heartbeat every `SELDOM_MS`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from workers.core.ledger import Ledger
 from workers.core.records import Finished
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.guard.guard import Guard, Refused, Request
+from workers.kafka import clients
 from workers.kafka.loop import KafkaThread
 from workers.kafka.outbox import Outbox
 from workers.redis.deaths import Deaths
@@ -48,6 +50,7 @@ SLOW = "a slow text"
 STUCK = "stuck in the engine"
 LAG_S = 0.1
 CRAWL_S = 0.3
+SELDOM_MS = 2_500
 
 
 def hold_at(gate: Path, text: str = "") -> None:
@@ -208,6 +211,8 @@ def main() -> None:
         fail_at(Path(arguments[0]))
     elif fault == "crawl":
         crawl()
+    elif fault == "seldom":
+        clients.HEARTBEAT_MS = SELDOM_MS
     elif fault == "break":
         break_at(Path(arguments[0]))
     elif fault == "die":

@@ -17,7 +17,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from infra.devstack.stack import Stack
-from tests.site import Site, eventually
+from tests.site import Site, eventually, frozen
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -262,9 +262,6 @@ def said_while_the_broker_is_away(site: Site, stack: Stack) -> str:
     site.events(3000)
     answered = site.answered()
     eventually(lambda: site.answered() > answered, "verdicts")
-    os.kill(stack.kafka_pid, signal.SIGSTOP)
-    try:
+    with frozen(stack.kafka_pid):
         assert worker.wait() == 1, worker.text
-    finally:
-        os.kill(stack.kafka_pid, signal.SIGCONT)
     return worker.text

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from confluent_kafka import Producer
 
 from infra.devstack.stack import Stack
 from tests.command import GUARDLINE, guardline, inheriting
-from tests.site import Site, eventually
+from tests.site import Site, eventually, frozen
 from workers.errors import Unavailable
 from workers.kafka import topics
 from workers.kafka.reader import read
@@ -34,18 +35,17 @@ def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentenc
     site.create_topics()
     require = topics.require
 
-    def require_and_freeze(*arguments: Any) -> object:
-        admin = require(*arguments)
-        os.kill(stack.kafka_pid, signal.SIGSTOP)
-        return admin
+    with ExitStack() as until_the_end:
 
-    monkeypatch.setattr(topics, "require", require_and_freeze)
-    monkeypatch.setattr(topics, "ANSWER_S", 0.5)
-    try:
+        def require_and_freeze(*arguments: Any) -> object:
+            admin = require(*arguments)
+            until_the_end.enter_context(frozen(stack.kafka_pid))
+            return admin
+
+        monkeypatch.setattr(topics, "require", require_and_freeze)
+        monkeypatch.setattr(topics, "ANSWER_S", 0.5)
         with pytest.raises(Unavailable, match=r"no answer in time from kafka\.bootstrap_servers"):
             ask(site.settings())
-    finally:
-        os.kill(stack.kafka_pid, signal.SIGCONT)
 
 
 STOPPED_AT_ITS_FIRST_IMPORT = """

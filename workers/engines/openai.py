@@ -7,6 +7,7 @@ import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ ATTEMPTS = 3
 
 HEALTH_S = 2.0
 """How often each server is looked at: one in use, whether it serves the same; one left alone, whether it is well."""
+
+CLOSE_S = 0.5
+"""How long a look at a server may still take when the engine closes."""
 
 IDLE_S = 3.0
 """After which a connection is not used again. The servers close theirs after 5: met at that moment, it would look as if
@@ -77,6 +81,7 @@ class OpenAIEngine:
         """See `Engine.answered`."""
         self._servers: list[Server] = []
         self._mending: list[asyncio.Task[None]] = []
+        self._is_closing = asyncio.Event()
 
     @property
     def identity(self) -> str:
@@ -117,6 +122,7 @@ class OpenAIEngine:
             else:
                 self._expected.weights.add(server.weights)
         self._client, self._servers = client, servers
+        self._is_closing.clear()
         self._mending = [asyncio.create_task(self._mend(server)) for server in servers]
 
     def _tls(self) -> ssl.SSLContext:
@@ -138,8 +144,14 @@ class OpenAIEngine:
         return context
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Blocks for `CLOSE_S` at most, where a server is being looked at and does not answer.
+
+        A look that is cancelled while it connects would leave its socket open.
+        """
         client, self._client = self._client, None
+        self._is_closing.set()
+        if self._mending:
+            await asyncio.wait(self._mending, timeout=CLOSE_S)
         for task in self._mending:
             task.cancel()
         if client is not None:
@@ -242,9 +254,11 @@ class OpenAIEngine:
             raise Misconfigured(f"{troubles[0]}. All servers ({len(troubles)}) refuse the key")
 
     async def _mend(self, server: Server) -> None:
-        """Look at a server again and again."""
+        """Look at a server again and again, until the engine closes."""
         while True:
-            await asyncio.sleep(HEALTH_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), HEALTH_S)
+                return
             try:
                 await (server.look() if server.trouble is None else server.check())
             except Exception as error:  # Whatever it answers, nobody else would ever find it well again.

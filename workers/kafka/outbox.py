@@ -29,11 +29,25 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
 """After this many aborts of a prefix, another attempt would fail too: the process ends, and the supervisor decides."""
 
+MAX_ATTEMPTS_OUTSIDE = 12
+"""The limit for a worker that the group has removed: by then its consumer has sent about three heartbeats."""
+
 RETRY_S = 0.05
-"""Between two attempts of a call that a broker refused at once, as it does while it starts."""
+MAX_RETRY_S = 0.4
+"""Between two attempts of a call that a broker refused at once, as it does while it starts; doubled each time."""
 
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 """Records that an abort discarded; they do not explain the abort."""
+
+OUTSIDE = {
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.UNKNOWN_MEMBER_ID,
+}
+"""The group goes on without this worker. Its consumer learns why at the next heartbeat, and joins again or ends."""
 
 INCURABLE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "a topic does not exist: create it (guardline topics create)",
@@ -207,7 +221,7 @@ class Outbox:
             sentence = AWAY if failure.retriable() else "kafka: a transaction could not be aborted"
             raise Fatal(f"{sentence} ({failure.str()})") from abort_error
         self._attempts += 1
-        time.sleep(RETRY_S * 2**self._attempts)  # The broker may accept a moment later what it refuses now.
+        time.sleep(min(RETRY_S * 2**self._attempts, MAX_RETRY_S))
         causes = [failure for failure, _ in self._failed] or [cause]
         log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
         if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -221,7 +235,7 @@ class Outbox:
                     f"cannot write results to {topics}: {INCURABLE[failure.code()]} ({failure.str()})"
                 ) from error
         self._replace_refused(ledger, records)
-        if self._attempts >= MAX_ATTEMPTS:
+        if self._attempts >= (MAX_ATTEMPTS_OUTSIDE if cause.code() in OUTSIDE else MAX_ATTEMPTS):
             refused = ", ".join(sorted({str(message.topic()) for _, message in self._failed}))
             raise Fatal(
                 f"a transaction was aborted {self._attempts} times: {causes[0].str()} {refused and f'({refused})'}"
