@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from workers.cli import annotate, config, evaluation, model, policy, records, topics, worker
+from workers.cli import annotate, config, evaluation, mapping, model, policy, records, topics, worker
 from workers.cli.report import report
 from workers.errors import GuardlineError, Misconfigured
 
@@ -22,6 +22,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(worker.app, name="worker")
 app.add_typer(records.app)
 app.add_typer(policy.app, name="policy")
+app.add_typer(mapping.app, name="mapping")
 app.add_typer(annotate.app)
 app.add_typer(model.app, name="model")
 app.add_typer(evaluation.app, name="eval")

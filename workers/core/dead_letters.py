@@ -46,8 +46,8 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
         headers = [*record.headers, *headers]
     frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], None, headers)
     beginning = value[: min(TRUNCATED_BYTES, max_bytes - size_of(frame))]
-    memory = record.memory and replace(record.memory, has_verdict=False)
-    return Finished(record.source, (replace(frame, value=beginning),), memory)
+    memories = tuple(replace(memory, has_verdict=False) for memory in record.memories)
+    return Finished(record.source, (replace(frame, value=beginning),), memories)
 
 
 def size_of(output: Output) -> int:

@@ -54,12 +54,7 @@ def decode(value: bytes | None, events: Events, source: Source | None = None) ->
         Undecodable: with a `Reason`.
         Skipped: the record is a tombstone, or its text is empty and `events.on_empty_text` says so.
     """
-    if value is None:
-        if events.strict:
-            raise Undecodable(Reason.TOMBSTONE, "the record has no value; an event is a JSON object")
-        raise Skipped(Reason.TOMBSTONE, "the record has no value")
-    if len(value) > events.max_bytes:
-        raise Undecodable(Reason.TOO_LARGE, f"the value has {len(value)} bytes; at most {events.max_bytes} are taken")
+    value = present(value, events)
     try:
         event: EventDict = _validate(value, strict=True)
     except ValidationError as error:
@@ -73,6 +68,22 @@ def decode(value: bytes | None, events: Events, source: Source | None = None) ->
     elif len(event["text"]) > events.max_text_chars:
         return _within(Decoded(event), events)
     return Decoded(event)
+
+
+def present(value: bytes | None, events: Events) -> bytes:
+    """Check that a record has a value, and that it is not too large.
+
+    Raises:
+        Undecodable: it is too large, or the record is a tombstone and `events.strict` is set.
+        Skipped: the record is a tombstone.
+    """
+    if value is None:
+        if events.strict:
+            raise Undecodable(Reason.TOMBSTONE, "the record has no value; an event is a JSON object")
+        raise Skipped(Reason.TOMBSTONE, "the record has no value")
+    if len(value) > events.max_bytes:
+        raise Undecodable(Reason.TOO_LARGE, f"the value has {len(value)} bytes; at most {events.max_bytes} are taken")
+    return value
 
 
 def from_document(document: object, events: Events, source: Source | None = None) -> Decoded:

@@ -6,11 +6,14 @@ hold no cycles, so the garbage collector need not look at them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
 from schemas.event import EventDict
+
+if TYPE_CHECKING:
+    from workers.core.siblings import Siblings
 
 NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
 """What can be said whatever ended the worker: offsets are committed together with the verdicts, or not at all."""
@@ -65,7 +68,7 @@ class Finished(Struct, frozen=True, gc=False):
 
     source: Source
     outputs: tuple[Output, ...]
-    memory: Memory | None = None
+    memories: tuple[Memory, ...] = ()
     headers: Headers | None = None
 
 
@@ -85,6 +88,9 @@ class Event(Struct, gc=False):
     timestamp_ms: int | None = None
     ignored_fields: tuple[str, ...] = ()
     truncated_text_chars: int = 0
+    siblings: Siblings | None = None
+    """All events of its record, where there are several, and its own place among them."""
+    place: int = 0
 
     # Its micro-batch is closed.
     verdict_id: str = ""

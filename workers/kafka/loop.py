@@ -12,30 +12,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
 
 from workers import telemetry
-from workers.core.batcher import estimate_tokens
-from workers.core.dead_letters import dead_letter
-from workers.core.decode import decode
 from workers.core.ledger import Ledger
-from workers.core.records import (
-    Event,
-    Finished,
-    Headers,
-    Memory,
-    Source,
-    TopicPartition,
-    record_key,
-)
-from workers.errors import Fatal, Skipped, Undecodable
+from workers.core.records import Event, Finished, Memory, Source, TopicPartition
+from workers.errors import Fatal
 from workers.kafka import clients, expired_offsets, membership
-from workers.kafka.intake import Intake, headers_of
+from workers.kafka.decoding import Decoding
+from workers.kafka.intake import Intake
 from workers.kafka.outbox import Outbox
 from workers.kafka.progress import Progress
 from workers.kafka.questions import Questions
 from workers.kafka.retention import count_unread
 from workers.kafka.topic_watch import TopicWatch
+from workers.mapping.mapping import Mapping as RecordMapping
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,6 +65,7 @@ class KafkaThread(threading.Thread):
         settings: Settings,
         max_bytes: dict[str, int],
         *,
+        mapping: RecordMapping | None = None,
         submit: Callable[[list[Event]], None],
         remember: Callable[[list[Memory]], None],
         ended: Callable[[BaseException | None], None],
@@ -97,6 +89,7 @@ class KafkaThread(threading.Thread):
         self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
         self._questions = Questions(settings.kafka)
         self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
+        self._decoding = Decoding(settings, mapping)
         self._topics = TopicWatch(settings.topics.inputs, self._intake.log, self._questions)
 
     def deliver(self, finished: list[Finished]) -> None:
@@ -190,16 +183,15 @@ class KafkaThread(threading.Thread):
         return self._intake.poll(TRICKLE_COUNT, 0)
 
     def _take_in(self, messages: list[Message]) -> None:
-        """Decode and register. A record that holds no event is finished at once: as a dead letter, or skipped."""
+        """Register and decode. A record that holds no event is finished at once, as a dead letter or skipped."""
         events: list[Event] = []
         finished: list[Finished] = []
         received: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
-        settings = self._settings.events
         register = self.ledger.register
         origins: dict[tuple[str, int], TopicPartition] = {}
         for message in messages:
-            topic, partition, offset, value = message.topic(), message.partition(), message.offset(), message.value()
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
             assert topic is not None and partition is not None and offset is not None  # noqa: PT018 - records have all
             origin = origins.get((topic, partition)) or origins.setdefault(
                 (topic, partition), TopicPartition(topic, partition)
@@ -208,42 +200,11 @@ class KafkaThread(threading.Thread):
             if source is None:
                 continue
             received[topic] = received.get(topic, 0) + 1
-            key = record_key(message.key(), partition)
-            headers: Headers = []
-            ignored: tuple[str, ...] = ()
-            try:
-                try:
-                    headers = headers_of(message)
-                except Undecodable:
-                    if settings.strict:
-                        raise
-                    ignored = ("headers",)
-                decoded = decode(value, settings, source)
-            except Undecodable as error:
-                telemetry.DEAD_LETTERS.labels(error.reason).inc()
-                finished.append(dead_letter(self._settings.topics.dead_letters, source, key, value, headers, error))
-                continue
-            except Skipped as skipped:
-                telemetry.SKIPPED.labels(skipped.reason).inc()
-                finished.append(Finished(source, ()))
-                continue
-            ignored += decoded.ignored_fields
-            for field in ignored:
-                telemetry.IGNORED_FIELDS.labels(field).inc()
-            kind, timestamp_ms = message.timestamp()
-            events.append(
-                Event(
-                    source,
-                    key,
-                    decoded.event,
-                    now_ms,
-                    estimate_tokens(len(value or b"")),
-                    headers or None,
-                    timestamp_ms if kind != TIMESTAMP_NOT_AVAILABLE else None,
-                    ignored,
-                    decoded.truncated_text_chars,
-                )
-            )
+            read = self._decoding.events(message, source, now_ms)
+            if isinstance(read, Finished):
+                finished.append(read)
+            else:
+                events += read
         if events:
             self._submit(events)
         if finished:
@@ -279,7 +240,7 @@ class KafkaThread(threading.Thread):
         now = time.monotonic()
         self.ledger.settle(prefix, now)
         if len(prefix):
-            self._remember([record.memory for record in prefix.records() if record.memory is not None])  # 8
+            self._remember([memory for record in prefix.records() for memory in record.memories])  # 8
         telemetry.COMMITTED.inc(len(prefix))
         telemetry.COMMIT_SECONDS.observe(now - started)
 

@@ -35,8 +35,8 @@ class Policies(Protocol):
 class Pipeline:
     """Runs micro-batches, one asyncio task each.
 
-    Guarantee: every submitted event is delivered exactly once as finished, unless its partition went away meanwhile or
-    `fail` was called. `submit` never blocks.
+    Guarantee: every record whose events were submitted is delivered exactly once as finished, when all of them are,
+    unless its partition went away meanwhile or `fail` was called. `submit` never blocks.
     """
 
     def __init__(
@@ -180,7 +180,10 @@ class Pipeline:
                 event.verdict_id,
                 decided.assessment if is_new else None,
             )
-            finished.append(Finished(event.source, outputs, memory, event.headers))
+            done = Finished(event.source, outputs, (memory,), event.headers)
+            record = done if event.siblings is None else event.siblings.finish(event.place, done)
+            if record is not None:
+                finished.append(record)
         for decision, count in decisions.items():
             telemetry.DECISIONS.labels(decision).inc(count)
         return finished

@@ -16,6 +16,7 @@ from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.loop import LEAVE_S, KafkaThread
+from workers.mapping.mapping import load as load_mapping
 from workers.moderation.filling import filled
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
@@ -45,6 +46,8 @@ class Worker:
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
         settings = self._settings
+        file = settings.events.mapping
+        mapping = None if file is None else load_mapping(file, "events.mapping")
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             guard = self._guard or load_guard(settings.guard)
             max_bytes = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
@@ -83,6 +86,7 @@ class Worker:
                     KafkaThread,
                     settings,
                     max_bytes,
+                    mapping=mapping,
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
                     remember=life.from_thread(memories.add),
                     ended=life.from_thread(life.end),

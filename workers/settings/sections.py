@@ -101,6 +101,8 @@ class Events(Section):
     """Of a record. As large as a topic's `max.message.bytes` allows by default, so that no record is too large."""
     max_text_chars: int = Field(65_536, ge=1_000)
     """Of a longer text the two ends are judged. About as much as the default of `guard.max_windows` can read."""
+    mapping: Path | None = None
+    """A file that says how records of another shape become events; see docs/mapping.md."""
     on_empty_text: Literal["verdict", "skip"] = "verdict"
     carry_attributes: bool | list[str] = True
     """Which attributes a verdict has: all, none, or those that are named. A review item has all of them."""

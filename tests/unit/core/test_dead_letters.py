@@ -25,7 +25,7 @@ SOURCE = Source(TopicPartition("chat", 3), 1, 42)
 
 
 def large(value: bytes, headers: Headers | None = None, key: bytes = b"k") -> Finished:
-    return Finished(SOURCE, (Output("verdicts", key, b"small"), Output("review", key, value)), None, headers)
+    return Finished(SOURCE, (Output("verdicts", key, b"small"), Output("review", key, value)), (), headers)
 
 
 def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers() -> None:
@@ -49,9 +49,9 @@ def test_the_verdict_that_it_stands_for_is_remembered_as_none() -> None:
     """What was judged is remembered: the content is as it was."""
     memory = Memory(b"event", b"content", "id", b"{}")
     replaced = too_large(
-        Finished(SOURCE, (Output("review", b"k", b"x" * 9_000),), memory), "dead", MIN_DEAD_LETTER_BYTES
+        Finished(SOURCE, (Output("review", b"k", b"x" * 9_000),), (memory,)), "dead", MIN_DEAD_LETTER_BYTES
     )
-    assert replaced.memory == Memory(b"event", b"content", "id", b"{}", has_verdict=False)
+    assert replaced.memories == (Memory(b"event", b"content", "id", b"{}", has_verdict=False),)
 
 
 @given(
@@ -106,7 +106,7 @@ def test_what_cannot_be_decoded_is_kept_with_why_and_where() -> None:
     own: Headers = [("trace", b"\xff"), ("reason", None)]
     error = Undecodable("not_json", "line \ud800 " + "x" * 2_000)
     record = dead_letter("dead", SOURCE, b"k", b"\xffraw", own, error)
-    assert (record.source, record.headers, record.memory) == (SOURCE, own, None)
+    assert (record.source, record.headers, record.memories) == (SOURCE, own, ())
     (letter,) = record.outputs
     assert (letter.topic, letter.key, letter.value) == ("dead", b"k", b"\xffraw")
     assert letter.headers == [

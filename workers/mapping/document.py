@@ -1,0 +1,133 @@
+"""A mapping document: what people write in YAML, checked and compiled. Unknown names are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from workers.errors import Misconfigured
+from workers.mapping.envelopes import SCHEMA_REGISTRY, Unwrap, unwrapping
+from workers.mapping.expressions import Unusable
+from workers.mapping.sources import Source, Text, parse, parse_text
+from workers.settings import yaml_text
+
+SKIPPED = "skipped"
+"""The reason of a condition that has no name of its own."""
+
+
+class Turns(NamedTuple):
+    """Where earlier turns come from: a text in a role, or, without a role, an expression that may give whole turns."""
+
+    role: str | None
+    source: Source | Text
+
+
+def _source(written: object) -> Source | None:
+    return None if written is None else parse(written)
+
+
+def _conditions(written: object) -> dict[str, Source]:
+    named = written if isinstance(written, dict) else {SKIPPED: written}
+    return {str(name): parse(condition) for name, condition in named.items()}
+
+
+def _texts(written: object) -> dict[str, Text]:
+    if not isinstance(written, dict) or not written:
+        raise Unusable("has to be an object: a name for each text, and where it is")
+    return {str(name): parse_text(text) for name, text in written.items()}
+
+
+def _context(written: object) -> list[Turns]:
+    return [_turns(one) for one in (written if isinstance(written, list) else [written])]
+
+
+def _turns(written: object) -> Turns:
+    if isinstance(written, str):
+        return Turns(None, parse(written))
+    if isinstance(written, dict) and "role" in written:
+        if set(written) != {"role", "text"} or written["role"] not in ("user", "assistant"):
+            raise Unusable("a turn is {role: user, text: SOURCE} or {role: assistant, text: SOURCE}")
+        return Turns(written["role"], parse_text(written["text"]))
+    return Turns("user", parse_text(written))
+
+
+def _attributes(written: object) -> dict[str, Source] | None:
+    if written is None:
+        return None
+    if not isinstance(written, dict):
+        raise Unusable("has to be an object: a name for each attribute, and where it is")
+    return {str(name): parse(source) for name, source in written.items()}
+
+
+def _unwrap(written: object) -> list[Any]:
+    steps = written if isinstance(written, list) else [written]
+    if SCHEMA_REGISTRY in steps[1:]:
+        raise Unusable(f"{SCHEMA_REGISTRY} has to come first: the frame is around the whole value")
+    return [step if step == SCHEMA_REGISTRY else unwrapping(step) for step in steps]
+
+
+Place = Annotated[Source | None, BeforeValidator(_source)]
+
+
+class Document(BaseModel):
+    """What a mapping says. A field of an event that it does not name keeps its name; null leaves a field out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    unwrap: Annotated[list[Any], BeforeValidator(_unwrap)] = []
+    """What to take off first, from the outside in: `schema_registry`, or functions."""
+    skip_when: Annotated[dict[str, Source], BeforeValidator(_conditions)] = Field(default_factory=dict)
+    """By its reason, when a record is no message: a deletion, a notice of the system."""
+    event_id: Place = None
+    revision: Place = None
+    """What tells an edited message from the first one; it becomes part of the event's id."""
+    tenant_id: Place = None
+    surface: Place = None
+    text: Annotated[Text | None, BeforeValidator(lambda written: None if written is None else parse_text(written))] = (
+        None
+    )
+    texts: Annotated[dict[str, Text], BeforeValidator(_texts)] = Field(default_factory=dict)
+    """Several texts of one record, each an event of its own, by a name that becomes part of its id."""
+    quotes: Literal["keep", "context", "leave_out"] = "keep"
+    author_id: Place = None
+    language: Place = None
+    role: Place = None
+    context: Annotated[list[Turns] | None, BeforeValidator(lambda written: written and _context(written))] = None
+    created_at: Place = None
+    attributes: Annotated[dict[str, Source] | None, BeforeValidator(_attributes)] = None
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_text(self) -> Document:
+        if self.text is not None and self.texts:
+            raise Unusable("text and texts: one of them; texts makes one event of each")
+        return self
+
+
+def parse_yaml(text: str, file: str) -> Document:
+    """Give the mapping in a YAML text; `file` is what a sentence calls it.
+
+    Raises:
+        Misconfigured: naming the file, the field, what is wrong, and what is allowed.
+    """
+    document = yaml_text.parse(text, file)
+    if not isinstance(document, dict):
+        raise Misconfigured(f"{file}: a mapping is an object with fields such as 'text: message.content'")
+    try:
+        return Document.model_validate(document)
+    except ValidationError as error:
+        raise Misconfigured("; ".join(f"{file}: {_sentence(one)}" for one in error.errors())) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: there is no such field (one of: {', '.join(Document.model_fields)})"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said
+
+
+def unwraps(document: Document) -> list[Unwrap]:
+    """Give the steps that take JSON out of JSON."""
+    return [step for step in document.unwrap if step != SCHEMA_REGISTRY]

@@ -1,0 +1,134 @@
+"""Takes a record out of what wraps it: a Schema Registry frame, a CloudEvent, a change of a database, a field.
+
+A record that is not wrapped stays as it is: a topic may hold both while its producers change.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from workers.core.json_text import parse
+from workers.core.reasons import Reason
+from workers.errors import Skipped, Undecodable
+from workers.mapping.expressions import Find, Unusable, compiled
+from workers.mapping.sources import Record
+
+Unwrap = Callable[[Any], Any]
+"""Gives what a JSON value wraps, or the value itself."""
+
+SCHEMA_REGISTRY = "schema_registry"
+FRAME_BYTES = 5
+"""A zero byte and the id of a schema in four bytes, as Confluent's serializers write them."""
+
+DELETED = "deleted"
+"""Why a record is skipped that says that a row of a database is gone."""
+
+_CE = "ce_"
+_CHANGES = ("c", "u", "r")
+"""A row was created, updated, or read for a snapshot."""
+
+
+def json_of(value: bytes, record: Record, *, has_frame: bool) -> Any:
+    """Give the JSON of a record's value.
+
+    A CloudEvent in binary mode has its attributes in headers, and a value that may be plain text.
+
+    Raises:
+        Undecodable: it is not JSON.
+    """
+    if has_frame and value[:1] == b"\0":
+        schema = int.from_bytes(value[1:FRAME_BYTES])
+        value = value[FRAME_BYTES:]
+        if value.lstrip()[:1] not in (b"{", b"["):
+            raise Undecodable(
+                Reason.NOT_JSON,
+                f"a Schema Registry frame of schema {schema}, and what it holds is not JSON: Avro and Protobuf are not "
+                "read; have the producer write JSON, or convert the topic",
+            )
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        if _is_plain_text(record):
+            return value.decode("utf-8", "replace")
+        return parse(value)
+
+
+def _is_plain_text(record: Record) -> bool:
+    return any(
+        name.lower() == "content-type" and (value or b"").lower().startswith(b"text/plain")
+        for name, value in record.headers
+    )
+
+
+def envelope_of(document: Any, record: Record) -> Any:
+    """Give what wraps a document: the attributes of a CloudEvent in binary mode, else the document itself."""
+    attributes = {
+        name.removeprefix(_CE): (value or b"").decode("utf-8", "replace")
+        for name, value in record.headers
+        if name.startswith(_CE)
+    }
+    return attributes if "specversion" in attributes else document
+
+
+def unwrapping(written: object) -> Unwrap | None:
+    """Compile one step of `unwrap`; None for the frame, which is taken off before there is JSON.
+
+    Raises:
+        Unusable: with a sentence.
+    """
+    if written == SCHEMA_REGISTRY:
+        return None
+    if written == "cloudevents":
+        return from_cloud_event
+    if written == "debezium":
+        return from_debezium
+    if isinstance(written, dict) and list(written) == ["field"] and isinstance(written["field"], str):
+        find = compiled(written["field"])
+        return lambda document: _field(find, document)
+    raise Unusable(f"{written!r} is unknown (one of: {SCHEMA_REGISTRY}, cloudevents, debezium, {{field: EXPRESSION}})")
+
+
+def from_cloud_event(document: Any) -> Any:
+    """Give the data of a CloudEvent in structured mode."""
+    if not isinstance(document, dict) or "specversion" not in document:
+        return document
+    if "data_base64" not in document:
+        return document.get("data")
+    try:
+        return _parsed(base64.b64decode(document["data_base64"], validate=True))
+    except (binascii.Error, TypeError, ValueError):
+        raise Undecodable(Reason.INVALID_FIELD, "data_base64: it is not base64") from None
+
+
+def from_debezium(document: Any) -> Any:
+    """Give the row as it is after a change.
+
+    Raises:
+        Skipped: the row was deleted, or the change is not one of a row.
+    """
+    change = document.get("payload", document) if isinstance(document, dict) else None
+    if not isinstance(change, dict) or "op" not in change or not ("after" in change or "before" in change):
+        return document
+    if change["op"] not in _CHANGES or change.get("after") is None:
+        raise Skipped(DELETED, f"the record says that a row is gone (op {str(change['op'])[:1]!r})")
+    after = change["after"]
+    return _parsed(after) if isinstance(after, str) else after  # MongoDB's connector writes JSON in a text.
+
+
+def _field(find: Find, document: Any) -> Any:
+    found = find(document)
+    return _parsed(found) if isinstance(found, str) else found
+
+
+def _parsed(given: str | bytes) -> Any:
+    """Give the JSON in a text; a text that holds none is the value itself."""
+    value = given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given
+    try:
+        return parse(value)
+    except Undecodable:
+        return value.decode("utf-8", "replace")
