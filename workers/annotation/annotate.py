@@ -23,9 +23,9 @@ import orjson
 from schemas.event import EventDict
 from workers.annotation.files import kind_of, open_source, open_writer
 from workers.annotation.findings import Finding, Findings
-from workers.annotation.rows import Row, event_of, request_of
+from workers.annotation.rows import PLAIN, Reading, Row, request_of
 from workers.core.batcher import estimate_tokens
-from workers.errors import Fatal, Misconfigured, Unavailable, Undecodable
+from workers.errors import Fatal, Misconfigured, OneAtFault, Unavailable, Undecodable
 from workers.guard.guard import Refused, Request
 from workers.guard.patience import ask_with_patience
 from workers.policy.policy import CompiledPolicy
@@ -65,7 +65,7 @@ class Annotation:
         is_done: an earlier run has finished it, and was killed before it could say so.
     """
 
-    def __init__(self, source: Path, output: Path) -> None:
+    def __init__(self, source: Path, output: Path, reading: Reading = PLAIN) -> None:
         """Check the names.
 
         Raises:
@@ -87,7 +87,8 @@ class Annotation:
             self.partial.unlink()
         elif output.exists():
             raise Misconfigured(f"{output} is there already: remove it, or choose another name")
-        self.source = open_source(source)
+        self.source = open_source(source, reading)
+        self._reading = reading
 
     async def run(
         self, guard: Assessor, batch: Batch, patience_s: float, policy: CompiledPolicy | None, progress: Progress
@@ -101,7 +102,8 @@ class Annotation:
             Misconfigured: the input cannot be read to its end, or `partial` belongs to something else.
             Fatal: the engine gave no answer for `patience_s`, or is gone for good. Run again to go on.
         """
-        findings = Findings(self.partial, {"input": _identity(self._path), "judged_by": guard.fingerprint})
+        about = {"input": _identity(self._path), "judged_by": guard.fingerprint, "read_by": self._reading.name}
+        findings = Findings(self.partial, about)
         is_done = False
         try:
             try:
@@ -129,7 +131,7 @@ class Annotation:
         if findings.count:
             progress(findings.count, position)
         for row in islice(rows, findings.suspects):
-            findings.append([await _find_alone(guard, findings, row, patience_s)])
+            findings.append([await self._find_alone(guard, findings, row, patience_s)])
             progress(findings.count, row.position)
         under_way: deque[tuple[asyncio.Task[list[Finding]], int]] = deque()
 
@@ -139,7 +141,7 @@ class Annotation:
             progress(findings.count, position)
 
         try:
-            for chunk in _chunks(rows, batch):
+            for chunk in self._chunks(rows, batch):
                 if len(under_way) >= batch.in_flight:
                     await settle()
                 events = [event for event, _ in chunk]
@@ -165,7 +167,7 @@ class Annotation:
                     line = {"row": number, **finding["bad"], "value": row.raw()}
                     bad.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
                 else:
-                    writer.write(row, finding if policy is None else {**finding, **_decided(policy, row, finding)})
+                    writer.write(row, finding if policy is None else {**finding, **self._decided(policy, row, finding)})
         writer.close()
         if count:
             _put(side, self.bad)
@@ -175,63 +177,59 @@ class Annotation:
         _put(output, self.output)
         return count
 
-
-def _chunks(rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | Undecodable, int]]]:
-    """Cut rows into micro-batches, each row as its event or what is wrong with it, and the position behind it."""
-    chunk: list[tuple[EventDict | Undecodable, int]] = []
-    tokens = 0
-    for row in rows:
-        event = _event_or_problem(row)
-        if not isinstance(event, Undecodable):
-            tokens += estimate_tokens(len(event["text"]))
-        chunk.append((event, row.position))
-        if len(chunk) >= batch.max_count or tokens >= batch.max_tokens:
+    def _chunks(self, rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | OneAtFault, int]]]:
+        """Cut rows into micro-batches, each row as its event or what is wrong with it, and the position behind it."""
+        chunk: list[tuple[EventDict | OneAtFault, int]] = []
+        tokens = 0
+        for row in rows:
+            event = self._event_or_problem(row)
+            if not isinstance(event, OneAtFault):
+                tokens += estimate_tokens(len(event["text"]))
+            chunk.append((event, row.position))
+            if len(chunk) >= batch.max_count or tokens >= batch.max_tokens:
+                yield chunk
+                chunk, tokens = [], 0
+        if chunk:
             yield chunk
-            chunk, tokens = [], 0
-    if chunk:
-        yield chunk
+
+    def _event_or_problem(self, row: Row) -> EventDict | OneAtFault:
+        try:
+            return self._reading.event_of(row)
+        except OneAtFault as error:
+            return error
+
+    async def _find_alone(self, guard: Assessor, findings: Findings, row: Row, patience_s: float) -> Finding:
+        """Judge the row after the findings with nothing else at the engine: if the process dies, this row did it."""
+        if findings.deaths >= DEATHS_ALONE:
+            return _bad(Undecodable("engine_died", f"{findings.deaths} runs died while they judged this row alone"))
+        findings.note_alone()
+        (finding,) = await _find(guard, [self._event_or_problem(row)], patience_s)
+        return finding
+
+    def _decided(self, policy: CompiledPolicy, row: Row, finding: Finding) -> Finding:
+        event = self._reading.event_of(row)
+        decision, reasons = policy.decide(
+            finding["assessment"],
+            surface=event["surface"],
+            role=event.get("role", "user"),
+            language=event.get("language"),
+        )
+        return {"decision": decision, "reasons": reasons}
 
 
-def _event_or_problem(row: Row) -> EventDict | Undecodable:
-    try:
-        return event_of(row)
-    except Undecodable as error:
-        return error
-
-
-async def _find_alone(guard: Assessor, findings: Findings, row: Row, patience_s: float) -> Finding:
-    """Judge the row behind the findings with nothing else at the engine, so that its death would tell who did it."""
-    if findings.deaths >= DEATHS_ALONE:
-        return _bad(Undecodable("engine_died", f"{findings.deaths} runs died while they judged this row alone"))
-    findings.note_alone()
-    (finding,) = await _find(guard, [_event_or_problem(row)], patience_s)
-    return finding
-
-
-async def _find(guard: Assessor, events: Sequence[EventDict | Undecodable], patience_s: float) -> list[Finding]:
-    requests = [request_of(event) for event in events if not isinstance(event, Undecodable)]
+async def _find(guard: Assessor, events: Sequence[EventDict | OneAtFault], patience_s: float) -> list[Finding]:
+    requests = [request_of(event) for event in events if not isinstance(event, OneAtFault)]
     deadline = time.monotonic() + patience_s
     found = iter(await ask_with_patience(lambda: guard.assess(requests, deadline), lambda: deadline))
-    return [_finding(event if isinstance(event, Undecodable) else next(found)) for event in events]
+    return [_finding(event if isinstance(event, OneAtFault) else next(found)) for event in events]
 
 
-def _finding(answer: Finding | Refused | Undecodable) -> Finding:
-    return _bad(answer) if isinstance(answer, (Refused, Undecodable)) else {"assessment": answer}
+def _finding(answer: Finding | Refused | OneAtFault) -> Finding:
+    return _bad(answer) if isinstance(answer, (Refused, OneAtFault)) else {"assessment": answer}
 
 
-def _bad(problem: Refused | Undecodable) -> Finding:
+def _bad(problem: Refused | OneAtFault) -> Finding:
     return {"bad": {"reason": problem.reason, "detail": problem.detail}}
-
-
-def _decided(policy: CompiledPolicy, row: Row, finding: Finding) -> Finding:
-    event = event_of(row)
-    decision, reasons = policy.decide(
-        finding["assessment"],
-        surface=event["surface"],
-        role=event.get("role", "user"),
-        language=event.get("language"),
-    )
-    return {"decision": decision, "reasons": reasons}
 
 
 def _identity(path: Path) -> dict[str, str | int]:

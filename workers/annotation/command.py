@@ -13,18 +13,30 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from schemas.policy import Policy
 from workers.annotation.annotate import Annotation, Summary
+from workers.annotation.rows import PLAIN, Reading
+from workers.errors import Fatal
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.guard.patience import start_with_patience
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Settings
 
 
-def annotate(settings: Settings, source: Path, output: Path, policy: Policy | None, console: Console) -> str:
+def annotate(
+    settings: Settings,
+    source: Path,
+    output: Path,
+    policy: Policy | None,
+    console: Console,
+    reading: Reading = PLAIN,
+) -> str:
     """Annotate a file, and say how it went; give the guard's fingerprint, empty if there was nothing left to do.
 
     See `Annotation` for the guarantee and the errors.
+
+    Raises:
+        Fatal: also where no row could be judged.
     """
-    annotation = Annotation(source, output)
+    annotation = Annotation(source, output, reading)
     if annotation.is_done:
         typer.echo(f"{output} is complete already", err=True)
         return ""
@@ -41,6 +53,8 @@ def annotate(settings: Settings, source: Path, output: Path, policy: Policy | No
     typer.echo(f"{output}: {rows} rows, {judged} judged now ({judged / took_s:.0f}/s)", err=True)
     if summary.bad:
         typer.echo(f"{annotation.bad}: {summary.bad} rows that cannot be judged, and why", err=True)
+    if rows and summary.bad == rows:
+        raise Fatal(f"{source}: no row could be judged; {annotation.bad} says why")
     return fingerprint
 
 

@@ -1,9 +1,8 @@
-"""CSV with a header line. An assessment becomes columns with dotted names, such as `assessment.severity`."""
+"""CSV and TSV with a header line. An assessment becomes columns with dotted names, such as `assessment.severity`."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,8 +13,9 @@ import orjson
 from pydantic import BaseModel
 
 from schemas.assessment import Assessment
-from workers.annotation.rows import UNREADABLE, Row
-from workers.core.decode import Reason
+from workers.annotation import compression
+from workers.annotation.rows import PLAIN, UNREADABLE, Reading, Row
+from workers.core.reasons import Reason
 from workers.errors import Misconfigured, Undecodable
 
 MAX_CELL_CHARS = 10_000_000
@@ -28,8 +28,10 @@ NESTED = ("context",)
 class Csv:
     """Reads rows; an empty cell is a field left out. `size` is in bytes of the file as it lies on the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delimiter: str = ",", reading: Reading = PLAIN) -> None:
         self._path = path
+        self._text_column = reading.text_column
+        self.delimiter = delimiter
         self.size = path.stat().st_size
         self.columns = self._header()
 
@@ -38,9 +40,9 @@ class Csv:
             columns = next((list(cells) for cells, _ in self._records()), [])
         except (csv.Error, *UNREADABLE) as error:
             raise Misconfigured(f"{self._path}: cannot be read as CSV: {error}") from None
-        if "text" not in columns:
+        if not columns or self._text_column not in (None, *columns):
             first = f"its first line says: {', '.join(columns[:20])}" if columns else "it has no first line"
-            raise Misconfigured(f"{self._path}: has no column 'text' ({first})")
+            raise Misconfigured(f"{self._path}: has no column {self._text_column or 'at all'!r} ({first})")
         if len(set(columns)) != len(columns):
             raise Misconfigured(f"{self._path}: a column's name is there twice")
         return columns
@@ -48,10 +50,10 @@ class Csv:
     def _records(self) -> Iterator[tuple[list[str], int]]:
         csv.field_size_limit(MAX_CELL_CHARS)
         with self._path.open("rb") as raw:
-            binary = gzip.GzipFile(fileobj=raw) if self._path.suffix == ".gz" else raw
+            binary = compression.reading(raw, self._path.name)
             # Bytes that are not UTF-8 come back as they were where the column is not judged.
             with io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="") as text:
-                for cells in csv.reader(text):
+                for cells in csv.reader(text, delimiter=self.delimiter):
                     if cells:
                         yield cells, raw.tell()
 
@@ -78,7 +80,7 @@ class Csv:
             )
             return Row(None, problem, partial(_readable, cells), None, position)
         fields: dict[str, Any] = {
-            name: cell for name, cell in zip(self.columns, cells, strict=True) if cell or name == "text"
+            name: cell for name, cell in zip(self.columns, cells, strict=True) if cell or name == self._text_column
         }
         try:
             for name in NESTED:
@@ -97,13 +99,13 @@ def _readable(cells: Sequence[str]) -> list[str]:
 class CsvWriter:
     """Writes rows of a CSV file with the columns of what was found behind their own."""
 
-    def __init__(self, path: Path, name: str, columns: list[str], has_decision: bool) -> None:
+    def __init__(self, path: Path, name: str, columns: list[str], has_decision: bool, delimiter: str = ",") -> None:
         self._raw = path.open("wb")
-        binary = gzip.GzipFile(name, "wb", fileobj=self._raw) if name.endswith(".gz") else self._raw
+        binary = compression.writing(self._raw, name)
         self._text = io.TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline="")
-        self._writer = csv.writer(self._text, lineterminator="\n")
+        self._writer = csv.writer(self._text, lineterminator="\n", delimiter=delimiter)
         # Up to Python 3.12 a lone carriage return does not make the writer quote, and the reader ends the row at it.
-        self._quoting = csv.writer(self._text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        self._quoting = csv.writer(self._text, lineterminator="\n", delimiter=delimiter, quoting=csv.QUOTE_ALL)
         added = [f"assessment.{column}" for column in flat_columns(Assessment)]
         self._added = [*added, "decision", "reasons"] if has_decision else added
         # A file that was annotated before has these columns already: they are written anew.

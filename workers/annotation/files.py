@@ -6,12 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from workers.annotation.compression import SUFFIXES, without
 from workers.annotation.delimited import Csv, CsvWriter
+from workers.annotation.json_array import JsonArray, JsonArrayWriter
 from workers.annotation.json_lines import JsonLines, JsonLinesWriter
-from workers.annotation.rows import Row
+from workers.annotation.rows import PLAIN, Reading, Row
 from workers.errors import Misconfigured
 
-KINDS = {".jsonl": "JSON lines", ".ndjson": "JSON lines", ".csv": "CSV", ".parquet": "Parquet"}
+KINDS = {
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json": "a JSON array",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+}
+DELIMITERS = {"CSV": ",", "TSV": "\t"}
 
 
 class Source(Protocol):
@@ -37,8 +47,8 @@ class Writer(Protocol):
 
 
 def suffix_of(path: Path) -> str:
-    """Give the suffix that names the format of a file, in lower case: of a compressed one, the suffix below `.gz`."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    """Give the suffix that names the format of a file, in lower case: of a compressed one, the suffix before `.gz`."""
+    return without(path).suffix.lower()
 
 
 def kind_of(path: Path) -> str:
@@ -48,37 +58,44 @@ def kind_of(path: Path) -> str:
         Misconfigured: the suffix says nothing.
     """
     kind = KINDS.get(suffix_of(path))
-    if kind is None or (kind == "Parquet" and path.suffix == ".gz"):
-        raise Misconfigured(f"{path}: the name has to end in one of {', '.join(KINDS)} (the first three also with .gz)")
+    if kind is None or (kind == "Parquet" and without(path) != path):
+        raise Misconfigured(
+            f"{path}: the name has to end in one of {', '.join(KINDS)} "
+            f"(all but the last also with {' or '.join(SUFFIXES)})"
+        )
     return kind
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, reading: Reading = PLAIN) -> Source:
     """Open a file of rows.
 
     Raises:
-        Misconfigured: it is not there, cannot be read, or has no column `text`.
+        Misconfigured: it is not there, cannot be read, or lacks the column of the text.
     """
     kind = kind_of(path)
     if not path.is_file():
         raise Misconfigured(f"no such file: {path}")
     if kind == "JSON lines":
         return JsonLines(path)
-    if kind == "CSV":
-        return Csv(path)
+    if kind == "a JSON array":
+        return JsonArray(path)
+    if kind in DELIMITERS:
+        return Csv(path, DELIMITERS[kind], reading)
     try:
         from workers.annotation.parquet import Parquet
     except ModuleNotFoundError:
         raise Misconfigured(f"{path}: Parquet needs pyarrow: pip install '.[annotate]' in the clone") from None
-    return Parquet(path)
+    return Parquet(path, reading)
 
 
 def open_writer(path: Path, name: str, source: Source, *, has_decision: bool) -> Writer:
     """Make the file for the rows of a source with what was found; `name` says what it will be called in the end."""
     if isinstance(source, JsonLines):
         return JsonLinesWriter(path, name)
+    if isinstance(source, JsonArray):
+        return JsonArrayWriter(path, name)
     if isinstance(source, Csv):
-        return CsvWriter(path, name, source.columns, has_decision)
+        return CsvWriter(path, name, source.columns, has_decision, source.delimiter)
     from workers.annotation.parquet import Parquet, ParquetWriter
 
     assert isinstance(source, Parquet)

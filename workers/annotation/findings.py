@@ -64,6 +64,7 @@ class Findings:
             self._sync()
             return
         if first != header:
+            self._file.close()
             raise Misconfigured(
                 f"{self._path} holds what was found in another input, or by another model or settings: "
                 "remove it to begin again, or go on with what it was begun with"

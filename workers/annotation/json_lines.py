@@ -1,16 +1,18 @@
-"""JSON lines: one object a line, plain or gzip."""
+"""JSON lines: one object a line."""
 
 from __future__ import annotations
 
-import gzip
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
+from workers.annotation import compression
 from workers.annotation.rows import UNREADABLE, Row
-from workers.core.decode import Reason
+from workers.core.json_text import parse
+from workers.core.reasons import Reason
 from workers.errors import Misconfigured, Undecodable
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -40,7 +42,7 @@ class JsonLines:
 
     def _rows(self) -> Iterator[Row]:
         with self._path.open("rb") as raw:
-            lines = gzip.GzipFile(fileobj=raw) if self._path.suffix == ".gz" else raw
+            lines = compression.reading(raw, self._path.name)
             while line := lines.readline(MAX_LINE_BYTES):
                 is_whole = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
                 if not is_whole:
@@ -49,10 +51,11 @@ class JsonLines:
                         pass
                 elif not line.strip():
                     continue
-                yield _row(line, raw.tell())
+                yield row_of(line, raw.tell())
 
 
-def _row(line: bytes, position: int) -> Row:
+def row_of(line: bytes, position: int) -> Row:
+    """Give the row in a text of JSON; an empty text stands for one that was too long."""
     if not line:
         problem = Undecodable(Reason.TOO_LARGE, f"the line has more than {MAX_LINE_BYTES} bytes")
         return Row(None, problem, lambda: None, None, position)
@@ -62,11 +65,24 @@ def _row(line: bytes, position: int) -> Row:
 
     try:
         fields = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return Row(None, Undecodable(Reason.NOT_JSON, str(error)), raw, None, position)
+    except orjson.JSONDecodeError:
+        try:
+            fields = parse(line)
+        except Undecodable as error:
+            return Row(None, error, raw, None, position)
     if not isinstance(fields, dict):
-        return Row(None, Undecodable(Reason.WRONG_TYPE, "the line is JSON, but not an object"), raw, None, position)
+        return Row(None, Undecodable(Reason.WRONG_TYPE, "the row is JSON, but not an object"), raw, None, position)
     return Row(fields, None, raw, fields, position)
+
+
+def written(row: Row, found: Mapping[str, Any]) -> bytes:
+    """Give a row as JSON, with what was found added to it. A number that is not JSON (NaN) becomes null."""
+    document = {**row.native, **found}
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        # It holds half of a surrogate pair, or an integer of more than 64 bits: both come back as they were.
+        return json.dumps(document).encode()
 
 
 class JsonLinesWriter:
@@ -74,14 +90,13 @@ class JsonLinesWriter:
 
     def __init__(self, path: Path, name: str) -> None:
         self._raw: IO[bytes] = path.open("wb")
-        self._file: IO[bytes] = gzip.GzipFile(name, "wb", fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]  # a file in all that is used here
+        self._file = compression.writing(self._raw, name)
 
     def write(self, row: Row, found: Mapping[str, Any]) -> None:
         """Write one row."""
-        self._file.write(orjson.dumps({**row.native, **found}, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.write(written(row, found) + b"\n")
 
     def close(self) -> None:
         """Finish the file."""
-        if self._file is not self._raw:
-            self._file.close()
+        self._file.close()
         self._raw.close()

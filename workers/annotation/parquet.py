@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from schemas.assessment import Assessment
-from workers.annotation.rows import JUDGED, Row
+from workers.annotation.rows import PLAIN, Reading, Row
 from workers.errors import Misconfigured
 
 BATCH_ROWS = 1_024
@@ -31,8 +31,9 @@ GROUP_BYTES = 64 * 1024 * 1024
 class Parquet:
     """Reads rows. `size` is in rows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reading: Reading = PLAIN) -> None:
         self._path = path
+        self._reading = reading
         try:
             with pq.ParquetFile(path) as file:
                 self.size: int = file.metadata.num_rows
@@ -42,8 +43,9 @@ class Parquet:
                 self.schema = file.schema_arrow
         except (pa.ArrowException, OSError) as error:
             raise Misconfigured(f"{path}: cannot be read as Parquet: {error}") from None
-        if "text" not in self.schema.names:
-            raise Misconfigured(f"{path}: has no column 'text' (its columns: {', '.join(self.schema.names[:20])})")
+        if reading.text_column not in (None, *self.schema.names):
+            columns = ", ".join(self.schema.names[:20])
+            raise Misconfigured(f"{path}: has no column {reading.text_column!r} (its columns: {columns})")
 
     def rows(self, *, are_whole: bool) -> Iterator[Row]:
         """See `Source.rows`.
@@ -51,7 +53,8 @@ class Parquet:
         Raises:
             Misconfigured: the file is broken somewhere.
         """
-        judged = [name for name in JUDGED if name in self.schema.names]
+        wanted = self._reading.columns
+        judged = [name for name in self.schema.names if wanted is None or name in wanted]
         position = 0
         try:
             with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=READ_BYTES) as file:

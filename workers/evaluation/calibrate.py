@@ -22,7 +22,7 @@ import orjson
 from numpy.typing import NDArray
 
 from schemas.taxonomy import Category, Severity
-from workers.annotation.rows import Row, event_of, request_of
+from workers.annotation.rows import PLAIN, Row, request_of
 from workers.engines.engine import Engine, Refused, all_or_refused
 from workers.errors import Misconfigured, Undecodable
 from workers.evaluation.samples import Gold
@@ -157,7 +157,7 @@ async def _ask(guard: Guard, number: int, row: Row) -> tuple[_Asked, Gold]:
     except (KeyError, ValueError) as error:
         raise Misconfigured(f"line {number}: has no gold that can be read: {error}") from None
     try:
-        request = request_of(event_of(row))
+        request = request_of(PLAIN.event_of(row))
     except Undecodable:
         return asked, gold
     (answer,) = await guard.assess([request])

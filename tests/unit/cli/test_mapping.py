@@ -65,7 +65,12 @@ def test_topic_key_and_headers_of_the_records_are_given_by_hand_and_json_shows_a
     options = ["--topic", "shop.chat", "--key", "k", "--header", "lang=de", "--json"]
     found = json.loads(run("test", mapping, "-", *options, text='{"event_id": 1, "text": "hi"}').stdout)
     assert found["event"] | {"attributes": 0} == {
-        "event_id": "1", "tenant_id": "shop", "surface": "chat", "text": "hi", "author_id": "k", "language": "de",
+        "event_id": "1",
+        "tenant_id": "shop",
+        "surface": "chat",
+        "text": "hi",
+        "author_id": "k",
+        "language": "de",
         "attributes": 0,
     }
     with pytest.raises(Misconfigured, match=r"--header: 'lang' is not NAME=VALUE"):

@@ -15,7 +15,7 @@ import pytest
 from tests.lines import write_lines
 from tests.unit.evaluation.test_score import evaluate
 from workers.annotation.json_lines import JsonLines
-from workers.annotation.rows import event_of
+from workers.annotation.rows import PLAIN
 from workers.cli.evaluation import convert_command
 from workers.errors import Misconfigured
 from workers.evaluation.public_data import ADAPTERS
@@ -139,7 +139,7 @@ def test_a_row_becomes_gold_lines_that_can_be_judged(name: str, tmp_path: Path) 
         ] == expected
         file = write_lines(tmp_path / "gold.jsonl", lines)
         for judged, line in zip(JsonLines(file).rows(are_whole=True), lines, strict=True):
-            event = event_of(judged)
+            event = PLAIN.event_of(judged)
             assert event.get("context", []) == ([{"role": "user", "text": "p"}] if line.get("role") else [])
             assert line["dataset"] == f"{name}/{'response' if line.get('role') else 'prompt'}"
 
