@@ -9,7 +9,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from workers.cli import annotate, config, evaluation, mapping, model, policy, records, topics, worker
+from workers.cli import (
+    annotate,
+    config,
+    dead_letters,
+    evaluation,
+    mapping,
+    model,
+    policy,
+    records,
+    topics,
+    worker,
+)
 from workers.cli.report import report
 from workers.errors import GuardlineError, Misconfigured
 
@@ -21,6 +32,7 @@ app = typer.Typer(
 app.add_typer(topics.app, name="topics")
 app.add_typer(worker.app, name="worker")
 app.add_typer(records.app)
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(annotate.app)

@@ -1,4 +1,4 @@
-"""`guardline produce`, `verdicts`, `dead-letters`: put events into the topics, and read what came out."""
+"""`guardline produce`, `verdicts`: put events into the topics, and read what came out."""
 
 from __future__ import annotations
 
@@ -90,30 +90,6 @@ def _is_reader_gone() -> bool:
     except (OSError, ValueError):
         return False  # Standard output is none of the system's files.
     return any(event & select.POLLERR for _, event in output.poll(0))
-
-
-@app.command("dead-letters")
-def dead_letters_command() -> None:
-    """Print the dead letters that are there: where each record was, its key, and what was wrong with it."""
-    from workers.kafka.intake import headers_of
-    from workers.kafka.reader import read
-
-    settings = settings_module.load()
-    for message in read(settings.kafka, [settings.topics.dead_letters], from_beginning=True, follow=False):
-        if message is not None:
-            # The last of a name is ours: the record's own headers come first.
-            found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers_of(message)}
-            place = "/".join(found.get(f"source.{part}", "?") for part in ("topic", "partition", "offset"))
-            about = f"{place}  {_shown(message.key())}"
-            typer.echo(f"{found.get('reason', '?'):<16}  {about}  {found.get('detail', '')}")
-
-
-def _shown(key: bytes | None) -> str:
-    """Give a record's key for a line of a table: as text where it is some, and never as control characters."""
-    if key is None:
-        return "no key"
-    text = key.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() and text else repr(text)
 
 
 def _line(verdict: dict[str, Any]) -> str:

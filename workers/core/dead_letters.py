@@ -1,6 +1,7 @@
 """Dead letters: what stands in the place of a record that holds no event, or of an output that no broker takes. Pure.
 
-A dead letter says why, and at which position the record is that it answers. It never lacks both.
+A dead letter says in headers why, and at which position the record is that it answers. The topic also holds notes: each
+says that the message of an earlier dead letter in the same partition was sent again.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from workers.core.records import Finished, Headers, Output, Source
+from workers.core.records import Finished, Headers, Output, Source, TopicPartition
 from workers.errors import Undecodable
 
 RECORD_OVERHEAD_BYTES = 512
@@ -23,6 +25,15 @@ MIN_DEAD_LETTER_BYTES = 4_096
 """Room for a dead letter's key, reason and position, when nothing is left of its value."""
 
 MAX_KEY_BYTES = 1_024
+
+REASON_HEADERS = ("reason", "detail", "source.topic", "source.partition", "source.offset")
+TRUNCATED_HEADERS = ("truncated.length", "truncated.sha256")
+
+FIRST_POSITION = "replayed.from"
+"""The header of a message that was sent again: `TOPIC/PARTITION/OFFSET` of its first record."""
+
+NOTED_OFFSET = "replayed.offset"
+"""The only header of a note: the offset of the dead letter whose message was sent again."""
 
 HEADER_OVERHEAD_BYTES = 10
 """The lengths of a header's name and value, as variable-length integers of at most five bytes each."""
@@ -78,3 +89,65 @@ def _headers(source: Source, reason: str, detail: str) -> Headers:
         ("source.partition", str(partition).encode()),
         ("source.offset", str(source.offset).encode()),
     ]
+
+
+class Letter(Struct, frozen=True):
+    """What the headers of a dead letter say. `own` are those of the record that it answers."""
+
+    reason: str
+    detail: str
+    origin: TopicPartition
+    offset: int
+    own: Headers
+    is_truncated: bool
+
+    @property
+    def position(self) -> str:
+        """The position of the record that it answers."""
+        return f"{self.origin.topic}/{self.origin.partition}/{self.offset}"
+
+    @property
+    def first_position(self) -> str | None:
+        """The position of the first record with this message, None where it was never sent again."""
+        return next((_text(value) for name, value in self.own if name == FIRST_POSITION), None)
+
+    def headers_to_send(self) -> Headers:
+        """Give the headers with which the message is sent again: the record's own ones, and its first position."""
+        if self.first_position is not None:
+            return self.own
+        return [*self.own, (FIRST_POSITION, self.position.encode())]
+
+
+def read_letter(headers: Headers) -> Letter | None:
+    """Read what a worker wrote behind the record's own headers. None: the record is not a dead letter."""
+    names = tuple(name for name, _ in headers)
+    is_truncated = names[-2:] == TRUNCATED_HEADERS
+    end = len(names) - 2 * is_truncated
+    begin = end - len(REASON_HEADERS)
+    if begin < 0 or names[begin:end] != REASON_HEADERS:
+        return None
+    reason, detail, topic, partition, offset = (_text(value) for _, value in headers[begin:end])
+    if not (_is_number(partition) and _is_number(offset)):
+        return None
+    return Letter(reason, detail, TopicPartition(topic, int(partition)), int(offset), headers[:begin], is_truncated)
+
+
+def note_of(offset: int) -> Headers:
+    """Give the headers of the note that the message of the dead letter at this offset was sent again."""
+    return [(NOTED_OFFSET, str(offset).encode())]
+
+
+def noted_offset(headers: Headers) -> int | None:
+    """Give the offset of the dead letter that a note speaks of. None: the record is not a note."""
+    if len(headers) != 1 or headers[0][0] != NOTED_OFFSET:
+        return None
+    offset = _text(headers[0][1])
+    return int(offset) if _is_number(offset) else None
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "backslashreplace")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.topics import find
 from workers.settings import Kafka
 
 IDLE_S = 0.5
+
+LOOK_AGAIN_S = 0.1
 
 
 def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool) -> Iterator[Message | None]:
@@ -47,3 +60,39 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
         raise causes.failure(f"kafka: cannot read {', '.join(topics)}", error.args[0]) from error
     finally:
         consumer.close()
+
+
+def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
+    """Wait until readers see everything that was committed before this call.
+
+    A transaction that is open hides all that others committed behind its first record. Blocks for at most three times
+    the time that a transaction of this project may last.
+
+    Raises:
+        Unavailable: Kafka or the topic is not there, or a transaction is open for longer.
+        Misconfigured: Kafka refuses this client.
+    """
+    deadline = time.monotonic() + 3 * kafka.transaction_timeout_s
+    admin = clients.admin(kafka)
+    present = clients.present_topics(admin, kafka)
+    find([topic], present)
+    partitions = [TopicPartition(topic, number) for number in present[topic].partitions]
+    written = _ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED)
+    while True:
+        visible = _ends(admin, partitions, IsolationLevel.READ_COMMITTED)
+        if all(visible[partition] >= written[partition] for partition in written):
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"kafka: a transaction on {topic} stays open: end the producer that began it")
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[int, int]:
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka gives it no type
+    answers = admin.list_offsets(
+        dict.fromkeys(partitions, latest), isolation_level=level, request_timeout=clients.ANSWER_S
+    )
+    try:
+        return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+    except KafkaException as error:
+        raise causes.failure("kafka: cannot read the ends of a topic", error.args[0]) from error

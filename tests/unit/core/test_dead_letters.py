@@ -14,7 +14,11 @@ from workers.core.dead_letters import (
     MIN_DEAD_LETTER_BYTES,
     RECORD_OVERHEAD_BYTES,
     TRUNCATED_BYTES,
+    Letter,
     dead_letter,
+    note_of,
+    noted_offset,
+    read_letter,
     size_of,
     too_large,
 )
@@ -117,3 +121,63 @@ def test_what_cannot_be_decoded_is_kept_with_why_and_where() -> None:
         ("source.partition", b"3"),
         ("source.offset", b"42"),
     ]
+
+
+headers_of_senders = st.lists(
+    st.tuples(
+        st.sampled_from(["trace", "reason", "detail", "source.topic", "source.offset", "truncated.sha256"]),
+        st.none() | st.binary(max_size=5),
+    ),
+    max_size=8,
+)
+
+
+@given(headers_of_senders, st.booleans())
+def test_a_dead_letter_is_read_back_whatever_headers_its_record_had(own: Headers, is_truncated: bool) -> None:
+    error = Undecodable("not_json", "no JSON at all")
+    if is_truncated:
+        record = too_large(large(b"x" * 9_000, own), "dead", 8_000)
+    else:
+        record = dead_letter("dead", SOURCE, b"k", b"{", own, error)
+    letter = read_letter(record.outputs[0].headers or [])
+    assert letter is not None
+    assert (letter.own, letter.is_truncated, letter.position) == (own, is_truncated, "chat/3/42")
+    assert letter.reason == ("output_too_large" if is_truncated else "not_json")
+    assert noted_offset(record.outputs[0].headers or []) is None
+
+
+def test_a_message_that_is_sent_again_keeps_its_headers_and_its_first_position() -> None:
+    own: Headers = [("trace", b"\xff"), ("nothing", None)]
+    first = Letter("not_json", "", TopicPartition("chat", 3), 42, own, False)
+    assert first.first_position is None
+    again = Letter("not_json", "", TopicPartition("chat", 0), 99, first.headers_to_send(), False)
+    assert again.first_position == "chat/3/42"
+    assert again.headers_to_send() == [*own, ("replayed.from", b"chat/3/42")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("reason", b"x")],
+        [
+            ("reason", b""),
+            ("detail", b""),
+            ("source.topic", b"t"),
+            ("source.partition", b"-1"),
+            ("source.offset", b"1"),
+        ],
+        [("reason", b""), ("detail", b""), ("source.topic", b"t"), ("source.partition", b"0"), ("source.offset", None)],
+        [("replayed.offset", b"x")],
+        [("replayed.offset", None)],
+    ],
+)
+def test_what_something_else_wrote_is_neither_a_dead_letter_nor_a_note(headers: Headers) -> None:
+    assert read_letter(headers) is None
+    assert noted_offset(headers) is None
+
+
+def test_a_note_names_the_offset_of_its_dead_letter() -> None:
+    assert noted_offset(note_of(17)) == 17
+    assert noted_offset([*note_of(17), ("more", None)]) is None
+    assert read_letter(note_of(17)) is None

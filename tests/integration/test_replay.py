@@ -1,0 +1,200 @@
+"""Dead letters get another chance: their messages are sent again, each once, whatever ends the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message, Producer
+
+from tests.command import GUARDLINE
+from tests.site import Site, eventually
+from workers.kafka.intake import headers_of
+from workers.kafka.reader import read
+from workers.kafka.replay import Replayed, replay
+
+
+def event(number: int, **changes: object) -> bytes:
+    document = {"event_id": number, "tenant_id": "acme", "surface": "chat", "text": f"good morning {number}", **changes}
+    return json.dumps(document).encode()
+
+
+def records_of(site: Site, *topics: str) -> Iterator[Message]:
+    for message in read(site.settings().kafka, list(topics), from_beginning=True, follow=False):
+        if message is not None:
+            yield message
+
+
+def sent_again(site: Site) -> Counter[str]:
+    """Count the messages that were sent again, by their first positions."""
+    found = [dict(headers_of(message)) for message in records_of(site, *site.settings().topics.inputs)]
+    return Counter((headers["replayed.from"] or b"").decode() for headers in found if "replayed.from" in headers)
+
+
+DYING = """
+import os, signal
+from workers.__main__ import main
+from workers.kafka import transactions
+
+class Dying:
+    def __init__(self, producer):
+        self._producer = producer
+    def __getattr__(self, name):
+        return getattr(self._producer, name)
+    def commit_transaction(self, *_):
+        self._producer.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make = transactions.clients.transactional_producer
+transactions.clients.transactional_producer = lambda *args, **named: Dying(make(*args, **named))
+main()
+"""
+"""The command, killed with everything written but the commit."""
+
+
+def replay_in_the_background(
+    site: Site, *arguments: str, program: Sequence[str | Path] = (GUARDLINE,)
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*program, "dead-letters", "replay", *arguments],
+        env={**os.environ, **site.environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_replays_that_are_killed_or_fenced_send_each_message_once_and_all_are_judged(site: Site) -> None:
+    count = 300
+    site.create_topics()
+    strict = site.worker(GUARDLINE_EVENTS__STRICT="true")
+    site.produce([(f"room-{n % 20}".encode(), event(n)) for n in range(count)], headers=[("trace", b"\xff")])
+    eventually(lambda: site.answered() == count, "all are dead letters")
+    strict.send(signal.SIGTERM)
+    assert strict.wait() == 0
+
+    shown = site.command("dead-letters", "--value", "--reason", "invalid_field").stdout.splitlines()
+    assert len(shown) == 2 * count
+    assert sum("good morning" in line for line in shown) == count
+    dry = site.command("dead-letters", "replay", "--dry-run")
+    assert len(dry.stdout.splitlines()) == count
+    assert dry.stderr.startswith(f"{count} messages would be sent again\n")
+    for nothing in (
+        ("--reason", "not_json"),
+        ("--topic", "other"),
+        ("--until", "2026-01-01"),
+        ("--since", "2199-01-01"),
+    ):
+        assert site.command("dead-letters", "replay", *nothing).stderr.startswith("0 messages sent again")
+    assert not sent_again(site)
+
+    with replay_in_the_background(site, program=(sys.executable, "-c", DYING)) as dying:
+        assert dying.wait(30) == -signal.SIGKILL
+    for number in (signal.SIGKILL, signal.SIGINT):
+        before = sent_again(site).total()
+        with replay_in_the_background(site, "--rate", "20") as run:
+            eventually(lambda before=before: sent_again(site).total() > before, "some are sent")  # type: ignore[misc]
+            run.send_signal(number)
+            assert run.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+    with replay_in_the_background(site, "--rate", "20") as overtaken:
+        before = sent_again(site).total()
+        eventually(lambda: sent_again(site).total() > before, "some are sent")
+        said = site.command("dead-letters", "replay").stderr
+        assert overtaken.wait(30) == 1
+    assert "were sent before" in said
+    assert sent_again(site) == {"/".join(map(str, position)): 1 for position in site.sent}
+    assert site.command("dead-letters").stdout == ""
+    assert len(site.command("dead-letters", "--all").stdout.splitlines()) == count
+
+    site.worker()
+
+    def judged() -> Counter[str]:
+        verdicts = [json.loads(message.value() or b"") for message in records_of(site, site.settings().topics.verdicts)]
+        return Counter(verdict["event_id"] for verdict in verdicts)
+
+    eventually(lambda: len(judged()) == count, "all are judged")
+    assert judged() == {str(number): 1 for number in range(count)}
+
+
+def test_a_message_that_comes_back_is_sent_again_only_on_request(site: Site) -> None:
+    site.create_topics()
+    site.worker()
+    bad = event(1, text=["\x1b[31mnot a text\x1b[0m\n"])
+    site.produce([(b"\x1b[2Jkey\n", bad)], headers=[("trace", b"x")])
+    site.produce([(b"k", b"\x1b[31m{\r\n\xff")], topic=1)
+    letters = site.settings().topics.dead_letters
+    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
+    producer.produce(letters, b"no dead letter", headers=[("reason", b"\x1b[31m")])
+    assert producer.flush(30) == 0
+
+    def counted(count: int) -> bool:
+        return len(site.command("dead-letters", "--all").stdout.splitlines()) == count
+
+    eventually(lambda: counted(2), "both are dead letters")
+    shown = site.command("dead-letters", "--value").stdout
+    assert shown.replace("\n", "").isprintable()
+    assert len(shown.splitlines()) == 4
+    topic = site.settings().topics.inputs[0]
+    said = site.command("dead-letters", "replay", "--topic", topic).stderr
+    assert said.startswith("1 messages sent again\n")
+    eventually(lambda: counted(3), "it is a dead letter again")
+    said = site.command("dead-letters", "replay", "--topic", topic).stderr
+    assert "0 messages sent again; 1 were sent before; 1 came back from an earlier replay" in said
+    said = site.command("dead-letters", "replay", "--topic", topic, "--again").stderr
+    assert said.startswith("1 messages sent again; 1 were sent before")
+    first = "/".join(map(str, site.sent[0]))
+    assert sent_again(site) == {first: 2}
+    again = [message for message in records_of(site, topic) if len(headers_of(message)) == 2]
+    assert [(message.key(), message.value(), message.partition()) for message in again] == [
+        (b"\x1b[2Jkey\n", bad, site.sent[0][1])
+    ] * 2
+    assert all(headers_of(message) == [("trace", b"x"), ("replayed.from", first.encode())] for message in again)
+    assert "options stand behind" in site.command("dead-letters", "--all", "replay", code=2).stderr
+    assert "is not a time" in site.command("dead-letters", "--since", "now", code=2).stderr
+
+
+def test_a_replay_sees_earlier_notes_behind_an_open_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open transaction hides all notes behind its first record. Without the wait the messages were sent again."""
+    site.create_topics()
+    worker = site.worker()
+    site.produce([(b"k", event(n, text=["x"])) for n in range(5)])
+    eventually(lambda: site.answered() == 5, "all are dead letters")
+    worker.send(signal.SIGTERM)
+    worker.wait()
+    settings = site.settings()
+    kafka, letters = settings.kafka, settings.topics.dead_letters
+    partition = next(message.partition() for message in records_of(site, letters))
+    other = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"{kafka.group}.other"})
+    other.init_transactions(30)
+    other.begin_transaction()
+    other.produce(letters, b"", partition=partition or 0)
+    other.flush(30)
+    with monkeypatch.context() as patched:
+        # As if the transaction had begun after the wait of this run.
+        patched.setattr("workers.kafka.replay.wait_for_open_transactions", lambda *_: None)
+        counts = Replayed()
+        replay(settings, lambda _: True, counts)
+        assert counts.sent == 5
+
+    sleep = time.sleep
+    is_open = [True]
+
+    def end_the_transaction(seconds: float) -> None:
+        if is_open:
+            other.abort_transaction(30)
+            is_open.clear()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", end_the_transaction)
+    counts = Replayed()
+    replay(settings, lambda _: True, counts)
+    assert not is_open
+    assert (counts.sent, counts.sent_before) == (0, 5)
+    assert sent_again(site).total() == 5

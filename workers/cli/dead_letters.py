@@ -1,0 +1,152 @@
+"""`guardline dead-letters` and its `replay`: the messages that nobody judged, and how they get another chance."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers import settings as settings_module
+from workers.core.times import read_time
+from workers.errors import Misconfigured
+from workers.process.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from workers.kafka.replay import Replayed, Stored
+
+app = typer.Typer()
+
+MAX_SHOWN_BYTES = 2_000
+"""Of a value, which may have a megabyte."""
+
+Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only those with this reason; may be repeated.")]
+Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only records of this topic; may be repeated.")]
+Since = Annotated[str | None, typer.Option(help="Only dead letters written at this time or later.")]
+Until = Annotated[str | None, typer.Option(help="Only dead letters written before this time.")]
+
+
+@app.callback(invoke_without_command=True)
+def dead_letters_command(
+    context: typer.Context,
+    reason: Reasons = None,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    has_value: Annotated[bool, typer.Option("--value", help="Also print the beginning of each value.")] = False,
+    sent_too: Annotated[bool, typer.Option("--all", help="Also those whose messages were sent again.")] = False,
+) -> None:
+    """Print the messages that nobody judged: the reason, the record's position, its key, and what is wrong with it."""
+    wanted = _filter(reason, topic, since, until)
+    if context.invoked_subcommand is not None:
+        if reason or topic or since or until or has_value or sent_too:
+            raise Misconfigured(
+                f"options stand behind the command: guardline dead-letters {context.invoked_subcommand}"
+            )
+        return
+    from workers.kafka.replay import stored_letters
+
+    for stored in stored_letters(settings_module.load()):
+        if stored is not None and wanted(stored) and (sent_too or not stored.is_sent):
+            say(_line(stored))
+            if has_value:
+                say(f"    {_shown_value(stored.value)}")
+
+
+@app.command("replay")
+def replay_command(
+    reason: Reasons = None,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="How many messages a second at most.")] = None,
+    returned_too: Annotated[
+        bool, typer.Option("--again", help="Also those that were sent again before, and came back as dead letters.")
+    ] = False,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Send nothing; print those that would be sent.")] = False,
+) -> None:
+    """Send the messages of dead letters to their input topics again, each once, however often this is run."""
+    from workers.kafka.replay import Replayed, planned, replay
+
+    log_to_stderr()
+    settings = settings_module.load()
+    wanted = _filter(reason, topic, since, until)
+    if is_dry:
+        counts = Replayed()
+        for stored in planned(settings, wanted, counts, returned_too=returned_too):
+            say(_line(stored))
+            counts.sent += 1
+        say(f"{counts.sent} messages would be sent again{_others(counts)}", err=True)
+        return
+    counts = Replayed()
+    try:
+        replay(settings, wanted, counts, rate=rate, returned_too=returned_too)
+    except KeyboardInterrupt:
+        say(f"stopped; {counts.sent} messages sent again", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+    say(f"{counts.sent} messages sent again{_others(counts)}", err=True)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Write one line. What is not printable in it is written as an escape."""
+    typer.echo("".join(char if char.isprintable() else repr(char)[1:-1] for char in line), err=err)
+
+
+def _filter(
+    reasons: list[str] | None, topics: list[str] | None, since: str | None, until: str | None
+) -> Callable[[Stored], bool]:
+    begin_ms, end_ms = _milliseconds("--since", since), _milliseconds("--until", until)
+
+    def wanted(stored: Stored) -> bool:
+        letter = stored.letter
+        return (
+            (not reasons or letter.reason in reasons)
+            and (not topics or letter.origin.topic in topics)
+            and (begin_ms is None or stored.timestamp_ms >= begin_ms)
+            and (end_ms is None or stored.timestamp_ms < end_ms)
+        )
+
+    return wanted
+
+
+def _milliseconds(option: str, given: str | None) -> float | None:
+    if given is None:
+        return None
+    time = read_time(given)
+    if time is None:
+        raise Misconfigured(f"{option}: {given!r} is not a time, such as 2026-01-31T09:30:00Z")
+    return datetime.fromisoformat(time).timestamp() * 1000
+
+
+def _others(counts: Replayed) -> str:
+    said = {
+        "were sent before": counts.sent_before,
+        "came back from an earlier replay (--again sends them once more)": counts.returned,
+        "hold only the beginning of their message": counts.truncated,
+        "are of topics that are not in topics.inputs": counts.elsewhere,
+    }
+    return "".join(f"; {count} {words}" for words, count in said.items() if count)
+
+
+def _line(stored: Stored) -> str:
+    letter = stored.letter
+    about = f"{letter.position}  {_shown_key(stored.key)}"
+    note = "  (sent again)" if stored.is_sent else ""
+    return f"{letter.reason:<16}  {about}  {letter.detail}{note}"
+
+
+def _shown_key(key: bytes | None) -> str:
+    """Give a key as one word of a line: quoted where it is empty or holds what is not printable."""
+    if key is None:
+        return "no key"
+    text = key.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() and text else repr(text)
+
+
+def _shown_value(value: bytes | None) -> str:
+    if value is None:
+        return "no value"
+    text = value[:MAX_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    return f"{text} ... ({len(value)} bytes)" if len(value) > MAX_SHOWN_BYTES else text

@@ -1,0 +1,228 @@
+"""Sends the messages of dead letters to their input topics again, each once, however often it is asked and killed.
+
+Each message is sent in one transaction with a note in the topic of dead letters. A message whose note is there was
+sent. All runs of a group have one transactional id: brokers end a run whose place another one took, and what a killed
+run had not committed is never seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from msgspec import Struct
+
+from workers.core.dead_letters import Letter, note_of, noted_offset, read_letter
+from workers.core.records import Headers, TopicPartition
+from workers.errors import Fatal, Undecodable
+from workers.kafka.intake import headers_of
+from workers.kafka.reader import read, wait_for_open_transactions
+from workers.kafka.transactions import ProducerSession
+from workers.settings import Kafka, Settings
+
+TRANSACTION_RECORDS = 500
+"""Messages of one transaction at most. What a killed run has sent and not committed is sent by the next one."""
+
+TRANSACTION_BYTES = 8_000_000
+
+BATCH_BYTES = 16_384
+"""A topic's limit is one of batches: with more in one, messages that its topic takes would be refused together."""
+
+ABORT_S = 1.0
+
+RUN_ID = "dead-letters-replay"
+"""Stands in the transactional id where a worker has its own id."""
+
+
+class Stored(Struct, frozen=True):
+    """A dead letter as it lies in its topic."""
+
+    place: TopicPartition
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    letter: Letter
+    is_sent: bool
+    """Whether its message was sent again."""
+
+
+class Replayed(Struct):
+    """What a run did with the dead letters that it was asked for."""
+
+    sent: int = 0
+    sent_before: int = 0
+    """Their messages were sent by an earlier run."""
+    returned: int = 0
+    """Their messages were sent again before, and became dead letters again."""
+    truncated: int = 0
+    """They hold only the beginning of their message."""
+    elsewhere: int = 0
+    """Their records are not in one of the input topics."""
+
+
+def stored_letters(settings: Settings) -> Iterator[Stored | None]:
+    """Give the dead letters that are there, each partition's in order, and None now and then while none comes.
+
+    Those that are written meanwhile may be left out. Blocks while the brokers are away.
+
+    Raises:
+        Unavailable, Misconfigured: see `workers.kafka.reader.read`.
+    """
+    # Notes stand behind the letters that they speak of, so all of them are read first.
+    ends: dict[TopicPartition, int] = {}
+    sent: set[tuple[TopicPartition, int]] = set()
+    for message in _read(settings):
+        if message is not None:
+            place, offset = _place_of(message)
+            ends[place] = offset
+            noted = noted_offset(_headers_of(message))
+            if noted is not None:
+                sent.add((place, noted))
+    for message in _read(settings):
+        if message is None:
+            yield None
+            continue
+        place, offset = _place_of(message)
+        letter = read_letter(_headers_of(message)) if offset <= ends.get(place, -1) else None
+        if letter is not None:
+            is_sent = (place, offset) in sent
+            _, timestamp_ms = message.timestamp()
+            yield Stored(place, offset, message.key(), message.value(), timestamp_ms, letter, is_sent)
+
+
+def planned(
+    settings: Settings, is_wanted: Callable[[Stored], bool], counts: Replayed, *, returned_too: bool = False
+) -> Iterator[Stored]:
+    """Give the wanted dead letters whose messages are to be sent, and count the others.
+
+    `returned_too`: also those that were sent again before and came back.
+    """
+    for stored in stored_letters(settings):
+        if stored is None or not is_wanted(stored):
+            continue
+        letter = stored.letter
+        if stored.is_sent:
+            counts.sent_before += 1
+        elif letter.is_truncated:
+            counts.truncated += 1
+        elif letter.origin.topic not in settings.topics.inputs:
+            counts.elsewhere += 1
+        elif letter.first_position is not None and not returned_too:
+            counts.returned += 1
+        else:
+            yield stored
+
+
+def replay(
+    settings: Settings,
+    is_wanted: Callable[[Stored], bool],
+    counts: Replayed,
+    *,
+    rate: float | None = None,
+    returned_too: bool = False,
+) -> None:
+    """Send the messages of the wanted dead letters again, `rate` a second at most, to the partitions they came from.
+
+    `counts` is raised after each commit. `returned_too`: see `planned`.
+
+    Guarantee: the message of a dead letter is sent once by all runs together, whatever ends them. Blocks.
+
+    Raises:
+        Unavailable, Misconfigured: Kafka or a topic is not there, or may not be used.
+        Fatal: a message was refused, or another run has begun. What was committed before is sent.
+    """
+    topics = settings.topics
+    session = ProducerSession(settings.kafka, RUN_ID, dict.fromkeys([*topics.inputs, topics.dead_letters], BATCH_BYTES))
+    # Whatever an earlier run had begun is committed or aborted now; its notes are seen once no transaction hides them.
+    wait_for_open_transactions(settings.kafka, topics.dead_letters)
+    size = TRANSACTION_RECORDS if rate is None else max(1, min(TRANSACTION_RECORDS, int(rate)))
+    started = time.monotonic()
+    letters = planned(settings, is_wanted, counts, returned_too=returned_too)
+    for batch in _batches(letters, size):
+        _send(session, settings.kafka, batch)
+        counts.sent += len(batch)
+        if rate is not None:
+            time.sleep(max(0.0, started + counts.sent / rate - time.monotonic()))
+
+
+def _batches(letters: Iterable[Stored], count: int) -> Iterator[list[Stored]]:
+    batch: list[Stored] = []
+    size = 0
+    for stored in letters:
+        batch.append(stored)
+        size += len(stored.value or b"")
+        if len(batch) >= count or size >= TRANSACTION_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> None:
+    """Send some messages and their notes in one transaction."""
+    deadline = time.monotonic() + kafka.transaction_timeout_s
+    refused: list[str] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            refused.append(f"{message.topic()}/{message.partition()}: {error.str()}")
+
+    session.ready(deadline)
+    producer = session.producer
+    try:
+        producer.begin_transaction()
+        for stored in batch:
+            letter = stored.letter
+            _produce(producer, letter.origin, stored.key, stored.value, letter.headers_to_send(), delivered)
+            _produce(producer, stored.place, stored.key, None, note_of(stored.offset), delivered)
+        producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+    except BaseException as error:
+        # Else readers would wait for it until its timeout is over.
+        with suppress(KafkaException):
+            producer.abort_transaction(ABORT_S)
+        if not isinstance(error, KafkaException):
+            raise
+        said = refused[0] if refused else error.args[0].str()
+        raise Fatal(f"dead letters could not be sent again: {said}. Run the command again to go on") from error
+
+
+def _produce(
+    producer: Producer,
+    destination: TopicPartition,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    delivered: Callable[[KafkaError | None, Message], None],
+) -> None:
+    while True:
+        try:
+            producer.produce(
+                destination.topic,
+                value,
+                key,
+                partition=destination.partition,
+                headers=[*headers],
+                on_delivery=delivered,
+            )
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return
+
+
+def _read(settings: Settings) -> Iterator[Message | None]:
+    return read(settings.kafka, [settings.topics.dead_letters], from_beginning=True, follow=False)
+
+
+def _place_of(message: Message) -> tuple[TopicPartition, int]:
+    return TopicPartition(str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+
+
+def _headers_of(message: Message) -> Headers:
+    try:
+        return headers_of(message)
+    except Undecodable:
+        return []
