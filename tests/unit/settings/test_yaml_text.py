@@ -23,7 +23,7 @@ from workers.settings.yaml_text import parse
         ("a: 1\nb: 2\na: 3\n", "line 3, column 1: 'a' stands there twice"),
         ("[a]: 1\n", "line 1, column 1: a name cannot be a list or map"),
         ("é: 1\nb: \x07", r"line 2, column 4: the character '\\x07' cannot stand in YAML"),
-        ("a: 2024-13-45\n", "f.yaml: cannot be read as YAML: month must be in 1..12; put a text into quotes"),
+        ("a: 2024-13-45\n", "f.yaml: cannot be read as YAML: month must be in 1..12.*; put a text into quotes"),
         ("a: !!bool x\n", "f.yaml: cannot be read as YAML: 'x'; put a text into quotes"),
         ("a: !!timestamp x\n", "f.yaml: cannot be read as YAML: .*; put a text into quotes"),
         ("a: " + "[" * 3000, "nested too deeply"),
