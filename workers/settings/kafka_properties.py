@@ -1,6 +1,10 @@
-"""Which librdkafka properties cannot be passed through: each would break a guarantee, or is a setting of its own."""
+"""Which librdkafka properties cannot be passed through, and the values of which may be shown.
+
+Those that cannot be passed through would break a guarantee, or are settings of their own.
+"""
 
 import re
+from collections.abc import Mapping
 
 _OWNED = {
     "enable.auto.commit": "offsets are committed only inside the transaction that holds the verdicts",
@@ -43,3 +47,35 @@ _CODE = re.compile(r".*_cb|on_delivery|on_commit|logger")
 def why_refused(name: str) -> str | None:
     """Say why a property cannot be set; None where it can."""
     return "it takes a function" if _CODE.fullmatch(name) else _OWNED.get(name)
+
+
+HARMLESS = frozenset(
+    """
+    api.version.fallback.ms api.version.request api.version.request.timeout.ms
+    auto.commit.interval.ms batch.num.messages batch.size broker.address.family broker.address.ttl
+    broker.version.fallback check.crcs client.dns.lookup client.id client.rack compression.codec compression.level
+    compression.type connections.max.idle.ms coordinator.query.interval.ms debug enable.metrics.push
+    enable.random.seed enable.sasl.oauthbearer.unsecure.jwt enable.ssl.certificate.verification enabled_events
+    fetch.error.backoff.ms fetch.max.bytes fetch.message.max.bytes fetch.min.bytes fetch.queue.backoff.ms
+    fetch.wait.max.ms internal.termination.signal linger.ms log.queue log.thread.name max.partition.fetch.bytes
+    message.copy.max.bytes message.max.bytes message.send.max.retries metadata.max.age.ms
+    metadata.recovery.rebootstrap.trigger.ms metadata.recovery.strategy offset.store.method queue.buffering.max.kbytes
+    queue.buffering.max.messages queue.buffering.max.ms queued.max.messages.kbytes queued.min.messages
+    queuing.strategy receive.message.max.bytes reconnect.backoff.jitter.ms reconnect.backoff.max.ms
+    reconnect.backoff.ms request.timeout.ms retries retry.backoff.max.ms retry.backoff.ms
+    sasl.kerberos.min.time.before.relogin sasl.mechanism sasl.mechanisms sasl.oauthbearer.method security.protocol
+    socket.blocking.max.ms socket.connection.setup.timeout.ms socket.keepalive.enable socket.max.fails
+    socket.nagle.disable socket.receive.buffer.bytes socket.send.buffer.bytes socket.timeout.ms
+    ssl.ca.certificate.stores ssl.ca.location ssl.certificate.location ssl.cipher.suites ssl.crl.location
+    ssl.curves.list ssl.endpoint.identification.algorithm ssl.key.location ssl.keystore.location ssl.sigalgs.list
+    sticky.partitioning.linger.ms topic.metadata.propagation.max.ms topic.metadata.refresh.fast.interval.ms
+    topic.metadata.refresh.interval.ms topic.metadata.refresh.sparse
+    """.split()  # noqa: SIM905 - a literal would be four times as long
+)
+"""The only properties whose values are shown: numbers, switches, names and paths. A list of secret ones would miss the
+next one that librdkafka gets."""
+
+
+def hidden_values(properties: Mapping[str, object]) -> list[str]:
+    """Give the values that must not be shown."""
+    return [str(value) for name, value in properties.items() if name not in HARMLESS and str(value)]

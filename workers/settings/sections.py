@@ -15,6 +15,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from workers.settings import urls
 from workers.settings.kafka_properties import why_refused
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
@@ -39,6 +40,16 @@ class Kafka(Section):
     """librdkafka takes no more: its `socket.timeout.ms` has to be longer, and 300 s is the most for that."""
     properties: dict[str, str | int | float | bool] = {}
     """Any other librdkafka property (SASL, TLS, ...), for consumer and producer alike."""
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_servers(cls, servers: str) -> str:
+        if "@" in servers:
+            raise ValueError(
+                "kafka.bootstrap_servers: holds an `@`, and names only hosts and ports; a user and a password are "
+                "sasl.username and sasl.password in kafka.properties"
+            )
+        return servers
 
     @field_validator("properties")
     @classmethod
@@ -120,15 +131,10 @@ class Redis(Section):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
-        from redis import ConnectionPool  # The client takes a quarter of a second, and few commands need it.
-
         try:
-            ConnectionPool.from_url(
-                url.get_secret_value()
-            ).make_connection()  # Connects nothing, and reads all options.
-        except (ValueError, TypeError) as error:
-            # Never the URL itself: it may hold a password.
-            raise ValueError(f"redis.url: {error}, as in redis://localhost:6379/0") from None
+            urls.check_redis(url.get_secret_value())
+        except ValueError as error:
+            raise ValueError(f"redis.url: {error}") from None
         return url
 
 
@@ -163,6 +169,16 @@ class OpenAI(Section):
         The only server has all of it: at 40 prompts/s a third was too short for what waits in a server's own queue.
         """
         return self.timeout_s or (30 if len(self.urls) <= 1 else 10)
+
+    @field_validator("urls")
+    @classmethod
+    def _check_urls(cls, servers: list[str]) -> list[str]:
+        for number, url in enumerate(servers, 1):
+            try:
+                urls.check_server(url)
+            except ValueError as error:
+                raise ValueError(f"guard.openai.urls: number {number} {error}") from None
+        return servers
 
     @field_validator("api_key")
     @classmethod

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     EnvSettingsSource,
@@ -26,6 +27,9 @@ from workers.settings.sections import CONFIG_FILE_VARIABLE, Settings
 
 OTHER_VARIABLES = {CONFIG_FILE_VARIABLE, "GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL"}
 """What is no setting of a worker: the last two belong to the embedded stack."""
+
+ENVIRONMENT = "environment"
+"""The origin of what comes from a variable."""
 
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -42,24 +46,72 @@ def load(**flags: Any) -> Settings:
     _check_environment()
     try:
         return Settings(**flags)
-    except SettingsError as error:
-        # Raised for an environment variable only; the sentence of the library names the section, and no more.
-        named = ", ".join(_unreadable()) or str(error)
+    except SettingsError:
+        # Raised for an environment variable only.
+        named = ", ".join(_unreadable())
         raise Misconfigured(
-            f"{named}: is no JSON; a list or map is JSON, as in GUARDLINE_TOPICS__INPUTS='[\"chat\"]'"
+            f"{named}: is not JSON; a list or map is JSON, as in GUARDLINE_TOPICS__INPUTS='[\"chat\"]'"
         ) from None
     except ValidationError as error:
-        raise Misconfigured("; ".join(_sentence(item) for item in error.errors())) from None
+        places = origins()
+        # One sentence for each setting: where several types are allowed, each has an error of its own.
+        sentences = {_name(item): _sentence(item, places) for item in reversed(error.errors())}
+        raise Misconfigured("; ".join(reversed(sentences.values()))) from None
 
 
-def _sentence(item: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in item["loc"]) or "settings"
+def _name(item: ErrorDetails) -> str:
+    """Give the name of the setting that an error is about: for a part of a list or map, that of the whole."""
+    section: Any = Settings
+    path: list[str] = []
+    for part in item["loc"]:
+        path.append(str(part))
+        field = section.model_fields.get(str(part))
+        section = None if field is None else field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+    return ".".join(path) or "settings"
+
+
+def _sentence(item: ErrorDetails, places: dict[str, str]) -> str:
+    """Say what is wrong with a setting, and where it was written. It must not hold the value, which may be a secret."""
+    name, said = _name(item), item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{name}: no such setting"
-    said = item["msg"].removeprefix("Value error, ")
+        said = f"{name}: there is no such setting{_suggestion(name)}"
     # What the sections themselves refuse names its setting already.
-    names_itself = item["type"] == "value_error" and (not item["loc"] or said.startswith(str(item["loc"][0])))
-    return said if names_itself else f"{name}: {said}"
+    elif item["type"] != "value_error" or (item["loc"] and not said.startswith(str(item["loc"][0]))):
+        part = "".join(f", {part!r}" for part in item["loc"][name.count(".") + 1 :][:1])
+        said = f"{name}{part}: {said}{yaml_text.quoting(item)}"
+    return said + (f" (from {_place(name, places[name])})" if "." in name and name in places else "")
+
+
+def _suggestion(name: str) -> str:
+    section, _, own = name.rpartition(".")
+    near = get_close_matches(
+        own, [known.rpartition(".")[2] for known in _known() if known.rpartition(".")[0] == section]
+    )
+    anywhere = [known for known in _known() if known.rpartition(".")[2] == own]
+    found = [f"{section}.{one}" for one in near] or anywhere
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _known(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Give the names of all settings."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _known(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _place(name: str, origin: str) -> str:
+    """Say where a setting was written, so that it can be found there."""
+    if not origin.endswith(ENVIRONMENT):
+        return f"the {origin}"
+    variables = {variable.upper(): variable for variable in os.environ}
+    parts = name.upper().split(".")
+    wanted = ["GUARDLINE_" + "__".join(parts[:count]) for count in range(len(parts), 1, -1)]
+    return next((f"the environment variable {variables[one]}" for one in wanted if one in variables), f"the {origin}")
 
 
 def _check_file() -> None:
@@ -68,7 +120,7 @@ def _check_file() -> None:
     if not path:
         return
     if not Path(path).is_file():
-        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} is no file")
+        raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} is not a file")
     try:
         document = yaml_text.parse(Path(path).read_text(encoding="utf-8"), f"{CONFIG_FILE_VARIABLE}: {path}")
     except OSError as error:
@@ -79,9 +131,11 @@ def _check_file() -> None:
         raise Misconfigured(f"{CONFIG_FILE_VARIABLE}: {path} has to hold sections, such as: kafka: {{group: mine}}")
     for name, section in (document or {}).items():
         if name not in Settings.model_fields:
-            raise Misconfigured(f"{name}: no such section (one of: {', '.join(Settings.model_fields)})")
+            raise Misconfigured(f"{name}: {_no_section(str(name))} (from the file {path})")
         if not isinstance(section, dict):
-            raise Misconfigured(f"{name}: is a section, and has to hold settings, not {section!r}")
+            # Never what it holds instead: that may be a password.
+            what = yaml_text.kind_of(section)
+            raise Misconfigured(f"{name}: is a section, and has to hold settings, not {what} (from the file {path})")
 
 
 def _check_environment() -> None:
@@ -94,9 +148,20 @@ def _check_environment() -> None:
         if not nested:
             if _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _LINK_ADDRESS.fullmatch(value)):
                 continue
-            raise Misconfigured(f"{variable}: no such variable: a setting is GUARDLINE_SECTION__NAME, two underscores")
+            raise Misconfigured(
+                f"{variable}: there is no such variable; a setting is GUARDLINE_SECTION__NAME, with two underscores"
+            )
         if section.lower() not in Settings.model_fields:
-            raise Misconfigured(f"{variable}: no such section (one of: {', '.join(Settings.model_fields)})")
+            raise Misconfigured(f"{variable}: {_no_section(section.lower())}")
+
+
+def _no_section(name: str) -> str:
+    near = get_close_matches(name, Settings.model_fields)
+    return (
+        f"there is no such section; did you mean {near[0]}?"
+        if near
+        else (f"there is no such section (one of: {', '.join(Settings.model_fields)})")
+    )
 
 
 def _unreadable() -> Iterator[str]:
@@ -136,5 +201,5 @@ def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
     sources: list[tuple[str, PydanticBaseSettingsSource]] = []
     if path:
         sources.append((f"file {path}", YamlConfigSettingsSource(Settings, yaml_file=Path(path))))
-    sources.append(("environment", EnvSettingsSource(Settings)))
+    sources.append((ENVIRONMENT, EnvSettingsSource(Settings)))
     return sources

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from workers.settings import Settings, origins
+from workers.settings.kafka_properties import HARMLESS
+from workers.shown import MASK, without_passwords
 
-MASK = "**********"
-_SECRET = re.compile(r"password|secret|token|key\.pem|api.?key|jaas|credential", re.IGNORECASE)
-_USER_IN_URL = re.compile(r"(?<=://)[^/\s']+(?=@)")
+WORKED_OUT = {
+    "batch.in_flight": "4, or what the engine asks for at the start",
+    "guard.openai.model": "worked out at the start: the only one that is served",
+    "guard.threads": "worked out at the start: all cores",
+    "worker.id": "worked out at the start: random",
+}
+"""What stands for the value of a setting that was not set, where the worker finds the value out."""
+
+VLLM_TEXTS = frozenset(
+    {
+        "attention_backend",
+        "block_size",
+        "dtype",
+        "kv_cache_dtype",
+        "load_format",
+        "quantization",
+        "tokenizer_mode",
+    }
+)
+"""vLLM's arguments whose texts are shown. Of all others only numbers and switches are: some are keys of stores."""
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Give (name, value, origin) of each setting, also of those in a section within a section."""
     found = origins()
     for name, value in _leaves(settings):
-        shown = str(_masked(value) if isinstance(value, dict) else value)
-        yield name, _USER_IN_URL.sub(MASK, shown), found.get(name, "default")
+        origin = found.get(name, "default")
+        yield name, _shown(settings, name, value, is_set=origin != "default"), origin
 
 
 def _leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -31,8 +49,28 @@ def _leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _masked(properties: dict[str, Any]) -> dict[str, Any]:
+def _shown(settings: Settings, name: str, value: Any, *, is_set: bool) -> str:
+    if not is_set and name in WORKED_OUT:
+        return WORKED_OUT[name]
+    if name == "guard.openai.timeout_s" and value is None:
+        return f"{settings.guard.openai.request_timeout_s:g}, by the number of servers"
+    if value is None:
+        return "not set"
+    if isinstance(value, dict):
+        value = _masked(value, _is_harmless_property if name == "kafka.properties" else _is_harmless_argument)
+    return without_passwords(str(value))
+
+
+def _masked(values: Mapping[str, Any], is_harmless: Callable[[str, Any], bool]) -> dict[str, Any]:
     return {
-        name: MASK if _SECRET.search(name) else _masked(value) if isinstance(value, dict) else value
-        for name, value in properties.items()
+        name: _masked(value, is_harmless) if isinstance(value, dict) else value if is_harmless(name, value) else MASK
+        for name, value in values.items()
     }
+
+
+def _is_harmless_property(name: str, _: object) -> bool:
+    return name in HARMLESS
+
+
+def _is_harmless_argument(name: str, value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and name in VLLM_TEXTS)

@@ -6,9 +6,11 @@ Nothing is built from a document but plain values.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from datetime import date
 from typing import Any
 
 import yaml
+from pydantic_core import ErrorDetails
 
 from workers.errors import Misconfigured
 
@@ -52,6 +54,42 @@ def parse(text: str, file: str) -> object:
         raise Misconfigured(f"{file}: cannot be read as YAML: {error}; put a text into quotes") from None
     except RecursionError:
         raise Misconfigured(f"{file}: cannot be read as YAML: it is nested too deeply") from None
+
+
+def kind_of(value: object) -> str:
+    """Name what YAML made of a value, without the value."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "a map"
+    return "a date"
+
+
+def quoting(item: ErrorDetails) -> str:
+    """Give the end of a sentence about a value that was meant as a text, and that YAML reads as something else.
+
+    Empty for all other errors of pydantic.
+    """
+    value = item["input"]
+    if item["type"] not in ("string_type", "literal_error", "enum", "string_sub_type") or value is None:
+        return ""
+    if isinstance(value, bool):
+        word = "yes" if value else "no"
+        return (
+            f'; YAML reads {word} and {"on" if value else "off"} as a truth value: put the word into quotes, "{word}"'
+        )
+    if isinstance(value, int | float | date):
+        return f"; YAML reads it as {kind_of(value)}: put it into quotes"
+    return ""
 
 
 def _place(mark: yaml.Mark | None) -> str:

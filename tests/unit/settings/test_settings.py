@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from workers.engines.openai import ATTEMPTS
 from workers.errors import Misconfigured
 from workers.settings import load
+from workers.settings.table import rows
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("GUARDLINE_GURAD__ENGINE", "vllm", "GUARDLINE_GURAD__ENGINE: no such section (one of: kafka, "),
+        ("GUARDLINE_GURAD__ENGINE", "vllm", "GUARDLINE_GURAD__ENGINE: there is no such section; did you mean guard?"),
         ("GUARDLINE_KAFKA_GROUP", "mine", "a setting is GUARDLINE_SECTION__NAME"),
-        ("GUARDLINE_GUARD__ENGIN", "vllm", "guard.engin: no such setting"),
-        ("GUARDLINE_TOPICS__INPUTS", "chat,comments", "GUARDLINE_TOPICS__INPUTS: is no JSON; a list"),
+        ("GUARDLINE_X__ENGINE", "vllm", "GUARDLINE_X__ENGINE: there is no such section (one of: kafka, "),
+        (
+            "GUARDLINE_GUARD__ENGIN",
+            "vllm",
+            "no such setting; did you mean guard.engine? (from the environment variable GUARDLINE_GUARD__ENGIN)",
+        ),
+        (
+            "GUARDLINE_GUARD__OPENAI",
+            '{"ca_fil": "pass-word"}',
+            "did you mean guard.openai.ca_file? (from the environment variable GUARDLINE_GUARD__OPENAI)",
+        ),
+        ("GUARDLINE_TOPICS__INPUTS", "chat,comments", "GUARDLINE_TOPICS__INPUTS: is not JSON; a list"),
         (
             "GUARDLINE_GUARD__OPENAI__URLS",
             "http://a",
-            "GUARDLINE_GUARD__OPENAI__URLS: is no JSON; a list or map is JSON",
+            "GUARDLINE_GUARD__OPENAI__URLS: is not JSON; a list or map is JSON",
         ),
         (
             "GUARDLINE_KAFKA__PROPERTIES",
             "{'acks': 1}",
-            "GUARDLINE_KAFKA__PROPERTIES: is no JSON; a list or map is JSON",
+            "GUARDLINE_KAFKA__PROPERTIES: is not JSON; a list or map is JSON",
         ),
         ("GUARDLINE_HTTP__PORT", "abc", "http.port: Input should be a valid integer"),
-        ("GUARDLINE_REDIS__URL", "user:pass-word@localhost", "redis.url: Redis URL must specify"),
+        ("GUARDLINE_REDIS__URL", "user:pass-word@localhost", "redis.url: has to begin with redis:// or rediss://"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost/zero", "redis.url: ends in what is not the number of a database"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost/0?ssl=true", "redis.url: takes no option `ssl`: a URL with TLS"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost/0?pass-word=1", "redis.url: has an option after the `?` that"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost/0?socket_timeout=pass-word", "or a value that it cannot have"),
+        ("GUARDLINE_REDIS__URL", "rediss://localhost/0?ssl_cert_reqs=pass-word", "or a value that it cannot have"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost/0?decode_responses=true", "must not say how answers are decoded"),
+        ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "u:pass-word@a:1", "are sasl.username and sasl.password in kafka.prop"),
+        ("GUARDLINE_KAFKA__PROPERTIES", '{"sasl.password": ["pass-word"]}', "kafka.properties, 'sasl.password': Input"),
+        (
+            "GUARDLINE_GUARD__OPENAI__URLS",
+            '["http://a", "a:pass-word@b"]',
+            "urls: number 2 has to begin with http:// or",
+        ),
+        ("GUARDLINE_GUARD__OPENAI__URLS", '["http://a?key=pass-word"]', "urls: number 1 must not have a `?`"),
+        ("GUARDLINE_GUARD__OPENAI__URLS", '["http:///pass-word"]', "urls: number 1 names no host"),
         ("GUARDLINE_GUARD__OPENAI__API_KEY", "pass-word é", "guard.openai.api_key: holds a character that is not"),
         ("GUARDLINE_GUARD__OPENAI__API_KEY", "pass-word\nX: y", "guard.openai.api_key: holds a character that is not"),
         ("GUARDLINE_BATCH__LOW_WATER", "90000", "batch.low_water must be below batch.high_water"),
@@ -56,6 +83,58 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
         load()
     assert sentence in str(refused.value)
     assert "pass-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("mark", "#/?@%")
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("GUARDLINE_REDIS__URL", "redis://user:{}@localhost:6379/0"),
+        ("GUARDLINE_REDIS__URL", "redis://:{}@localhost:6379/0"),
+        ("GUARDLINE_REDIS__URL", "unix://user:{}@/run/redis.sock"),
+        ("GUARDLINE_GUARD__OPENAI__URLS", '["http://user:{}@gpu:8000"]'),
+    ],
+)
+def test_no_piece_of_a_password_is_shown_whatever_characters_it_holds(
+    monkeypatch: pytest.MonkeyPatch, variable: str, url: str, mark: str
+) -> None:
+    for password in (f"canary{mark}12", f"12{mark}canary", f"12{mark}canary{mark}12", f"{mark}canary"):
+        monkeypatch.setenv(variable, url.format(password))
+        try:
+            said = str([*rows(load())])
+        except Misconfigured as refused:
+            said = str(refused)
+            assert "`/` as %2F" in said
+        assert "canary" not in said
+        monkeypatch.setenv(variable, url.format(quote(password, safe="")))
+        assert "canary" not in str([*rows(load())])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "kafka: {group: no}",
+            "kafka.group: Input should be a valid string; YAML reads no and off as a truth value: put",
+        ),
+        ("guard: {engine: on}", 'as a truth value: put the word into quotes, "yes" (from the file '),
+        ("topics: {inputs: [yes]}", "topics.inputs, 0: Input should be a valid string; YAML reads yes and on as a"),
+        (
+            "worker: {id: 007}",
+            "worker.id: Input should be a valid string; YAML reads it as a number: put it into quotes",
+        ),
+        ("worker: {id: 2026-01-31}", "YAML reads it as a date: put it into quotes"),
+    ],
+)
+def test_what_yaml_does_not_read_as_a_text_has_to_be_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / "guardline.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("GUARDLINE_CONFIG", str(file))
+    with pytest.raises(Misconfigured) as refused:
+        load()
+    assert sentence in str(refused.value)
 
 
 def test_several_servers_with_no_time_for_a_second_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,10 +182,12 @@ def test_what_kubernetes_says_of_its_services_is_no_setting(
         (b"\xff\xfe\x00\xd8", "is not UTF-8"),
         (b"just text", "has to hold sections"),
         (b"- 1\n", "has to hold sections"),
-        (b"kafka: 7\n", "kafka: is a section"),
-        (b"kafka:\n", "kafka: is a section"),
-        (b"kafak: {group: a}\n", "kafak: no such section"),
-        (b"kafka: {grupp: a}\n", "kafka.grupp: no such setting"),
+        (b"kafka: 7\n", "kafka: is a section, and has to hold settings, not a number (from the file"),
+        (b"kafka:\n", "kafka: is a section, and has to hold settings, not nothing"),
+        (b"redis: redis://u:pass-word@h\n", "redis: is a section, and has to hold settings, not a text"),
+        (b"redis: [pass-word]\n", "redis: is a section, and has to hold settings, not a list"),
+        (b"kafak: {group: a}\n", "kafak: there is no such section; did you mean kafka? (from the file"),
+        (b"kafka: {grupp: a}\n", "kafka.grupp: there is no such setting; did you mean kafka.group? (from the file"),
     ],
 )
 def test_a_wrong_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: bytes, sentence: str) -> None:
@@ -117,6 +198,7 @@ def test_a_wrong_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
         load()
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "pass-word" not in str(refused.value)
 
 
 def test_a_key_read_from_a_file_loses_the_end_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,100 @@
+"""A canary is put into each setting in turn: nothing that is shown of the settings, right or wrong, holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from workers.errors import Misconfigured
+from workers.settings import Settings, load
+from workers.settings.kafka_properties import HARMLESS, why_refused
+from workers.settings.table import rows
+from workers.shown import MASK
+
+CANARY = "cAnArY42"
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give each setting with its type, so that a new one is tested without a word here."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.annotation
+
+
+SETTINGS = dict(leaves(Settings))
+
+IN_URLS = [f"https://user:{password}@host:1/0" for password in (CANARY, f"{CANARY}/x", f"x#{CANARY}", f"x@{CANARY}?x")]
+TEXTS = [*IN_URLS, f"https://host:1/?key={CANARY}"]
+
+
+def is_name(kind: Any) -> bool:
+    """Whether a setting is a name or path, or a list of some."""
+    return kind in (str, Path) or (get_origin(kind) is not dict and any(is_name(part) for part in get_args(kind)))
+
+
+def values(kind: Any) -> Iterator[str]:
+    """Give what somebody may write into a variable for a setting of this type: secrets, URLs, and what is no value."""
+    yield from TEXTS
+    yield json.dumps(TEXTS)
+    if is_name(kind):
+        return  # What is written there is a name, and is shown.
+    yield from (CANARY, json.dumps([CANARY]), f"{{not json {CANARY}")
+    yield from (url.replace("https://", "redis://") for url in IN_URLS)
+    if get_origin(kind) is dict:
+        yield json.dumps({"some.name": CANARY, "password": CANARY, "inner": {"a": CANARY}, "list": [CANARY]})
+        yield json.dumps({"some.name": CANARY, "sasl.oauthbearer.config": CANARY, "dtype": TEXTS[0]})
+
+
+def shown() -> str:
+    """Give what a command says of the settings: all of them, or what is wrong with them."""
+    try:
+        return str([*rows(load())])
+    except Misconfigured as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_canary_in_a_setting_is_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in values(SETTINGS[name]):
+        monkeypatch.setenv("GUARDLINE_" + name.upper().replace(".", "__"), value)
+        assert CANARY not in shown(), value
+
+
+@pytest.mark.parametrize("name", sorted({name.rpartition(".")[0] for name in SETTINGS}))
+@pytest.mark.parametrize("value", [CANARY, [CANARY], {"url": f"redis://:{CANARY}@host", "nmae": {"x": CANARY}}])
+def test_a_canary_in_the_place_of_a_section_is_never_shown(
+    name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    file = tmp_path / "guardline.yaml"
+    file.write_text(json.dumps(value))
+    monkeypatch.setenv("GUARDLINE_CONFIG", str(file))
+    assert CANARY not in shown()
+
+
+def test_the_value_of_a_librdkafka_property_is_shown_only_where_it_is_known_to_be_harmless() -> None:
+    secret = ("sasl.oauthbearer.client.secret", "sasl.oauthbearer.assertion.private.key.passphrase", "ssl.key.pem")
+    properties = {**dict.fromkeys(secret, CANARY), "no.such": CANARY, "client.id": "one", "linger.ms": 5}
+    settings = Settings.model_validate({"kafka": {"properties": properties}})
+    found = {name: value for name, value, _ in rows(settings)}["kafka.properties"]
+    assert found == str({**dict.fromkeys((*secret, "no.such"), MASK), "client.id": "one", "linger.ms": 5})
+
+
+def test_no_harmless_property_is_one_that_cannot_be_set() -> None:
+    assert {name for name in HARMLESS if why_refused(name)} == set()
+
+
+def test_what_a_worker_finds_out_at_its_start_is_not_shown_as_a_value() -> None:
+    found = {name: value for name, value, _ in rows(Settings())}
+    assert found["worker.id"] == "worked out at the start: random"
+    assert found["guard.openai.timeout_s"] == "30, by the number of servers"
+    assert "None" not in found.values()
+    assert {name for name, value in found.items() if value.startswith("worked out")} >= {"guard.threads", "worker.id"}

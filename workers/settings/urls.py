@@ -1,0 +1,68 @@
+"""Checks URLs that may hold a password. What is wrong with one is said without quoting any of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import SplitResult, urlsplit
+
+PERCENT = "in a user or password write `#` as %23, `/` as %2F, `:` as %3A, `?` as %3F, `@` as %40 and `%` as %25"
+
+
+def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: it is not one, or characters of its password make it another one than was meant.
+    """
+    try:
+        parts = urlsplit(url)
+        is_url = parts.port is None or parts.port >= 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError(f"is not a URL, as in {example}; {PERCENT}")
+    if parts.scheme not in schemes:
+        raise ValueError(f"has to begin with {' or '.join(f'{scheme}://' for scheme in schemes)}, as in {example}")
+    # Whatever stands before the last @ was meant as the user and the password.
+    if "#" in url or "@" in parts.path + parts.query or parts.netloc.count("@") > 1:
+        raise ValueError(f"has a `#`, or an `@` that is not the one before the host; {PERCENT}")
+    return parts
+
+
+def check_redis(url: str) -> None:
+    """Check a URL of Redis as the client reads it.
+
+    Raises:
+        ValueError: with a sentence that quotes nothing of it.
+    """
+    from redis.asyncio import ConnectionPool  # The client takes a quarter of a second, and few commands need it.
+
+    parts = split(url, ("redis", "rediss", "unix"), "redis://localhost:6379/0")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
+        raise ValueError("ends in what is not the number of a database, as in redis://localhost:6379/0")
+    if re.search(r"(^|&)ssl=", parts.query):
+        raise ValueError("takes no option `ssl`: a URL with TLS begins with rediss://, as in rediss://localhost:6379/0")
+    if re.search(r"(^|&)(decode_responses|encoding|encoding_errors)=", parts.query):
+        raise ValueError("must not say how answers are decoded: leave that option out")
+    try:
+        pool = ConnectionPool.from_url(url)
+        pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own; connects nothing
+    except Exception:
+        # Whatever redis-py raises, of whatever kind: its sentences quote pieces of the URL.
+        raise ValueError(
+            "has an option after the `?` that a connection to Redis does not have, or a value that it cannot have"
+        ) from None
+
+
+def check_server(url: str) -> None:
+    """Check the URL of a model server.
+
+    Raises:
+        ValueError: with a sentence that quotes nothing of it.
+    """
+    parts = split(url, ("http", "https"), "http://vllm:8000")
+    if not parts.hostname:
+        raise ValueError("names no host, as in http://vllm:8000")
+    if parts.query:
+        raise ValueError("must not have a `?`, as in http://vllm:8000: paths are added to it")

@@ -1,0 +1,47 @@
+"""What a person may be shown of text that others wrote: no password, and no character that a terminal obeys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+MASK = "**********"
+
+# A path that was meant as a URL has one slash less.
+_USER_IN_URL = re.compile(r"(?<=:/)(/?)[^\s'\"]+(?=@)")
+_OPTIONS_IN_URL = re.compile(r"(:/[^\s'\"?]*\?)[^\s'\"]+")
+
+
+def shown(text: str) -> str:
+    """Give a text in one line without passwords in URLs, and with escapes for what is not printable.
+
+    Line breaks, the controls of terminals, and what changes the direction of writing are among the latter.
+    """
+    return printable(without_passwords(text))
+
+
+def printable(text: str) -> str:
+    r"""Give a text in which each character that is not printable is an escape, as `\n` or `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def without_passwords(text: str) -> str:
+    """Give a text in which the user, the password and the options of each URL are masked."""
+    if ":/" not in text:
+        return text
+    return _OPTIONS_IN_URL.sub(rf"\1{MASK}", _USER_IN_URL.sub(rf"\1{MASK}", text))
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """Give a text in which none of the secrets is, neither as it was written nor as a URL writes it."""
+    every = {form for secret in secrets for form in (secret, quote(secret, safe=""), unquote(secret)) if form}
+    for form in sorted(every, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
