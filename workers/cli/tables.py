@@ -1,11 +1,17 @@
-"""Tables on standard output: fitted to a terminal, and with whole lines where another program reads them."""
+"""What commands write: lines and tables. All text that others wrote goes through here on its way to a terminal."""
 
 from __future__ import annotations
 
 import sys
 
+import orjson
+import typer
+import yaml
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
+
+from workers.shown import shown
 
 console = Console(stderr=True)
 """For progress, which is nothing that another program reads."""
@@ -14,11 +20,47 @@ WIDE = 10_000
 """Columns. A table is no wider than what is in it."""
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Write one line: no character in it can steer a terminal, begin another line, or be a URL's password."""
+    typer.echo(shown(line), err=err)
+
+
+def say_json(value: bytes) -> None:
+    """Write a JSON document as one line. What is not printable in its texts is written as JSON escapes.
+
+    Raises:
+        orjson.JSONDecodeError: it is not JSON.
+    """
+    document = orjson.loads(value)
+    line = value.decode()
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else _json_escape(char) for char in orjson.dumps(document).decode())
+    typer.echo(line)
+
+
+def say_yaml(document: object) -> None:
+    """Write a document as YAML. What is not printable in its texts is written as YAML escapes."""
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(document, sort_keys=False)
+    typer.echo(text, nl=False)
+
+
 def table_of(*names: str) -> Table:
     """Give an empty table. On a narrow terminal its cells are broken, never cut off."""
     return Table(*(Column(name, overflow="fold") for name in names))
 
 
+def add_row(table: Table, *cells: str) -> None:
+    """Add a row. Brackets in a cell are not markup, and what is not printable is an escape."""
+    table.add_row(*(Text(shown(cell)) for cell in cells))
+
+
 def print_table(table: Table) -> None:
     """Print a table."""
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

@@ -16,6 +16,7 @@ from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
 from workers.core.records import Event, Finished, Memory, Output, Source
 from workers.moderation.judge import Judge
+from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
 from workers.redis.dedup import Dedup
 from workers.settings import Settings
@@ -116,7 +117,8 @@ class Pipeline:
     def _begin(self, batch: Sequence[Event]) -> None:
         """Name the verdicts, and settle by the policies in force now who shares judgements and how long to wait."""
         worker = self._settings.worker
-        policies, default = self._policies.snapshot(), self._default
+        policies = self._policies.snapshot()
+        default = policies.get(DEFAULT, self._default)
         for event in batch:
             policy = policies.get(event.body["tenant_id"], default)
             event.verdict_id = verdict_id(worker.pipeline, event.source, event.body["event_id"])
@@ -158,7 +160,11 @@ class Pipeline:
         settled before.
         """
         judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
-        policies, default = self._policies.snapshot(), self._default
+        policies = self._policies.snapshot()
+        default = policies.get(DEFAULT, self._default)
+        unknown = sum([event.body["tenant_id"] not in policies for event in part])
+        if unknown:
+            telemetry.UNKNOWN_TENANTS.labels(default.id).inc(unknown)
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
         carry_attributes, carry_headers = self._settings.events.carry_attributes, self._carry_headers
         decisions = Counter[str]()

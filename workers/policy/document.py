@@ -29,6 +29,17 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
 _NOUNS = {"categories": "category"}
 
 
+DEFAULT = ""
+"""The tenant under which the policy of all tenants without one is kept. No event has it: a tenant's id is not empty."""
+
+DEFAULT_ID = "default"
+"""The id of that policy, which verdicts name."""
+
+MAX_VERSION = 2**53 - 2**20
+"""A document may not bring this version or a higher one: Redis counts in doubles, and there would be no next version.
+Where such a one is stored, versions begin again."""
+
+
 class InvalidPolicy(Misconfigured):
     """A policy document is invalid: the last valid one stays in force."""
 
@@ -49,8 +60,23 @@ def parse_yaml(tenant: str, text: str, file: str) -> Policy:
     try:
         document = yaml_text.parse(text, file)
     except Misconfigured as error:
-        raise InvalidPolicy(f"policy for tenant {tenant!r}: {error}") from None
+        raise InvalidPolicy(f"{subject(tenant)}: {error}") from None
     return parse(tenant, document)
+
+
+def subject(tenant: str) -> str:
+    """Name a tenant's policy, as each sentence about it begins."""
+    return "the default policy" if tenant == DEFAULT else f"policy for tenant {tenant!r}"
+
+
+def id_of(tenant: str) -> str:
+    """Give the id that a tenant's policy has."""
+    return DEFAULT_ID if tenant == DEFAULT else tenant
+
+
+def is_spent(version: int) -> bool:
+    """Whether a stored version leaves no room for a next one, so that any other replaces it."""
+    return version >= MAX_VERSION
 
 
 def parse(tenant: str, document: object) -> Policy:
@@ -60,14 +86,13 @@ def parse(tenant: str, document: object) -> Policy:
         InvalidPolicy: names the tenant, the rule (counted from 1), what is wrong and what is allowed.
     """
     if not isinstance(document, Mapping):
-        raise InvalidPolicy(f"policy for tenant {tenant!r}: a policy is an object with fields such as 'rules'")
+        raise InvalidPolicy(f"{subject(tenant)}: a policy is an object with fields such as 'rules'")
     try:
-        policy = Policy.model_validate({"id": tenant, **document})
+        policy = Policy.model_validate({"id": id_of(tenant), **document})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidPolicy(f"{_subject(tenant, first)}: {_complaint(first)}") from None
-    if policy.id != tenant:
-        raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
+    check_id(tenant, policy)
     with_preset(policy)
     return policy
 
@@ -81,11 +106,23 @@ def parse_stored(tenant: str, text: bytes | str) -> Policy | Deleted:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidPolicy(f"policy for tenant {tenant!r}: it is not JSON: {error}") from None
+        raise InvalidPolicy(f"{subject(tenant)}: it is not JSON: {error}") from None
     match document:
         case {"deleted": True, "version": int(version)}:
             return Deleted(version)
     return parse(tenant, document)
+
+
+def check_id(tenant: str, policy: Policy) -> None:
+    """Refuse a policy that is another tenant's.
+
+    Raises:
+        InvalidPolicy: its id is not this tenant's.
+    """
+    if policy.id != id_of(tenant):
+        raise InvalidPolicy(
+            f"{subject(tenant)}: its id is {policy.id!r}, and has to be {id_of(tenant)!r}; it may be left out"
+        )
 
 
 def with_preset(policy: Policy) -> Policy:
@@ -106,11 +143,10 @@ def with_preset(policy: Policy) -> Policy:
 
 
 def _subject(tenant: str, error: ErrorDetails) -> str:
-    subject = f"policy for tenant {tenant!r}"
     location = error["loc"]
     if len(location) >= 2 and location[0] == "rules" and isinstance(location[1], int):
-        return f"{subject}, rule {location[1] + 1}"
-    return subject
+        return f"{subject(tenant)}, rule {location[1] + 1}"
+    return subject(tenant)
 
 
 def _complaint(error: ErrorDetails) -> str:
@@ -118,7 +154,8 @@ def _complaint(error: ErrorDetails) -> str:
     field = str(location[-1]) if location else ""
     choices = _CHOICES.get(field)
     if error["type"] == "enum" and choices is not None:
-        return f"unknown {_NOUNS.get(field, field)} {reprlib.repr(error['input'])} (one of: {', '.join(choices)})"
+        value = f"{_NOUNS.get(field, field)} {reprlib.repr(error['input'])}"
+        return f"unknown {value} (one of: {', '.join(choices)}){yaml_text.quoting(error)}"
     if error["type"] == "literal_error" and field == "on_unavailable":
         allowed = ", ".join(get_args(Policy.model_fields["on_unavailable"].annotation))
         return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed})"
@@ -126,4 +163,4 @@ def _complaint(error: ErrorDetails) -> str:
         return f"unknown field {field!r}"
     if error["type"] == "missing":
         return f"{field!r} is required"
-    return f"{field or 'rules'}: {error['msg']}"
+    return f"{field or 'rules'}: {error['msg']}{yaml_text.quoting(error)}"

@@ -161,7 +161,7 @@ class CompiledPolicy:
 
 
 def default_strict() -> CompiledPolicy:
-    """Return the compiled policy of a tenant that has none."""
+    """Return the compiled policy of tenants without one, where no default was set."""
     return CompiledPolicy(STRICT_DEFAULT)
 
 

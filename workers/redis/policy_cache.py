@@ -19,15 +19,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from workers.errors import Misconfigured, Unavailable
-from workers.policy.document import Deleted, InvalidPolicy, parse_stored
+from workers.policy.document import DEFAULT, Deleted, InvalidPolicy, is_spent, parse_stored, subject
 from workers.policy.policy import CompiledPolicy
-from workers.redis.client import failure
+from workers.redis.client import failure, said_of, what_redis_does
 from workers.redis.policy_keys import Keys
 
 log = structlog.get_logger(__name__)
 
 MAX_POLICIES = 100_000
-"""Policies held in memory, about 4 KiB each. Further tenants get the strict default."""
+"""Policies held in memory, about 4 KiB each. Further tenants get the default."""
 
 BLOCK_S = 2.0
 """How long one read waits for a change. After each read without changes, the sequence shows whether entries were
@@ -82,7 +82,10 @@ class PolicyCache:
         return self._is_answered and self._task is not None and not self._task.done()
 
     def snapshot(self) -> Mapping[str, CompiledPolicy]:
-        """Return the policies in force, by tenant. A snapshot never changes; other tenants get the strict default."""
+        """Return the policies in force, by tenant. A snapshot never changes.
+
+        Other tenants get the policy of `workers.policy.document.DEFAULT`, and without one the strict default.
+        """
         return self._snapshot
 
     async def start(self, timeout_s: float = 10.0) -> None:
@@ -100,7 +103,7 @@ class PolicyCache:
         if self._task.done():
             self._task.result()
         if not self.is_loaded:
-            raise Unavailable(f"policies could not be loaded within {timeout_s:g} s: {self.last_error}")
+            raise Unavailable(f"redis.url: policies could not be loaded within {timeout_s:g} s: {self.last_error}")
 
     async def watch(self) -> None:
         """Wait as long as changes are followed. Raises the error that ended it: policies would become out of date."""
@@ -130,11 +133,9 @@ class PolicyCache:
                 if not self.is_loaded and isinstance(cause := failure(error), Misconfigured):
                     raise cause from error
                 if self._is_answered or self.last_error is None:
-                    log.warning(
-                        "redis does not answer: the last good policies stay", error=f"{type(error).__name__}: {error}"
-                    )
+                    log.warning(f"{what_redis_does(error)}: the last good policies stay", reason=said_of(error))
                 self._is_answered = False
-                self.last_error = f"{type(error).__name__}: {error}"
+                self.last_error = said_of(error)
                 await self._redis.connection_pool.disconnect()
                 # Spread over time, so that many workers do not reconnect at once.
                 await asyncio.sleep(back_off_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
@@ -175,7 +176,10 @@ class PolicyCache:
             is_whole = is_whole and sequence <= self._sequence + 1
             self._sequence = max(self._sequence, sequence)
             self._last_id = entry_id
-            self._take(policies, fields.get(b"tenant", b""), fields.get(b"document", b""))
+            if b"tenant" in fields:
+                self._take(policies, fields[b"tenant"], fields.get(b"document", b""))
+            else:
+                self._refuse("a change of a policy names no tenant")
         self._publish(policies)
         return is_whole
 
@@ -192,10 +196,11 @@ class PolicyCache:
             policy = None if isinstance(found, Deleted) else CompiledPolicy(found)
         except InvalidPolicy as error:
             return self._refuse(str(error))
+        if is_spent(last):
+            last = 0
         if found.version < last:
             return self._refuse(
-                f"policy for tenant {name!r}: version {found.version} is older than the last one; "
-                f"give it a version above {last}"
+                f"{subject(name)}: version {found.version} is older than the last one; give it a version above {last}"
             )
         if policy is None:
             if current is None or found.version > last:
@@ -205,12 +210,12 @@ class PolicyCache:
                     del self._deleted[next(iter(self._deleted))]
             return None
         if current is None:
-            if len(policies) >= MAX_POLICIES:
-                return self._refuse(f"policy for tenant {name!r}: a worker holds {MAX_POLICIES} policies at most")
+            if len(policies) >= MAX_POLICIES and name != DEFAULT:
+                return self._refuse(f"{subject(name)}: a worker holds {MAX_POLICIES} policies at most")
         elif policy.version == current.version:
             if policy.digest != current.digest:
                 self._refuse(
-                    f"policy for tenant {name!r}: version {policy.version} is in force with other contents; "
+                    f"{subject(name)}: version {policy.version} is in force with other contents; "
                     f"give it a version above {current.version}"
                 )
             return None

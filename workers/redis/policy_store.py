@@ -11,7 +11,7 @@ import orjson
 from redis.asyncio import Redis
 
 from schemas.policy import Policy
-from workers.policy.document import InvalidPolicy, parse_stored
+from workers.policy.document import MAX_VERSION, InvalidPolicy, check_id, is_spent, parse_stored, subject
 from workers.redis.policy_keys import Keys
 
 MAX_CHANGES = 10_000
@@ -28,6 +28,7 @@ if stored then
   if ok and type(document) == 'table' then current = tonumber(document['version']) or 0 end
 end
 local version = tonumber(ARGV[2])
+if current >= tonumber(ARGV[5]) then current = 0 end
 if version == 0 then version = math.max(current + 1, tonumber(redis.call('TIME')[1])) end
 if version <= current then return {0, string.format('%.0f', current)} end
 local number = string.format('%.0f', version)
@@ -45,7 +46,10 @@ DELETED = b'{"deleted":true}'
 
 
 class PolicyStore:
-    """Reads and changes policies. Every call blocks until Redis answers, and raises its errors."""
+    """Reads and changes policies. Every call blocks until Redis answers, and raises its errors.
+
+    The policy of all tenants without one is stored for the tenant `workers.policy.document.DEFAULT`.
+    """
 
     def __init__(self, redis: Redis, namespace: str = "guardline") -> None:
         self._redis = redis
@@ -59,19 +63,24 @@ class PolicyStore:
         version 0 gets the next version: one more than the last, and at least the Unix time in seconds.
 
         Raises:
-            InvalidPolicy: the policy is another tenant's, or its version is not above the one in force.
+            InvalidPolicy: the policy is another tenant's, its version is not above the one in force, or there would be
+                no version above it.
             redis.RedisError: Redis failed. After a lost connection it is unknown whether the policy is in force.
         """
-        if policy.id != tenant:
-            raise InvalidPolicy(f"policy for tenant {tenant!r}: its id is {policy.id!r}; a policy's id is its tenant's")
+        check_id(tenant, policy)
+        if is_spent(policy.version):
+            raise InvalidPolicy(
+                f"{subject(tenant)}: version {policy.version} leaves no room for a next one: it has to be below "
+                f"{MAX_VERSION}; leave the version out to get the next one"
+            )
         # Only the given fields are stored. The others follow the preset, also when a release changes the preset.
         document = orjson.dumps(
-            {"id": tenant, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
+            {"id": policy.id, **policy.model_dump(mode="json", exclude_unset=True, exclude={"version"})}
         )
         is_stored, version = await self._write(tenant, policy.version, document)
         if not is_stored:
             raise InvalidPolicy(
-                f"policy for tenant {tenant!r}: version {policy.version} is not above version {version}, the last one; "
+                f"{subject(tenant)}: version {policy.version} is not above version {version}, the last one; "
                 "leave the version out to get the next one"
             )
         return version
@@ -79,7 +88,7 @@ class PolicyStore:
     async def delete(self, tenant: str) -> int | None:
         """Delete a tenant's policy and return the deletion's version. None if the tenant has no policy.
 
-        Guarantee: as for `put`. The strict default decides from then on, and a later policy has a higher version.
+        Guarantee: as for `put`. The default decides from then on, and a later policy has a higher version.
 
         Raises:
             redis.RedisError: Redis failed. After a lost connection it is unknown whether the policy is deleted.
@@ -93,7 +102,7 @@ class PolicyStore:
 
     async def _write(self, tenant: str, version: int, document: bytes) -> tuple[bool, int]:
         keys = [self._keys.policies, self._keys.changes, self._keys.sequence]
-        answer: Any = await self._put(keys=keys, args=[tenant, version, document, MAX_CHANGES])
+        answer: Any = await self._put(keys=keys, args=[tenant, version, document, MAX_CHANGES, MAX_VERSION])
         return bool(answer[0]), int(answer[1])
 
     async def get(self, tenant: str) -> Policy | None:

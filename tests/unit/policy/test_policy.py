@@ -168,7 +168,7 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
         ({"controversal": "allow"}, "policy for tenant 'acme': unknown field 'controversal'"),
         ({"on_unavailable": "allow"}, "unknown on_unavailable 'allow' (one of: hold, review, block)"),
         ({"preset": "lose"}, "unknown preset 'lose' (one of: strict, loose, social, "),
-        ({"id": "other"}, "its id is 'other'; a policy's id is its tenant's"),
+        ({"id": "other"}, "its id is 'other', and has to be 'acme'; it may be left out"),
         ({"rules": None}, "policy for tenant 'acme': rules: Input should be a valid list"),
         ({"version": -1}, "version: Input should be greater than or equal to 0"),
     ],
@@ -192,6 +192,11 @@ def test_what_is_not_a_document_is_refused(text: bytes) -> None:
         ("rules:\n- decision: block\n  decision: allow\n", "'decision' stands there twice"),
         ("rules: [", "policy for tenant 'acme': acme.yaml, line 1, column 9: "),
         ("- 1\n", "a policy is an object"),
+        (
+            "rules:\n- {language: no, decision: block}\n",
+            "rule 1: language: Input should be a valid string; YAML reads no and off as a truth value: put the word",
+        ),
+        ("safe: on\n", "unknown safe True .*; YAML reads yes and on as a truth value: put the word into quotes"),
     ],
 )
 def test_a_wrong_yaml_document_is_refused_with_a_sentence(text: str, sentence: str) -> None:
