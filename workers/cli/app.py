@@ -22,6 +22,7 @@ from workers.cli import (
     worker,
 )
 from workers.cli.report import report
+from workers.cli.tables import say
 from workers.errors import GuardlineError, Misconfigured
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ app.add_typer(config.app)
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"guardline {version('guardline')}")
+        say(f"guardline {version('guardline')}")
         raise typer.Exit
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.text import Text
 
 from workers import settings as settings_module
-from workers.cli.tables import print_table, table_of
+from workers.cli.tables import add_row, print_table, table_of
 from workers.settings import table as settings_table
 
 app = typer.Typer()
@@ -17,5 +16,5 @@ def config_command() -> None:
     """Print the settings in force, secrets masked, and where each came from."""
     table = table_of("setting", "value", "from")
     for name, value, origin in settings_table.rows(settings_module.load()):
-        table.add_row(name, Text(value), Text(origin))  # Brackets in it are no markup.
+        add_row(table, name, value, origin)
     print_table(table)

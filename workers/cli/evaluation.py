@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from workers.cli.tables import add_row, say
 from workers.errors import Misconfigured
 
 
@@ -59,7 +60,7 @@ def score_command(
     report["not_judged"] = not_judged
     reports.write(report, folder, f"{file.name}: strict and loose")
     Console().print(reports.table_of(report))
-    typer.echo(f"{folder}: report.html, report.json and the plots", err=True)
+    say(f"{folder}: report.html, report.json and the plots", err=True)
 
 
 @app.command("calibrate")
@@ -84,7 +85,7 @@ def calibrate_command(
     settings = everything.guard.model_copy(update={"mode": "score"})
     folder = checkpoint_folder(settings.model, engine=settings.engine)
     if settings.model == NANO:
-        typer.echo(NANO_JUDGES, err=True)
+        say(NANO_JUDGES, err=True)
 
     async def answers() -> dict[str, calibrate.Answers]:
         guard = make_guard(settings, calibrate.ListeningEngine(load_engine(settings, folder)), folder)
@@ -99,17 +100,22 @@ def calibrate_command(
     table = Table("answer", "temperature", "answers", "loss before", "loss after")
     for name, fit in fits.items():
         if fit is None:
-            table.add_row(name, "1 (too few answers, or all alike)")
+            add_row(table, name, "1 (too few answers, or all alike)")
         else:
-            table.add_row(
-                name, f"{fit.temperature:.3f}", str(fit.answers), f"{fit.loss_before:.4f}", f"{fit.loss_after:.4f}"
+            add_row(
+                table,
+                name,
+                f"{fit.temperature:.3f}",
+                str(fit.answers),
+                f"{fit.loss_before:.4f}",
+                f"{fit.loss_after:.4f}",
             )
     Console().print(table)
     path = out or folder / "calibration.json"
     if not any(fits.values()):
         raise Misconfigured(f"{file}: nothing can be fitted to it, and {path} is not written")
     calibrate.write(fits, path)
-    typer.echo(f"{path}: restart the workers to use it", err=True)
+    say(f"{path}: restart the workers to use it", err=True)
 
 
 @app.command("convert")
@@ -127,7 +133,7 @@ def convert_command(
         raise Misconfigured(f"unknown data set {dataset!r} (one of: {', '.join(ADAPTERS)})")
     _check(source)
     done = convert(adapter, source, output)
-    typer.echo(f"{output}: {done.lines} lines of {done.rows} rows; {done.unused} rows have no label to use", err=True)
+    say(f"{output}: {done.lines} lines of {done.rows} rows; {done.unused} rows have no label to use", err=True)
 
 
 def _check_gold(file: Path) -> None:

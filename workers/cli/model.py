@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from workers import settings as settings_module
+from workers.cli.tables import say
 from workers.errors import Misconfigured
 
 app = typer.Typer(no_args_is_help=True, help="Checkpoints.")
@@ -32,7 +33,7 @@ def model_convert(
     lines = _texts(texts)
     convert(source, output, quantization)
     found = asyncio.run(agreement(source, output, lines, context_tokens=settings_module.load().guard.context_tokens))
-    typer.echo(
+    say(
         f"{output}: on {found.texts} texts the same severity for {found.same_severity:.1%} and the same categories for "
         f"{found.same_categories:.1%}; a score differs by at most {found.furthest_score:.3f}"
     )

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from schemas.taxonomy import Surface
 from workers import settings as settings_module
-from workers.cli.tables import console
+from workers.cli.tables import console, say, say_json
 from workers.errors import Misconfigured
 
 app = typer.Typer()
@@ -43,9 +43,9 @@ def produce_command(
             count, bad, first, is_stopped = produce(settings, lines, lambda step: progress.advance(task, step), fill)
     except OSError as error:
         raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
-    typer.echo(f"{'stopped; ' if is_stopped else ''}{count} records produced", err=True)
+    say(f"{'stopped; ' if is_stopped else ''}{count} records produced", err=True)
     if bad:
-        typer.echo(f"{bad} of them are no events, and will be answered by dead letters; {first}", err=True)
+        say(f"{bad} of them are no events, and will be answered by dead letters; {first}", err=True)
     if is_stopped:
         raise typer.Exit(128 + signal.SIGINT)
 
@@ -61,7 +61,7 @@ def verdicts_command(
 
     settings = settings_module.load()
     if follow and not from_beginning:
-        typer.echo("waiting for new verdicts; --from-beginning shows those that are there, too", err=True)
+        say("waiting for new verdicts; --from-beginning shows those that are there, too", err=True)
     records = read(
         settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow
     )
@@ -73,11 +73,13 @@ def verdicts_command(
                 continue
             value = message.value() or b""
             try:
-                verdict = orjson.loads(value)
-                typer.echo(value.decode() if as_json else _line(verdict))
+                if as_json:
+                    say_json(value)
+                else:
+                    say(_line(orjson.loads(value)))
             except (orjson.JSONDecodeError, LookupError, TypeError):
                 place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-                typer.echo(f"{place} is no verdict: something else writes to topics.verdicts", err=True)
+                say(f"{place} is no verdict: something else writes to topics.verdicts", err=True)
     except KeyboardInterrupt:
         return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from workers import settings as settings_module
+from workers.cli.tables import say
 
 app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
 
@@ -16,6 +17,6 @@ def topics_create() -> None:
 
     made, present = create(settings_module.load())
     for name in made:
-        typer.echo(f"created {name}")
+        say(f"created {name}")
     for name in present:
-        typer.echo(f"already there: {name}")
+        say(f"already there: {name}")

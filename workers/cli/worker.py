@@ -12,6 +12,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.report import report
+from workers.cli.tables import say
 from workers.errors import GuardlineError
 from workers.process.logs import log_to_stderr
 
@@ -58,13 +59,13 @@ def worker_remove(
     settings = settings_module.load(worker={"id": worker_id})
     member = membership.static_member(settings)
     held = ", ".join(member.partitions) or "no partitions"
-    typer.echo(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and holds {held}.")
+    say(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and holds {held}.")
     left = membership.remove(settings, member)
     if any(one.name == worker_id for one in left):
-        typer.echo(f"{worker_id} still runs and has joined again: stop it first.")
+        say(f"{worker_id} still runs and has joined again: stop it first.")
     else:
-        typer.echo(f"{worker_id} is out of the group.")
+        say(f"{worker_id} is out of the group.")
     for one in left:
-        typer.echo(f"{one.name}: {', '.join(one.partitions) or 'no partitions'}")
+        say(f"{one.name}: {', '.join(one.partitions) or 'no partitions'}")
     if not left:
-        typer.echo("The group has no members now: nobody reads its partitions.")
+        say("The group has no members now: nobody reads its partitions.")

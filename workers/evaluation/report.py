@@ -14,9 +14,11 @@ import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
+from rich.text import Text
 
 from workers.evaluation.counts import Mode
 from workers.evaluation.plots import plots_of
+from workers.shown import shown
 
 HEADS = {"precision": "precision", "recall": "recall", "false_alarms": "false alarms"}
 
@@ -50,11 +52,11 @@ def table_of(report: Mapping[str, Any]) -> Table:
 
 
 def _add(table: Table, name: str, figures: Mapping[str, Any]) -> None:
-    labels = [name, str(figures["samples"])]
+    labels = [Text(shown(name)), Text(str(figures["samples"]))]
     for mode in Mode:
-        shown = figures[mode]
-        table.add_row(*labels, mode.value, _interval(shown["f1"]), *(_percent(shown[head]) for head in HEADS))
-        labels = ["", ""]
+        scores = figures[mode]
+        table.add_row(*labels, mode.value, _interval(scores["f1"]), *(_percent(scores[head]) for head in HEADS))
+        labels = [Text(), Text()]
 
 
 def _percent(figure: Mapping[str, float] | None) -> str:
