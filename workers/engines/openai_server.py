@@ -24,6 +24,7 @@ from workers.engines.openai_protocol import (
 from workers.engines.openai_sglang import SglangProtocol
 from workers.engines.openai_vllm import VllmProtocol
 from workers.errors import Misconfigured, Unavailable, Unjudgeable
+from workers.shown import without_passwords
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +40,10 @@ REFUSES_PROMPT = (400, 413, 422)
 MAYBE_REFUSES_PROMPT = 500
 """Or the server is broken. vLLM writes no NaN as JSON, and fails instead."""
 REFUSES_US = (401, 403)
+LACKS_PATH = (404, 405, 501)
+
+SHOWN_CHARS = 200
+"""Of what a server answered, in a sentence."""
 
 PROTOCOLS: Mapping[str, ServerProtocol] = {"sglang": SglangProtocol(), "vllm": VllmProtocol()}
 """By what a server gives as the owner of its models. Any other one is asked as vLLM, and has to answer as vLLM does."""
@@ -46,6 +51,10 @@ PROTOCOLS: Mapping[str, ServerProtocol] = {"sglang": SglangProtocol(), "vllm": V
 
 class _Untrusted(Unavailable):
     """Its certificate is not one that we trust. At start a setting is wrong; later it may be mended."""
+
+
+class _Lacking(Unavailable):
+    """It has no such path. At start it is not a server of a kind that is supported, or a gateway hides the path."""
 
 
 class _Gone(Unavailable):
@@ -69,7 +78,9 @@ class Server:
     """A server behind a URL, with its circuit breaker."""
 
     def __init__(self, url: str, client: httpx.AsyncClient, expected: Expected, timeout_s: float) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self.url = without_passwords(self._url)
+        """As it is shown: a user and a password in it are masked."""
         self.prompts_under_way = 0
         """Prompts under way."""
         self.trouble: Exception | None = None
@@ -124,11 +135,19 @@ class Server:
     async def _served(self, tokenized: Mapping[str, Sequence[int]]) -> tuple[ServerProtocol, str, Served]:
         """Give the kind of server, the name of the model, and the model; check how it tokenizes some texts."""
         protocol = self.protocol
+        told = "nothing was asked"
+
+        async def ask(method: str, path: str, body: Json | None = None) -> Any:
+            nonlocal told
+            answer = await self._json(method, path, body)
+            told = f"{method} {self.url}{path} answered {str(answer)[:SHOWN_CHARS]}"
+            return answer
+
         try:
-            models: list[Json] = list((await self._json("GET", "/v1/models"))["data"])
+            models: list[Json] = list((await ask("GET", "/v1/models"))["data"])
             protocol = PROTOCOLS.get(str(models[0].get("owned_by")) if models else "", PROTOCOLS["vllm"])
             await self._request("GET", protocol.well_path)
-            about = [await self._json("GET", path) for path in protocol.about_paths]
+            about = [await ask("GET", path) for path in protocol.about_paths]
             name, served = self._chosen(protocol.served(models, about))
             if served.room is not None and served.room < self._expected.context_tokens:
                 raise Misconfigured(
@@ -137,20 +156,33 @@ class Server:
                 )
             for text, ids in tokenized.items():
                 body = {"model": name, "prompt": text, "add_special_tokens": False}
-                if (await self._json("POST", "/tokenize", body))["tokens"] != list(ids):
-                    raise Misconfigured(f"guard.openai: the tokenizer of {self.url} is not that of guard.model")
+                if (answered := (await ask("POST", "/tokenize", body))["tokens"]) != list(ids):
+                    raise Misconfigured(
+                        f"guard.openai.urls: the tokenizer of {self.url} is not that of guard.model: asked for "
+                        f"the tokens of {text!r}, it answered {str(answered)[:SHOWN_CHARS]} instead of {list(ids)}"
+                    )
         except _Untrusted as error:
             raise Misconfigured(str(error)) from error
-        except (*BROKEN, Unjudgeable) as error:
-            raise Misconfigured(
-                f"guard.openai: {self.url} does not answer as {protocol.name} does: {error!r}"
-            ) from error
+        except _Lacking as error:
+            raise self._not_supported(str(error), protocol) from error
+        except Unjudgeable as error:
+            raise self._not_supported(error.detail, protocol) from error
+        except BROKEN as error:
+            raise self._not_supported(f"{told}, which lacks what {protocol.name} answers", protocol) from error
         if self._expected.weights and served.weights not in self._expected.weights:
             raise Misconfigured(
                 f"guard.openai: {self.url} serves what no server did at the start: {served.weights}. If that is meant, "
                 "restart the worker"
             )
         return protocol, name, served
+
+    def _not_supported(self, said: str, protocol: ServerProtocol) -> Misconfigured:
+        paths = ", ".join(("/v1/models", protocol.well_path, *protocol.about_paths, "/tokenize", protocol.ask_path))
+        kinds = " and ".join(f"{kind.name} since {kind.since}" for kind in PROTOCOLS.values())
+        return Misconfigured(
+            f"guard.openai.urls: {said}. Supported are {kinds}. It was taken for {protocol.name}, of which "
+            f"{paths} have to be reachable, also through a gateway"
+        )
 
     def _chosen(self, served: Mapping[str, Served]) -> tuple[str, Served]:
         names = ", ".join(served) or "none"
@@ -169,9 +201,9 @@ class Server:
         try:
             answer = await self._json("POST", protocol.ask_path, request)
         except Unjudgeable as error:
-            raise Misconfigured(
-                f"guard.openai: {self.url} refuses a prompt that is in order: {error.detail}"
-            ) from error
+            raise Misconfigured(f"guard.openai: {self.url} refuses a valid prompt: {error.detail}") from error
+        except _Lacking as error:
+            raise self._not_supported(str(error), protocol) from error
         try:
             rows = all_or_refused(protocol.scores_in(request, answer))
             if isinstance(rows, Refused):
@@ -264,7 +296,7 @@ class Server:
         try:
             weights = self.protocol.weights_in(await self._json("GET", path))
         except BROKEN as error:
-            raise Unavailable(f"{self.url}{path} does not say what it serves: {error!r}") from error
+            raise Unavailable(f"GET {self.url}{path} does not say what it serves: {error!r}") from error
         if weights != self.weights:
             raise AnotherModel(f"{self.url} serves another model than at its last check: {weights}")
 
@@ -273,36 +305,40 @@ class Server:
         try:
             return response.json()
         except (ValueError, RecursionError) as error:
-            raise Unavailable(f"{self.url}{path} answered with what is no JSON: {error}") from error
+            raise Unavailable(
+                f"{method} {self.url}{path} answered what is not JSON: {response.text[:SHOWN_CHARS]!r}"
+            ) from error
 
     async def _request(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
         import httpx
 
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._client.request(method, self.url + path, json=body)
+                response = await self._client.request(method, self._url + path, json=body)
         except TimeoutError as error:
-            raise Unavailable(f"{self.url}{path}: no answer within {self._timeout_s:g} s") from error
+            raise Unavailable(
+                f"{method} {self.url}{path}: no answer within {self._timeout_s:g} s (guard.openai.timeout_s)"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
                 raise _Untrusted(
                     f"guard.openai.ca_file: the certificate of {self.url} is not trusted: {error}"
                 ) from error
-            said = f"{self.url}{path}: {type(error).__name__}: {error}"
+            said = f"{method} {self.url}{path}: {type(error).__name__}: {error}"
             if self.url.startswith("https:") and any(map(_is_cut, _causes(error))):
-                said += "cut off, as by a server that misses a certificate of ours (guard.openai.cert_file)"
+                said += "; cut off, as by a server that misses a certificate of ours (guard.openai.cert_file)"
             is_gone = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
             raise (_Gone if is_gone else Unavailable)(said) from error
         if response.is_success:
             return response
-        said = f"{self.url}{path} answered {response.status_code}: {message_in(response.content)}"
+        said = f"{method} {self.url}{path} answered {response.status_code}: {message_in(response.content)}"
         if response.status_code in REFUSES_US:
             raise KeyRefused(f"guard.openai.api_key: {said}")
         if response.status_code in REFUSES_PROMPT:
             raise Unjudgeable("prompt_refused", said)
         if response.status_code == MAYBE_REFUSES_PROMPT:
             raise Doubtful(said)
-        raise Unavailable(said)
+        raise (_Lacking if response.status_code in LACKS_PATH else Unavailable)(said)
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ from aiohttp import web
 from tests.answers import answered
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import COMPLETION_TOKENS, read_reference
-from tests.unit.engines.replay import PROMPTS, Fault, Replay, only_with, scores_again
+from tests.unit.engines.replay import PROMPTS, Fault, Replay, away, only_with, scores_again
 from workers.engines.engine import Refused
 from workers.engines.openai import PROMPTS_A_REQUEST
 from workers.engines.openai_protocol import checked_row, message_in
@@ -67,7 +67,7 @@ def retokenize(document: Any) -> None:
         ),
         (
             lambda server: server.changed("/tokenize", retokenize),
-            "the tokenizer of .* is not that of guard.model",
+            r"the tokenizer of .* is not that of guard.model: asked for the tokens of '.*', it answered \[.*\] instead",
         ),
         (
             lambda server: server.changed(server.kind.ask_path, server.kind.choose_itself),
@@ -88,6 +88,46 @@ async def test_a_server_with_something_else_is_refused_at_start(
         await openai_engine(server.url, model="guard").start()
 
 
+async def test_a_server_or_gateway_that_lacks_a_path_is_refused_with_all_that_it_needs(server: Replay) -> None:
+    kind = server.kind
+    lacking = ""
+
+    async def lacks(request: web.Request) -> web.StreamResponse | None:
+        return web.Response(status=404, text="nothing here") if request.path == lacking else None
+
+    server.fault = lacks
+    for lacking in ("/v1/models", kind.well_path, "/tokenize", kind.ask_path):
+        with pytest.raises(Misconfigured) as refused:
+            await openai_engine(server.url, model="guard").start()
+        said = str(refused.value)
+        assert f"{server.url}{lacking} answered 404: nothing here. Supported are SGLang since" in said
+        assert "to be reachable, also through a gateway" in said
+        assert "/tokenize" in said.partition("Supported")[2]
+
+
+async def test_what_another_kind_of_server_answered_is_in_the_sentence(server: Replay) -> None:
+    async def another(request: web.Request) -> web.StreamResponse | None:
+        return web.json_response({"models": ["llama"]}) if request.path == "/v1/models" else None
+
+    server.fault = another
+    with pytest.raises(
+        Misconfigured, match=r"GET http.*/v1/models answered \{'models': \['llama'\]\}, which lacks what"
+    ):
+        await openai_engine(server.url).start()
+
+
+async def test_a_password_in_the_url_of_a_server_is_used_and_never_shown(server: Replay) -> None:
+    engine = openai_engine(server.url.replace("http://", "http://user:canary@"), model="guard")
+    await engine.start()
+    await engine.close()
+    assert all((header or "").startswith("Basic ") for header in server.headers)
+    server.fault = away
+    with pytest.raises(Unavailable) as refused:
+        await engine.start()
+    assert "http://**********@127.0.0.1" in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
 async def test_a_server_that_is_not_ready_yet_is_a_sentence(server: Replay) -> None:
     async def loading(request: web.Request) -> web.StreamResponse | None:
         return web.Response(status=503) if request.path == server.kind.well_path else None
@@ -105,7 +145,7 @@ async def test_a_server_that_refuses_the_key_or_is_not_there_is_a_sentence(serve
     server.fault = refuse
     with pytest.raises(Misconfigured, match=r"guard\.openai\.api_key: .*401: Unauthorized"):
         await openai_engine(server.url).start()
-    with pytest.raises(Unavailable, match=r"guard\.openai\.urls: http://127\.0\.0\.1:1/v1/models: ConnectError"):
+    with pytest.raises(Unavailable, match=r"guard\.openai\.urls: GET http://127\.0\.0\.1:1/v1/models: ConnectError"):
         await openai_engine("http://127.0.0.1:1").start()
     with pytest.raises(Misconfigured, match=r"guard\.openai\.urls: name at least one"):
         openai_engine()
@@ -304,7 +344,7 @@ async def test_a_server_that_refuses_every_prompt_has_failed(server: Replay) -> 
     engine = openai_engine(server.url)
     await engine.start()
     server.fault = server.asking(lambda: web.Response(status=400, text=server.kind.too_long))
-    with pytest.raises(Unavailable, match="refuses a prompt that is in order"):
+    with pytest.raises(Unavailable, match="refuses a valid prompt"):
         await engine.score(read_reference().prompts[:PROMPTS], [1])
     await engine.close()
 
