@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from infra.devstack.kafka import HOST, Broker, free_ports
 
 
 @contextmanager
-def broker(*lines: str) -> Iterator[str]:
-    """Run a broker whose configuration these lines win over; give its address."""
+def broker(*lines: str, listeners: Callable[[int, int], Iterable[str]] = lambda *_: ()) -> Iterator[str]:
+    """Run a broker whose configuration these lines win over; give its address.
+
+    `listeners` gives further lines, which need the broker's port and its controller's.
+    """
     found = jars.ensure()
     with tempfile.TemporaryDirectory(prefix="guardline-broker-", ignore_cleanup_errors=True) as folder:
         port, controller_port = free_ports(2)
         kafka = Broker(Path(folder), port, controller_port)
-        kafka.configure(found, *lines)
+        kafka.configure(found, *lines, *listeners(port, controller_port))
         process = kafka.start(found)
         try:
             kafka.wait_until_ready(process, 0)

@@ -8,8 +8,9 @@ from urllib.parse import quote, unquote
 
 MASK = "**********"
 
-# A path that was meant as a URL has one slash less.
-_USER_IN_URL = re.compile(r"(?<=:/)(/?)[^\s'\"]+(?=@)")
+# A path that was meant as a URL has one slash less. Up to the last @ only behind a colon that no port follows: else it
+# is a name in a path, as in https://host/@name.
+_USER_IN_URL = re.compile(r"(?<=:/)(/?)(?:[^\s'\"/@:]*:(?!\d*/)[^\s'\"]*|[^\s'\"/@]+)(?=@)")
 _OPTIONS_IN_URL = re.compile(r"(:/[^\s'\"?]*\?)[^\s'\"]+")
 
 

@@ -97,7 +97,7 @@ def test_version_prints_the_version_of_the_package() -> None:
 def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "guardline.yaml"
     file.write_text(
-        "guard:\n  openai: {urls: ['http://user:p@ss-word@gpu:8000'], ca_file: '/[/b].pem'}\n"
+        "guard:\n  openai: {urls: ['http://user:p%40ss-word@gpu:8000'], ca_file: '/[/b].pem'}\n"
         "kafka: {group: a, properties: {client.rack: east, client.id: one}}\n"
     )
     shown = guardline(
@@ -116,7 +116,7 @@ def test_config_has_a_row_for_each_setting_with_its_origin_and_shows_no_secret(t
     assert rows["guard.openai.urls"] == ("['http://**********@gpu:8000']", f"file {file}")
     assert rows["guard.openai.ca_file"] == ("/[/b].pem", f"file {file}")
     assert rows["guard.openai.api_key"] == ("**********", "environment")
-    assert rows["guard.openai.timeout_s"] == ("None", "default")
+    assert rows["guard.openai.timeout_s"] == ("30, by the number of servers", "default")
     properties, origin = rows["kafka.properties"]
     assert ast.literal_eval(properties) == {"client.id": "one", "client.rack": "west", "sasl.password": "**********"}
     assert origin == f"file {file}, environment"
@@ -130,7 +130,7 @@ def test_a_deleted_policy_is_gone_and_a_missing_one_is_reported_in_a_sentence(si
     site.command("policy", "set", "acme", file)
     said = site.command("policy", "delete", "acme").stdout
     assert said.startswith("policy for tenant 'acme': deleted by version ")
-    assert "the strict default decides" in said
+    assert "the default decides for it" in said
     for command in ("get", "delete"):
         assert "tenant 'acme' has no policy" in site.command("policy", command, "acme", code=2).stderr
     assert "no tenant has a policy" in site.command("policy", "list").stderr

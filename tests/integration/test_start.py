@@ -44,7 +44,7 @@ def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site
         assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 503]
     finally:
         stack.restart_kafka()
-    eventually(lambda: waits_for(worker, "create them with: guardline topics create"), "it waits for its topics")
+    eventually(lambda: waits_for(worker, "create them with `guardline topics create`"), "it waits for its topics")
     site.create_topics()
     works(site, worker)
 
@@ -134,9 +134,19 @@ ON_REDIS = [
     ("commands", "changes", "code", "named"),
     [
         (ON_KAFKA, NO_KAFKA, 1, "kafka.bootstrap_servers: no Kafka answers at '127.0.0.1:1'"),
-        (ON_TOPICS, NO_TOPICS, 1, "not found in Kafka: create them with: guardline topics create"),
+        (
+            ON_TOPICS,
+            NO_TOPICS,
+            1,
+            "not found, or this user may not see them: create them with `guardline topics create`",
+        ),
         (ON_REDIS, NO_REDIS, 1, "redis.url: no Redis answers there"),
-        ([("annotate", "events.jsonl", "out.jsonl"), WORKER], NO_SERVERS, 1, "guard.openai.urls: http://127.0.0.1:1"),
+        (
+            [("annotate", "events.jsonl", "out.jsonl"), WORKER],
+            NO_SERVERS,
+            1,
+            "guard.openai.urls: GET http://127.0.0.1:1",
+        ),
         (ON_KAFKA, REFUSED, 2, "SASL PLAIN mechanism handshake failed"),
         (ON_REDIS, {"GUARDLINE_REDIS__URL": "{redis}/99"}, 2, "redis.url: Redis refuses a command (DB index"),
     ],

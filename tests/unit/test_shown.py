@@ -42,6 +42,7 @@ def test_a_control_character_is_shown_as_an_escape() -> None:
         ("redis://user:pa/s@s@host:1/0 is away", f"redis://{MASK}@host:1/0 is away"),
         ("['http://a', 'http://u:p@b/x?key=p']", f"['http://a', 'http://{MASK}@b/x?{MASK}']"),
         ("https:/u:p@b", f"https:/{MASK}@b"),
+        ("https://host/@name and https://host:8080/@name", "https://host/@name and https://host:8080/@name"),
         ("me@example.org: http://a:1/x", "me@example.org: http://a:1/x"),
     ],
 )

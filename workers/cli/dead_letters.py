@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers import settings as settings_module
+from workers.cli.tables import say
 from workers.core.times import read_time
 from workers.errors import Misconfigured
 from workers.process.logs import log_to_stderr
@@ -89,11 +90,6 @@ def replay_command(
     say(f"{counts.sent} messages sent again{_others(counts)}", err=True)
 
 
-def say(line: str, *, err: bool = False) -> None:
-    """Write one line. What is not printable in it is written as an escape."""
-    typer.echo("".join(char if char.isprintable() else repr(char)[1:-1] for char in line), err=err)
-
-
 def _filter(
     reasons: list[str] | None, topics: list[str] | None, since: str | None, until: str | None
 ) -> Callable[[Stored], bool]:
@@ -116,7 +112,9 @@ def _milliseconds(option: str, given: str | None) -> float | None:
         return None
     time = read_time(given)
     if time is None:
-        raise Misconfigured(f"{option}: {given!r} is not a time, such as 2026-01-31T09:30:00Z")
+        raise Misconfigured(
+            f"{option}: {given!r} is not a time: give an RFC 3339 time with a zone, as in 2026-01-31T12:00:00Z"
+        )
     return datetime.fromisoformat(time).timestamp() * 1000
 
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from workers import settings as settings_module
+from workers.cli.tables import say
 from workers.errors import Misconfigured, Skipped, Undecodable
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def examples_command(
     if name is not None and name not in NAMES:
         raise Misconfigured(f"there is no mapping {name!r} (one of: {', '.join(NAMES)})")
     if out is None:
-        typer.echo(read(f"{name}.yaml") if name else "\n".join(NAMES), nl=not name)
+        for line in read(f"{name}.yaml").splitlines() if name else NAMES:
+            say(line)
         return
     files = [f"{one}.{kind}" for one in ([name] if name else NAMES) for kind in ("yaml", "jsonl")]
     if there := [file for file in files if (out / file).exists()]:
@@ -43,7 +45,7 @@ def examples_command(
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         (out / file).write_text(read(file), encoding="utf-8")
-        typer.echo(out / file)
+        say(str(out / file))
 
 
 @app.command("test")
@@ -83,7 +85,7 @@ def try_command(
             counts["events"] += len(found)
             for one in found:
                 _print_event(number, one, as_json=as_json)
-    typer.echo(
+    say(
         f"{counts['records']} records: {counts['events']} events, {counts['skipped']} records skipped, "
         f"{counts['dead letter']} dead letters",
         err=True,
@@ -111,26 +113,24 @@ def _header(written: str) -> tuple[str, bytes | None]:
 def _print_event(number: int, decoded: Decoded, *, as_json: bool) -> None:
     event = decoded.event
     if as_json:
-        typer.echo(_json({"record": number, "event": event, "ignored_fields": decoded.ignored_fields}))
+        say(_json({"record": number, "event": event, "ignored_fields": decoded.ignored_fields}))
         return
     text = event["text"]
     shown = text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
     # As repr writes it, no character of a sender can move the cursor or end the line.
-    typer.echo(
-        f"{number:>4}  event        {event['event_id']!r} of {event['tenant_id']!r}, {event['surface']}: {shown!r}"
-    )
+    say(f"{number:>4}  event        {event['event_id']!r} of {event['tenant_id']!r}, {event['surface']}: {shown!r}")
     others = {name: value for name, value in event.items() if name not in ("event_id", "tenant_id", "surface", "text")}
     if others:
-        typer.echo(f"{'':>19}{', '.join(f'{name}: {value!r}' for name, value in others.items())}")
+        say(f"{'':>19}{', '.join(f'{name}: {value!r}' for name, value in others.items())}")
     if decoded.ignored_fields:
-        typer.echo(f"{'':>19}left out, because they cannot be read: {', '.join(decoded.ignored_fields)}")
+        say(f"{'':>19}left out, because they cannot be read: {', '.join(decoded.ignored_fields)}")
 
 
 def _print_none(number: int, kind: str, error: Skipped | Undecodable, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(_json({"record": number, kind.replace(" ", "_"): error.reason, "detail": error.detail}))
+        say(_json({"record": number, kind.replace(" ", "_"): error.reason, "detail": error.detail}))
         return
-    typer.echo(f"{number:>4}  {kind:<11}  {error.reason}: {error.detail}")
+    say(f"{number:>4}  {kind:<11}  {error.reason}: {error.detail}")
 
 
 def _json(value: Any) -> str:

@@ -6,6 +6,7 @@ be made is a `Misconfigured` with a sentence.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import time
@@ -13,22 +14,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.errors import Misconfigured
 from workers.kafka import causes
 from workers.settings import Kafka, Settings
+from workers.settings.kafka_properties import hidden_values
+from workers.shown import without
 
 ANSWER_S = 10.0
 """How long the brokers may take to say which topics they have."""
 
+FIRST_LOOK_S = 0.25
 LOOK_S = 2.0
-"""How long one look for brokers may take, before the reason is looked for why none answers."""
-
-REASON_S = 1.0
-"""How long a client may take to say why it reaches no broker: it tries again every 50 ms."""
+"""How long one look for brokers may take, the first and the last, before it is asked why none answers."""
 
 DELIVERY_S = 30
 """How long Kafka may be away before `guardline produce` counts a record as refused."""
@@ -66,7 +67,21 @@ DEBUG_LEVEL = 7
 """Of syslog. The worker's loggers read these lines and drop them."""
 
 SILENT = {"log_level": 0}
-"""For commands: what goes wrong comes back as an exception or a delivery report, and becomes a sentence."""
+"""For clients that nobody polls: what goes wrong comes back as an exception."""
+
+HEARD = {"log_level": 6}
+"""For commands: what goes wrong becomes a sentence, and nothing of librdkafka's log is shown. At this level it tells of
+connections that were closed."""
+
+FILES = (
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.crl.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "sasl.kerberos.keytab",
+)
+"""Properties that name files. librdkafka says of one that is not there what OpenSSL said."""
 
 COMMAND = "guardline"
 """The `client.id` of what is not a worker."""
@@ -79,23 +94,34 @@ class Logger(Protocol):
         """Take one line. Must not raise."""
 
 
-class Discarded:
-    """A logger for clients of commands: nothing of librdkafka's log is shown."""
+class Admin(AdminClient):
+    """An `AdminClient` with what it was told of its connections."""
 
-    def log(self, level: int, event: str, *args: Any) -> None:
-        """Take one line."""
+    heard: causes.Heard
+
+
+class Reader(Consumer):
+    """A `Consumer` with what it was told of its connections."""
+
+    heard: causes.Heard
+
+
+class Sender(Producer):
+    """A `Producer` with what it was told of its connections."""
+
+    heard: causes.Heard
 
 
 def consumer(
     settings: Settings, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
-) -> Consumer:
+) -> Reader:
     """Give a member of the worker group. What breaks a guarantee was refused by the settings.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
     """
     callbacks: dict[str, Any] = {} if on_statistics is None else {"stats_cb": on_statistics}
-    return _made(Consumer, {**consumer_config(settings), **callbacks}, logger)
+    return _made(Reader, {**consumer_config(settings), **callbacks}, logger)
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
@@ -156,13 +182,18 @@ def leave_by_name(consumer: Consumer, deadline: float) -> None:
 
 def transactional_producer(
     kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int], *, logger: Logger | None = None
-) -> Producer:
+) -> Sender:
     """Give the producer of a worker. `max_bytes`: how large a batch each output topic takes.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
     """
-    return _made(Producer, transactional_producer_config(kafka, worker_id, max_bytes), logger)
+    return _made(Sender, transactional_producer_config(kafka, worker_id, max_bytes), logger)
+
+
+def transactional_id(kafka: Kafka, worker_id: str) -> str:
+    """Give the name under which a worker's transactions are known to the brokers."""
+    return f"{kafka.group}.{worker_id}"
 
 
 def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int]) -> dict[str, Any]:
@@ -178,7 +209,7 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
         # A topic's limit is one of batches, and librdkafka splits none: many small records would be refused together.
         "batch.size": min([int(kafka.properties.get("batch.size", 1_000_000)), *max_bytes.values()]),
         "bootstrap.servers": kafka.bootstrap_servers,
-        "transactional.id": f"{kafka.group}.{worker_id}",
+        "transactional.id": transactional_id(kafka, worker_id),
         "transaction.timeout.ms": timeout_ms,
         # Looked at once a second: the cause has to be known before the deadline.
         "message.timeout.ms": timeout_ms // 2,
@@ -195,7 +226,7 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
     }
 
 
-def producer(kafka: Kafka) -> Producer:
+def producer(kafka: Kafka) -> Sender:
     """Give the producer of events that `guardline produce` has.
 
     Raises:
@@ -209,12 +240,12 @@ def producer(kafka: Kafka) -> Producer:
         "partitioner": "murmur2_random",
         "linger.ms": 20,
         "message.timeout.ms": int(DELIVERY_S * 1000),
-        **SILENT,
+        **HEARD,
     }
-    return _made(Producer, config)
+    return _made(Sender, config)
 
 
-def reader(kafka: Kafka, *, follow: bool) -> Consumer:
+def reader(kafka: Kafka, *, follow: bool) -> Reader:
     """Give a consumer outside any group, which sees only what was committed and commits nothing.
 
     Without `follow` it reports the end of each partition.
@@ -231,12 +262,12 @@ def reader(kafka: Kafka, *, follow: bool) -> Consumer:
         "enable.auto.commit": False,
         "enable.partition.eof": not follow,
         **({} if follow else {"fetch.wait.max.ms": int(TO_THE_END_S * 1000)}),
-        **SILENT,
+        **HEARD,
     }
-    return _made(Consumer, config)
+    return _made(Reader, config)
 
 
-def onlooker(kafka: Kafka) -> Consumer:
+def onlooker(kafka: Kafka) -> Reader:
     """Give a client that asks what the group has committed and never joins it. It sees no offset that is in doubt.
 
     Not the AdminClient's call: that waits for its whole time-out where no group was ever seen, and has crashed the
@@ -252,12 +283,11 @@ def onlooker(kafka: Kafka) -> Consumer:
         "group.id": kafka.group,
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
-        **SILENT,
     }
-    return _made(Consumer, config)
+    return _made(Reader, config, is_polled=False)
 
 
-def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> AdminClient:
+def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Admin:
     """Give a client for questions about brokers, topics and groups. `debug` names librdkafka's contexts for `logger`.
 
     Raises:
@@ -267,47 +297,32 @@ def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Adm
         "client.id": COMMAND,
         **kafka.properties,
         "bootstrap.servers": kafka.bootstrap_servers,
-        **({"debug": debug} if debug else SILENT),
+        **({"debug": debug} if debug else HEARD),
     }
-    return _made(AdminClient, config, logger)
+    return _made(Admin, config, logger)
 
 
-def present_topics(
-    client: AdminClient | Consumer | Producer, kafka: Kafka, answer_s: float = ANSWER_S
-) -> dict[str, TopicMetadata]:
-    """Give the topics by their names. Blocks for `answer_s` while brokers are silent, for less where none is reached.
+def present_topics(client: Admin | Reader, kafka: Kafka, answer_s: float = ANSWER_S) -> dict[str, TopicMetadata]:
+    """Give the topics by their names. Blocks for `answer_s` while brokers are silent, for less where they refuse.
+
+    A `Reader` must not have partitions yet: what it takes is dropped.
 
     Raises:
         Unavailable: no broker answers.
         Misconfigured: the brokers refuse this client, or it refuses them.
     """
     deadline = time.monotonic() + answer_s
+    look_s = FIRST_LOOK_S
     while True:
         try:
-            topics: dict[str, TopicMetadata] = client.list_topics(timeout=min(answer_s, LOOK_S)).topics
+            topics: dict[str, TopicMetadata] = client.list_topics(timeout=min(answer_s, look_s)).topics
         except KafkaException as error:
-            reason = _reason(kafka)
-            if reason is not None or time.monotonic() >= deadline:
-                sentence = f"kafka.bootstrap_servers: no Kafka answers at {kafka.bootstrap_servers!r}"
-                raise causes.failure(sentence, reason or error.args[0]) from error
+            client.poll(0)  # Brings what was heard.
+            if client.heard.is_refused or time.monotonic() >= deadline:
+                raise causes.no_answer(kafka, client.heard, error.args[0]) from error
+            look_s = min(2 * look_s, LOOK_S)
         else:
             return topics
-
-
-def _reason(kafka: Kafka) -> KafkaError | None:
-    """Say why no broker is reached, None where nothing is known: the call that failed says only that none was.
-
-    Asks another client, because only one that has a callback for errors is told what its connections met.
-    """
-    met: list[KafkaError] = []
-    callback: dict[str, Any] = {"error_cb": met.append}
-    client = AdminClient({**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers, **SILENT, **callback})
-    with suppress(KafkaException):
-        client.list_topics(timeout=REASON_S)
-    client.poll(0)
-    told = [one for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
-    # That one broker refuses says more than that another is away.
-    return next((one for one in told if one.code() in causes.INCURABLE), told[-1] if told else None)
 
 
 def client_id(worker_id: str) -> str:
@@ -327,11 +342,24 @@ def _debug(kafka: Kafka, context: str) -> str:
     return ",".join(filter(None, (context, str(kafka.properties.get("debug", "")))))
 
 
-_Client = TypeVar("_Client", AdminClient, Consumer, Producer)
+_Client = TypeVar("_Client", Admin, Reader, Sender)
 
 
-def _made(make: type[_Client], config: dict[str, Any], logger: Logger | None = None) -> _Client:
+def _made(
+    make: type[_Client], config: dict[str, Any], logger: Logger | None = None, *, is_polled: bool = True
+) -> _Client:
+    heard = causes.Heard()
+    # Reports pile up in a client that nobody polls.
+    listening: dict[str, Any] = {"error_cb": heard.add} if is_polled else {**SILENT}
     try:
-        return make(config) if logger is None else make(config, logger=logger)
+        client = make({**config, **listening}, logger=logger or heard)
     except KafkaException as error:
-        raise Misconfigured(f"kafka.properties: librdkafka refuses these settings: {error.args[0].str()}") from error
+        for name in FILES:
+            file = str(config.get(name, ""))
+            if file and not os.access(file, os.R_OK):
+                raise Misconfigured(f"kafka.properties: {name} names what cannot be read: {file}") from error
+        # It may quote a value, as it does of one that is not among those allowed.
+        said = without(hidden_values(config), error.args[0].str())
+        raise Misconfigured(f"kafka.properties: librdkafka refuses these settings: {said}") from error
+    client.heard = heard
+    return client

@@ -19,7 +19,7 @@ from workers.core.decode import Reason
 from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
-from workers.kafka import clients, membership
+from workers.kafka import causes, clients, membership
 from workers.kafka.topic_watch import ConsumerLog
 from workers.settings import Settings
 
@@ -101,6 +101,7 @@ class Intake:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
         self._worker_id = settings.worker.id
+        self._group = settings.kafka.group
         self._stays_by_name = clients.static_name(settings) is not None
         self._may_commit = True
         self._failure: Exception | None = None
@@ -142,7 +143,7 @@ class Intake:
                     "the Kafka thread did not poll for kafka.max_poll_interval_s: the group has removed this worker"
                 )
             elif failure.code() not in HARMLESS:
-                raise Fatal(f"cannot read {message.topic() or 'a topic'}: {failure.str()}")
+                raise self._why_unread(message.topic(), failure)
         return records
 
     def hold(self, origins: Iterable[TopicPartition]) -> None:
@@ -176,6 +177,15 @@ class Intake:
         self.consumer.close()
         if self._failure is not None and self._may_commit:
             raise Fatal(f"the last rebalance could not be handled: {self._failure}") from self._failure
+
+    def _why_unread(self, topic: str | None, failure: KafkaError) -> Fatal:
+        if failure.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            sentence, needed = f"kafka.group: this user may not join {self._group}", f"READ on the group {self._group}"
+        elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and topic is not None:
+            sentence, needed = f"topics.inputs: this user may not read {topic}", f"READ on {topic}"
+        else:
+            return Fatal(f"cannot read {topic or 'a topic'}: {failure.str()}")
+        return causes.not_allowed(f"{sentence}: {failure.str()}", needed)
 
     def _why_it_ends(self, failure: KafkaError) -> Fatal:
         """Return the sentence for a fatal error, whose cause is only in its text."""

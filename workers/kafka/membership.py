@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import ConsumerGroupType, KafkaError, KafkaException
@@ -24,6 +24,8 @@ from workers.kafka.clients import ANSWER_S
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 TOO_OLD = (
     "kafka.group_protocol: the brokers do not support the 'consumer' protocol, which needs Kafka 4.0; "
@@ -137,13 +139,16 @@ def members(settings: Settings) -> list[Member]:
     """
     admin = clients.admin(settings.kafka)
     clients.present_topics(admin, settings.kafka)
+    name = settings.kafka.group
+    sentence = f"kafka.group: the brokers do not say who is in {name!r}"
     try:
-        group = _describe(admin, settings.kafka.group)
+        group = admin.describe_consumer_groups([name])[name].result(ANSWER_S)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return []
-        sentence = f"kafka.group: the brokers do not say who is in {settings.kafka.group!r}"
-        raise causes.failure(sentence, error.args[0]) from error
+        raise causes.failure(sentence, error.args[0], needs="DESCRIBE or READ on the group") from error
+    except TimeoutError as error:
+        raise Unavailable(f"{sentence}: no answer in time") from error
     return [
         Member(
             name=str(member.group_instance_id or member.client_id),
@@ -190,7 +195,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         Unavailable: the group did not let this process join in that time.
     """
     assigned: list[bool] = []
-    consumer = clients.consumer(settings, logger=clients.Discarded())
+    consumer = clients.consumer(settings)
     consumer.subscribe(settings.topics.inputs, on_assign=lambda *_: assigned.append(True))
     deadline = time.monotonic() + REMOVE_S
     try:
@@ -236,22 +241,33 @@ def _ask_for_session(admin: AdminClient, settings: Settings) -> None:
 
 
 def _config(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
-    """Return a resource's configuration; empty if the brokers do not return it."""
+    """Return a resource's configuration; empty if the brokers refuse to return it.
+
+    Raises:
+        Unavailable: they do not answer.
+    """
     resource = ConfigResource(kind, name)
-    try:
-        entries = admin.describe_configs([resource])[resource].result(ANSWER_S)
-    except (KafkaException, TimeoutError):
-        return {}
-    return {key: entry.value for key, entry in entries.items() if entry.value is not None}
+    entries = _told(admin.describe_configs([resource])[resource], f"the settings of {kind.name.lower()} {name!r}")
+    return {key: entry.value for key, entry in (entries or {}).items() if entry.value is not None}
 
 
 def _described(admin: AdminClient, group: str) -> ConsumerGroupDescription | None:
+    """Give the group; None where the brokers do not tell it to us. Raises as `_config`."""
+    return _told(admin.describe_consumer_groups([group])[group], f"who is in the group {group!r}")
+
+
+def _told(answer: Future[Answer], what: str) -> Answer | None:
+    """Give an answer, None where the brokers refuse it.
+
+    Raises:
+        Unavailable: they do not answer, or not yet.
+    """
     try:
-        return _describe(admin, group)
-    except (KafkaException, TimeoutError):
-        return None
-
-
-def _describe(admin: AdminClient, group: str) -> ConsumerGroupDescription:
-    future: Future[ConsumerGroupDescription] = admin.describe_consumer_groups([group])[group]
-    return future.result(ANSWER_S)
+        return answer.result(ANSWER_S)
+    except KafkaException as error:
+        cause: KafkaError = error.args[0]
+        if cause.code() == KafkaError.GROUP_ID_NOT_FOUND or isinstance(causes.failure(what, cause), Misconfigured):
+            return None
+        raise causes.failure(f"kafka.bootstrap_servers: the brokers do not say {what}", cause) from error
+    except TimeoutError as error:
+        raise Unavailable(f"kafka.bootstrap_servers: the brokers do not say {what}: no answer in time") from error

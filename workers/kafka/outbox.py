@@ -52,8 +52,10 @@ OUTSIDE = {
 INCURABLE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "a topic does not exist: create it (guardline topics create)",
     KafkaError._UNKNOWN_TOPIC: "a topic does not exist: create it (guardline topics create)",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this worker may not write to the topic: check its ACLs",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this worker may not use its transactional id: check its ACLs",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not write to the topic: the ACLs have to give it WRITE",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        "this user may not use its transactional id: the ACLs have to give it WRITE"
+    ),
     KafkaError.INVALID_RECORD: "the broker refuses the record: check the topic's settings",
 }
 """Causes that no retry can fix."""

@@ -17,7 +17,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from workers.core.ledger import Ledger
 from workers.core.records import TopicPartition
-from workers.kafka.questions import ANSWER_S, Questions
+from workers.kafka.questions import ANSWER_S, Questions, answer_of
 
 Assigned = tuple[TopicPartition, int]
 """A partition and the epoch of its assignment."""
@@ -71,8 +71,7 @@ class Progress:
     def _learn(self, idle: list[Assigned]) -> None:
         """Ask once in each epoch, and again if there was no answer."""
         if self._answer is not None and self._answer.done():
-            if self._answer.exception() is None:
-                starts = self._answer.result()
+            if (starts := answer_of(self._answer)) is not None:
                 self._starts |= {assigned: starts[assigned[0]] for assigned in self._asked if assigned[0] in starts}
             self._answer = None
         self._starts = {assigned: start for assigned, start in self._starts.items() if self._is_current(assigned)}

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from workers.kafka import clients
@@ -46,5 +47,15 @@ class Questions(threading.Thread):
                 answer.set_result(question(self._admin))
             except Exception as error:
                 answer.set_exception(error)
-                # A client that got an empty list of brokers never recovers (librdkafka's issue 5301); a new one does.
-                self._admin = clients.admin(self._kafka)
+                if isinstance(error, KafkaException):
+                    # A client that got an empty list of brokers never recovers (librdkafka's issue 5301): make one.
+                    self._admin = clients.admin(self._kafka)
+            self._admin.poll(0)  # Its reports about connections would pile up.
+
+
+def answer_of(asked: Future[Answer]) -> Answer | None:
+    """Return the answer of a question that is done; None if the brokers gave none. Raises what is a bug."""
+    try:
+        return asked.result()
+    except KafkaException:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -17,33 +17,42 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from workers.errors import Misconfigured, Unavailable
+from workers.errors import Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.topics import find
 from workers.settings import Kafka
 
 IDLE_S = 0.5
 
-LOOK_AGAIN_S = 0.1
+LOOK_EVERY_S = 5.0
+LOOK_AGAIN_S = 1.0
+"""How often a reader looks whether the topics have more partitions; the second: after one that could not be read."""
+
+OPEN_S = 0.1
+"""Between two looks whether a transaction is still open."""
+
+GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+
+Origin = tuple[str, int]
 
 
 def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool) -> Iterator[Message | None]:
     """Give committed records of the topics, and None whenever nothing came for a while.
 
-    Without `follow` it ends once the end of every partition was seen. Reads outside any group and commits nothing. Only
-    committed transactions are seen. Waits for as long as the brokers are away.
+    Without `follow` it ends once the end of every partition was seen; with it, partitions that are added are read from
+    their beginning. Reads outside any group and commits nothing. Only committed transactions are seen. Waits for as
+    long as the brokers are away.
 
     Raises:
-        Unavailable: Kafka or a topic is not there.
+        Unavailable: Kafka or a topic is not there, or is not there any more.
         Misconfigured: Kafka refuses this client, or a topic may not be read.
     """
     consumer = clients.reader(kafka, follow=follow)
     try:
-        present = clients.present_topics(consumer, kafka)
-        find(topics, present)
+        partitions = _Partitions(consumer, kafka, topics)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
-        unread = {(topic, partition) for topic in topics for partition in present[topic].partitions}
-        consumer.assign([TopicPartition(*origin, start) for origin in unread])
+        consumer.assign([TopicPartition(*origin, start) for origin in partitions.known])
+        unread = set(partitions.known)
         while follow or unread:
             messages = consumer.consume(500, IDLE_S if follow else clients.TO_THE_END_S)
             for message in messages:
@@ -53,13 +62,64 @@ def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool)
                 elif failure.code() == KafkaError._PARTITION_EOF:
                     unread.discard((str(message.topic()), int(message.partition() or 0)))
                 elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    raise Misconfigured(f"topics: {message.topic()} may not be read: check the ACLs")
+                    topic = message.topic()
+                    raise causes.not_allowed(f"topics: this user may not read {topic}", f"READ on {topic}")
+                elif failure.code() in GONE:
+                    partitions.look_soon()
             if not messages:
                 yield None
+            if added := partitions.added():
+                consumer.incremental_assign([TopicPartition(*origin, OFFSET_BEGINNING) for origin in added])
+                unread |= added
     except KafkaException as error:
         raise causes.failure(f"kafka: cannot read {', '.join(topics)}", error.args[0]) from error
     finally:
         consumer.close()
+
+
+class _Partitions:
+    """The partitions that are read, and a look every few seconds whether there are more, or a topic is gone."""
+
+    def __init__(self, consumer: clients.Reader, kafka: Kafka, topics: Sequence[str]) -> None:
+        """Ask for them. Raises as `read`."""
+        self._consumer = consumer
+        self._topics = topics
+        present = clients.present_topics(consumer, kafka)
+        find(topics, present)
+        self.known = {(topic, n) for topic in topics for n in present[topic].partitions}
+        self._looked_at = time.monotonic()
+        self._wait_s = LOOK_EVERY_S
+        self._is_missing = False
+
+    def look_soon(self) -> None:
+        """Do not wait for the next look: a partition could not be read."""
+        self._wait_s = LOOK_AGAIN_S
+
+    def added(self) -> set[Origin]:
+        """Give those that were added since the last look; none between two looks, and while the brokers are away.
+
+        Raises:
+            Unavailable: two looks in a row found no such topic. A broker that starts may not know it for a moment.
+        """
+        if time.monotonic() < self._looked_at + self._wait_s:
+            return set()
+        self._looked_at, self._wait_s = time.monotonic(), LOOK_EVERY_S
+        try:
+            found = self._consumer.list_topics(timeout=clients.LOOK_S)
+        except KafkaException:
+            return set()
+        if not found.brokers:
+            return set()
+        missing = [topic for topic in self._topics if topic not in found.topics]
+        if missing:
+            if self._is_missing:
+                find(self._topics, found.topics)
+            self._is_missing, self._wait_s = True, LOOK_AGAIN_S
+            return set()
+        self._is_missing = False
+        added = {(topic, n) for topic in self._topics for n in found.topics[topic].partitions} - self.known
+        self.known |= added
+        return added
 
 
 def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
@@ -84,7 +144,7 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
             return
         if time.monotonic() > deadline:
             raise Unavailable(f"kafka: a transaction on {topic} stays open: end the producer that began it")
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(OPEN_S)
 
 
 def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[int, int]:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from workers.core.records import TopicPartition
 from workers.errors import Fatal
-from workers.kafka.questions import ANSWER_S, Questions
+from workers.kafka.questions import ANSWER_S, Questions, answer_of
 
 EVERY_S = 2.0
 """How often the worker asks the brokers for the ids. A topic counts as deleted after two such answers in a row."""
@@ -88,8 +88,8 @@ class TopicWatch:
         if self._consumer_log.made_again is not None:
             raise Fatal(self._consumer_log.made_again)
         if self._answer is not None and self._answer.done():
-            if self._answer.exception() is None:
-                self._compare(self._answer.result())
+            if (ids := answer_of(self._answer)) is not None:
+                self._compare(ids)
             self._answer = None
         if self._answer is None and now >= self._asks_at:
             self._asks_at = now + EVERY_S

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from workers.errors import Unavailable
-from workers.kafka import causes, clients
+from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.settings import Kafka, Settings
 
@@ -41,7 +40,9 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
             if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 present.append(name)
                 continue
-            raise causes.failure(f"topics: cannot create {name} at {where}", cause) from error
+            raise causes.failure(
+                f"topics: cannot create {name} at {where}", cause, needs=f"CREATE on {name} or on the cluster"
+            ) from error
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
     return made, present
@@ -58,6 +59,7 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
     """
     kafka, topics = settings.kafka, settings.topics
     admin = require(kafka, [*topics.inputs, *topics.outputs], answer_s)
+    rights.check(admin, settings, ANSWER_S)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     limits: dict[str, int] = {}
@@ -65,7 +67,11 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
         try:
             limits[resource.name] = min(client_limit, int(future.result(ANSWER_S)["max.message.bytes"].value))
         except KafkaException as error:
-            raise causes.failure(f"topics: cannot read the settings of {resource.name}", error.args[0]) from error
+            raise causes.failure(
+                f"topics: cannot read the settings of {resource.name}",
+                error.args[0],
+                needs=f"DESCRIBE_CONFIGS on {resource.name}",
+            ) from error
         except TimeoutError as error:
             raise Unavailable(
                 f"topics: cannot read the settings of {resource.name}: no answer in time from "
@@ -74,7 +80,7 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
     return limits
 
 
-def require(kafka: Kafka, names: Sequence[str], answer_s: float = ANSWER_S) -> AdminClient:
+def require(kafka: Kafka, names: Sequence[str], answer_s: float = ANSWER_S) -> clients.Admin:
     """Check that Kafka answers and the topics exist. Blocks for little more than `answer_s`.
 
     Raises:
@@ -95,4 +101,7 @@ def find(names: Sequence[str], present: Collection[str]) -> None:
     """
     missing = [name for name in names if name not in present]
     if missing:
-        raise Unavailable(f"topics: {', '.join(missing)} not found in Kafka: create them with: guardline topics create")
+        raise Unavailable(
+            f"topics: {', '.join(missing)} not found, or this user may not see them: create them with "
+            "`guardline topics create`, or give the user the rights of docs/operations.md, Permissions"
+        )

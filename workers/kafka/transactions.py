@@ -82,7 +82,12 @@ class ProducerSession:
         try:
             self._begin_epoch(START_S)
         except KafkaException as error:
-            raise causes.failure("kafka: transactions cannot be used", error.args[0]) from error
+            name = clients.transactional_id(kafka, worker_id)
+            raise causes.failure(
+                "kafka: transactions cannot be used",
+                error.args[0],
+                needs=f"WRITE on the transactional id {name}, or on the prefix {kafka.group}.",
+            ) from error
 
     def ready(self, deadline: float) -> None:
         """Prepare `producer` for one more transaction: replace it if the last one may have left a request behind.

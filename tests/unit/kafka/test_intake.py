@@ -60,7 +60,9 @@ def test_errors_that_pass_do_not_end_the_worker(intake: Intake) -> None:
     [
         (KafkaError._FATAL, "cannot go on"),
         (KafkaError._MAX_POLL_EXCEEDED, "max_poll_interval_s"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot read t: "),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "this user may not read t: .* READ on t"),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "this user may not join .* READ on the group"),
+        (KafkaError._BAD_MSG, "cannot read t: "),
     ],
 )
 def test_errors_that_do_not_pass_end_the_worker_with_a_sentence(intake: Intake, code: int, sentence: str) -> None:

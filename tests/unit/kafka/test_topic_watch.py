@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from workers.core.records import TopicPartition
 from workers.errors import Fatal
@@ -19,14 +20,16 @@ ONE, TWO = "XeTJArssRSKEyslW118mWA", "tNDOSwDkR76o5rKchKrwWw"
 class Answers:
     """Gives prepared answers, in the place of brokers."""
 
-    def __init__(self, *answers: dict[str, str | None] | None) -> None:
+    def __init__(self, *answers: dict[str, str | None] | Exception | None) -> None:
         self._answers = list(answers)
 
     def ask(self, _: Callable[..., Any]) -> Future[Any]:
         future: Future[Any] = Future()
         answer = self._answers.pop(0)
         if answer is None:
-            future.set_exception(RuntimeError("no broker answers"))
+            future.set_exception(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+        elif isinstance(answer, Exception):
+            future.set_exception(answer)
         else:
             future.set_result(answer)
         return future
@@ -57,6 +60,13 @@ def test_a_topic_with_another_id_or_without_one_ends_the_worker(
 
 def test_one_answer_without_the_topic_does_not_end_the_worker() -> None:
     watch({"t": ONE}, {"t": None}, None, {"t": ONE}, {"t": None}, {}, {"t": ONE})
+
+
+def test_a_bug_in_a_question_is_not_taken_for_brokers_that_do_not_answer() -> None:
+    topics = TopicWatch(["in"], ConsumerLog(), Answers(ValueError("a bug"), None))  # type: ignore[arg-type]
+    topics.check(0)
+    with pytest.raises(ValueError, match="a bug"):
+        topics.check(EVERY_S)
 
 
 @pytest.mark.parametrize(("before", "now", "is_new"), [(ZERO, ONE, False), (ONE, TWO, True), (ONE, ZERO, False)])

