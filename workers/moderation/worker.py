@@ -32,6 +32,12 @@ from workers.settings import Settings
 log = structlog.get_logger(__name__)
 
 
+GUESSABLE = (
+    "dedup.secret is empty: whoever can read Redis can find out who wrote a text that they guess. Set it, to the same "
+    "value for all workers"
+)
+
+
 class Worker:
     """One process of the moderation group.
 
@@ -113,6 +119,8 @@ class Worker:
             kafka.start()
             life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, settings.kafka))
+            if settings.dedup.enabled and not settings.dedup.secret.get_secret_value():
+                log.warning(GUESSABLE)
             if settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)
             log.info(
