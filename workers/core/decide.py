@@ -65,10 +65,10 @@ def verdict(
     body, source = event.body, event.source
     topic, partition = source.origin
     surface, role, language = body["surface"], body.get("role", "user"), body.get("language")
-    if event.is_empty:
-        decision, reasons = EMPTY
-    else:
+    if body["text"]:
         decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
+    else:
+        decision, reasons = EMPTY
     attributes: Mapping[str, object] = body.get("attributes") or {}
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
