@@ -3,8 +3,8 @@
 `Event` is the contract; `EventDict` is the same contract as plain dicts, for the hot path. Both are built from the
 types below, so a limit is changed once. Unknown fields are ignored.
 
-The contract is what producers should send. `workers/core/decode.py` reads much that breaks it, and says in the verdict
-which fields it had to leave out.
+Producers should keep this contract. `workers/core/decode.py` also reads records that break it, and the verdict names
+the fields that it could not use.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -36,7 +36,7 @@ AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 AttributeValue = Annotated[str, StringConstraints(max_length=1_024)]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=MAX_ATTRIBUTES)]
 CarriedAttributes = dict[str, JsonValue]
-"""Attributes as verdicts have them: those of an event that broke the contract may be any JSON."""
+"""The attributes of a verdict. If the event broke the contract, their values may be any JSON."""
 SchemaVersion = Annotated[int, Field(ge=1)]
 
 

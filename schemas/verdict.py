@@ -30,7 +30,7 @@ class SourcePosition(BaseModel):
     partition: Annotated[int, Field(ge=0)]
     offset: Annotated[int, Field(ge=0)]
     timestamp: int | None
-    """Kafka's timestamp of the record, in milliseconds since 1970-01-01 UTC; null where it has none."""
+    """Kafka's timestamp of the record, in milliseconds since 1970-01-01 UTC; null if it has none."""
 
 
 class Timings(BaseModel):
@@ -53,28 +53,28 @@ class Verdict(BaseModel):
     verdict_id: VerdictId
     """A hash of pipeline, source position and event id: the same event read again at the same place has the same."""
     event_id: Id
-    """The event's own id. Where it had none, `TOPIC/PARTITION/OFFSET`, and `ignored_fields` names it."""
+    """The event's own id, or `TOPIC/PARTITION/OFFSET` if it had none; then `ignored_fields` names `event_id`."""
     tenant_id: Id
     surface: Surface
     author_id: Id | None = None
     language: Language | None = None
     role: Role
     assessment: Assessment | None
-    """Null for an event without text, and when no judgement could be had: the tenant's `on_unavailable` decided."""
+    """Null for an event without text, and for one that could not be judged: the tenant's `on_unavailable` decided."""
     decision: Decision
     reasons: list[str]
-    """`<severity>:<category>`, or `<severity>` where no category was found. `unavailable`: there is no judgement.
-    `empty`: the event has no text, and its decision is always `allow`. No reason at all: the content is safe."""
+    """`<severity>:<category>`, or `<severity>` if no category was found. `unavailable`: the event could not be judged.
+    `empty`: the event has no text, and the decision is `allow`. No reasons: the content is safe."""
     policy: PolicyReference
     source: SourcePosition
     duplicate_of: VerdictId | None
     """The first verdict on the same event, as far as it is remembered."""
     timings: Timings
     created_at: Timestamp | None
-    """The event's own time. One that was not RFC 3339 was rewritten to it, in UTC."""
+    """The event's own time. A time that was not RFC 3339 was rewritten to RFC 3339 in UTC."""
     attributes: CarriedAttributes
     """The event's attributes that `events.carry_attributes` names."""
     ignored_fields: list[str]
-    """Fields of the event that could not be used as they were: left out, shortened, or replaced by a default."""
+    """Fields of the event that could not be used as they were. They were left out, shortened, or replaced."""
     truncated_text_chars: Annotated[int, Field(ge=0)]
-    """How many characters were cut from the middle of a text that is longer than `events.max_text_chars`."""
+    """How many characters were cut from the middle of the text, because it is longer than `events.max_text_chars`."""

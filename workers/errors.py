@@ -26,7 +26,7 @@ class Undecodable(OneAtFault):
 
 
 class Skipped(OneAtFault):
-    """This record holds no message: it is counted, and nothing is written about it."""
+    """This record holds no message: the worker counts it, and writes nothing about it."""
 
 
 class Unjudgeable(OneAtFault):

@@ -178,7 +178,7 @@ def test_a_verdict_that_is_too_large_becomes_a_truncated_dead_letter(site: Site)
     assert outcome.verdicts == 1
 
 
-def test_produce_says_which_records_are_no_events_and_dead_letters_says_why(site: Site) -> None:
+def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Site) -> None:
     site.create_topics()
     file = Path(site.folder.name) / "events.jsonl"
     file.write_bytes(GOOD + b"\n\n{\n" + event(text=["x"]) + b"\n")

@@ -1,4 +1,4 @@
-"""Dead letters get another chance: their messages are sent again, each once, whatever ends the command."""
+"""`guardline dead-letters replay` sends the messages of dead letters again, each once, even if it is killed."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_message_that_comes_back_is_sent_again_only_on_request(site: Site) -> 
     assert said.startswith("1 messages sent again\n")
     eventually(lambda: counted(3), "it is a dead letter again")
     said = site.command("dead-letters", "replay", "--topic", topic).stderr
-    assert "0 messages sent again; 1 were sent before; 1 came back from an earlier replay" in said
+    assert "0 messages sent again; 1 were sent before; 1 became dead letters again" in said
     said = site.command("dead-letters", "replay", "--topic", topic, "--again").stderr
     assert said.startswith("1 messages sent again; 1 were sent before")
     first = "/".join(map(str, site.sent[0]))
@@ -156,7 +156,7 @@ def test_a_message_that_comes_back_is_sent_again_only_on_request(site: Site) -> 
         (b"\x1b[2Jkey\n", bad, site.sent[0][1])
     ] * 2
     assert all(headers_of(message) == [("trace", b"x"), ("replayed.from", first.encode())] for message in again)
-    assert "options stand behind" in site.command("dead-letters", "--all", "replay", code=2).stderr
+    assert "put the options after" in site.command("dead-letters", "--all", "replay", code=2).stderr
     assert "is not a time" in site.command("dead-letters", "--since", "now", code=2).stderr
 
 

@@ -1,4 +1,4 @@
-"""`guardline dead-letters` and its `replay`: the messages that nobody judged, and how they get another chance."""
+"""`guardline dead-letters` and its `replay`: print the messages that nobody judged, and send them again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 MAX_SHOWN_BYTES = 2_000
-"""Of a value, which may have a megabyte."""
+"""How much of a value is printed; it may have a megabyte."""
 
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only those with this reason; may be repeated.")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only records of this topic; may be repeated.")]
@@ -37,14 +37,14 @@ def dead_letters_command(
     since: Since = None,
     until: Until = None,
     has_value: Annotated[bool, typer.Option("--value", help="Also print the beginning of each value.")] = False,
-    sent_too: Annotated[bool, typer.Option("--all", help="Also those whose messages were sent again.")] = False,
+    sent_too: Annotated[bool, typer.Option("--all", help="Also dead letters whose messages were sent again.")] = False,
 ) -> None:
-    """Print the messages that nobody judged: the reason, the record's position, its key, and what is wrong with it."""
+    """Print the messages that nobody judged: reason, position, key, and what is wrong."""
     wanted = _filter(reason, topic, since, until)
     if context.invoked_subcommand is not None:
         if reason or topic or since or until or has_value or sent_too:
             raise Misconfigured(
-                f"options stand behind the command: guardline dead-letters {context.invoked_subcommand}"
+                f"put the options after the command: guardline dead-letters {context.invoked_subcommand}"
             )
         return
     from workers.kafka.replay import stored_letters
@@ -64,11 +64,13 @@ def replay_command(
     until: Until = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="How many messages a second at most.")] = None,
     returned_too: Annotated[
-        bool, typer.Option("--again", help="Also those that were sent again before, and came back as dead letters.")
+        bool, typer.Option("--again", help="Also messages that became dead letters again after a replay.")
     ] = False,
-    is_dry: Annotated[bool, typer.Option("--dry-run", help="Send nothing; print those that would be sent.")] = False,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Print the dead letters that would be sent; send nothing.")
+    ] = False,
 ) -> None:
-    """Send the messages of dead letters to their input topics again, each once, however often this is run."""
+    """Send the messages of dead letters to their input topics again, each once, even if you repeat the command."""
     from workers.kafka.replay import Replayed, planned, replay
 
     log_to_stderr()
@@ -121,7 +123,7 @@ def _milliseconds(option: str, given: str | None) -> float | None:
 def _others(counts: Replayed) -> str:
     said = {
         "were sent before": counts.sent_before,
-        "came back from an earlier replay (--again sends them once more)": counts.returned,
+        "became dead letters again after a replay (--again sends them)": counts.returned,
         "hold only the beginning of their message": counts.truncated,
         "are of topics that are not in topics.inputs": counts.elsewhere,
     }
@@ -136,7 +138,7 @@ def _line(stored: Stored) -> str:
 
 
 def _shown_key(key: bytes | None) -> str:
-    """Give a key as one word of a line: quoted where it is empty or holds what is not printable."""
+    """Give a key as one word of a line. An empty key, or a key that is not printable, is in quotes."""
     if key is None:
         return "no key"
     text = key.decode("utf-8", "backslashreplace")

@@ -1,6 +1,6 @@
-"""Dead letters: what stands in the place of a record that holds no event, or of an output that no broker takes. Pure.
+"""Dead letters: the outputs for records that hold no event, and for outputs that are too large for the broker. Pure.
 
-A dead letter says in headers why, and at which position the record is that it answers. The topic also holds notes: each
+The headers of a dead letter give its reason, and the position of the input record. The topic also holds notes. A note
 says that the message of an earlier dead letter in the same partition was sent again.
 """
 
@@ -16,13 +16,13 @@ from workers.core.records import Finished, Headers, Output, Source, TopicPartiti
 from workers.errors import Undecodable
 
 RECORD_OVERHEAD_BYTES = 512
-"""What a record batch adds to key, value and headers; generous, because too small a bound would abort."""
+"""An upper bound of what a record batch adds to key, value and headers. Too low a bound would abort transactions."""
 
 OUTPUT_TOO_LARGE = "output_too_large"
 TRUNCATED_BYTES = 65_536
 
 MIN_DEAD_LETTER_BYTES = 4_096
-"""Room for a dead letter's key, reason and position, when nothing is left of its value."""
+"""Enough for the key, the reason and the position of a dead letter without a value."""
 
 MAX_KEY_BYTES = 1_024
 
@@ -40,9 +40,9 @@ HEADER_OVERHEAD_BYTES = 10
 
 
 def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
-    """Make the dead letter that stands for outputs which no broker takes: a beginning, the length and the digest.
+    """Make the dead letter for outputs that are too large: the beginning of the value, its length and its digest.
 
-    It has at most `max_bytes`. The record's own headers stay, unless they alone fill more than half of that.
+    The dead letter has at most `max_bytes`. It keeps the record's own headers unless they fill more than half of that.
     """
     largest = max(record.outputs, key=size_of)
     value = largest.value or b""
@@ -62,7 +62,7 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
 
 
 def size_of(output: Output) -> int:
-    """Give an upper bound of what the output takes in a batch of its own, in bytes."""
+    """Give an upper bound of the output's size in a batch of its own, in bytes."""
     size = RECORD_OVERHEAD_BYTES + len(output.key) + len(output.value or b"")
     return size + _header_bytes(output.headers) if output.headers else size
 
@@ -74,13 +74,13 @@ def _header_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:
 def dead_letter(
     topic: str, source: Source, key: bytes, value: bytes | None, own: Headers, error: Undecodable
 ) -> Finished:
-    """Keep what cannot be decoded: raw value, its own headers, and why and where."""
+    """Make the dead letter of a record that cannot be decoded: its raw value, its own headers, reason and position."""
     headers = own + _headers(source, error.reason, error.detail)
     return Finished(source, (Output(topic, key, value, headers),), headers=own)
 
 
 def _headers(source: Source, reason: str, detail: str) -> Headers:
-    """Say in headers why a record is a dead letter, and the position of the record that it answers."""
+    """Give the headers with the reason of a dead letter, and the position of its input record."""
     topic, partition = source.origin
     return [
         ("reason", reason.encode()),
@@ -92,7 +92,7 @@ def _headers(source: Source, reason: str, detail: str) -> Headers:
 
 
 class Letter(Struct, frozen=True):
-    """What the headers of a dead letter say. `own` are those of the record that it answers."""
+    """The content of a dead letter's headers. `own` are the headers of its input record."""
 
     reason: str
     detail: str
@@ -103,23 +103,23 @@ class Letter(Struct, frozen=True):
 
     @property
     def position(self) -> str:
-        """The position of the record that it answers."""
+        """The position of its input record."""
         return f"{self.origin.topic}/{self.origin.partition}/{self.offset}"
 
     @property
     def first_position(self) -> str | None:
-        """The position of the first record with this message, None where it was never sent again."""
+        """The position of the first record with this message; None if the message was never sent again."""
         return next((_text(value) for name, value in self.own if name == FIRST_POSITION), None)
 
     def headers_to_send(self) -> Headers:
-        """Give the headers with which the message is sent again: the record's own ones, and its first position."""
+        """Give the headers for sending the message again: the record's own headers, and its first position."""
         if self.first_position is not None:
             return self.own
         return [*self.own, (FIRST_POSITION, self.position.encode())]
 
 
 def read_letter(headers: Headers) -> Letter | None:
-    """Read what a worker wrote behind the record's own headers. None: the record is not a dead letter."""
+    """Read the headers that a worker added after the record's own. None: the record is not a dead letter."""
     names = tuple(name for name, _ in headers)
     is_truncated = names[-2:] == TRUNCATED_HEADERS
     end = len(names) - 2 * is_truncated
@@ -138,7 +138,7 @@ def note_of(offset: int) -> Headers:
 
 
 def noted_offset(headers: Headers) -> int | None:
-    """Give the offset of the dead letter that a note speaks of. None: the record is not a note."""
+    """Give the offset of the dead letter that a note names. None: the record is not a note."""
     if len(headers) != 1 or headers[0][0] != NOTED_OFFSET:
         return None
     offset = _text(headers[0][1])

@@ -1,6 +1,6 @@
-"""Applies the tenant's policy and writes the verdict. Pure: it can be replayed without a GPU.
+"""Applies the tenant's policy and writes the verdict. Pure: it can be repeated without a GPU.
 
-Plain dicts through orjson, because a nested model costs five times as much; a test holds the output to
+It writes plain dicts with orjson, because a nested model takes five times as long. A test compares the output with
 `schemas.verdict.Verdict` and `schemas.review.ReviewItem`.
 """
 
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 EMPTY: tuple[str, tuple[str, ...]] = ("allow", ("empty",))
-"""The decision on an event without text, and its reason: whatever else the message holds, no model has seen it."""
+"""The decision on an event without text, and its reason. No model has seen what else the message holds."""
 
 _ASSESSMENT = b',"assessment":'
 
@@ -32,14 +32,14 @@ class Decided(Struct, frozen=True, gc=False):
 
     @property
     def assessment(self) -> bytes:
-        """The assessment as JSON, cut out of the verdict: it stands last, and no string holds an unescaped quote."""
+        """The assessment as JSON, cut out of the verdict: it comes last, and no string holds an unescaped quote."""
         return self.value[self.value.rindex(_ASSESSMENT) + len(_ASSESSMENT) : -1]
 
 
 def compact(document: Mapping[str, Any]) -> bytes:
     """Write JSON into bytes of its own size.
 
-    orjson hands over the buffer that it wrote in, 8 kB for 700 bytes: thousands of records under way filled it all.
+    orjson returns the buffer in which it wrote, 8 kB for 700 bytes. With thousands of records in flight, that adds up.
     """
     return b"%b" % orjson.dumps(document)
 
@@ -47,8 +47,8 @@ def compact(document: Mapping[str, Any]) -> bytes:
 def verdict_id(pipeline: str, source: Source, event_id: str) -> str:
     """Give the id (32 hex digits, BLAKE2b-128) of the verdict on the event at this position.
 
-    The same position gives the same id, so a repeat is recognisable; the pipeline id keeps a recreated topic apart.
-    Lengths stand first: no two different inputs are written alike, whatever characters they hold.
+    The same position always gives the same id, so that a consumer recognises a repeat. The pipeline's id distinguishes
+    a topic that was created again. The lengths come first, so that two different inputs never give the same string.
     """
     topic, partition = source.origin
     name = f"{len(pipeline)}|{len(topic)}|{partition}|{source.offset}|{pipeline}{topic}{event_id}"
@@ -58,9 +58,10 @@ def verdict_id(pipeline: str, source: Source, event_id: str) -> str:
 def verdict(
     event: Event, policy: CompiledPolicy, judged_ms: float | None, carry_attributes: bool | Sequence[str] = True
 ) -> Decided:
-    """Decide one event, which has been looked up and judged, and write its verdict.
+    """Decide on one event, which has been looked up and judged, and write its verdict.
 
-    `judged_ms`: from the closed micro-batch to this decision. `carry_attributes`: which attributes the verdict has.
+    `judged_ms`: milliseconds from the closed micro-batch to this decision. `carry_attributes`: the attributes that the
+    verdict has.
     """
     body, source = event.body, event.source
     topic, partition = source.origin

@@ -1,7 +1,7 @@
-"""Turns a record's bytes into an event, or says why that cannot be done.
+"""Turns the bytes of a record into an event, or gives the reason why that is not possible.
 
-A record that keeps the contract takes the fast path: one strict validator. Any other is read field by field, and what
-is wrong with a field that judging does not need never costs the judgement. It must never crash, and never repeat a
+A record that keeps the contract takes the fast path: one strict validator. Any other record is read field by field, and
+a wrong field that judging does not need never prevents the judgement. This module must never crash, and never repeat
 content in an error: details name fields, not values.
 """
 
@@ -24,7 +24,7 @@ from workers.errors import Skipped, Undecodable
 from workers.settings import Events
 
 UNNAMED = "unnamed"
-"""The id of an event that has none and comes from no record."""
+"""The id of an event without an id that does not come from a record."""
 
 _MAX_DETAIL_CHARS = 300
 
@@ -35,8 +35,8 @@ _validate = TypeAdapter(EventDict).validator.validate_json
 class Decoded(Struct, frozen=True, gc=False):
     """An event as it was read.
 
-    `ignored_fields` are those that could not be used as they were. `truncated_text_chars` were cut from the middle of
-    its text.
+    `ignored_fields` names the fields that could not be used as they were. `truncated_text_chars` counts the characters
+    that were cut from the middle of the text.
     """
 
     event: EventDict
@@ -45,10 +45,10 @@ class Decoded(Struct, frozen=True, gc=False):
 
 
 def decode(value: bytes | None, events: Events, source: Source | None = None) -> Decoded:
-    """Give the event that a record's value holds: a UTF-8 JSON object, if possible as in `schemas.event.Event`.
+    """Give the event in a record's value, a UTF-8 JSON object.
 
-    Accepts what that model accepts, and gives the same values; what the record leaves out is not in the dict. See
-    `from_document` for what else is accepted, unless `events.strict` is set.
+    This accepts everything that `schemas.event.Event` accepts, and gives the same values. Fields that the record does
+    not have are not in the dict. Without `events.strict` it also accepts the records described in `from_document`.
 
     Raises:
         Undecodable: with a `Reason`.
@@ -62,7 +62,7 @@ def decode(value: bytes | None, events: Events, source: Source | None = None) ->
             raise _bad_input(value, error) from None
         return from_document(parse(value), events, source)
     if events.strict:
-        # pydantic's parser takes NaN and Infinity, which are not JSON (RFC 8259, section 6), where a field is ignored.
+        # pydantic's parser accepts NaN and Infinity in unknown fields; they are not JSON (RFC 8259, section 6).
         if b"NaN" in value or b"Infinity" in value:
             json.loads(value, parse_constant=_refuse_constant)
     elif len(event["text"]) > events.max_text_chars:
@@ -87,11 +87,11 @@ def present(value: bytes | None, events: Events) -> bytes:
 
 
 def from_document(document: object, events: Events, source: Source | None = None) -> Decoded:
-    """Give the event that a JSON value holds, read field by field, whatever `events.strict` says.
+    """Give the event in a JSON value. Reads it field by field, also with `events.strict`.
 
-    Only `tenant_id` and `text` are required. Ids may be numbers; null, an empty string and a missing field are the
-    same. A field that cannot be read is left out and named in `ignored_fields`. Without a usable `event_id` the
-    record's position becomes its id, and without a usable `surface` the name of its topic decides.
+    Only `tenant_id` and `text` are required. Ids may be numbers. null, an empty string and a missing field mean the
+    same. A field that cannot be read is left out, and `ignored_fields` names it. Without a usable `event_id`, the
+    position of the record becomes the id. Without a usable `surface`, the name of the topic decides.
 
     Raises:
         Undecodable: with a `Reason`.
@@ -133,12 +133,12 @@ def _text(document: Mapping[str, object], events: Events) -> str:
 
 
 def _position(source: Source) -> str:
-    """Give an id that is the same whenever the record is read again."""
+    """Give an id that is the same each time the record is read."""
     return "/".join(map(str, (*source.origin, source.offset)))[-MAX_ID_CHARS:]
 
 
 def _surface_of(source: Source | None) -> str:
-    """Give the surface that the name of a topic speaks of, `chat` where it speaks of none."""
+    """Give `comment` if the name of the topic ends in it, else `chat`."""
     return "comment" if source is not None and source.origin.topic.rstrip("s").endswith("comment") else "chat"
 
 
@@ -158,7 +158,7 @@ def _bad_input(value: bytes, error: ValidationError) -> Undecodable:
     kind, message = first["type"], first["msg"]
     place = ".".join(str(part) for part in first["loc"])
     if place.startswith("attributes."):
-        place = "attributes"  # What follows is a name that the sender chose, or its key.
+        place = "attributes"  # The rest is a name that the sender chose.
     if kind == "json_invalid":
         return _not_json(value, message)
     if kind == "dict_type" and not place:
@@ -183,5 +183,5 @@ def _not_json(value: bytes, message: str) -> Undecodable:
         json.loads(text)
     except (ValueError, RecursionError):
         return Undecodable(Reason.NOT_JSON, message)
-    # Python's parser takes an escaped half of a surrogate pair; no UTF-8 text can hold one, so no verdict could.
+    # Python's parser accepts an escaped half of a surrogate pair. UTF-8 cannot hold it, so a verdict could not either.
     return Undecodable(Reason.INVALID_UNICODE, f"{message}: a \\u escape is half of a surrogate pair")

@@ -1,6 +1,6 @@
-"""Reads each field of an event by itself, as generously as it can be read. Pure.
+"""Reads each field of an event that breaks the contract. Pure.
 
-What is wrong with one field must never cost another one, or the judgement.
+A wrong field must never affect another field, or prevent the judgement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from schemas.taxonomy import Role, Surface
 from workers.core.times import read_time
 
 MAX_ATTRIBUTES_BYTES = 65_536
-"""Of all attributes together, as JSON. They travel to the verdict, and a verdict has to fit a Kafka record."""
+"""The limit for all attributes together, as JSON. Verdicts carry them, and a verdict has to fit into a Kafka record."""
 
 MAX_ATTRIBUTE_NAME_CHARS = 128
 MAX_ATTRIBUTE_DEPTH = 32
@@ -24,16 +24,16 @@ MAX_LANGUAGE_CHARS = 35
 _ROLES = frozenset(Role)
 _SURFACES = frozenset(Surface)
 _EXACT = 2**53
-"""Up to here a float holds each integer exactly."""
+"""Below this, a float holds every integer exactly."""
 
 Read = tuple[Any, bool]
-"""What could be read, None for nothing, and whether that is all of it."""
+"""The value that was read (None: it cannot be read), and whether that is all of it."""
 
 
 def optional_fields(document: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
-    """Give the optional fields that can be read, and the names of those that cannot, or not as a whole.
+    """Give the optional fields that can be read, and the names of fields that cannot be read as a whole.
 
-    null, an empty string and a missing field are the same: none of them is in the result, or ignored.
+    null, an empty string and a missing field mean the same, and appear in neither result.
     """
     fields: dict[str, Any] = {}
     ignored: list[str] = []
@@ -50,7 +50,7 @@ def optional_fields(document: Mapping[str, object]) -> tuple[dict[str, Any], lis
 
 
 def identifier(given: object) -> str | None:
-    """Give an id as a string of 1 to 256 characters; a number is written in digits. None: it is not usable."""
+    """Give an id as a string of 1 to 256 characters. A number is written in digits. None: it is not usable."""
     written = _number(given)
     if isinstance(given, str):
         written = clean(given)
@@ -58,7 +58,7 @@ def identifier(given: object) -> str | None:
 
 
 def text_of(given: object) -> str | None:
-    """Give a text, which may be empty; a number is written in digits. None: it is not a text."""
+    """Give a text, which may be empty. A number is written in digits. None: it is not a text."""
     return clean(given) if isinstance(given, str) else _number(given)
 
 
@@ -72,7 +72,7 @@ def clean(text: str) -> str:
 
 
 def shortened(text: str, limit: int) -> tuple[str, int]:
-    """Cut a text to `limit` characters, from its middle: give its two ends on two lines, and how many were cut."""
+    """Shorten a text to `limit` characters: give its beginning and its end on two lines, and how many were cut."""
     if len(text) <= limit:
         return text, 0
     kept = limit - 1
@@ -87,7 +87,7 @@ def _number(given: object) -> str | None:
         if given.is_integer() and abs(given) < _EXACT:
             return str(int(given))
         return repr(given) if -float("inf") < given < float("inf") else None
-    # Python refuses to write integers of more than 4,300 digits.
+    # Python does not convert integers of more than 4,300 digits.
     return str(given) if given.bit_length() <= 1024 else None
 
 
@@ -122,7 +122,7 @@ def _time(given: object) -> Read:
 
 
 def _context(given: object) -> Read:
-    """Take the newest turns. What a turn cannot be read from is left out, and the others stay."""
+    """Keep the newest turns that can be read."""
     given = given if isinstance(given, list) else [given]
     turns: list[TurnDict] = []
     is_whole = len(given) <= MAX_CONTEXT_TURNS
@@ -135,11 +135,11 @@ def _context(given: object) -> Read:
 
 
 def _turn(given: object) -> tuple[TurnDict | None, bool]:
-    """Read a turn. One of an unknown role is a user's: what was said before matters more than who said it."""
+    """Read a turn. A turn with an unknown role becomes a user's: the text matters more than its author."""
     if given is None:
         return None, True
     turn = given if isinstance(given, Mapping) else {"text": given}
-    # A turn whose text is null is a parent comment that was deleted.
+    # The text of a deleted parent comment is null.
     text = "" if turn.get("text", given) is None else text_of(turn.get("text"))
     if text is None:
         return None, False
@@ -149,7 +149,7 @@ def _turn(given: object) -> tuple[TurnDict | None, bool]:
 
 
 def _attributes(given: object) -> Read:
-    """Take the first attributes that fit."""
+    """Keep the first attributes that fit."""
     if not isinstance(given, Mapping):
         return None, False
     taken: dict[str, object] = {}
@@ -173,7 +173,7 @@ def _attributes(given: object) -> Read:
 
 
 def _plain(value: object, depth: int) -> object:
-    """Give a value as JSON that everybody can read: no NaN, no halves of surrogates, no integers past 64 bits.
+    """Give a value as JSON that every parser reads: no NaN, no halves of surrogate pairs, no integers over 64 bits.
 
     Raises:
         ValueError: it is nested deeper than `depth`, or it is not JSON.

@@ -1,6 +1,6 @@
-"""Reads JSON as generously as it can be read: for records that the strict parser refuses. Pure.
+"""Parses JSON that the strict parser refuses. Pure.
 
-It must never fail because of a value that nobody reads.
+A value that is not needed must never make it fail.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from workers.core.reasons import Reason
 from workers.errors import Undecodable
 
 MAX_DEPTH = 100
-"""Nested deeper, a value is replaced by null: parsers differ in how deep they go, and some would end the process."""
+"""If a value is nested too deep for the parser, null replaces everything below this depth."""
 
 MAX_DIGITS = 400
-"""A longer integer is read as infinity: Python takes quadratic time to convert it, and refuses it past 4,300 digits."""
+"""A longer integer becomes infinity: Python converts it in quadratic time, and not at all over 4,300 digits."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -23,16 +23,16 @@ _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def parse(value: bytes) -> object:
-    """Give what the value holds.
+    """Give the value that the text describes.
 
-    Takes a byte order mark, trailing NULs, NaN and Infinity, integers of any length, control characters within
-    strings, and halves of surrogate pairs, which stay in the strings. Of equal keys the last one counts.
+    Accepts a byte order mark, trailing NUL bytes, NaN and Infinity, integers of any length, and control characters
+    within strings. Halves of surrogate pairs stay in the strings. Of equal keys, the last one counts.
 
     Raises:
         Undecodable: `not_utf8` or `not_json`. The detail never repeats the content.
     """
     try:
-        # A half of a surrogate pair has no UTF-8, but some encoders write one.
+        # Half of a surrogate pair is not valid UTF-8, but some encoders write it.
         text = value.removeprefix(BYTE_ORDER_MARK).rstrip(b"\0").decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise Undecodable(Reason.NOT_UTF8, f"byte {error.start} is not UTF-8") from None
@@ -57,7 +57,7 @@ def _integer(digits: str) -> float:
 
 
 def _shallow(text: str) -> str:
-    """Replace each object or array that is nested deeper than `MAX_DEPTH` by null."""
+    """Replace by null each object or array that is nested deeper than `MAX_DEPTH`."""
     kept: list[str] = []
     depth = begins = 0
     for token in _TOKEN.finditer(text):

@@ -1,7 +1,7 @@
-"""The values that stages hand to each other: where a record came from, what is under way, and what came out.
+"""The values that stages pass to each other: the position of a record, an event in flight, and its outputs.
 
-Structs, because each event is made of ten of them: a NamedTuple or a dataclass takes 0.5 µs to make, these 0.1. They
-hold no cycles, so the garbage collector need not look at them.
+They are Structs, because each event needs about ten of them: a NamedTuple or a dataclass takes 0.5 µs to make, a Struct
+0.1 µs. They hold no reference cycles, so the garbage collector does not have to scan them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workers.core.siblings import Siblings
 
 NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
-"""What can be said whatever ended the worker: offsets are committed together with the verdicts, or not at all."""
+"""True however the worker ended: offsets are committed together with the verdicts, or not at all."""
 
 
 class TopicPartition(NamedTuple):
@@ -27,7 +27,7 @@ class TopicPartition(NamedTuple):
 
 
 class Source(Struct, frozen=True, gc=False):
-    """The position of one input record; `epoch` counts the times this worker was given the partition."""
+    """The position of one input record; `epoch` counts the assignments of the partition to this worker."""
 
     origin: TopicPartition
     epoch: int
@@ -48,9 +48,9 @@ class Output(Struct, frozen=True, gc=False):
 
 
 class Memory(Struct, frozen=True, gc=False):
-    """What dedup may write once the outcome is committed; `assessment` is None when nothing new was judged.
+    """The entries that dedup writes after the commit. `assessment` is None if the event was not judged anew.
 
-    `has_verdict` is False when a dead letter took the verdict's place: nobody may name it.
+    `has_verdict` is False if a dead letter replaced the verdict: no duplicate may name that verdict.
     """
 
     event_key: bytes
@@ -63,7 +63,7 @@ class Memory(Struct, frozen=True, gc=False):
 class Finished(Struct, frozen=True, gc=False):
     """An input record that needs no more work: its outputs wait for the next transaction.
 
-    `headers` are the input record's own, for the dead letter that it may still become.
+    `headers` are those of the input record. A dead letter needs them if the outputs are too large.
     """
 
     source: Source
@@ -73,10 +73,11 @@ class Finished(Struct, frozen=True, gc=False):
 
 
 class Event(Struct, gc=False):
-    """One event on its way to a verdict: one value that gains fields from stage to stage. See `moderation/pipeline.py`.
+    """One event in flight. Each stage fills more of its fields; see `moderation/pipeline.py`.
 
-    `body` is the decoded JSON, `tokens` an estimate that sizes micro-batches, `headers` None for a record without any,
-    `timestamp_ms` that of the record. `ignored_fields` and `truncated_text_chars` are those of `Decoded`.
+    `body` is the decoded JSON. `tokens` is an estimate for the size of micro-batches. `headers` is None for a record
+    without headers. `timestamp_ms` is Kafka's timestamp. `ignored_fields` and `truncated_text_chars` are those of
+    `Decoded`.
     """
 
     source: Source
@@ -92,34 +93,34 @@ class Event(Struct, gc=False):
     """All events of its record, where there are several, and its own place among them."""
     place: int = 0
 
-    # Its micro-batch is closed.
+    # From here on, its micro-batch is closed.
     verdict_id: str = ""
     is_shared: bool = False
-    """Its tenant shares judgements of equal content with others that do."""
+    """Whether its tenant shares assessments of equal content with other tenants."""
     patience_s: float = 0.0
-    """For how long a judgement is retried before the policy's `on_unavailable` decides."""
+    """How long the judge retries before the policy's `on_unavailable` decides."""
 
-    # It was looked up.
+    # From here on, it was looked up.
     event_key: bytes = b""
     content_key: bytes = b""
     duplicate_of: str | None = None
-    """The verdict id of the first event with the same id and content, None for the first."""
+    """The verdict id of the first event with the same id and content; None for the first event itself."""
     is_reused: bool = False
-    """Its assessment was remembered, and needs no model."""
+    """Whether its assessment comes from Redis."""
 
-    # It was looked up or judged.
+    # From here on, it was looked up or judged.
     assessment: dict[str, Any] | None = None
-    """A `schemas.assessment.Assessment` as a dict, None when no judgement could be had."""
+    """A `schemas.assessment.Assessment` as a dict; None for an event that could not be judged or has no text."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no text to judge, as in a message of an attachment alone."""
+        """Whether the event has no text, such as a message with only an attachment."""
         return not self.body["text"]
 
 
 def record_key(key: bytes | None, partition: int) -> bytes:
-    """Give the key that outputs carry: the record's own, or its source partition when it has none.
+    """Give the key of a record's outputs: the record's own key, or the number of its partition if it has none.
 
-    A record without a key is still in order with its neighbours on the partition, and so are its outputs.
+    Records without a key are in order within their partition; with this key, so are their outputs.
     """
     return key if key is not None else str(partition).encode()

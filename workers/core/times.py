@@ -1,4 +1,4 @@
-"""Reads the times that platforms write. Pure."""
+"""Reads times in the formats that platforms use. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from schemas.event import MAX_TIMESTAMP_CHARS, RFC_3339
 _RFC_3339 = re.compile(RFC_3339)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
 _NAMED_ZONE = re.compile(r"\[[^\[\]]*\]$")
-"""What Java's ZonedDateTime adds behind the offset: `[Europe/Paris]`."""
+"""Java's ZonedDateTime adds the zone's name after the offset: `[Europe/Paris]`."""
 _SPACED_OFFSET = re.compile(r" ?([+-][0-9]{2}:?[0-9]{2})?( (UTC|GMT|Z))?$", re.IGNORECASE)
-"""Ruby and Go put a space before the offset, and Go a name behind it."""
+"""Ruby and Go write a space before the offset, and Go a name after it."""
 
 MILLISECONDS_FROM = 10**11
-"""A number this large counts milliseconds: as seconds it would lie in the year 5138, as milliseconds in 1973."""
+"""From here on, a number counts milliseconds: in seconds it would be in the year 5138, in milliseconds in 1973."""
 
 
 def read_time(given: object) -> str | None:
-    """Give an RFC 3339 time, None where the value cannot be read as a time.
+    """Give an RFC 3339 time; None if the value is not a time.
 
-    A string that is RFC 3339 already is kept as it is; anything else is rewritten, in UTC: epoch seconds, milliseconds,
-    microseconds and nanoseconds (numbers or strings), ISO 8601 with or without a zone (UTC is assumed), RFC 2822.
+    An RFC 3339 string stays as it is. Other times are rewritten in UTC: epoch seconds, milliseconds, microseconds and
+    nanoseconds (numbers or strings), ISO 8601 (without an offset it is UTC), and RFC 2822.
     """
     if isinstance(given, bool):
         return None

@@ -123,13 +123,13 @@ class _Partitions:
 
 
 def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
-    """Wait until readers see everything that was committed before this call.
+    """Wait until readers see every record that was committed before this call.
 
-    A transaction that is open hides all that others committed behind its first record. Blocks for at most three times
-    the time that a transaction of this project may last.
+    An open transaction hides all records after its first one. Blocks for at most three times
+    `kafka.transaction_timeout_s`.
 
     Raises:
-        Unavailable: Kafka or the topic is not there, or a transaction is open for longer.
+        Unavailable: Kafka or the topic is not there, or a transaction stays open for longer.
         Misconfigured: Kafka refuses this client.
     """
     deadline = time.monotonic() + 3 * kafka.transaction_timeout_s

@@ -1,8 +1,8 @@
-"""Sends the messages of dead letters to their input topics again, each once, however often it is asked and killed.
+"""Sends the messages of dead letters to their input topics again, each once, even if runs are repeated or killed.
 
-Each message is sent in one transaction with a note in the topic of dead letters. A message whose note is there was
-sent. All runs of a group have one transactional id: brokers end a run whose place another one took, and what a killed
-run had not committed is never seen.
+A run commits each message in one transaction with a note in the topic of dead letters. A message with a note was sent.
+All runs of a group share one transactional id. So a new run fences an older one, and aborts what a killed run had not
+committed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from workers.kafka.transactions import ProducerSession
 from workers.settings import Kafka, Settings
 
 TRANSACTION_RECORDS = 500
-"""Messages of one transaction at most. What a killed run has sent and not committed is sent by the next one."""
+"""The most messages in one transaction."""
 
 TRANSACTION_BYTES = 8_000_000
 
 BATCH_BYTES = 16_384
-"""A topic's limit is one of batches: with more in one, messages that its topic takes would be refused together."""
+"""A topic limits the size of a batch. A larger batch of messages that are small enough would be refused."""
 
 ABORT_S = 1.0
 
 RUN_ID = "dead-letters-replay"
-"""Stands in the transactional id where a worker has its own id."""
+"""Takes the place of a worker's id in the transactional id."""
 
 
 class Stored(Struct, frozen=True):
-    """A dead letter as it lies in its topic."""
+    """A dead letter in its topic."""
 
     place: TopicPartition
     offset: int
@@ -50,28 +50,28 @@ class Stored(Struct, frozen=True):
 
 
 class Replayed(Struct):
-    """What a run did with the dead letters that it was asked for."""
+    """How many of the wanted dead letters a run has sent, and why it has not sent the others."""
 
     sent: int = 0
     sent_before: int = 0
-    """Their messages were sent by an earlier run."""
+    """An earlier run has sent their messages."""
     returned: int = 0
-    """Their messages were sent again before, and became dead letters again."""
+    """Their messages became dead letters again after an earlier run."""
     truncated: int = 0
     """They hold only the beginning of their message."""
     elsewhere: int = 0
-    """Their records are not in one of the input topics."""
+    """Their topic is not one of the input topics."""
 
 
 def stored_letters(settings: Settings) -> Iterator[Stored | None]:
-    """Give the dead letters that are there, each partition's in order, and None now and then while none comes.
+    """Give the dead letters in the topic, in order within each partition, and None after an interval without one.
 
-    Those that are written meanwhile may be left out. Blocks while the brokers are away.
+    Dead letters that workers write during the call may be left out. Blocks while the brokers are down.
 
     Raises:
         Unavailable, Misconfigured: see `workers.kafka.reader.read`.
     """
-    # Notes stand behind the letters that they speak of, so all of them are read first.
+    # A note comes after its dead letter, so all notes are read first.
     ends: dict[TopicPartition, int] = {}
     sent: set[tuple[TopicPartition, int]] = set()
     for message in _read(settings):
@@ -96,9 +96,9 @@ def stored_letters(settings: Settings) -> Iterator[Stored | None]:
 def planned(
     settings: Settings, is_wanted: Callable[[Stored], bool], counts: Replayed, *, returned_too: bool = False
 ) -> Iterator[Stored]:
-    """Give the wanted dead letters whose messages are to be sent, and count the others.
+    """Give the wanted dead letters whose messages a run sends, and count the others.
 
-    `returned_too`: also those that were sent again before and came back.
+    `returned_too`: also messages that became dead letters again after an earlier run.
     """
     for stored in stored_letters(settings):
         if stored is None or not is_wanted(stored):
@@ -124,19 +124,19 @@ def replay(
     rate: float | None = None,
     returned_too: bool = False,
 ) -> None:
-    """Send the messages of the wanted dead letters again, `rate` a second at most, to the partitions they came from.
+    """Send the messages of the wanted dead letters to their original partitions, at most `rate` a second.
 
-    `counts` is raised after each commit. `returned_too`: see `planned`.
+    `counts` is updated after each commit. `returned_too`: see `planned`.
 
-    Guarantee: the message of a dead letter is sent once by all runs together, whatever ends them. Blocks.
+    Guarantee: all runs together send the message of a dead letter once, however they end. Blocks.
 
     Raises:
-        Unavailable, Misconfigured: Kafka or a topic is not there, or may not be used.
-        Fatal: a message was refused, or another run has begun. What was committed before is sent.
+        Unavailable, Misconfigured: Kafka or a topic is not there, or this client may not use it.
+        Fatal: the broker refused a message, or fenced this run. The messages committed before are sent.
     """
     topics = settings.topics
     session = ProducerSession(settings.kafka, RUN_ID, dict.fromkeys([*topics.inputs, topics.dead_letters], BATCH_BYTES))
-    # Whatever an earlier run had begun is committed or aborted now; its notes are seen once no transaction hides them.
+    # The transaction of an earlier run has ended now. Its notes are visible once no open transaction hides them.
     wait_for_open_transactions(settings.kafka, topics.dead_letters)
     size = TRANSACTION_RECORDS if rate is None else max(1, min(TRANSACTION_RECORDS, int(rate)))
     started = time.monotonic()
@@ -180,7 +180,7 @@ def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> None:
             _produce(producer, stored.place, stored.key, None, note_of(stored.offset), delivered)
         producer.commit_transaction(max(0.1, deadline - time.monotonic()))
     except BaseException as error:
-        # Else readers would wait for it until its timeout is over.
+        # An open transaction blocks readers until its timeout.
         with suppress(KafkaException):
             producer.abort_transaction(ABORT_S)
         if not isinstance(error, KafkaException):

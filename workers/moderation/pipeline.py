@@ -1,6 +1,6 @@
-"""From decoded events to finished records: batch, dedup, judge, decide. Lives in the event-loop thread.
+"""Turns decoded events into finished records: batch, dedup, judge, decide. Runs in the event loop.
 
-It must never touch Kafka; what it finishes goes to `deliver`, in any order.
+It must never call Kafka. It passes finished records to `deliver`, in any order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.redis.dedup import Dedup
 from workers.settings import Settings
 
 LOOK_AGAIN_S = 0.005
-"""How often a micro-batch that is old enough looks whether there is a place for it."""
+"""How often a micro-batch that is due checks whether the judge has a free place."""
 
 
 class Policies(Protocol):
@@ -67,7 +67,7 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, events: list[Event]) -> None:
-        """Take events in the order in which they were polled."""
+        """Add events, in the order in which they were polled."""
         loop = asyncio.get_running_loop()
         for batch in self._batcher.add(events, loop.time()):
             self._start(batch)
@@ -83,8 +83,8 @@ class Pipeline:
 
     def _expire(self) -> None:
         if self._judge.is_full:
-            # It would wait, and go to the engine as small as it is: what trickles in beside a backlog took a third of
-            # a GPU's time as micro-batches of one.
+            # A closed micro-batch would only wait, and no longer grow. With a backlog, micro-batches of one event took
+            # a third of a GPU's time.
             self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._expire)
             return
         self._timer = None
@@ -101,21 +101,21 @@ class Pipeline:
             self._fail(error)
 
     async def _run(self, batch: list[Event]) -> None:
-        """The way of a micro-batch, stage by stage; in parts where some of it may take long."""
+        """Run a micro-batch through all stages; events that may take long are in parts of their own."""
         closed_at = time.monotonic()
         self._begin(batch)
         await self._dedup.look_up(batch)
         await asyncio.gather(*[self._finish(part, closed_at) for part in self._parts(batch)])
 
     async def _finish(self, part: Sequence[Event], closed_at: float) -> None:
-        """Who is in a part waits for all of it, and for nobody else."""
+        """Judge and decide one part. Its events wait for each other, and for no other part."""
         await self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
         part = self._current(part)
         self._deliver(self._decide(part, closed_at))
         self._count(part, closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
-        """Name the verdicts, and settle by the policies in force now who shares judgements and how long to wait."""
+        """Set the verdict ids. The present policies say which tenants share assessments, and how long to retry."""
         worker = self._settings.worker
         policies = self._policies.snapshot()
         default = policies.get(DEFAULT, self._default)
@@ -126,9 +126,9 @@ class Pipeline:
             event.patience_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
 
     def _parts(self, batch: Sequence[Event]) -> list[Sequence[Event]]:
-        """Divide what was looked up into parts that wait for nobody else, each of one patience.
+        """Divide a micro-batch into parts that do not wait for each other, each with one retry time.
 
-        Apart go what tenants that hold may wait for, and each suspect. All other events stay together.
+        Events of tenants that hold are a part of their own, and so is each suspect. All other events stay together.
         """
         usual_s = self._settings.worker.unavailable_after_s
         suspects = self._judge.suspects(batch)
@@ -144,7 +144,7 @@ class Pipeline:
         return [*together.values(), *alone]
 
     def _current(self, part: Sequence[Event]) -> Sequence[Event]:
-        """Leave out what went to another owner meanwhile: it decides, and no metric here may count a verdict."""
+        """Leave out events whose partition has another owner now. That owner decides on them and counts them."""
         stale = [event for event in part if not self._is_current(event.source)]
         if not stale:
             return part
@@ -154,10 +154,10 @@ class Pipeline:
         return [event for event in part if event.source not in gone]
 
     def _decide(self, part: Sequence[Event], closed_at: float) -> list[Finished]:
-        """Decide by the policies in force now: the engine may have taken minutes.
+        """Decide by the present policies, because the engine may have taken minutes.
 
-        That holds for what no judgement could be had of as well. Who shared judgements, and how long was waited, was
-        settled before.
+        This also applies to events that could not be judged. `_begin` has set before who shares assessments and how
+        long to retry.
         """
         judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
         policies = self._policies.snapshot()

@@ -32,7 +32,7 @@ def large(value: bytes, headers: Headers | None = None, key: bytes = b"k") -> Fi
     return Finished(SOURCE, (Output("verdicts", key, b"small"), Output("review", key, value)), (), headers)
 
 
-def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers() -> None:
+def test_a_truncated_dead_letter_has_the_beginning_the_length_and_the_digest() -> None:
     value = b"x" * 1_000_000
     own: Headers = [("trace", b"\xff"), ("nothing", None)]
     record = too_large(large(value, own), "dead", 1_000_000)
@@ -49,7 +49,7 @@ def test_it_has_the_beginning_the_length_the_digest_and_the_records_own_headers(
     assert (headers["source.topic"], headers["source.partition"], headers["source.offset"]) == (b"chat", b"3", b"42")
 
 
-def test_the_verdict_that_it_stands_for_is_remembered_as_none() -> None:
+def test_no_duplicate_names_a_verdict_that_a_dead_letter_replaced() -> None:
     """What was judged is remembered: the content is as it was."""
     memory = Memory(b"event", b"content", "id", b"{}")
     replaced = too_large(
@@ -64,7 +64,7 @@ def test_the_verdict_that_it_stands_for_is_remembered_as_none() -> None:
     st.lists(st.tuples(st.text(max_size=20), st.none() | st.integers(0, 100_000)), max_size=5),
     st.integers(0, 5_000),
 )
-def test_it_fits_the_dead_letter_topic(
+def test_a_truncated_dead_letter_fits_its_topic(
     max_bytes: int, length: int, headers: list[tuple[str, int | None]], key: int
 ) -> None:
     """One that is too large itself would be refused at each try, and after each restart."""
@@ -79,7 +79,7 @@ def test_it_fits_the_dead_letter_topic(
     assert len(letter.value or b"") == min(max(length, len(b"small")), TRUNCATED_BYTES) or size_of(letter) == max_bytes
 
 
-def test_an_output_that_is_too_large_by_its_key_alone_has_no_value_to_show() -> None:
+def test_an_output_that_is_too_large_by_its_key_alone_keeps_no_value() -> None:
     record = Finished(SOURCE, (Output("verdicts", b"k" * 100_000, None),))
     (letter,) = too_large(record, "dead", MIN_DEAD_LETTER_BYTES).outputs
     assert (letter.key, letter.value) == (b"k" * MAX_KEY_BYTES, b"")
@@ -106,7 +106,7 @@ def test_a_size_counts_key_value_and_headers() -> None:
     )
 
 
-def test_what_cannot_be_decoded_is_kept_with_why_and_where() -> None:
+def test_a_dead_letter_has_the_value_the_reason_and_the_position() -> None:
     own: Headers = [("trace", b"\xff"), ("reason", None)]
     error = Undecodable("not_json", "line \ud800 " + "x" * 2_000)
     record = dead_letter("dead", SOURCE, b"k", b"\xffraw", own, error)
@@ -172,7 +172,7 @@ def test_a_message_that_is_sent_again_keeps_its_headers_and_its_first_position()
         [("replayed.offset", None)],
     ],
 )
-def test_what_something_else_wrote_is_neither_a_dead_letter_nor_a_note(headers: Headers) -> None:
+def test_a_record_of_another_program_is_neither_a_dead_letter_nor_a_note(headers: Headers) -> None:
     assert read_letter(headers) is None
     assert noted_offset(headers) is None
 

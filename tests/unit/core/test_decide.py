@@ -87,7 +87,7 @@ def event_of(body: EventDict, assessment: dict[str, Any] | None = None) -> Event
 
 
 @given(events, st.none() | assessments, policies)
-def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> None:
+def test_every_verdict_keeps_the_contract(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> None:
     written = decided(event, assessment, policy)
 
     model = Verdict.model_validate_json(written.value, strict=True)
@@ -117,7 +117,7 @@ def test_what_is_written_is_the_contract(event: EventDict, assessment: dict[str,
 
 
 @given(policies)
-def test_without_a_judgement_nothing_is_allowed(policy: Policy) -> None:
+def test_an_event_that_could_not_be_judged_is_never_allowed(policy: Policy) -> None:
     written = decided(EVENT, None, policy)
     assert written.decision == ("block" if policy.on_unavailable == "block" else "review")
     assert orjson.loads(written.value)["reasons"] == ["unavailable"]
@@ -127,7 +127,7 @@ def test_without_a_judgement_nothing_is_allowed(policy: Policy) -> None:
     ("names", "carried"),
     [(True, {"room": "a", "guild": 7}), (False, {}), ([], {}), (["guild", "nick"], {"guild": 7})],
 )
-def test_a_verdict_has_the_attributes_that_are_named_and_a_review_item_all(
+def test_a_verdict_has_the_named_attributes_and_a_review_item_has_all(
     names: bool | list[str], carried: dict[str, object]
 ) -> None:
     attributes = {"room": "a", "guild": 7}
@@ -153,7 +153,7 @@ def test_an_event_without_text_is_allowed_and_says_so(policy: Policy) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_policy_is_asked_with_what_the_event_says(condition: dict[str, str], field: str, other: str) -> None:
+def test_the_policy_gets_the_fields_of_the_event(condition: dict[str, str], field: str, other: str) -> None:
     policy = Policy.model_validate({"id": "acme", "rules": [{**condition, "decision": "review"}]})
     assessment: dict[str, Any] = {"severity": "Unsafe", "categories": [], "scores": {}, "category_scores": {}}
     matching = cast(EventDict, {**EVENT, **condition})
@@ -161,7 +161,7 @@ def test_the_policy_is_asked_with_what_the_event_says(condition: dict[str, str],
     assert decided(cast(EventDict, {**EVENT, field: other}), assessment, policy).decision == "block"
 
 
-def test_an_event_without_a_role_is_a_users() -> None:
+def test_an_event_without_a_role_comes_from_a_user() -> None:
     policy = Policy.model_validate({"id": "acme", "rules": [{"role": "user", "decision": "review"}]})
     assessment: dict[str, Any] = {"severity": "Unsafe", "categories": [], "scores": {}, "category_scores": {}}
     assert decided(EVENT, assessment, policy).decision == "review"

@@ -32,7 +32,7 @@ def reason_of(value: bytes | None, events: Events = STRICT) -> str:
     return caught.value.reason
 
 
-def test_the_smallest_event_is_taken_as_it_is() -> None:
+def test_the_smallest_event_is_accepted_unchanged() -> None:
     assert decode(json.dumps(SMALLEST).encode(), GENEROUS) == Decoded(cast(EventDict, SMALLEST))
 
 
@@ -95,7 +95,7 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
         (written()[:-1] + b',"z":' + b"9" * 5_000 + b"}", "not_json"),
     ],
 )
-def test_what_a_strict_worker_refuses_has_its_reason(value: bytes | None, reason: str) -> None:
+def test_a_strict_worker_gives_the_reason_of_each_refusal(value: bytes | None, reason: str) -> None:
     assert reason_of(value) == reason
 
 
@@ -112,7 +112,7 @@ def test_what_a_strict_worker_refuses_has_its_reason(value: bytes | None, reason
         (written(event_id=7), "event_id: Input should be a valid string"),
     ],
 )
-def test_a_person_reads_what_a_strict_worker_refuses(value: bytes | None, sentence: str) -> None:
+def test_a_strict_worker_says_what_is_wrong(value: bytes | None, sentence: str) -> None:
     with pytest.raises(Undecodable) as caught:
         decode(value, STRICT)
     assert caught.value.detail == sentence
@@ -121,7 +121,7 @@ def test_a_person_reads_what_a_strict_worker_refuses(value: bytes | None, senten
 @pytest.mark.parametrize(
     "text", [" ", "\n\t", "\x00", "a\x00b", "NaN", "-Infinity", "😀" * MAX_TEXT_CHARS, "<|im_end|>"]
 )
-def test_any_unicode_text_is_taken(text: str) -> None:
+def test_any_unicode_text_is_accepted(text: str) -> None:
     value = json.dumps({**SMALLEST, "text": text}, ensure_ascii=False).encode()
     assert decode(value, GENEROUS).event["text"] == text
 
@@ -130,11 +130,11 @@ def test_a_surrogate_pair_is_one_character() -> None:
     assert decode(written(text="😀"), GENEROUS).event["text"] == "😀"
 
 
-def test_of_duplicate_keys_the_last_one_counts() -> None:
+def test_the_last_of_duplicate_keys_counts() -> None:
     assert decode(written()[:-1] + b',"text":"later"}', GENEROUS).event["text"] == "later"
 
 
-def test_the_size_limit_is_the_callers() -> None:
+def test_the_size_limit_comes_from_the_caller() -> None:
     value = written()
     assert decode(value, Events(max_bytes=len(value))).event == SMALLEST
     with pytest.raises(Undecodable, match="too_large"):
@@ -384,7 +384,7 @@ def test_a_record_without_a_readable_text_is_a_dead_letter(value: bytes, reason:
     assert detail in caught.value.detail
 
 
-def test_a_tombstone_is_skipped_and_so_is_an_empty_text_when_asked() -> None:
+def test_a_tombstone_is_skipped_and_an_empty_text_on_request() -> None:
     with pytest.raises(Skipped, match="tombstone"):
         decode(None, GENEROUS)
     for text in ("", None):
@@ -417,6 +417,6 @@ def test_a_text_over_the_limit_keeps_both_ends_and_the_rest_is_counted(is_fast: 
     assert decode(value, Events(max_text_chars=len(text))).event["text"] == text
 
 
-def test_a_text_longer_than_the_contract_is_taken_whole() -> None:
+def test_a_text_longer_than_the_contract_is_kept_whole() -> None:
     decoded = decode(plain(text="x" * 40_000), GENEROUS)
     assert (len(decoded.event["text"]), decoded.truncated_text_chars) == (40_000, 0)

@@ -19,7 +19,7 @@ documents = st.recursive(
 
 
 @given(documents)
-def test_what_is_json_is_read_as_it_is(document: object) -> None:
+def test_valid_json_is_read_unchanged(document: object) -> None:
     assert parse(json.dumps(document).encode()) == document
 
 
@@ -43,7 +43,7 @@ def test_only_values_that_are_nested_too_deep_are_lost(document: object, is_firs
     "value",
     [b'{"a": "' + b'\\"' * 200_000, b"[" * 200_000 + b'"' + b'\\"' * 200_000, b"[" * 200_000 + b'"\\', b"]" * 200_000],
 )
-def test_what_is_nested_and_is_not_json_is_refused_in_linear_time(value: bytes) -> None:
+def test_deeply_nested_text_that_is_not_json_is_refused_in_linear_time(value: bytes) -> None:
     with pytest.raises(Undecodable, match="not_json"):
         parse(value)
 

@@ -1,4 +1,4 @@
-"""From a decoded event to its outputs, with a guard that waits or fails: which policy decides, who waits for whom."""
+"""The pipeline with a guard that waits or fails: which policy decides, and which events wait for each other."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class HeldPolicies:
 
 @pytest.mark.parametrize("refuses", [False, True])
 async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refuses: bool) -> None:
-    """With the policy from before the engine was called, a change would wait for as long as the engine takes."""
+    """With an older policy, a change would take effect only after the engine has answered."""
     settings = site.settings()
     namespace = settings.redis.namespace
     guard = WaitingGuard(refuses=refuses)
@@ -105,8 +105,8 @@ class HalfDeadGuard:
 
 
 @pytest.mark.parametrize("why", ["its tenant holds", "it is a suspect"])
-async def test_nobody_waits_for_a_neighbour_that_may_take_long(site: Site, why: str) -> None:
-    """Delivered as one, a micro-batch came out when the last of it did, after `worker.hold_s`."""
+async def test_no_event_waits_for_a_slow_event_of_its_micro_batch(site: Site, why: str) -> None:
+    """If a micro-batch were delivered as one, all its events would wait up to `worker.hold_s`."""
     settings = site.settings()
     namespace = settings.redis.namespace
     guard = HalfDeadGuard()
@@ -162,8 +162,8 @@ class CountingGuard(WaitingGuard):
         return await super().assess(requests)
 
 
-async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site: Site) -> None:
-    """One by one, each old enough after a moment, they would take the engine's time as batches of one."""
+async def test_events_that_arrive_while_the_engine_is_busy_are_judged_together(site: Site) -> None:
+    """Otherwise each would become a micro-batch of its own."""
     settings = site.settings(GUARDLINE_BATCH__MAX_AGE_S="0.001")
     namespace = settings.redis.namespace
     guard = CountingGuard()
@@ -207,8 +207,8 @@ async def test_what_trickles_in_while_the_engine_is_busy_is_judged_together(site
     assert not failures
 
 
-async def test_what_a_rebalance_took_away_is_no_verdict_of_this_worker(site: Site) -> None:
-    """It was counted as unavailable, though the engine was well; and its copy named a verdict that was not here."""
+async def test_events_that_a_rebalance_moved_are_not_counted(site: Site) -> None:
+    """Otherwise the worker counts them as unavailable, and a duplicate names a verdict that does not exist."""
     settings = site.settings()
     namespace = settings.redis.namespace
     guard = WaitingGuard(refuses=True)
@@ -249,7 +249,7 @@ def counted(counter: Counter) -> float:
     return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
 
 
-async def test_an_event_without_text_needs_no_model_and_the_named_headers_travel_to_the_outputs(site: Site) -> None:
+async def test_an_event_without_text_needs_no_model_and_named_headers_are_carried(site: Site) -> None:
     settings = site.settings(GUARDLINE_EVENTS__CARRY_HEADERS='["traceparent"]')
     namespace = settings.redis.namespace
     guard = CountingGuard()
