@@ -30,6 +30,7 @@ _REGIONS = frozenset(line[0] + second for line in _REGION_CODES.split() for seco
 
 # A mark between a letter and the next one. Possessive: a megabyte of asterisks takes as long as a megabyte of prose.
 _MARK_INSIDE = re.compile(r"(?<=[^\W\d_])(?:[*`]|__|~~|\|\|)[*_~|`]*+(?=[^\W_])")
+_MARK_SIGN = re.compile(r"[*_~|`]")
 _MARKED_WORD = re.compile(r"(?:[^\W_]|[*_~|`])+")
 _MARKS = re.compile(r"\*\*|__|~~|\|\||`|\*")
 
@@ -101,7 +102,7 @@ def _spelt_flags(match: re.Match[str]) -> str:
 
 def has_mark_inside(text: str) -> bool:
     """Say whether a mark of Markdown stands between two letters."""
-    return _MARK_INSIDE.search(text) is not None
+    return _MARK_SIGN.search(text) is not None and _MARK_INSIDE.search(text) is not None
 
 
 def without_marks(text: str) -> str:
@@ -136,7 +137,7 @@ def without_gaps(text: str) -> str:
 
 def letters_of_signs(text: str) -> str:
     """Spell digits and signs for letters in all words, where one word has some between its letters."""
-    if any(_SIGN_INSIDE.search(match[0]) for match in _LEET_WORD.finditer(text)):
+    if _SIGN_INSIDE.search(text) and any(_SIGN_INSIDE.search(match[0]) for match in _LEET_WORD.finditer(text)):
         return _LEET_WORD.sub(_spelt_signs, text)
     return text
 

@@ -54,6 +54,8 @@ _KINDS = bytes(
     else 120
     for byte in range(128)
 ) + bytes(32 if byte in (0xC2, 0xE2) or byte >= 0xF0 else 97 for byte in range(128, 256))
+_BETWEEN_GAPS = {ord("1"): "a", ord("m"): " "}
+"""What digits for letters and marks of Markdown are where letters with gaps are looked for."""
 _CONTINUING = bytes(range(0x80, 0xC0))
 _LATIN_LETTERS = frozenset(
     chr(code)
@@ -83,6 +85,7 @@ class Views:
         self._mixing = frozenset(map(chr, self._to_latin)).union(map(chr, range(0x400, 0x530)))
         self._never_plain = frozenset(map(chr, self._folds)).union(MARKS, JOINERS)
         self._rare = frozenset(FLAG_LETTERS + _RARE_GAPS)
+        self._unusual = self._never_plain | self._mixing | self._rare
 
     def normalized(self, text: str) -> str | None:
         """Give the text as a person reads it; None where that is how it is written."""
@@ -98,19 +101,19 @@ class Views:
         """Say whether a quick look shows that there is nothing to undo."""
         # As text: to look for bytes in bytes takes twice as long.
         kinds = f" {text.encode().translate(_KINDS, _CONTINUING).decode()} "
-        if ("am" in kinds or "a11" in kinds) and has_mark_inside(text):
-            return False
-        if "m" in kinds:
-            kinds = kinds.replace("m", " ")
-        if "1" in kinds:
-            if "a1a" in kinds or "a11a" in kinds:
+        if kinds.strip(" a9"):
+            if "x" in kinds or "a1a" in kinds or "a11a" in kinds:
                 return False
-            kinds = kinds.replace("1", "a")
-        if "x" in kinds or " a a a " in kinds or " a  a  a " in kinds or " a   a   a " in kinds:
+            if ("am" in kinds or "a11" in kinds) and has_mark_inside(text):
+                return False
+            kinds = kinds.translate(_BETWEEN_GAPS)
+        if " a a a " in kinds or ("  a " in kinds and (" a  a  a " in kinds or " a   a   a " in kinds)):
             return False
         if text.isascii():
             return True
         characters = set(text)
+        if characters.isdisjoint(self._unusual):
+            return True
         if not characters.isdisjoint(self._never_plain):
             return False
         if not (characters.isdisjoint(self._mixing) or characters.isdisjoint(_LATIN_LETTERS)):
@@ -138,6 +141,8 @@ class Views:
 
     def _in_one_script(self, text: str) -> str:
         """Write each word that mixes an alphabet with its look-alikes in one."""
+        if self._mixing.isdisjoint(text):
+            return text
         # Letters that look like none of Latin's tell a text of another script, however many do.
         is_latin_text = len(_LATIN_LETTER.findall(text)) > len(_OTHER_LETTER.findall(text.translate(self._to_latin)))
 
