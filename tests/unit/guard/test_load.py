@@ -141,6 +141,16 @@ async def test_one_byte_in_the_middle_of_the_weights_makes_another_revision(tmp_
     assert await revision_of(folder) != before
 
 
+async def test_each_limit_that_can_change_an_assessment_changes_the_fingerprint() -> None:
+    folder = checkpoint_folder("guard-nano")
+    fingerprints = set()
+    for limits in ({}, {"window_tokens": 64}, {"window_tokens": 65}, {"max_windows": 9}, {"context_tokens": 1024}):
+        guard = UncheckedGuard(InstantEngine(), folder, "guard", **limits)
+        await guard.start()
+        fingerprints.add(guard.fingerprint)
+    assert len(fingerprints) == 5
+
+
 async def test_what_changes_the_numbers_of_an_engine_makes_another_revision() -> None:
     folder = checkpoint_folder("guard-nano", engine="vllm")
     engines = [

@@ -55,6 +55,10 @@ def views() -> Views:
         ("k\r\ni\r\nl\r\nl", "kill"),
         ("“k•i•l•l” k🔪i🔪l🔪l", "“kill” kill"),
         ("k**1**ll", "kill"),
+        ("ki||l||l", "kill"),
+        ("k_i_l_l k~i~l~l", "kill kill"),
+        ("привет, с**r**ack", "привет, crack"),
+        ("жжжжжж оо b00k b00k", "жжжжжж oo book book"),
         ("||k||||i||||l||||l||", "kill"),
         ("🇰 🇮 🇱 🇱", "kill"),
         ("🇰\u200b🇮\u200b🇱\u200b🇱", "kill"),
@@ -203,5 +207,5 @@ def test_a_view_takes_time_in_proportion_to_the_text(views: Views, unit: str) ->
         views.normalized((unit * size)[:size] + "é")
         return time.process_time() - start
 
-    # Eight seconds and more where it grows with the square.
-    assert took_s(250_000) < 1
+    # Five seconds and more where it grows with the square.
+    assert took_s(100_000) < 2.5
