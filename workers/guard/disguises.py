@@ -1,4 +1,4 @@
-"""The rules by which a disguised text is read: each is a function of the text, and leaves ordinary writing as it is."""
+"""The rules that undo disguises. Each rule is a function of the text, and returns ordinary writing unchanged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from workers.guard.letters import LINE_ENDS, SPACES
 _DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 _PARAGRAPH_END = re.compile("([\n\r\x1c-\x1e\x85\u2029]+)")
 
-# Marks that composed with nothing: no alphabet here stacks them, and a struck-out word is made of them.
+# Marks that NFC composed with no letter. These alphabets do not use them, and struck-out words consist of them.
 _STRAY_MARKS = regex.compile(r"(?<=[\p{Latin}\p{Cyrillic}\p{Greek}])[\p{Mn}\p{Me}]+")
 
 FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
-"""Regional indicators, A to Z: two of them are shown as a flag where the pair is a region's code."""
+"""Regional indicators, A to Z. Screens show two of them as a flag if they are the code of a region."""
 _FLAGS = re.compile(f"[{FLAG_LETTERS[0]}-{FLAG_LETTERS[-1]}]+")
 _REGION_CODES = """
 A:CDEFGILMOQRSTUWXZ B:ABDEFGHIJLMNOQRSTVWYZ C:ACDFGHIKLMNOPQRUVWXYZ D:EGJKMOZ E:ACEGHRSTU F:IJKMOR
@@ -25,23 +25,23 @@ G:ABDEFGHILMNPQRSTUWY H:KMNRTU I:CDELMNOQRST J:EMOP K:EGHIMNPRWYZ L:ABCIKRSTUVY 
 N:ACEFGILOPRUZ O:M P:AEFGHKLMNRSTWY Q:A R:EOSUW S:ABCDEGHIJKLMNORSTVXYZ T:ACDFGHJKLMNORTVWZ U:AGMNSYZ V:ACEGINU
 W:FS X:K Y:ET Z:AMW
 """
-"""ISO 3166-1's codes, and the further ones that have a flag in Unicode's list of emoji, by their first letter."""
+"""The codes of ISO 3166-1 and the other codes that have a flag in Unicode's list of emoji, by their first letter."""
 _REGIONS = frozenset(line[0] + second for line in _REGION_CODES.split() for second in line[2:])
 
-# A mark between a letter and the next one. Possessive: a megabyte of asterisks takes as long as a megabyte of prose.
+# A mark between two letters. Possessive, so that a megabyte of asterisks takes as long as a megabyte of prose.
 _MARK_INSIDE = re.compile(r"(?<=[^\W\d_])(?:[*`]|__|~~|\|\|)[*_~|`]*+(?=[^\W_])")
 _MARK_SIGN = re.compile(r"[*_~|`]")
 _MARKED_WORD = re.compile(r"(?:[^\W_]|[*_~|`])+")
 _MARKS = re.compile(r"\*\*|__|~~|\|\||`|\*")
 
 BULLETS = "·‐‑‒–—―…⸱・･"
-"""Signs outside of ASCII that stand between letters, beside all of Unicode's symbols (class So)."""
+"""Signs outside ASCII that stand between letters, in addition to Unicode's symbols (class So)."""
 _SPACE = f"[{SPACES}{LINE_ENDS}]"
 _SIGN = rf"[{SPACES}{re.escape('._*-/~+=#^')}\\{BULLETS}‣•‧∙⋅❤♥\ufe0f\p{{So}}]"
 _LETTERS = r"\p{Latin}\p{Cyrillic}\p{Greek}"  # In other scripts one letter is often a word.
 _LETTER, _INNER = f"[{_LETTERS}]", f"[{_LETTERS}013457@$]"
 _BEFORE, _BEHIND = r"(?<![\p{L}\p{N}])", r"(?![\p{L}\p{N}])"
-# Between any two letters as many spaces, whichever they are; or the same signs.
+# The gaps are the same number of spaces of any kind, or the same signs.
 _EVEN = "|".join(f"(?:{gap}{_INNER})+{gap}{_LETTER}" for gap in (_SPACE, f"{_SPACE}{{2}}", f"{_SPACE}{{3}}"))
 _SPACED_OUT = regex.compile(
     rf"{_BEFORE}{_LETTER}(?:{_EVEN}|(?P<gap>{_SIGN}{{1,3}}|[!|]{{1,2}})(?:{_INNER}(?P=gap))+{_LETTER}){_BEHIND}"
@@ -51,20 +51,20 @@ _BETWEEN = regex.compile(rf"[^{_LETTERS}013457@$]+")
 _SPACES = re.compile(f"[{SPACES}]{{2,}}")
 
 LEET = str.maketrans("013457@$!|", "oieastasil")
-"""Digits and signs for letters."""
-# Whole words: parts of addresses and of names behind an @ are left alone. No pattern here goes back over what it has
-# read: a megabyte of one letter takes as long as a megabyte of prose.
+"""The letters for which digits and signs stand."""
+# Only whole words: parts of addresses and of names behind an @ stay. The pattern is possessive, so that a megabyte of
+# one letter takes as long as a megabyte of prose.
 _LEET_WORD = regex.compile(r"(?<![./:@\w])(?!@)[\p{Latin}013457@$!|]{2,64}+(?!\.?[\w/@])")
 _SIGN_INSIDE = re.compile(r"[^\W\d_][013457@$!|]{1,2}[^\W\d_]")
 _LATIN_LETTER = regex.compile(r"\p{Latin}")
 
 
 def as_displayed(text: str) -> str:
-    """Give the letters in the order in which a reader sees them, where controls of direction change it.
+    """Return the letters in the order in which a reader sees them, if direction controls change this order.
 
-    Each such paragraph is laid out as a renderer does, by the Unicode bidirectional algorithm, with its controls and
-    without them. Where letters and digits come out in one order, the controls hide nothing and stay. Else the line that
-    is shown, from left to right, is laid out once more: Hebrew and Arabic that it holds get their own order back.
+    The Unicode bidirectional algorithm lays each paragraph out with its controls and without them. If both results have
+    the letters and digits in the same order, the controls hide nothing, and the paragraph is returned unchanged. Else
+    the displayed line is laid out once more, which restores the reading order of its Hebrew and Arabic words.
     """
     if not _DIRECTION.search(text):
         return text
@@ -74,7 +74,7 @@ def as_displayed(text: str) -> str:
 def _displayed(paragraph: str) -> str:
     if not _DIRECTION.search(paragraph):
         return paragraph
-    # Off before the letters are turned around: a mark stands behind its letter.
+    # Before the layout, because a mark follows its letter, and the layout would put the mark before it.
     bare = without_stray_marks(paragraph)
     base = "R" if get_base_level(bare) else "L"
     shown = _DIRECTION.sub("", get_display(bare, base_dir=base))
@@ -85,12 +85,12 @@ def _displayed(paragraph: str) -> str:
 
 
 def without_stray_marks(text: str) -> str:
-    """Take off marks that are part of no letter, as those that strike a word out, in Latin, Cyrillic and Greek."""
+    """Remove marks that belong to no letter, such as those that strike a word out, in Latin, Cyrillic and Greek."""
     return _STRAY_MARKS.sub("", text)
 
 
 def letters_of_flags(text: str) -> str:
-    """Spell regional indicators, except where all of a run are flags of regions."""
+    """Replace regional indicators by letters, unless all pairs of a run are flags."""
     return _FLAGS.sub(_spelt_flags, text)
 
 
@@ -101,14 +101,14 @@ def _spelt_flags(match: re.Match[str]) -> str:
 
 
 def has_mark_inside(text: str) -> bool:
-    """Say whether a mark of Markdown stands between two letters."""
+    """Return whether a Markdown mark stands between two letters."""
     return _MARK_SIGN.search(text) is not None and _MARK_INSIDE.search(text) is not None
 
 
 def without_marks(text: str) -> str:
-    """Take the marks of Markdown out of words that have some between their letters: what is shown has none.
+    """Remove Markdown marks from words that have marks between their letters, because a renderer does not show them.
 
-    Only marks that come in pairs, as those that a renderer takes away: `f**k` and `x**2` stay.
+    A renderer removes marks in pairs only: `f**k` and `x**2` stay.
     """
     return _MARKED_WORD.sub(_unmarked, text) if has_mark_inside(text) else text
 
@@ -122,11 +122,9 @@ def _unmarked(match: re.Match[str]) -> str:
 
 
 def without_gaps(text: str) -> str:
-    """Join three or more single letters between which the same gaps stand; then pairs of single letters as well.
+    """Join three or more single letters with equal gaps between them. One may be a digit or sign for a letter.
 
-    A digit or sign for a letter may be among them.
-
-    Who spaces one word out does it to others too: there a pair of letters is a word of two.
+    If the text contains such letters, pairs of single letters are joined as well: they are words of two letters.
     """
     if not _SPACED_OUT.search(text):
         return text
@@ -136,7 +134,7 @@ def without_gaps(text: str) -> str:
 
 
 def letters_of_signs(text: str) -> str:
-    """Spell digits and signs for letters in all words, where one word has some between its letters."""
+    """Replace digits and signs for letters in all words, if one word has some between its letters."""
     if _SIGN_INSIDE.search(text) and any(_SIGN_INSIDE.search(match[0]) for match in _LEET_WORD.finditer(text)):
         return _LEET_WORD.sub(_spelt_signs, text)
     return text

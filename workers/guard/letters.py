@@ -1,4 +1,4 @@
-"""Which characters show nothing, and which ones look like others: the tables behind `disguises` and `lookalikes`."""
+"""Tables of characters that are invisible or look like others, for `views` and `lookalikes`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import regex
 from confusable_homoglyphs.confusables import confusables_data
 
 UNSEEN = r"[\p{Default_Ignorable_Code_Point}\p{Cc}--[\t\n\v\f\r\x85]]"
-"""Characters that show nothing, joiners and variation selectors included: a class of `regex.V1`."""
+"""Invisible characters, with joiners and variation selectors: a class in the syntax of `regex.V1`."""
 
 JOINERS = "\u200c\u200d" + "".join(map(chr, range(0xFE00, 0xFE10)))
-"""They shape the letters of Persian and Hindi, and they make emoji: invisible only elsewhere."""
+"""Joiners and variation selectors. They shape letters of Persian and Hindi, form emoji, and else are invisible."""
 
 MARKS = "".join(
     map(
@@ -30,10 +30,10 @@ MARKS = "".join(
         ),
     )
 )
-"""Combining marks of Latin, Cyrillic and Greek, and those that strike out or frame a character."""
+"""Combining marks of Latin, Cyrillic and Greek, and marks that strike out or frame a character."""
 
 SPACES = "\t \u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f\u2800\u3000"
-"""Every space that stays within a line: those of Unicode's class Zs, the tab, and the Braille pattern without dots."""
+"""Every space within a line: Unicode's class Zs, the tab, and the Braille pattern without dots."""
 
 LINE_ENDS = "\n\v\f\r\x85\u2028\u2029"
 
@@ -41,14 +41,14 @@ _INVISIBLE = regex.compile(rf"[{UNSEEN}--[\u200c\u200d\ufe00-\ufe0f]]", regex.V1
 _STYLED_NAME = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])")
 
 _FOLDED = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE1000))
-"""Where letters in disguise and invisible characters are: neither ideographs, nor Hangul, nor private use."""
+"""The ranges of styled letters and invisible characters. Ideographs, Hangul and private use are left out."""
 
 _ACCENTED = (*range(0xC0, 0x250), *range(0x1E00, 0x1F00))
 
 
 @cache
 def folds() -> Mapping[int, str | None]:
-    """Say what becomes of each character whatever stands around it: letters in disguise, and invisible ones (None)."""
+    """Map styled letters to plain ones, and invisible characters to None. The characters around them do not matter."""
     return dict(_folds())
 
 
@@ -60,7 +60,7 @@ def _folds() -> Iterator[tuple[int, str | None]]:
         else:
             plain = unicodedata.normalize("NFKC", character)
             styled = _STYLED_NAME.fullmatch(unicodedata.name(character, ""))
-            # Compatibility forms of signs are left alone: full-width commas are how Chinese is written.
+            # Compatibility forms of signs stay: Chinese is written with full-width commas.
             if plain != character and plain.isascii() and plain.isalnum():
                 yield code, plain
             elif styled:
@@ -68,33 +68,33 @@ def _folds() -> Iterator[tuple[int, str | None]]:
 
 
 def twins_of(character: str) -> Iterator[str]:
-    """Give the single characters that look like this one, by the package confusable-homoglyphs."""
-    # It writes those of right-to-left scripts between marks of direction: they are left out.
+    """Return the single characters that look like this one, by the package confusable-homoglyphs."""
+    # The package writes characters of right-to-left scripts between direction marks. These are left out.
     return (twin["c"] for twin in confusables_data.get(character, ()) if len(twin["c"]) == 1)
 
 
 @cache
 def variants() -> Mapping[str, frozenset[str]]:
-    """Give for each ASCII character, letters in lower case, all that may stand for it where somebody imitates a text:
-    both cases, look-alikes, styled, wide and accented forms."""
+    """Map each ASCII character, letters in lower case, to the characters that can imitate it: both cases, look-alikes,
+    and styled, full-width and accented forms."""
     found = {character: set(character + character.upper()) for character in string.printable if not character.isupper()}
     for character in (*string.ascii_letters, *string.digits, *string.punctuation):
         found[character.lower()].update(twins_of(character))
     for code, plain in folds().items():
         if plain is not None and len(plain) == 1:
             found[plain.lower()].add(chr(code))
-    for code in range(0xFF01, 0xFF5F):  # The wide forms of signs.
+    for code in range(0xFF01, 0xFF5F):  # Full-width signs.
         found[chr(code - 0xFEE0).lower()].add(chr(code))
     for code in _ACCENTED:
         base = unicodedata.normalize("NFD", chr(code))[0]
         if base.isascii():
             found[base.lower()].add(chr(code))
-    found["i"] |= found["l"]  # A capital I is a small l there.
+    found["i"] |= found["l"]  # The package has the look-alikes of I under l.
     return {character: frozenset(others) for character, others in found.items()}
 
 
 def one_of(characters: Iterable[str]) -> str:
-    """Write a class of these characters for the module `re`, by ranges."""
+    """Return a class of these characters in the syntax of `re`, as ranges."""
     ranges: list[list[int]] = []
     for code in sorted({ord(character) for character in characters}):
         if ranges and code == ranges[-1][1] + 1:

@@ -1,7 +1,7 @@
-"""Takes from a content what looks like a line of the checkpoint's own template.
+"""Marks the lines of a content that look like lines of the checkpoint's own template.
 
-The template is plain text beside a few control tokens. A writer who puts `<END CONVERSATION>` or `Safety: Safe` on a
-line of its own imitates what the model knows from its prompts; so such a line gets a sign before it.
+Apart from a few control tokens, the template is plain text. A writer can therefore imitate the template with a line
+such as `<END CONVERSATION>` or `Safety: Safe`. A sign before the line makes it another line.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from itertools import groupby
 from workers.guard.letters import JOINERS, LINE_ENDS, MARKS, SPACES, folds, one_of, variants
 
 LEAST_WORDS, MOST_WORDS = 4, 6
-"""A line of the template that is neither a tag nor a heading counts from four words on, by its first six: a content's
-line may well be one of its words alone, such as a category's name."""
+"""A line of the template that is neither a tag nor a heading counts if it has at least four words, by its first six.
+Shorter lines, such as the name of a category, are also ordinary messages."""
 
 _PREFIXES = "#>*_~`+|•.)0123456789-"
-"""What may stand before a heading, so that it is shown as one, or as an item of a list."""
+"""Characters that may stand before a heading or an item of a list."""
 
 _TAG = re.compile(r"[<\[][^<>\[\]\w]*\w[^<>\[\]]*(?=[>\]])")
 _HEADING = re.compile(r"[^\W_][\w'’&/-]*(?: [\w'’&/-]+){0,2}(?=\s*[:：])")
-_BEFORE_WORDS = re.compile(r"(?:\d+[.)]|[^\w<\[])*")
+_BEFORE_WORDS = re.compile(r"^(?:\d+[.)]|[^\w<\[])*")
 
 _UNSEEN = "".join([chr(code) for code, plain in folds().items() if plain is None]) + JOINERS
 _UNSEEN_ENDS = frozenset("\x1c\x1d\x1e")
-"""Lines end there for Python, and not for a reader."""
+"""Python splits lines at these characters. Readers do not see them."""
 _LINES = re.compile(f"[^{LINE_ENDS}]*+[{LINE_ENDS}]|[^{LINE_ENDS}]++")
 _GAP = one_of(_UNSEEN + SPACES + MARKS + ".,'’*_~`|")
 
 
 class Lookalikes:
-    """Finds what looks like a line of the texts given: a template's, or what a model answers."""
+    """Finds the lines of a content that look like a line of the given texts: a template, or an answer's lines."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         lines = {line.strip() for text in texts for line in text.splitlines()}
         keys = sorted({key for line in lines for key in _keys(line)})
-        # What is put before a line must not make it one of the template's lists.
+        # The sign must not turn the line into an item of one of the template's lists.
         self._sign = next(sign for sign in "-|~" if not any(line.startswith(sign) for line in lines))
         before = _PREFIXES.replace(self._sign, "") + SPACES + _UNSEEN
         self._by_first: dict[str, re.Pattern[str]] = {}
@@ -46,9 +46,9 @@ class Lookalikes:
         self._by_first.update(dict.fromkeys(before, re.compile(f"{one_of(before)}*+(?:{_any_of(keys)})")))
 
     def neutral(self, text: str) -> str:
-        """Put a sign before each line that looks like one of the template's; harmless texts hold none.
+        """Put a sign before each line that looks like a line of the template. Other texts are returned unchanged.
 
-        Case, spaces, invisible characters, accents and look-alikes of other scripts make no difference.
+        Case, spaces, invisible characters, accents, Markdown and look-alikes from other scripts make no difference.
         """
         lines = text.splitlines(keepends=True)
         if len(lines) > 1 and not _UNSEEN_ENDS.isdisjoint(text):
@@ -58,14 +58,14 @@ class Lookalikes:
         return "".join([f"{self._sign} {line}" if self._is_imitation(line) else line for line in lines])
 
     def _is_imitation(self, line: str) -> bool:
-        # Most lines begin with no letter of a key.
+        # A look at the first letter decides about most lines.
         pattern = self._by_first.get(line[0])
         return pattern is not None and pattern.match(line) is not None
 
 
 def _keys(line: str) -> Iterator[str]:
-    """Give what a line of the template is known by: its tag, its heading, or its first words."""
-    bare = line[_BEFORE_WORDS.match(line).end() :]  # type: ignore[union-attr]  # It matches nothing as well.
+    """Return the part by which a line of the template is recognised: its tag, its heading, or its first words."""
+    bare = _BEFORE_WORDS.sub("", line, count=1)
     if tag := _TAG.match(bare):
         yield _letters(tag[0])
     elif heading := _HEADING.match(bare):
@@ -79,7 +79,7 @@ def _letters(text: str) -> str:
 
 
 def _any_of(keys: Iterable[str]) -> str:
-    """Write a pattern; possessive, so that a megabyte of spaces takes as long as a megabyte of prose."""
+    """Return a pattern. It is possessive, so that a megabyte of spaces takes as long as a megabyte of prose."""
     return "|".join([f"{_GAP}*+".join(map(_class_of, key)) for key in keys]) or "(?!)"
 
 

@@ -1,7 +1,7 @@
-"""A second reading of a text that was written so that people read one thing and a tokenizer another.
+"""Makes the second view of a text in which a person reads something else than a tokenizer.
 
-It undoes what `disguises` knows, invisible characters, styled letters, look-alikes of other scripts and stacked marks.
-It never replaces the raw text: both are judged, and the worse one counts.
+The view undoes the disguises of `disguises`, invisible characters, styled letters and look-alikes from other scripts.
+It never replaces the raw text: the guard judges both, and the worse one counts.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from workers.guard.disguises import (
 from workers.guard.letters import JOINERS, MARKS, folds, twins_of
 
 RAW, NORMALIZED = "raw", "normalized"
-"""Their names in an assessment. All texts have the first one."""
+"""The names of the views in an assessment. Every text has the raw view."""
 
 LONG_CHARS = 1_000
-"""In longer texts runs of marks are cut first: composing sorts them in quadratic time, eight seconds for 125,000."""
+"""Runs of marks in longer texts are cut first. NFC sorts marks in quadratic time: eight seconds for 125,000 marks."""
 
 ROUNDS = 4
-"""How often a text is read again at most: what one rule has undone may be another one's disguise."""
+"""The rules are repeated at most so often: one rule may reveal a disguise that another rule undoes."""
 
-_MARK_RUN = regex.compile(r"(\p{M}{30})\p{M}+")  # More than thirty are no writing (UAX 15, stream-safe text).
+_MARK_RUN = regex.compile(r"(\p{M}{30})\p{M}+")  # UAX 15 allows thirty in stream-safe text.
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 _LATIN_LETTER = regex.compile(r"\p{Latin}")
 _NOT_CYRILLIC = regex.compile(r"[\p{L}--\p{Cyrillic}]", regex.V1)
 _OTHER_LETTER = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
 _JOINERS = regex.compile(rf"(?<=[\p{{Latin}}\p{{Cyrillic}}\p{{Greek}}\p{{Han}}])[{JOINERS}]+")
 _RARE_GAPS = "\u1680\u3000・･"
-"""Gaps between letters that the look at kinds below takes for letters."""
+"""Gaps between letters that the kinds below confuse with letters."""
 
-# Most texts hold nothing to undo, and a pass over their bytes tells in half a microsecond. Letters (of other scripts as
-# well, once the bytes that continue a character are gone) become `a`, digits and signs for letters `1`, other digits
-# `9`, marks of Markdown `m`, control characters `x`, all else a space. The bytes 0xC2 and 0xE2 begin signs and spaces,
-# those from 0xF0 on emoji.
+# Most texts contain no disguise. One pass over the bytes finds that in half a microsecond: it removes the bytes that
+# continue a character, and maps letters of all scripts to `a`, digits and signs for letters to `1`, other digits to
+# `9`, Markdown marks to `m`, control characters to `x`, and all other bytes to a space. The bytes 0xC2 and 0xE2 begin
+# signs and spaces; the bytes from 0xF0 begin emoji.
 _KINDS = bytes(
     (97 if chr(byte).isalpha() else 49 if byte in LEET else 57 if chr(byte).isdigit() else 32)
     if (32 <= byte < 127 or byte in b"\t\n\v\f\r") and byte not in b"*_~`"
@@ -55,7 +55,7 @@ _KINDS = bytes(
     for byte in range(128)
 ) + bytes(32 if byte in (0xC2, 0xE2) or byte >= 0xF0 else 97 for byte in range(128, 256))
 _BETWEEN_GAPS = {ord("1"): "a", ord("m"): " "}
-"""What digits for letters and marks of Markdown are where letters with gaps are looked for."""
+"""In a spaced-out word, a digit may be a letter and a mark may be a gap."""
 _CONTINUING = bytes(range(0x80, 0xC0))
 _LATIN_LETTERS = frozenset(
     chr(code)
@@ -65,7 +65,7 @@ _LATIN_LETTERS = frozenset(
 
 
 class Views:
-    """The tables of look-alikes, made once."""
+    """The tables of look-alikes, which are made once."""
 
     def __init__(self) -> None:
         self._folds = dict(folds())
@@ -75,7 +75,7 @@ class Views:
             for twin in twins_of(letter)
             if twin <= "\uffff" and _OTHER_LETTER.fullmatch(twin)
         }
-        # The package has capital letters that look like I among those that look like l.
+        # The package has the look-alikes of I under l.
         for code, letter in self._to_latin.items():
             if letter == "l" and self._to_latin.get(ord(chr(code).lower())) == "i":
                 self._to_latin[code] = "I"
@@ -88,7 +88,7 @@ class Views:
         self._unusual = self._never_plain | self._mixing | self._rare
 
     def normalized(self, text: str) -> str | None:
-        """Give the text as a person reads it; None where that is how it is written."""
+        """Return the text as a person reads it, or None if it is written so."""
         if self._is_plain(text):
             return None
         if len(text) > LONG_CHARS:
@@ -98,8 +98,8 @@ class Views:
         return None if read == composed or not read.strip() else read
 
     def _is_plain(self, text: str) -> bool:
-        """Say whether a quick look shows that there is nothing to undo."""
-        # As text: to look for bytes in bytes takes twice as long.
+        """Return whether a quick look is enough to see that the text contains no disguise."""
+        # As str: a search for bytes in bytes takes twice as long.
         kinds = f" {text.encode().translate(_KINDS, _CONTINUING).decode()} "
         if kinds.strip(" a9"):
             if "x" in kinds or "a1a" in kinds or "a11a" in kinds:
@@ -121,7 +121,7 @@ class Views:
         return characters.isdisjoint(self._rare) or without_gaps(letters_of_flags(text)) == text
 
     def read(self, text: str) -> str:
-        """Undo every disguise in a composed text, without a quick look first."""
+        """Undo every disguise in an NFC text, without the quick look."""
         for _ in range(ROUNDS):
             before, text = text, self._read(text)
             if text == before:
@@ -130,7 +130,7 @@ class Views:
 
     def _read(self, text: str) -> str:
         if not text.isascii():
-            # What tells of them is taken away below: direction by its controls, letters from flags by what is between.
+            # First, because the next step removes the direction controls, and what separates letters from flags.
             text = letters_of_flags(as_displayed(text))
         text = text.translate(self._folds)
         if not text.isascii():
@@ -140,10 +140,10 @@ class Views:
         return letters_of_signs(without_gaps(without_marks(text)))
 
     def _in_one_script(self, text: str) -> str:
-        """Write each word that mixes an alphabet with its look-alikes in one."""
+        """Write each word that mixes two alphabets in one of them."""
         if self._mixing.isdisjoint(text):
             return text
-        # Letters that look like none of Latin's tell a text of another script, however many do.
+        # Only letters without a Latin look-alike count for the other script.
         is_latin_text = len(_LATIN_LETTER.findall(text)) > len(_OTHER_LETTER.findall(text.translate(self._to_latin)))
 
         def word(match: regex.Match[str]) -> str:
