@@ -22,7 +22,7 @@ VALUES = (None, 256, 128, 64, 32)
 WINDOWS = 64
 """Of each text, so that nothing is left out: what is compared is what all windows say together."""
 
-AROUND = (0, 10, 40)
+AROUND = (0, 3, 10)
 """Harmless texts around a harmful one."""
 
 BATCH = 32

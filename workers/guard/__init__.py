@@ -1,1 +1,1 @@
-"""What Qwen3Guard-Gen is: its prompt, its labels, and one forward pass for a verdict."""
+"""The guard for Qwen3Guard-Gen checkpoints: their prompts, their labels, and one forward pass for a severity."""

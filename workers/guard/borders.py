@@ -1,6 +1,6 @@
-"""Finds where a template may be cut around a content so that the pieces tokenise as the whole does.
+"""Finds where to cut a template around a content so that the pieces have the token ids of the whole.
 
-Byte pairs merge across most places. With a border in the wrong one, nearly every text is encoded unlike training.
+Byte pairs merge across most places. With a cut at a wrong place, nearly every text gets other ids than in training.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from workers.guard.template import Template
 from workers.guard.tokens import Tokens
 
 WIDEST = 6
-"""Characters of the template that may have to be encoded with the content, on either side."""
+"""The largest number of the template's characters on one side that are encoded with the content."""
 
 PROBES = (
     "x",
@@ -34,11 +34,11 @@ PROBES = (
     "the",
     "on",
 )
-"""Texts that merge with as much as they can on both sides."""
+"""Texts whose ends merge with as many neighbours as possible."""
 
 
 def find_borders(tokens: Tokens, template: Template) -> tuple[str, str]:
-    """Give the ends of the template's text before and after a content that have to be encoded with it: `(lead, trail)`.
+    """Return the template's characters before and after a content that must be encoded with it: `(lead, trail)`.
 
     Raises:
         Misconfigured: there is no such cut.

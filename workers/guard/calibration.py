@@ -1,4 +1,4 @@
-"""Temperatures fitted on labelled texts, kept beside the checkpoint that they were fitted for."""
+"""Temperatures that were fitted on labelled texts, in a file beside their checkpoint."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Calibration(BaseModel):
-    """What the log-probabilities of each question are divided by: above 1 makes a model less sure of itself.
+    """The divisors of the log-probabilities of each question. Above 1, the probabilities come closer together.
 
-    A temperature moves the shares and never the most likely answer. The file may say more, such as
-    what it was fitted on.
+    A temperature changes the probabilities, and never the most likely answer. The file may contain further fields, such
+    as the data of the fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -29,7 +29,7 @@ class Calibration(BaseModel):
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """Read a checkpoint's calibration.json; without one, every temperature is 1.
+    """Read a checkpoint's calibration.json. Without the file, every temperature is 1.
 
     Raises:
         Misconfigured: the file is broken.

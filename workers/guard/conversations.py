@@ -1,4 +1,4 @@
-"""Which orders of roles events can have, so that a template is tried on them before live traffic."""
+"""The orders of roles that events can have, on which the guard tries a template at start."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from schemas.taxonomy import Role
 Roles = tuple[str, ...]
 
 USUAL: tuple[Roles, ...] = ((Role.USER.value,), (Role.USER.value, Role.ASSISTANT.value))
-"""A prompt, and the response to one: a template that does not show these is not a guard's."""
+"""A prompt, and a response to a prompt. The template of every guard shows these."""
 
 ALL_UP_TO = 6
-"""Turns up to which all orders of roles are tried: 126. Up to 33 turns there are 17 billion."""
+"""Up to this many turns, all 126 orders of roles are tried. Up to 33 turns there are 17 billion orders."""
 
 LONGEST_PERIOD = 3
-"""Longer conversations are tried where their roles repeat after so many turns, whichever turn they begin with."""
+"""Longer conversations are tried if their roles repeat after at most this many turns."""
 
 NAMED = 3
-"""How many orders a sentence names, the shortest first."""
+"""The number of orders that a log line names, the shortest first."""
 
 
 def possible_roles() -> Iterator[Roles]:
-    """Give orders of roles that events can have, the judged turn last: all short ones, and the regular long ones.
+    """Return orders of roles that events can have, the judged turn last: all short ones, and the regular long ones.
 
-    Templates look at the first turn, at the last one, at a turn and the one before it, and at how many there are. One
-    that refuses none of these orders and refuses another would have to count further than that.
+    Templates test the first turn, the last turn, a turn and the one before it, and the number of turns. A template that
+    refuses another order and none of these would have to test more than that.
     """
     roles = tuple(role.value for role in Role)
     lengths = range(1, MAX_CONTEXT_TURNS + 2)
@@ -38,7 +38,7 @@ def possible_roles() -> Iterator[Roles]:
 
 
 def sentence_on(refused: Mapping[Roles, str]) -> str:
-    """Say which orders of roles a template does not show, by the shortest of them, and why."""
+    """Describe the orders of roles that a template does not show: the shortest ones, and the reason."""
     shortest = sorted(refused, key=len)[:NAMED]
     named = "; ".join(" ".join(roles) for roles in shortest)
     return f"{len(refused)} orders of roles, the shortest: {named} ({refused[shortest[0]]})"

@@ -1,4 +1,4 @@
-"""Makes the int8 folder that the `ctranslate2` engine runs, and says how far it agrees with the checkpoint itself."""
+"""Makes the int8 folder for the `ctranslate2` engine, and measures how far it agrees with the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from workers.guard.guard import Assessment, Guard
 from workers.guard.prompt import Request
 
 ALONGSIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", calibration.FILE)
-"""What the guard reads beside the weights; the template may be inside the second one instead. The temperatures hold for
-the int8 weights too: a log-probability moves by 0.3 at most, and which way is chance."""
+"""The files that the guard reads beside the weights. The template may be in the second one. The temperatures are valid
+for the int8 weights too: a log-probability moves by at most 0.3, up or down by chance."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two engines judged the same texts: shares of all of them, and the furthest that a score is apart."""
+    """How far two engines agree on the same texts: fractions of all texts, and the largest difference of a score."""
 
     texts: int
     same_severity: float
@@ -43,7 +43,7 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         from ctranslate2.converters import TransformersConverter
     except ImportError as error:
         raise Misconfigured(
-            f"to convert needs the extra: pip install '.[transformers]' in the clone ({error})"
+            f"the conversion needs the extra: pip install '.[transformers]' in the clone ({error})"
         ) from error
     try:
         TransformersConverter(str(source)).convert(str(target), quantization=quantization)
@@ -85,5 +85,5 @@ async def _judged(guard: Guard, texts: Sequence[str]) -> list[Assessment]:
     finally:
         await guard.close()
     if isinstance(answers, Refused):
-        raise Misconfigured(f"{guard.model['name']} has no answer to one of the texts: {answers}")
+        raise Misconfigured(f"{guard.model['name']} refuses one of the texts: {answers}")
     return answers

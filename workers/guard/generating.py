@@ -1,7 +1,7 @@
-"""`mode: generate`: the model card's way, which lets the model write its answer and reads it.
+"""`mode: generate`: the model generates its answer, as the model card describes, and this module reads the answer.
 
-It is slower and knows no shares. It is there to check `mode: score` against, and for checkpoints whose answers differ
-in more than their first tokens.
+This mode is slower and gives no probabilities. It serves to check `mode: score`, and for checkpoints whose answers
+differ after their first tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workers.guard.opinion import CATEGORIES, SEVERITIES, Opinion, worst_of
 from workers.guard.tokens import Tokens
 
 MAX_TOKENS = 128
-"""Of an answer: three lines with all nine categories take 60."""
+"""The limit for an answer. Three lines with all nine categories take 60 tokens."""
 
 _SAFETY = re.compile(rf"^Safety: ({'|'.join(SEVERITIES)})\s*$", re.MULTILINE)
 _CATEGORIES = re.compile(r"^Categories: (.*)$", re.MULTILINE)
@@ -25,25 +25,25 @@ _REFUSAL = re.compile(r"^Refusal: (Yes|No)\s*$", re.MULTILINE)
 
 
 class Lines(NamedTuple):
-    """What the lines of an answer say, each read by itself; None where there is no such line."""
+    """The lines of an answer, each read separately. None if the answer has no such line."""
 
     severity: int | None
-    """Its index."""
+    """Its index in `SEVERITIES`."""
     categories: list[str] | None
     refusal: bool | None
 
 
 class Answer(NamedTuple):
-    """What a model wrote, whole."""
+    """A complete answer of a model."""
 
     severity: int
-    """Its index."""
+    """Its index in `SEVERITIES`."""
     categories: list[str]
     refusal: bool | None
 
 
 class Generating:
-    """Lets the model write its answers, of `answer_tokens` at most: one completion for every prompt."""
+    """Lets the model generate one answer of at most `answer_tokens` for each prompt."""
 
     def __init__(self, engine: Engine, tokens: Tokens) -> None:
         self._engine = engine
@@ -54,9 +54,9 @@ class Generating:
     async def read(
         self, prompts: Sequence[Sequence[list[int]]], roles: Sequence[str], deadline: float
     ) -> list[Opinion | Refused]:
-        """Ask about each request's prompts, which end where the answer begins. A severity's share is 1 or 0.
+        """Judge the prompts of each request. They end where the answer begins. Each probability is 1 or 0.
 
-        A request is refused when the engine refuses one of its prompts, or an answer cannot be read.
+        A request is refused if the engine refuses one of its prompts, or if an answer is invalid.
 
         Raises:
             Unavailable: the engine failed.
@@ -78,13 +78,13 @@ class Generating:
 def _opinion(answers: Sequence[Answer] | Refused) -> Opinion | Refused:
     if isinstance(answers, Refused):
         return answers
-    shares = [[float(index == answer.severity) for index in range(3)] for answer in answers]
-    worst = worst_of(shares)
-    return Opinion(shares, worst, answers[worst].severity, answers[worst].categories, {}, answers[worst].refusal)
+    probabilities = [[float(index == answer.severity) for index in range(3)] for answer in answers]
+    worst = worst_of(probabilities)
+    return Opinion(probabilities, worst, answers[worst].severity, answers[worst].categories, {}, answers[worst].refusal)
 
 
 def lines_of(text: str, role: str) -> Lines:
-    """Read the lines of an answer. Categories that are none of the nine are left out."""
+    """Read the lines of an answer. Names other than those of the nine categories are skipped."""
     safety, named, refusal = _SAFETY.search(text), _CATEGORIES.search(text), _REFUSAL.search(text)
     is_response = role == Role.ASSISTANT
     return Lines(
@@ -102,10 +102,10 @@ def lines_of(text: str, role: str) -> Lines:
 
 
 def parse(text: str, role: str) -> Answer | Refused:
-    """Read an answer as a judgement. What is safe has no categories.
+    """Read a complete answer. A Safe one has no categories.
 
-    Refused is one that names no severity, or, of a response, no refusal. Nothing is taken for granted, least of all
-    Safe.
+    An answer without a severity is refused, and so is an answer about a response without a refusal. Nothing is assumed,
+    least of all Safe.
     """
     severity, categories, refusal = lines_of(text, role)
     if severity is None or (role == Role.ASSISTANT and refusal is None):

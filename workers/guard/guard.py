@@ -1,4 +1,4 @@
-"""The guard: one forward pass an event for its severity, one more for the categories of what is not safe."""
+"""The guard: one forward pass for the severity of an event, and one more for the categories if it is not Safe."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ log = structlog.get_logger(__name__)
 __all__ = ["Assessment", "Guard", "Refused", "Request"]
 
 INLINE_CHARS = 65_536
-"""Up to this much text a micro-batch is encoded in the event loop, in about 10 ms at most. A thread would have to get
-the GIL back after every text, up to 5 ms each time while the loop is busy: that halved the worker's throughput."""
+"""A micro-batch with at most this much text is encoded in the event loop, in about 10 ms. A thread would have to
+acquire the GIL again after each text, in up to 5 ms while the loop is busy: that halved the worker's throughput."""
 
 OVERLAP_TOKENS = 64
-"""What two windows of a long text share, so that no sentence is cut in both."""
+"""The overlap of two windows of a long text, so that each short sentence is whole in one of them."""
 
 HARMLESS = (
     "Good morning! The weather is lovely today.",
@@ -41,21 +41,21 @@ HARMLESS = (
     "今天天气很好，我们去公园吧。",
 )
 HARMFUL = "How can I build a bomb and kill my neighbours?"
-"""Texts of the self-check."""
+"""The texts of the self-check."""
 
 REVISION = 5
-"""Raised when the same checkpoint comes to say something else of the same text: views, look-alikes, windows."""
+"""Raise this when the code gives other assessments for the same checkpoint: views, look-alikes, windows."""
 
 Assessment = dict[str, Any]
 Reading = list[Prompt]
-"""The prompts of a request's views: of its raw text, and of the normalized one where that differs."""
+"""The prompts of a request's views: of the raw text, and of the normalized text if it differs."""
 
 
 class Guard:
     """Judges texts with a Qwen3Guard-Gen checkpoint on any engine.
 
-    Guarantee: `assess` answers or refuses every request, in order, or raises; it never gives one message's verdict to
-    another, and what is wrong with one request takes nothing from its neighbours.
+    Guarantee: `assess` answers or refuses every request, in order, or raises. It never gives the assessment of one
+    message to another, and an invalid request does not affect the other requests.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class Guard:
         limits = (max_windows, window_tokens, context_tokens, CATEGORY_THRESHOLD)
         self._judged_by = (REVISION, mode, name, template_hash, *limits)
         self.fingerprint: str
-        """Of everything that can change an assessment: a cached one must never outlive a change of it. Known, as the
-        model's revision is, once the guard is started."""
+        """A digest of everything that can change an assessment, so that no cached assessment is used after a change.
+        The fingerprint and the model's revision are known after `start`."""
 
     async def start(self) -> None:
-        """Load the model and check that it is a guard. After a failure it may be called again.
+        """Load the model and check that it is a guard. After a failure, `start` may be called again.
 
-        One line of the log names the orders of roles that the chat template does not show.
+        A log line names the orders of roles that the chat template does not show.
 
         Raises:
-            Misconfigured: it is not. Unavailable: the engine does not answer yet.
+            Misconfigured: the model is not a guard. Unavailable: the engine does not answer yet.
         """
         await self._load()
         if not_shown := await asyncio.to_thread(self._prompts.not_shown):
@@ -132,7 +132,7 @@ class Guard:
 
     @property
     def answered(self) -> int:
-        """Count the prompts that the engine has answered: see `Engine.answered`."""
+        """The number of prompts that the engine has answered: see `Engine.answered`."""
         return self._engine.answered
 
     @property
@@ -145,22 +145,21 @@ class Guard:
         await self._engine.close()
 
     async def watch(self) -> None:
-        """Wait until the engine dies by itself; return at once where it cannot.
+        """Wait until the engine crashes. Return at once if it cannot.
 
         Raises:
-            Fatal: it died.
+            Fatal: it crashed.
         """
         await self._engine.watch()
 
     async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[Assessment | Refused]:
-        """Judge each request; the assessments are those of `schemas.assessment` as plain dicts.
+        """Judge each request. The assessments are those of `schemas.assessment`, as plain dicts.
 
-        Refused is a request whose text is not Unicode, whose roles the template does not show, or that the model has no
-        number or no words for. `deadline` is by `time.monotonic`: an engine that tries again by itself does so no
-        longer.
+        A request is refused if its text is not Unicode, if the template does not show its roles, or if the model gives
+        no valid numbers or words for it. `deadline` is by `time.monotonic`: an engine with its own retries stops then.
 
         Raises:
-            Unavailable: the engine failed as a whole. Fatal: it is gone for good.
+            Unavailable: the engine failed as a whole. Fatal: it will not recover.
         """
         if not requests:
             return []
@@ -180,7 +179,7 @@ class Guard:
         return [views if isinstance(views, Refused) else self._assessment(views, next(opinions)) for views in readings]
 
     def _readings(self, requests: Sequence[Request]) -> list[Reading | Refused]:
-        """Build the prompts of each request's views: the raw text, and the normalized one where it differs."""
+        """Build the prompts of each request's views: the raw text, and the normalized text if it differs."""
         try:
             return self._built(requests)
         except UnicodeEncodeError:
@@ -208,22 +207,22 @@ class Guard:
         if isinstance(opinion, Refused):
             return opinion
         raw = readings[0]
-        severity, scores = SEVERITIES[opinion.severity], _scores(opinion.shares[opinion.worst])
+        severity, scores = SEVERITIES[opinion.severity], _scores(opinion.probabilities[opinion.worst])
         return {
             "severity": severity,
             "categories": opinion.categories,
             "refusal": opinion.refusal,
             "scores": scores,
-            "category_scores": opinion.category_shares,
+            "category_scores": opinion.category_probabilities,
             "model": self.model,
-            "windows": len(opinion.shares),
+            "windows": len(opinion.probabilities),
             "truncated_windows": sum([prompt.truncated_windows for prompt in readings]),
             "truncated_context_tokens": raw.truncated_context_tokens,
             "views": [{"name": RAW, "severity": severity, "scores": scores}]
             if len(readings) == 1
             else [
-                _view(RAW, opinion.shares[: len(raw.ids)]),
-                _view(NORMALIZED, opinion.shares[len(raw.ids) :]),
+                _view(RAW, opinion.probabilities[: len(raw.ids)]),
+                _view(NORMALIZED, opinion.probabilities[len(raw.ids) :]),
             ],
         }
 
@@ -237,18 +236,18 @@ def _not_unicode(request: Request) -> Refused | None:
     return None
 
 
-def _scores(shares: Sequence[float]) -> dict[str, float]:
-    safe, controversial, unsafe = shares
+def _scores(probabilities: Sequence[float]) -> dict[str, float]:
+    safe, controversial, unsafe = probabilities
     return {"safe": safe, "controversial": controversial, "unsafe": unsafe}
 
 
-def _view(name: str, shares: Sequence[Sequence[float]]) -> dict[str, Any]:
-    worst = shares[worst_of(shares)]
+def _view(name: str, probabilities: Sequence[Sequence[float]]) -> dict[str, Any]:
+    worst = probabilities[worst_of(probabilities)]
     return {"name": name, "severity": SEVERITIES[label_of(worst)], "scores": _scores(worst)}
 
 
 def _digest_of(folder: Path, engine: str) -> str:
-    """Name a revision by all that gives its numbers: the bytes of its files, and what the engine says of itself.
+    """Return a digest of all that determines the numbers: the bytes of the files, and the engine's identity.
 
     Reads every byte once: one or two seconds for the 1.2 GB of a 0.6B checkpoint, from the page cache after a start.
     """

@@ -1,4 +1,4 @@
-"""Makes the guard that the settings ask for."""
+"""Makes the guard according to the settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKENIZED = (
     "Guten Morgen, 你好, مرحبا, 1234567890",
     " Safe Controversial Unsafe\n\n{}[]();",
 )
-"""Texts that a server has to tokenize as the checkpoint does."""
+"""Texts that a server must tokenize as the checkpoint does."""
 
 
 def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
@@ -50,10 +50,8 @@ def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
     named = _HUB_NAME.fullmatch(model)
     if named and engine != "ctranslate2":
         return _downloaded(named["name"], named["revision"], engine)
-    convert = f"; a checkpoint is made into one by: guardline model convert {model} FOLDER" if named else ""
-    raise Misconfigured(
-        f"guard.model: no such folder: {folder} (or {NANO!r} for the checkpoint that comes with guardline){convert}"
-    )
+    convert = f"; to convert the hub's checkpoint: guardline model convert {model} FOLDER" if named else ""
+    raise Misconfigured(f"guard.model: no such folder: {folder} (or {NANO!r} for the bundled checkpoint){convert}")
 
 
 def _downloaded(name: str, revision: str | None, engine: str) -> Path:
@@ -78,7 +76,7 @@ def _downloaded(name: str, revision: str | None, engine: str) -> Path:
 
 
 def load_engine(settings: GuardSettings, folder: Path) -> Engine:
-    """Make the engine; nothing is loaded before its `start`.
+    """Make the engine. It loads nothing before its `start`.
 
     Raises:
         Misconfigured: naming the setting of the engine.
@@ -111,7 +109,7 @@ def load_engine(settings: GuardSettings, folder: Path) -> Engine:
 
 
 def load_guard(settings: GuardSettings) -> Guard:
-    """Make the guard; nothing is loaded before its `start`.
+    """Make the guard. It loads nothing before its `start`.
 
     Raises:
         Misconfigured: naming `guard.model`.
@@ -121,7 +119,7 @@ def load_guard(settings: GuardSettings) -> Guard:
 
 
 def make_guard(settings: GuardSettings, engine: Engine, folder: Path) -> Guard:
-    """Make the guard on an engine that is there already."""
+    """Make the guard on an existing engine."""
     return Guard(
         engine,
         folder,

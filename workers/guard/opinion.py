@@ -1,4 +1,4 @@
-"""What a model said of one request, however it was asked, and which of its prompts counts."""
+"""The answer of a model to one request, in either mode, and the choice of the prompt that counts."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ NONE = "None"
 
 
 class Opinion(Struct, gc=False):
-    """What a model said of one request's prompts. `worst` is the index of the prompt that counts."""
+    """The answers to the prompts of one request. `worst` is the index of the prompt that counts."""
 
-    shares: list[list[float]]
-    """For each prompt the shares of Safe, Controversial, Unsafe, to four decimals; shape (prompts, 3)."""
+    probabilities: list[list[float]]
+    """The probabilities of Safe, Controversial and Unsafe for each prompt, with four decimals. Shape: (prompts, 3)."""
     worst: int
     severity: int
     """The severity of the prompt that counts, as an index of `SEVERITIES`."""
     categories: list[str]
-    """Most likely first; empty where the severity is Safe."""
-    category_shares: dict[str, float]
-    """Of the three most likely categories; empty where the engine gave none."""
+    """The most likely first. Empty if the severity is Safe."""
+    category_probabilities: dict[str, float]
+    """The probabilities of the three most likely categories. Empty in `mode: generate`."""
     refusal: bool | None
-    """None for what a user wrote."""
+    """None for a text that a user wrote."""
 
 
-def shares_of(rows: Sequence[list[float] | Refused], temperature: float = 1.0) -> list[list[float] | Refused]:
-    """Turn log-probabilities into shares of one, row by row; shape (prompts, candidates), as what is given.
+def probabilities_of(rows: Sequence[list[float] | Refused], temperature: float = 1.0) -> list[list[float] | Refused]:
+    """Turn the log-probabilities of each row into probabilities whose sum is 1. Shape: (prompts, candidates).
 
-    They have the four decimals that assessments have: a severity follows from what is published, and nothing else. A
-    row that cannot be log-probabilities is refused.
+    The probabilities have four decimals, as in an assessment, so that the severity follows from the published numbers.
+    A row with numbers that are not log-probabilities is refused.
     """
     numbers = [row for row in rows if not isinstance(row, Refused)]
     if not numbers:
@@ -45,28 +45,30 @@ def shares_of(rows: Sequence[list[float] | Refused], temperature: float = 1.0) -
     with np.errstate(invalid="ignore", over="ignore"):
         weights = np.exp((given - top) / temperature)
     total = weights.sum(axis=1, keepdims=True)
-    # Written so that NaN fails as well: no comparison with it holds.
+    # In this form, NaN fails too: every comparison with NaN is false.
     is_fine = (top > -9_000) & (top <= 0.01) & (total <= given.shape[1])
-    shares: list[list[float] | Refused] = (weights / total).round(4).tolist()
+    probabilities: list[list[float] | Refused] = (weights / total).round(4).tolist()
     if not is_fine.all():
         for index in np.flatnonzero(~is_fine).tolist():
-            shares[index] = Refused("no_number", f"the engine gave log-probabilities that are none: {numbers[index]}")
+            detail = f"the engine returned numbers that are not log-probabilities: {numbers[index]}"
+            probabilities[index] = Refused("no_number", detail)
     if len(numbers) == len(rows):
-        return shares
-    found = iter(shares)
+        return probabilities
+    found = iter(probabilities)
     return [row if isinstance(row, Refused) else next(found) for row in rows]
 
 
-def label_of(shares: Sequence[float]) -> int:
-    """Give the index of the most likely severity; of equals, the worse."""
-    safe, controversial, unsafe = shares
+def label_of(probabilities: Sequence[float]) -> int:
+    """Return the index of the most likely severity. Of equal ones, the worse."""
+    safe, controversial, unsafe = probabilities
     if unsafe >= controversial and unsafe >= safe:
         return 2
     return 1 if controversial >= safe else 0
 
 
-def worst_of(shares: Sequence[Sequence[float]]) -> int:
-    """Give the index of the prompt with the worst severity; of equals, the one that leans most to the worse."""
-    if len(shares) == 1:
+def worst_of(probabilities: Sequence[Sequence[float]]) -> int:
+    """Return the index of the prompt with the worst severity. Of equal ones, the one most likely to be worse."""
+    if len(probabilities) == 1:
         return 0
-    return max(range(len(shares)), key=lambda index: (label_of(shares[index]), shares[index][2], shares[index][1]))
+    rows = enumerate(probabilities)
+    return max(rows, key=lambda row: (label_of(row[1]), row[1][2], row[1][1]))[0]

@@ -1,6 +1,6 @@
-"""Asks a guard again while its engine fails, and starts one again while its engine does not answer yet.
+"""Retries a guard while its engine fails, and retries its start while the engine is not available yet.
 
-Both the workers and `guardline annotate` ask that way; what it means to have no answer is their own matter.
+The workers and `guardline annotate` use it. They decide what follows if there is no answer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Answer = TypeVar("Answer")
 
 
 async def ask_with_patience(ask: Callable[[], Awaitable[Answer]], deadline: Callable[[], float]) -> Answer:
-    """Give the answer of `ask`, which is called at least once, and again while it raises Unavailable.
+    """Return the answer of `ask`. `ask` is called at least once, and again while it raises Unavailable.
 
-    `deadline` gives the end of patience by `time.monotonic`. It is asked for after each failure: a caller that waits
-    for its turn first may set it when its turn comes. A wait that would end past it is not begun.
+    `deadline` returns the deadline by `time.monotonic`. It is called after each failure, so that a caller that first
+    waits for its turn can set the deadline when its turn comes. A retry after the deadline is not tried.
 
     Raises:
-        Unavailable: the last failure. Fatal: and whatever else `ask` raises, at once.
+        Unavailable: the last failure. Fatal, and every other error of `ask`: at once.
     """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(Unavailable),
@@ -40,12 +40,12 @@ async def ask_with_patience(ask: Callable[[], Awaitable[Answer]], deadline: Call
 
 
 async def start_with_patience(start: Callable[[], Awaitable[None]], within_s: float) -> None:
-    """Start a guard or whatever else may be Unavailable at first, for `within_s` at most; each wait is in the log.
+    """Start a guard, or another thing that may be Unavailable at first, within `within_s`. Each failure is logged.
 
-    For commands: the start of a worker waits in its `Lifecycle`, which listens to signals and probes meanwhile.
+    This is for commands. A worker waits in its `Lifecycle`, which handles signals and probes at the same time.
 
     Raises:
-        Unavailable: the time is over. Misconfigured: and whatever else `start` raises, at once.
+        Unavailable: the time is over. Misconfigured, and every other error of `start`: at once.
     """
     deadline = time.monotonic() + within_s
 

@@ -1,4 +1,4 @@
-"""Prompts as fixed ids + encoded content + fixed ids, so that no content can change the structure around it."""
+"""Builds prompts of fixed ids + encoded content + fixed ids, so that content cannot change the structure around it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from workers.guard.tokens import Tokens
 from workers.guard.windows import windows
 
 FORCED = "Safety:"
-"""The answer's beginning. No space after it: the space belongs to the label's token."""
+"""The beginning of the answer. The space after it belongs to the label's token."""
 
 ANSWER = ("Safety:", "Categories:", "Refusal:")
-"""How the lines of an answer begin."""
+"""The beginnings of an answer's lines."""
 
 LEAST_ROOM = 16
-"""Tokens that a conversation's fixed parts have to leave for content."""
+"""The least number of tokens that the fixed parts of a prompt must leave for content."""
 
 MAX_FRAMES = 1_024
-"""Orders of roles whose fixed parts are kept: who writes chooses the roles, and 33 turns have 2^33 orders."""
+"""The fixed parts of this many orders of roles are cached. Writers choose the roles, and 33 turns have 2^33 orders."""
 
 
 class Request(Struct, frozen=True, gc=False):
-    """What is to be judged: the last turn of a conversation. `context` is (role, text) of the earlier ones."""
+    """The judged turn of a conversation. `context` holds (role, text) of the earlier turns."""
 
     text: str
     role: str = "user"
@@ -39,7 +39,7 @@ class Request(Struct, frozen=True, gc=False):
 
 
 class Prompt(Struct, frozen=True, gc=False):
-    """A request's prompts, one a window, each ending with the answer's forced beginning."""
+    """The prompts of a request, one for each window. Each ends with the forced beginning of the answer."""
 
     ids: list[list[int]]
     truncated_windows: int
@@ -72,7 +72,7 @@ class Prompts:
         self._lead, self._trail = find_borders(tokens, template)
         control = re.compile("|".join(map(re.escape, tokens.control_words)) or "(?!)")
         self.neutral = Lookalikes([*ANSWER, *(control.sub("\n", line) for line in template.own_lines())]).neutral
-        """Puts a sign before each line of a content that looks like one of the template's own."""
+        """Puts a sign before each line of a content that looks like a line of the template."""
         self._frame = lru_cache(MAX_FRAMES)(self._framed)
         for roles in USUAL:
             left = self._room - sum(map(len, self._rendered(roles)))
@@ -83,7 +83,7 @@ class Prompts:
                 )
 
     def not_shown(self) -> dict[Roles, str]:
-        """Try the template on the orders of roles that events can have; give those that it does not show, and why.
+        """Return the orders of roles that events can have and the template does not show, with the reasons.
 
         Takes 0.1 to 0.3 s once. May be called from any thread.
         """
@@ -92,11 +92,11 @@ class Prompts:
 
     @property
     def shared_tokens(self) -> int:
-        """With how many equal ids all prompts of lone messages begin: the template's text before a message."""
+        """The number of ids that all prompts of single messages begin with: the template's text before a message."""
         return len(self._rendered(("user",))[0])
 
     def build(self, requests: Sequence[Request]) -> list[Prompt | Refused]:
-        """Build the prompts of the requests; a conversation that the template does not show is refused.
+        """Build the prompts of the requests. A conversation that the template does not show is refused.
 
         May be called from any thread.
         """
@@ -114,7 +114,7 @@ class Prompts:
             contents = encoded[at : at + len(roles)]
             at += len(roles)
             if isinstance(parts, str):
-                # One event's order of roles must not end the worker; `not_shown` told of it at start.
+                # The order of roles of one event must not end the worker. `not_shown` named it at start.
                 prompts.append(Refused("conversation", parts))
             elif (
                 len(parts) == 2
@@ -125,14 +125,14 @@ class Prompts:
             else:
                 prompts.append(self._long(roles, parts, contents))
         if at != len(encoded):
-            # One text too many would shift each one behind it: every message would get another one's verdict.
+            # One text too many would shift all texts after it: each message would get the verdict of another one.
             raise Fatal(f"{len(encoded)} texts were encoded for {at} that were asked for")
         return prompts
 
     def _long(self, roles: Roles, parts: list[list[int]], contents: list[list[int]]) -> Prompt | Refused:
-        """Cut context from its oldest end to half of the room at most, and the judged text into windows."""
+        """Cut the context to at most half of the room, the oldest turns first, and the judged text into windows."""
         left_out = 0
-        # Many a template takes no response without the prompt before it.
+        # Many templates refuse a response without the prompt before it.
         frames = (self._frame(roles[start:]) for start in reversed(range(len(roles))))
         most = self._room - next(sum(map(len, frame)) for frame in frames if not isinstance(frame, str))
         if most < 1:
@@ -156,7 +156,7 @@ class Prompts:
         return Prompt([[*head, *window, *parts[-1]] for window in cut], truncated, left_out)
 
     def _framed(self, roles: Roles) -> list[list[int]] | str:
-        """Give a conversation's fixed parts, or why the template refuses it."""
+        """Return the fixed parts of a conversation, or the reason why the template refuses the conversation."""
         try:
             return self._rendered(roles)
         except Misconfigured as error:

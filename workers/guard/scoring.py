@@ -1,4 +1,4 @@
-"""`mode: score`: each answer is settled by one token, so one forward pass tells a severity and nothing is decoded."""
+"""`mode: score`: one token decides each answer, so one forward pass gives the severity and nothing is generated."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from schemas.taxonomy import Category, Role
 from workers.engines.engine import Engine, Refused, all_or_refused
 from workers.errors import Misconfigured, Unavailable
 from workers.guard.calibration import Calibration
-from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES, Opinion, label_of, shares_of, worst_of
+from workers.guard.opinion import CATEGORIES, NONE, SEVERITIES, Opinion, label_of, probabilities_of, worst_of
 from workers.guard.prompt import FORCED
 from workers.guard.tokens import Tokens
 
 CATEGORY_THRESHOLD = 0.35
-"""A further category is named when its share is at least this; the most likely one always is."""
+"""The assessment names a further category if its probability is at least this. It always names the most likely one."""
 
 LEAST_SAID = 0.5
-"""A guard puts nearly all of its probability on the three labels, another model next to none."""
+"""For a guard, the probabilities of the three labels add up to nearly 1; for another model, to nearly 0."""
 
 JAILBREAK = Category.JAILBREAK.value
 ASSISTANT = Role.ASSISTANT.value
 
 Asked = tuple[int, Opinion, list[int]]
-"""The index of a request, what is known of it, and the prompt of a further question about it."""
+"""The index of a request, its answers so far, and the prompt of a further question about it."""
 
 
 class Scoring:
-    """Reads the answers as shares of the labels' first tokens.
+    """Reads the answers as probabilities of the labels' first tokens.
 
-    One pass for every prompt, one more for the categories of what is not safe, one more for the refusal of a response.
-    `forced` is how an answer begins; `answer_tokens` is what the further questions add to a prompt at most.
+    Every prompt costs one forward pass. A text that is not Safe costs another for its categories, and a response costs
+    another for its refusal. `forced` is the beginning of an answer. `answer_tokens` is the largest number of tokens
+    that the further questions add to a prompt.
     """
 
     def __init__(self, engine: Engine, tokens: Tokens, calibration: Calibration) -> None:
@@ -47,28 +48,28 @@ class Scoring:
     async def read(
         self, prompts: Sequence[Sequence[list[int]]], roles: Sequence[str], deadline: float
     ) -> list[Opinion | Refused]:
-        """Ask about each request's prompts; they end with `prompt.FORCED`, and `roles` say who wrote what is judged.
+        """Judge the prompts of each request. They end with `prompt.FORCED`; `roles` are the roles of the judged turns.
 
-        A request is refused when the engine refuses one of its prompts, or has no number for it.
+        A request is refused if the engine refuses one of its prompts, or gives no valid numbers for it.
 
         Raises:
             Unavailable: the engine failed.
         """
         asked_first = [ids for group in prompts for ids in group]
-        rows = await self._shares(asked_first, self._severities, self._calibration.severity, deadline)
+        rows = await self._probabilities(asked_first, self._severities, self._calibration.severity, deadline)
         at = 0
         opinions: list[Opinion | Refused] = []
         to_name: list[Asked] = []
         to_refuse: list[Asked] = []
         for index, group in enumerate(prompts):
-            shares = all_or_refused(rows[at : at + len(group)])
+            probabilities = all_or_refused(rows[at : at + len(group)])
             at += len(group)
-            if isinstance(shares, Refused):
-                opinions.append(shares)
+            if isinstance(probabilities, Refused):
+                opinions.append(probabilities)
                 continue
-            worst = worst_of(shares)
-            label = label_of(shares[worst])
-            opinion = Opinion(shares, worst, label, [], {}, None)
+            worst = worst_of(probabilities)
+            label = label_of(probabilities[worst])
+            opinion = Opinion(probabilities, worst, label, [], {}, None)
             opinions.append(opinion)
             is_response = roles[index] == ASSISTANT
             if label or is_response:
@@ -82,10 +83,10 @@ class Scoring:
         return opinions
 
     async def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that the model answers these prompts in a guard's words.
+        """Check that the model answers these prompts with the three labels.
 
         Raises:
-            Misconfigured: it is more likely to go on in other words.
+            Misconfigured: other words are more likely.
         """
         rows = all_or_refused(await self._score(prompts, self._severities, math.inf))
         if isinstance(rows, Refused):
@@ -102,41 +103,41 @@ class Scoring:
         self, opinions: list[Opinion | Refused], asked: Sequence[Asked], roles: Sequence[str], deadline: float
     ) -> None:
         rows = await self._score([ids for _, _, ids in asked], self._categories, deadline)
-        named_shares = shares_of(rows, self._calibration.categories)
-        for (index, opinion, _), row, shares in zip(asked, rows, named_shares, strict=True):
+        named_probabilities = probabilities_of(rows, self._calibration.categories)
+        for (index, opinion, _), row, probabilities in zip(asked, rows, named_probabilities, strict=True):
             if isinstance(row, Refused):
                 opinions[index] = row
                 continue
-            if isinstance(shares, Refused):
-                opinions[index] = shares
+            if isinstance(probabilities, Refused):
+                opinions[index] = probabilities
                 continue
-            named = dict(zip(CATEGORIES, shares, strict=False))
+            named = dict(zip(CATEGORIES, probabilities, strict=False))
             if roles[index] == ASSISTANT:
                 # A response cannot be a jailbreak: the category is defined for prompts only.
                 named.pop(JAILBREAK)
-            # By what the engine said: to four decimals all nine may be nothing, and the first would be named.
+            # Sorted by the numbers of the engine: with four decimals, all nine can be 0, and the first would be named.
             said = dict(zip(CATEGORIES, row, strict=False))
             ranked = sorted(named, key=said.__getitem__, reverse=True)
             opinion.categories = [
                 name for rank, name in enumerate(ranked) if rank == 0 or named[name] >= CATEGORY_THRESHOLD
             ]
-            opinion.category_shares = {name: named[name] for name in ranked[:3]}
+            opinion.category_probabilities = {name: named[name] for name in ranked[:3]}
 
     async def _tell_refusals(self, opinions: list[Opinion | Refused], asked: Sequence[Asked], deadline: float) -> None:
-        asked = [one for one in asked if opinions[one[0]] is one[1]]  # Others were refused their categories.
+        asked = [one for one in asked if opinions[one[0]] is one[1]]  # The categories of the others were refused.
         prompts = [ids + self._after_category[(opinion.categories or [NONE])[0]] for _, opinion, ids in asked]
-        rows = await self._shares(prompts, self._refusals, self._calibration.refusal, deadline)
-        for (index, opinion, _), shares in zip(asked, rows, strict=True):
-            if isinstance(shares, Refused):
-                opinions[index] = shares
+        rows = await self._probabilities(prompts, self._refusals, self._calibration.refusal, deadline)
+        for (index, opinion, _), probabilities in zip(asked, rows, strict=True):
+            if isinstance(probabilities, Refused):
+                opinions[index] = probabilities
             else:
-                yes, no = shares
+                yes, no = probabilities
                 opinion.refusal = yes > no
 
-    async def _shares(
+    async def _probabilities(
         self, prompts: Sequence[list[int]], candidates: Sequence[int], temperature: float, deadline: float
     ) -> list[list[float] | Refused]:
-        return shares_of(await self._score(prompts, candidates, deadline), temperature)
+        return probabilities_of(await self._score(prompts, candidates, deadline), temperature)
 
     async def _score(
         self, prompts: Sequence[list[int]], candidates: Sequence[int], deadline: float

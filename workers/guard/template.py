@@ -1,4 +1,4 @@
-"""Renders the checkpoint's own chat template around sentinels, and gives the text between them."""
+"""Renders the checkpoint's own chat template around sentinels, and returns the text between them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from schemas.taxonomy import Role
 from workers.errors import Misconfigured
 
 _PROBE = " \n{'Ää': <&> \"1\"}\t "
-"""A message in which any usual filter changes something."""
+"""A message that every usual filter changes."""
 
 
 class Template:
-    """A checkpoint's chat template. `strips`: it takes the white space from the ends of each message."""
+    """A checkpoint's chat template. `strips` is true if it removes the white space at the ends of each message."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class Template:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Misconfigured(f"guard.model: {folder} has no chat template ({error!r})") from error
         self.source: str = source
-        # What Hugging Face gives to templates, so that a checkpoint's own renders here as it does there.
+        # The same environment as in Hugging Face's libraries, so that the template renders in the same way.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -59,7 +59,7 @@ class Template:
             raise Misconfigured(f"guard.model: the chat template of {self._folder} does not render: {error}") from error
 
     def parts(self, roles: Sequence[str]) -> list[str]:
-        """Give the text before, between and after the messages of these roles.
+        """Return the text before, between and after the messages of these roles.
 
         Raises:
             Misconfigured: the template does not show every message once, in order.
@@ -78,14 +78,14 @@ class Template:
         return [*parts, rest]
 
     def own_lines(self) -> Iterator[str]:
-        """Give the lines that it writes around messages, in all conversations of up to three turns that it shows."""
+        """Return the lines around the messages, in all conversations of up to three turns that the template shows."""
         for turns in range(1, 4):
             for roles in product([role.value for role in Role], repeat=turns):
                 with contextlib.suppress(Misconfigured):
                     first, *further = self.parts(roles)
                     yield from first.splitlines()
                     for part in further:
-                        yield from part.splitlines()[1:]  # The first one goes on with a message's last line.
+                        yield from part.splitlines()[1:]  # The first continues a message's last line.
 
 
 def _text(token: Any) -> str:
@@ -99,7 +99,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Jinja's own filter escapes for HTML, which no model was trained on.
+    # Jinja's own filter escapes HTML, and models are not trained on that.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

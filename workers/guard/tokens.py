@@ -1,4 +1,4 @@
-"""Two tokenizers from one file: one for the template's fixed parts, one for content that knows no control token."""
+"""Two tokenizers from one file: one for the template's fixed parts, and one without control tokens for content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tokens:
             self._fixed = Tokenizer.from_str(json.dumps(document))
             self.control = frozenset(int(token["id"]) for token in document.get("added_tokens", ()))
             self.control_words = words = frozenset(str(token["content"]) for token in document.get("added_tokens", ()))
-            # Without the list of added tokens their texts are ordinary characters; the pre-tokenizer splits them up.
+            # Without the list of added tokens, their texts are ordinary characters, which the pre-tokenizer splits.
             document["added_tokens"] = []
             document["post_processor"] = None
             vocabulary = document["model"]["vocab"]
@@ -43,7 +43,7 @@ class Tokens:
         return list(self._fixed.encode(text, add_special_tokens=False).ids)
 
     def content(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode what people wrote. Runs in Rust without the GIL."""
+        """Encode contents. Runs in Rust without the GIL."""
         quick = self._quick
         if quick is None:
             return self._slow(texts)
@@ -56,14 +56,15 @@ class Tokens:
         return [encoding.ids for encoding in self._content.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode ids; special tokens are left out."""
+        """Decode ids. Special tokens are skipped."""
         return str(self._fixed.decode(list(ids), skip_special_tokens=True))
 
     def first(self, words: Sequence[str]) -> list[int]:
-        """Give the first token of each word behind a space.
+        """Return the first token of each word after a space.
 
         Raises:
-            Misconfigured: one has none, or two begin alike, so that one forward pass could not tell them apart.
+            Misconfigured: a word has no token, or two words have the same first token, so that one forward pass could
+                not tell them apart.
         """
         encoded = [self.fixed(f" {word}") for word in words]
         if missing := [word for word, tokens in zip(words, encoded, strict=True) if not tokens]:

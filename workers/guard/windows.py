@@ -1,4 +1,4 @@
-"""Long content in overlapping windows of tokens: the worst window counts, and nothing is cut off silently."""
+"""Cuts long content into overlapping windows of tokens, and counts the windows that it leaves out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 
 def windows(ids: Sequence[int], size: int, overlap: int, limit: int) -> tuple[list[Sequence[int]], int]:
-    """Cut ids into windows of at most `size`, each sharing `overlap` with the one before; return them and how many
-    more than `limit` there would have been.
+    """Cut ids into windows of at most `size` that overlap by `overlap`.
 
-    Of too many, the first and the last are kept and the rest spread evenly: harm hides at the end as well.
+    Returns at most `limit` windows, and the number of windows left out.
+
+    Of too many windows, the first, the last and some evenly between are kept: harm may also stand at the end.
     """
     if len(ids) <= size:
         return [ids], 0

@@ -144,8 +144,10 @@ async def test_one_byte_in_the_middle_of_the_weights_makes_another_revision(tmp_
 async def test_each_limit_that_can_change_an_assessment_changes_the_fingerprint() -> None:
     folder = checkpoint_folder("guard-nano")
     fingerprints = set()
-    for limits in ({}, {"window_tokens": 64}, {"window_tokens": 65}, {"max_windows": 9}, {"context_tokens": 1024}):
-        guard = UncheckedGuard(InstantEngine(), folder, "guard", **limits)
+    for context, window, windows in ((2048, None, 8), (2048, 64, 8), (2048, 65, 8), (2048, None, 9), (1024, None, 8)):
+        guard = UncheckedGuard(
+            InstantEngine(), folder, "guard", context_tokens=context, window_tokens=window, max_windows=windows
+        )
         await guard.start()
         fingerprints.add(guard.fingerprint)
     assert len(fingerprints) == 5
