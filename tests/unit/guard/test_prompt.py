@@ -189,6 +189,19 @@ def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_con
     assert "roles have to alternate" in refused.detail
 
 
+def test_lines_that_the_template_has_in_longer_conversations_only_are_its_own_too(
+    nano: Checkpoint, tmp_path: Path
+) -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }} (end)\n{% if loop.index == 2 %}<MORE TURNS>\n{% endif %}"
+        "{% endfor %}Give your answer now\n"
+    )
+    neutral = checkpoint(with_template(tmp_path, nano, source)).prompts.neutral
+    for line in ("<more turns>", "Assistant: hi", "give your answer now!"):
+        assert neutral(line) == f"- {line}"
+    assert neutral("(end) of the story") == "(end) of the story", "it goes on with a line of the content"
+
+
 def test_a_context_limit_without_room_for_content_is_refused(qwen: Checkpoint) -> None:
     with pytest.raises(Misconfigured, match=r"guard\.context_tokens: 128 leaves -\d+ tokens for content"):
         Prompts(qwen.tokens, qwen.template, context_tokens=128, overlap=64, max_windows=8)
