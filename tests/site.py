@@ -102,6 +102,7 @@ class Process:
             with urllib.request.urlopen(f"http://127.0.0.1:{json.loads(served)['port']}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
+            error.close()  # Python 3.14 warns of an answer that is left open.
             return error.code, ""
 
     def metric(self, name: str) -> float:

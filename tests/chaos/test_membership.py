@@ -111,7 +111,7 @@ def test_a_command_removes_a_worker_that_will_not_return(site: Site) -> None:
     said = site.command("worker", "remove", "--id", "second").stdout
     topics = site.settings().topics.inputs
     assert "second joined the group" in said
-    assert "second is out of the group" in said
+    assert "second was removed from the group" in said
     (line,) = [line for line in said.splitlines() if line.startswith("first: ")]
     assert line == "first: " + ", ".join(f"{topic}/{part}" for topic in topics for part in range(4))
     site.events(300)
@@ -141,7 +141,7 @@ def test_a_running_worker_that_is_removed_joins_again_or_ends_and_loses_nothing(
         said = site.command("worker", "remove", "--id", "only").stdout
         is_over.set()
     sending.result()
-    assert "only is out of the group." in said or "only still runs and has joined again" in said
+    assert "only was removed from the group." in said or "only still runs and has joined again" in said
     eventually(
         lambda: worker.text.count("partitions assigned") > 1 or worker.popen.poll() is not None, "it joined or ended"
     )

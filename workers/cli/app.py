@@ -1,4 +1,4 @@
-"""The `guardline` command. Errors are sentences: exit code 2 for a wrong set-up, 1 for a failure later."""
+"""The `guardline` command. Errors are sentences: exit code 2 for a wrong configuration, 1 for a failure later."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def every_command(
     is_version_asked: Annotated[
         bool,
         typer.Option(
-            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version, and end."
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -61,17 +61,17 @@ def every_command(
 
 
 EXTENSIONS = "guardline.commands"
-"""The group of entry points with further commands: the command line imports nothing that lies above it."""
+"""The group of entry points with further commands. The command line imports no room above it."""
 
 
 def _add_extensions() -> None:
     for point in entry_points(group=EXTENSIONS):
-        # Its imports may take a second, and no worker needs them.
+        # The imports may take a second, and a worker does not need them.
         if sys.argv[1:2] in ([], ["--help"], [point.name]):
             try:
                 app.add_typer(point.load(), name=point.name)
             except ImportError:
-                # Its extra is not installed: everything else works.
+                # The command's extra is not installed. All other commands work.
                 continue
 
 
@@ -85,6 +85,6 @@ def main() -> NoReturn:
     except OSError as error:
         if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        # A file or folder that somebody named and may not use, whichever command it was for.
+        # The user named a file or folder without having access to it, for any command.
         sys.exit(report(Misconfigured(f"{error.filename}: {error.strerror}")))
     sys.exit(0)

@@ -15,7 +15,7 @@ from workers.errors import Misconfigured
 
 
 class ScoreByDefault(TyperGroup):
-    """Takes what begins with no command's name as a call of `score`."""
+    """Treats a call without a command's name as a call of `score`."""
 
     def parse_args(self, ctx: object, args: list[str]) -> list[str]:
         """See `click.Command.parse_args`."""
@@ -27,7 +27,7 @@ class ScoreByDefault(TyperGroup):
 app = typer.Typer(
     cls=ScoreByDefault,
     no_args_is_help=True,
-    help="How good the guard is. `guardline eval FILE` is short for `guardline eval score FILE`.",
+    help="Measure the guard. `guardline eval FILE` is short for `guardline eval score FILE`.",
 )
 GOLD = typer.Argument(metavar="FILE", help="JSON lines with gold labels: see docs/evaluation.md.")
 
@@ -35,12 +35,12 @@ GOLD = typer.Argument(metavar="FILE", help="JSON lines with gold labels: see doc
 @app.command("score")
 def score_command(
     file: Annotated[Path, GOLD],
-    out: Annotated[Path | None, typer.Option(help="The folder of the report; FILE.report if not given.")] = None,
-    by: Annotated[list[str] | None, typer.Option(help="A field to group by, again for more.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the report; by default FILE.report.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="A field to group by; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=100, help="Resamples for the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
 ) -> None:
-    """Score what the guard said against gold labels. What was not judged yet is judged first."""
+    """Compare the guard's assessments with gold labels. A file without assessments is judged first."""
     from workers.evaluation.judged import judged
     from workers.evaluation.samples import samples
     from workers.evaluation.score import BY, score
@@ -66,9 +66,9 @@ def score_command(
 @app.command("calibrate")
 def calibrate_command(
     file: Annotated[Path, GOLD],
-    out: Annotated[Path | None, typer.Option(help="calibration.json beside the checkpoint if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="By default calibration.json beside the checkpoint.")] = None,
 ) -> None:
-    """Fit the guard's temperatures to gold labels, so that its probabilities mean what they say."""
+    """Fit the guard's temperatures to gold labels, so that its probabilities match the observed frequencies."""
     import asyncio
 
     from workers import settings as settings_module
@@ -80,7 +80,7 @@ def calibrate_command(
 
     _check_gold(file)
     check_gold(file)
-    # Only probabilities have a temperature, whichever mode the workers run in.
+    # Only probabilities have a temperature, in whichever mode the workers run.
     everything = settings_module.load()
     settings = everything.guard.model_copy(update={"mode": "score"})
     folder = checkpoint_folder(settings.model, engine=settings.engine)
@@ -100,7 +100,7 @@ def calibrate_command(
     table = Table("answer", "temperature", "answers", "loss before", "loss after")
     for name, fit in fits.items():
         if fit is None:
-            add_row(table, name, "1 (too few answers, or all alike)")
+            add_row(table, name, "1 (too few answers, or all the same)")
         else:
             add_row(
                 table,
@@ -113,18 +113,18 @@ def calibrate_command(
     Console().print(table)
     path = out or folder / "calibration.json"
     if not any(fits.values()):
-        raise Misconfigured(f"{file}: nothing can be fitted to it, and {path} is not written")
+        raise Misconfigured(f"{file}: no temperature can be fitted to it, so {path} is not written")
     calibrate.write(fits, path)
     say(f"{path}: restart the workers to use it", err=True)
 
 
 @app.command("convert")
 def convert_command(
-    dataset: Annotated[str, typer.Argument(help="Which one: see docs/evaluation.md.")],
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The file as its authors publish it.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new file of gold lines.")],
+    dataset: Annotated[str, typer.Argument(help="The name of the data set: see docs/evaluation.md.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The published file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new file for the gold lines.")],
 ) -> None:
-    """Write a public data set, from a file that you have, as gold lines."""
+    """Convert a local file of a public data set to gold lines."""
     from workers.evaluation.convert import convert
     from workers.evaluation.public_data import ADAPTERS
 
@@ -133,7 +133,7 @@ def convert_command(
         raise Misconfigured(f"unknown data set {dataset!r} (one of: {', '.join(ADAPTERS)})")
     _check(source)
     done = convert(adapter, source, output)
-    say(f"{output}: {done.lines} lines of {done.rows} rows; {done.unused} rows have no label to use", err=True)
+    say(f"{output}: {done.lines} lines of {done.rows} rows; {done.unused} rows have no usable label", err=True)
 
 
 def _check_gold(file: Path) -> None:
@@ -142,7 +142,7 @@ def _check_gold(file: Path) -> None:
     _check(file)
     kind = KINDS.get(suffix_of(file), "JSON lines")
     if kind != "JSON lines":
-        raise Misconfigured(f"{file}: gold labels have to be JSON lines, not {kind}: see docs/evaluation.md")
+        raise Misconfigured(f"{file}: gold labels must be JSON lines, not {kind}: see docs/evaluation.md")
 
 
 def _check(file: Path) -> None:

@@ -18,14 +18,14 @@ app = typer.Typer(no_args_is_help=True, help="Checkpoints.")
 
 @app.command("convert")
 def model_convert(
-    model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint: its folder, or its name to download it.")],
+    model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint: a folder, or a name to download.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, for the engine 'ctranslate2'.")],
-    quantization: Annotated[str, typer.Option(help="As CTranslate2 names it.")] = "int8_float32",
+    quantization: Annotated[str, typer.Option(help="The quantization, as CTranslate2 names it.")] = "int8_float32",
     texts: Annotated[
-        Path | None, typer.Option(help="Texts to compare on, one a line; a few hundred come along.")
+        Path | None, typer.Option(help="Texts to compare on, one a line; a few hundred are bundled.")
     ] = None,
 ) -> None:
-    """Convert a checkpoint, and print how far the result agrees with it."""
+    """Convert a checkpoint, and print how often the result agrees with it."""
     from workers.guard.convert import agreement, convert
     from workers.guard.load import checkpoint_folder
 
@@ -40,7 +40,7 @@ def model_convert(
 
 
 def _texts(file: Path | None) -> list[str]:
-    """Give the texts of a file, or those of the demo."""
+    """Return the texts of a file, or those of the demo."""
     from importlib.resources import files
 
     try:

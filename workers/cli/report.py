@@ -1,4 +1,4 @@
-"""How a command ends that failed: one sentence, and an exit code that says whether waiting helps."""
+"""Ends a failed command: with one sentence, and an exit code that says whether waiting may help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.shown import shown
 
 
 def report(error: GuardlineError) -> int:
-    """Write the sentence, which may quote what others wrote; give the exit code."""
+    """Write the sentence, which may quote text of senders; return the exit code."""
     sys.stderr.write(f"guardline: {shown(str(error))}\n")
     sys.stderr.flush()
     return 2 if isinstance(error, Misconfigured) else 1

@@ -1,4 +1,4 @@
-"""What commands write: lines and tables. All text that others wrote goes through here on its way to a terminal."""
+"""Writes lines and tables. All text of senders goes through this module on its way to a terminal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.text import Text
 from workers.shown import shown
 
 console = Console(stderr=True)
-"""For progress, which is nothing that another program reads."""
+"""For progress bars on standard error, which other programs do not read."""
 
 WIDE = 10_000
-"""Columns. A table is no wider than what is in it."""
+"""The width in columns. A table is not wider than its content."""
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Write one line: no character in it can steer a terminal, begin another line, or be a URL's password."""
+    """Write one line. No character in it can control a terminal or begin another line; passwords in URLs are masked."""
     typer.echo(shown(line), err=err)
 
 
 def say_json(value: bytes) -> None:
-    """Write a JSON document as one line. What is not printable in its texts is written as JSON escapes.
+    """Write a JSON document as one line. Characters that are not printable become JSON escapes.
 
     Raises:
         orjson.JSONDecodeError: it is not JSON.
@@ -39,7 +39,7 @@ def say_json(value: bytes) -> None:
 
 
 def say_yaml(document: object) -> None:
-    """Write a document as YAML. What is not printable in its texts is written as YAML escapes."""
+    """Write a document as YAML. Characters that are not printable become YAML escapes."""
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     if not text.replace("\n", "").isprintable():
         text = yaml.safe_dump(document, sort_keys=False)
@@ -47,7 +47,7 @@ def say_yaml(document: object) -> None:
 
 
 def table_of(*names: str) -> Table:
-    """Give an empty table. On a narrow terminal its cells are broken, never cut off."""
+    """Return an empty table. On a narrow terminal its cells are wrapped, never cut off."""
     return Table(*(Column(name, overflow="fold") for name in names))
 
 

@@ -16,15 +16,15 @@ from workers.cli.tables import say
 from workers.errors import GuardlineError
 from workers.process.logs import log_to_stderr
 
-app = typer.Typer(no_args_is_help=True, help="Run a worker, or put one out of its group.")
+app = typer.Typer(no_args_is_help=True, help="Run a worker, or remove one from its group.")
 
 
 @app.command("moderation")
 def worker_moderation(
-    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id: two workers must not share it.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free one.")] = None,
+    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
 ) -> None:
-    """Run one moderation worker until a signal. The first signal drains, a second one ends at once."""
+    """Run one moderation worker until a signal. The first signal drains it; a second one ends it at once."""
     settings = settings_module.load(
         **({"worker": {"id": worker_id}} if worker_id else {}),
         **({"http": {"port": http_port}} if http_port is not None else {}),
@@ -36,7 +36,7 @@ def worker_moderation(
 
 
 def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
-    """Run a worker in an event loop and end the process: a normal exit waits for threads, and some may hang."""
+    """Run a worker in an event loop, then end the process at once: a normal exit waits for threads, which may hang."""
     import uvloop
 
     code = 0
@@ -51,21 +51,21 @@ def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
 
 @app.command("remove")
 def worker_remove(
-    worker_id: Annotated[str, typer.Option("--id", help="The worker.id of the one that will not return.")],
+    worker_id: Annotated[str, typer.Option("--id", help="The worker.id of the worker that will not return.")],
 ) -> None:
-    """Put a worker that will not return out of its group, so that others have its partitions at once."""
+    """Remove a worker that will not return from its group, so that others get its partitions at once."""
     from workers.kafka import membership
 
     settings = settings_module.load(worker={"id": worker_id})
     member = membership.static_member(settings)
     held = ", ".join(member.partitions) or "no partitions"
-    say(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and holds {held}.")
+    say(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and has {held}.")
     left = membership.remove(settings, member)
     if any(one.name == worker_id for one in left):
         say(f"{worker_id} still runs and has joined again: stop it first.")
     else:
-        say(f"{worker_id} is out of the group.")
+        say(f"{worker_id} was removed from the group.")
     for one in left:
         say(f"{one.name}: {', '.join(one.partitions) or 'no partitions'}")
     if not left:
-        say("The group has no members now: nobody reads its partitions.")
+        say("The group has no members now: no worker reads its partitions.")

@@ -1,1 +1,1 @@
-"""How good a guard is: gold labels against what it said, its calibration, and public data sets read as gold."""
+"""Measures a guard: compares it with gold labels, calibrates it, and converts public data sets to gold."""

@@ -1,9 +1,9 @@
-"""Fits one temperature for each kind of answer, so that probabilities mean what they say.
+"""Fits one temperature for each kind of answer, so that the guard's probabilities match the observed frequencies.
 
-The likeliest answer stays the likeliest; only how sure it is changes.
+The most likely answer stays the same; only its probability changes.
 
-The guard divides the log-probabilities of the candidates by the temperature before they become shares of one (Guo et
-al., 2017, "temperature scaling").
+The guard divides the log-probabilities of the candidates by the temperature before it normalises them (Guo et al.,
+2017, "temperature scaling").
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from workers.guard.guard import Guard
 ANSWERS = ("severity", "categories", "refusal")
 """The kinds of answers, and the keys of `calibration.json`."""
 CANDIDATES = {len(Severity): "severity", len(Category) + 1: "categories", 2: "refusal"}
-"""How many candidates the guard asks the engine about tells which question it is. No category is the last one."""
+"""The number of candidates identifies the kind of answer. The last candidate of categories is "no category"."""
 MIN_ANSWERS = 100
-"""Fewer say little about a temperature: it stays 1."""
+"""With fewer answers a temperature is unreliable, and stays 1."""
 COLDEST, HOTTEST = 0.05, 20.0
 
 Rows = NDArray[np.float64]
 
 
 class Answers(NamedTuple):
-    """The model's answers to one kind of question.
+    """The model's answers of one kind.
 
-    `rows` are log-probabilities, shape (answers, candidates); `right` says which candidates the gold has, same shape.
+    `rows` are log-probabilities, shape (answers, candidates); `right` marks the candidates of the gold, same shape.
     """
 
     rows: Rows
     right: Rows
 
     def loss(self, temperature: float) -> float:
-        """Give the mean negative log-likelihood of the gold at a temperature, in nats."""
+        """Return the mean negative log-likelihood of the gold at a temperature, in nats."""
         scaled = self.rows / temperature
         shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         of_gold = (shares * self.right).sum(axis=1) / shares.sum(axis=1)
@@ -57,7 +57,7 @@ class Answers(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A temperature, and what it does to the loss on the half of the answers that it was not fitted to."""
+    """A temperature, and the loss before and after it, on the half of the answers that it was not fitted to."""
 
     temperature: float
     answers: int
@@ -67,7 +67,7 @@ class Fit(NamedTuple):
 
 @dataclass(slots=True)
 class _Asked:
-    """The rows that the engine gave while one request was judged."""
+    """The engine's rows for one request."""
 
     rows: dict[str, list[list[float]]] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ _asked: ContextVar[_Asked] = ContextVar("asked")
 
 
 class ListeningEngine:
-    """Passes everything on to an engine, and notes its log-probabilities for the request that is being judged."""
+    """Forwards all calls to an engine, and records its log-probabilities for the current request."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -126,13 +126,13 @@ class ListeningEngine:
 
 
 async def answers_of(guard: Guard, rows: Iterable[Row], *, at_once: int) -> dict[str, Answers]:
-    """Judge rows with a guard on a `ListeningEngine`, and give its answers to what their gold says.
+    """Judge rows with a guard on a `ListeningEngine`; return its answers with their gold.
 
-    A content of several windows or views has several answers and one gold: it is left out. So is a row that cannot be
+    A text with several windows or views has several answers and one gold, and is left out. So is a row that cannot be
     judged.
 
     Raises:
-        Misconfigured: a row has no gold that can be read. Unavailable, Fatal: the engine failed.
+        Misconfigured: a row has no valid gold. Unavailable, Fatal: the engine failed.
     """
     found: dict[str, list[tuple[list[float], list[bool]]]] = {name: [] for name in ANSWERS}
     numbered = enumerate(rows, 1)
@@ -151,11 +151,11 @@ async def answers_of(guard: Guard, rows: Iterable[Row], *, at_once: int) -> dict
 
 async def _ask(guard: Guard, number: int, row: Row) -> tuple[_Asked, Gold]:
     asked = _Asked()
-    _asked.set(asked)  # Each request is a task of its own, so what is set here is seen by no other.
+    _asked.set(asked)  # Each request has its own task, so no other request sees this value.
     try:
         gold = Gold.model_validate((row.fields or {})["gold"])
     except (KeyError, ValueError) as error:
-        raise Misconfigured(f"line {number}: has no gold that can be read: {error}") from None
+        raise Misconfigured(f"line {number}: has no valid gold: {error}") from None
     try:
         request = request_of(PLAIN.event_of(row))
     except Undecodable:
@@ -178,7 +178,7 @@ def _right(gold: Gold) -> Mapping[str, list[bool]]:
 
 
 def fit(answers: Answers) -> Fit | None:
-    """Fit a temperature to all answers; None where there are too few, or all have the same gold."""
+    """Fit a temperature to all answers; None if there are too few, or if all have the same gold."""
     if len(answers.rows) < MIN_ANSWERS or (answers.right == answers.right[0]).all():
         return None
     fitted_to, measured_on = (Answers(answers.rows[start::2], answers.right[start::2]) for start in (0, 1))
@@ -187,7 +187,7 @@ def fit(answers: Answers) -> Fit | None:
 
 
 def _coolest_loss(answers: Answers) -> float:
-    """Find the temperature of the least loss by golden sections of its logarithm."""
+    """Find the temperature with the lowest loss, by a golden-section search over its logarithm."""
     section = (5**0.5 - 1) / 2
     low, high = np.log(COLDEST), np.log(HOTTEST)
     while high - low > 1e-4:
@@ -200,10 +200,10 @@ def _coolest_loss(answers: Answers) -> float:
 
 
 def write(fits: Mapping[str, Fit | None], path: Path) -> None:
-    """Write the temperatures where the guard looks for them, and beside them what they were fitted to.
+    """Write the temperatures to the file that the guard reads, with the number of answers and the losses.
 
     Raises:
-        Misconfigured: the folder cannot be written to.
+        Misconfigured: the folder is not writable.
     """
     document: dict[str, object] = {
         name: 1.0 if one is None else round(one.temperature, 4) for name, one in fits.items()
@@ -212,4 +212,4 @@ def write(fits: Mapping[str, Fit | None], path: Path) -> None:
     try:
         path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     except OSError as error:
-        raise Misconfigured(f"{path}: cannot be written ({error}): name another place with --out") from error
+        raise Misconfigured(f"{path}: cannot be written ({error}): name another file with --out") from error

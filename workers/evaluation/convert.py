@@ -1,4 +1,4 @@
-"""Reads a public data set from a file that the user has, and writes it as gold lines."""
+"""Converts a public data set from a local file to gold lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.evaluation.public_data import Adapter, Line
 
 
 class Converted(NamedTuple):
-    """How many rows were read, how many of them had no usable label, and how many lines came of the others."""
+    """The number of rows read, of rows without a usable label, and of lines written."""
 
     rows: int
     unused: int
@@ -28,12 +28,12 @@ def convert(adapter: Adapter, source: Path, output: Path) -> Converted:
     """Write a data set's gold lines.
 
     Raises:
-        Misconfigured: the input cannot be read or is not that data set; the output is there already.
+        Misconfigured: the input cannot be read or is not that data set; the output exists already.
     """
     try:
         out = output.open("xb")
     except FileExistsError:
-        raise Misconfigured(f"{output} is there already: remove it, or choose another name") from None
+        raise Misconfigured(f"{output} exists already: remove it, or choose another name") from None
     except OSError as error:
         raise Misconfigured(f"{output}: {error.strerror}") from None
     try:
@@ -53,7 +53,7 @@ def _convert(adapter: Adapter, source: Path, out: IO[bytes]) -> Converted:
             lines += len(found)
             out.writelines(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in found)
     except (*UNREADABLE, csv.Error, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{source}: cannot be read behind row {rows}: {error}") from error
+        raise Misconfigured(f"{source}: cannot be read after row {rows}: {error}") from error
     return Converted(rows, unused, lines)
 
 
@@ -63,7 +63,7 @@ def _lines_of(adapter: Adapter, row: Mapping[str, Any], where: str) -> list[Line
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         columns = ", ".join(map(str, row))
         raise Misconfigured(
-            f"{where}: is not as this data set publishes it ({error!r}; its columns: {columns})"
+            f"{where}: does not have the format of this data set ({error!r}; its columns: {columns})"
         ) from None
 
 
@@ -81,11 +81,11 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         elif kind in (".jsonl", ".ndjson", ".json"):
             yield from _json(path, binary.read())
         else:
-            raise Misconfigured(f"{path}: the name has to end in .jsonl, .json, .csv (also with .gz) or .parquet")
+            raise Misconfigured(f"{path}: the name must end in .jsonl, .json, .csv (also with .gz) or .parquet")
 
 
 def _json(path: Path, text: bytes) -> Iterator[Mapping[str, Any]]:
-    """Give the objects of an array, or of each line: both are published as .json. They are small enough for memory."""
+    """Return the objects of an array, or of each line: both are published as .json. They fit into memory."""
     try:
         if text.lstrip().startswith(b"["):
             yield from orjson.loads(text)

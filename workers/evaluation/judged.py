@@ -1,4 +1,4 @@
-"""Has the guard judge a gold file that holds no judgements yet, so that it can be killed and goes on."""
+"""Judges a gold file that has no assessments yet. A killed run can continue."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from workers.settings import Settings
 
 
 def judged(file: Path, folder: Path) -> tuple[Path, int]:
-    """Give a file with judgements, and how many lines could not be judged.
+    """Return a file with assessments, and the number of lines that could not be judged.
 
-    That file is `file` itself where it holds them. Else it is `folder`/judged.jsonl, which is made anew unless it was
-    made of the same file by the same guard: `folder`/judged.json says of what it is made.
+    This is `file` itself if it has them. Otherwise it is `folder`/judged.jsonl. An existing one is used again if it was
+    made from the same file by the same guard, as `folder`/judged.json says.
 
     Raises:
-        Misconfigured: naming the line without gold, before anything is judged.
+        Misconfigured: names the line without gold, before anything is judged.
     """
     if has_judgements(file):
         return file, 0

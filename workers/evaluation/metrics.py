@@ -1,6 +1,6 @@
-"""The figures, from counts.
+"""Computes the figures from the counts.
 
-A ratio without a denominator is 0, as in the published scoring; but where no gold is positive there is no F1 at all.
+A ratio without a denominator is 0, as in the published scoring. If no gold is positive, there is no F1 at all.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from workers.evaluation.counts import STEPS, Counted, Counts, Mode, binary
 
 BINS = 15
-"""Of equal width, for the calibration error: the number that Guo et al. (2017) use."""
+"""Bins of equal width for the calibration error; Guo et al. (2017) use the same number."""
 COVERED = 95
-"""Per cent of the resampled figures that lie in an interval."""
+"""Per cent of the resampled figures in an interval."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure, and the interval that resampling the samples gives it."""
+    """A figure, and its interval from resampling."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How well one class is found. `positives` is how many samples have it; None is what nothing can be said of."""
+    """How well one class is found. `positives` is the number of samples that have it; None: not defined."""
 
     samples: int
     positives: int
@@ -40,18 +40,18 @@ class Detection:
     recall: Figure | None
     f1: Figure | None
     false_alarms: Figure | None
-    """The share of the samples without the class that are said to have it."""
+    """The fraction of the samples without the class that the guard gives the class."""
 
 
 class Bootstrap:
-    """Resamples counted samples: drawing n samples with replacement is drawing their counts from a multinomial."""
+    """Resamples counts: drawing n samples with replacement equals drawing their counts from a multinomial."""
 
     def __init__(self, rounds: int, seed: int) -> None:
         self._rounds = rounds
         self._random = np.random.default_rng(seed)
 
     def draw(self, counted: Counted) -> Counted:
-        """Give resampled counts, shape (rounds, *counted.shape)."""
+        """Return resampled counts, shape (rounds, *counted.shape)."""
         total = int(counted.sum())
         shares = counted.reshape(-1) / max(1, total)
         if total == 0:
@@ -60,7 +60,7 @@ class Bootstrap:
 
 
 def detection(counted: Counted, drawn: Counted) -> Detection:
-    """Give the figures of gold (0, 1) by said (0, 1), with intervals from the resampled ones, shape (rounds, 2, 2)."""
+    """Return the figures of a table, gold (0, 1) by the guard's (0, 1); intervals from resamples (rounds, 2, 2)."""
     figures = [
         Figure(float(value), *(float(limit) for limit in _interval(values)))
         for value, values in zip(_rates(counted), _rates(drawn), strict=True)
@@ -82,7 +82,7 @@ def _rates(counted: Counted) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def macro_f1(table: Counted, drawn: Counted) -> Figure:
-    """Give the mean F1 of the severities that occur in the gold or in what was said."""
+    """Return the mean F1 of the severities that occur in the gold or in the guard's outputs."""
 
     def mean(tables: Counted) -> Floats:
         hits = np.diagonal(tables, axis1=-2, axis2=-1)
@@ -94,7 +94,7 @@ def macro_f1(table: Counted, drawn: Counted) -> Figure:
 
 
 def roc_auc(histogram: Counted) -> float | None:
-    """Give the chance that a flagged sample scores above one that is not, ties counting half. None for one class."""
+    """Return the probability that a flagged sample scores above another; ties count half. None for one class."""
     negatives, positives = histogram
     if not negatives.any() or not positives.any():
         return None
@@ -104,7 +104,7 @@ def roc_auc(histogram: Counted) -> float | None:
 
 
 def reliability(histogram: Counted) -> list[tuple[float, float, int]]:
-    """Give (mean probability, share of flagged gold, samples) of each bin that holds any."""
+    """Return (mean probability, fraction of flagged gold, samples) of each bin that is not empty."""
     scores = np.arange(STEPS + 1) / STEPS
     which = np.minimum((scores * BINS).astype(int), BINS - 1)
     everyone = histogram.sum(0)
@@ -120,14 +120,14 @@ def reliability(histogram: Counted) -> list[tuple[float, float, int]]:
 
 
 def calibration_error(histogram: Counted) -> float | None:
-    """Give the expected calibration error: how far probabilities and shares lie apart, in the mean of the samples."""
+    """Return the expected calibration error: the mean distance of probability and observed fraction."""
     bins = reliability(histogram)
     total = sum(count for _, _, count in bins)
     return sum(abs(mean - share) * count for mean, share, count in bins) / total if total else None
 
 
 def figures_of(counts: Counts, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Give all figures of one group as plain values."""
+    """Return all figures of one group as plain values."""
     drawn = bootstrap.draw(counts.table)
     figures: dict[str, Any] = {
         "samples": counts.total,

@@ -17,7 +17,7 @@ DPI = 130
 
 
 def plots_of(report: Mapping[str, Any]) -> dict[str, bytes]:
-    """Give the plots by name; those that the report has no figures for are left out."""
+    """Return the plots by name, without those for which the report has no figures."""
     plots = {"confusion": _confusion(report["all"]["table"])}
     if "reliability" in report["all"]["strict"]:
         plots["reliability"] = _reliability(report["all"])
@@ -44,7 +44,7 @@ def _confusion(table: Sequence[Sequence[int]]) -> bytes:
             axes.text(x, y, f"{count}\n{shares[y][x]:.0%}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(SEVERITIES)), SEVERITIES)
     axes.set_yticks(range(len(SEVERITIES)), SEVERITIES)
-    axes.set(xlabel="the guard said", ylabel="gold", title="Severity, shares of each row")
+    axes.set(xlabel="the guard said", ylabel="gold", title="Severity, fraction of each row")
     return _png(figure)
 
 
@@ -58,7 +58,7 @@ def _reliability(figures: Mapping[str, Any]) -> bytes:
         axes.plot(means, shares, color=colour, linewidth=1, label=f"{mode}, error {error:.3f}")
         largest = max(counts)
         axes.scatter(means, shares, [8 + 90 * count / largest for count in counts], color=colour)
-    axes.set(xlabel="probability of a flag", ylabel="share that is flagged in the gold", title="Calibration")
+    axes.set(xlabel="probability of a flag", ylabel="fraction flagged in the gold", title="Calibration")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes.legend(loc="upper left", frameon=False)
     return _png(figure)
@@ -71,7 +71,7 @@ def _intervals(title: str, lines: Mapping[str, Mapping[str, Mapping[str, float]]
         offset = (index - (len(colours) - 1) / 2) * 0.26
         figures = [line[series] for line in lines.values()]
         values = [one["value"] for one in figures]
-        # The interval of a skewed figure may lie beside it; a bar cannot be drawn backwards.
+        # The interval of a skewed figure may not contain the figure; an error bar cannot have a negative length.
         below = [max(0.0, one["value"] - one["low"]) for one in figures]
         above = [max(0.0, one["high"] - one["value"]) for one in figures]
         places = [place + offset for place in range(len(lines))]

@@ -1,7 +1,7 @@
-"""Public data sets as gold lines: one small function each, from a row as its authors publish it.
+"""Public data sets as gold lines: one small function for each, from a row in the published format.
 
-A row gives a line for its prompt, one for its response, or none where it has no label that can be used. Their own
-categories are not Qwen3Guard's, so no line has gold categories.
+A row gives a line for its prompt, a line for its response, or none if it has no usable label. The data sets' categories
+are not Qwen3Guard's, so no line has gold categories.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ LANGUAGES = {
 def openai_moderation(row: Mapping[str, Any]) -> list[Line]:
     """OpenAI moderation, `samples-1680.jsonl.gz` of openai/moderation-api-release.
 
-    Unsafe when any of its eight labels is 1; a label that is missing was not given, and counts as 0.
+    Unsafe if any of its eight labels is 1. A missing label counts as 0.
     """
     labels = [name for name in OPENAI_LABELS if _is_set(row.get(name))]
     return _prompt("openai-moderation", row["prompt"], UNSAFE if labels else SAFE, labels=labels)
 
 
 def toxic_chat(row: Mapping[str, Any]) -> list[Line]:
-    """ToxicChat, the CSV files of lmsys/toxic-chat: what users wrote. Unsafe when `toxicity` is 1."""
+    """ToxicChat, the CSV files of lmsys/toxic-chat: the users' messages. Unsafe if `toxicity` is 1."""
     severity = UNSAFE if _is_set(row["toxicity"]) else SAFE
     return _prompt("toxic-chat", row["user_input"], severity, jailbreaking=_is_set(row.get("jailbreaking")))
 
 
 def aegis(row: Mapping[str, Any]) -> list[Line]:
-    """Aegis 1.0, nvidia/Aegis-AI-Content-Safety-Dataset-1.0: the rows that are a user's message alone.
+    """Aegis 1.0, nvidia/Aegis-AI-Content-Safety-Dataset-1.0: the rows that are a single user message.
 
-    The majority of up to five annotators; of equals the worse. `Needs Caution` is Controversial, so that strict is
-    their defensive reading and loose their permissive one.
+    The majority of up to five annotators, and the worse label of a tie. `Needs Caution` is Controversial, so strict
+    equals their defensive mapping and loose their permissive one.
     """
     if row["text_type"] != "user_message":
         return []
@@ -63,7 +63,7 @@ def aegis(row: Mapping[str, Any]) -> list[Line]:
 
 
 def aegis_2(row: Mapping[str, Any]) -> list[Line]:
-    """Aegis 2.0, nvidia/Aegis-AI-Content-Safety-Dataset-2.0. Texts that were redacted are left out."""
+    """Aegis 2.0, nvidia/Aegis-AI-Content-Safety-Dataset-2.0, without redacted texts."""
     if row["prompt"] == "REDACTED":
         return []
     return [
@@ -81,14 +81,14 @@ def simple_safety_tests(row: Mapping[str, Any]) -> list[Line]:
 def harmbench(row: Mapping[str, Any]) -> list[Line]:
     """HarmBench, `harmbench_behaviors_text_all.csv` of centerforaisafety/HarmBench. All of it is unsafe.
 
-    A contextual behaviour comes with its context before it.
+    The context of a contextual behaviour stands before it.
     """
     text = "\n\n".join(part for part in (row.get("ContextString"), row["Behavior"]) if part)
     return _prompt("harmbench", text, UNSAFE, kind=row.get("FunctionalCategory"))
 
 
 def wildguard(row: Mapping[str, Any]) -> list[Line]:
-    """WildGuardTest, the `wildguardtest` part of allenai/wildguardmix; a null label is one they did not agree on."""
+    """WildGuardTest, the `wildguardtest` part of allenai/wildguardmix; a null label: the annotators disagreed."""
     return _wildguard_like("wildguard", row, adversarial=_is_set(row.get("adversarial")))
 
 
@@ -101,7 +101,7 @@ def polyguard(row: Mapping[str, Any]) -> list[Line]:
 def xstest(row: Mapping[str, Any]) -> list[Line]:
     """XSTest, `xstest_prompts.csv` of Paul/XSTest, and the two files of allenai/xstest-response.
 
-    Older prompt files have no `label`: there, a `type` that begins with `contrast_` is unsafe.
+    Older prompt files have no `label`; in these, a `type` that begins with `contrast_` is unsafe.
     """
     if "response" in row:
         label = row["label"]
@@ -111,15 +111,15 @@ def xstest(row: Mapping[str, Any]) -> list[Line]:
 
 
 def beavertails(row: Mapping[str, Any]) -> list[Line]:
-    """BeaverTails, the test files of PKU-Alignment/BeaverTails: responses. `is_safe` is of the pair."""
+    """BeaverTails, the test files of PKU-Alignment/BeaverTails: responses. `is_safe` labels the pair."""
     return _response("beavertails", row["prompt"], row["response"], SAFE if _is_set(row["is_safe"]) else UNSAFE)
 
 
 def rtp_lx(row: Mapping[str, Any]) -> list[Line]:
-    """RTP-LX, the files of microsoft/RTP-LX: its prompts. Completions are left out: a model wrote them.
+    """RTP-LX, the files of microsoft/RTP-LX: its prompts. Completions are left out, because a model wrote them.
 
-    `Toxicity` is the mean of three annotators, from 1 to 5: 1 is none, 2 slight (Controversial here), from 3 on it is
-    toxic. So a mean below 1.5 is Safe, and from 2.5 on Unsafe.
+    `Toxicity` is the mean of three annotators, from 1 to 5: 1 is none, 2 is slight (Controversial here), 3 and more is
+    toxic. So a mean below 1.5 is Safe, and 2.5 and more is Unsafe.
     """
     name = next((name for name in RTP_LX_ANNOTATIONS if row.get(name)), RTP_LX_ANNOTATIONS[0])
     given = row[name]["Toxicity"]
@@ -184,5 +184,5 @@ def _response(
 
 
 def _is_set(value: Any) -> bool:
-    """Whether a flag is set, as JSON, Parquet or CSV hold it."""
+    """Whether a flag from JSON, Parquet or CSV is set."""
     return str(value).lower() in ("1", "1.0", "true")

@@ -1,4 +1,4 @@
-"""Writes a report: `report.json`, a PNG a plot, and `report.html`, one file that needs nothing else.
+"""Writes a report: `report.json`, one PNG for each plot, and a self-contained `report.html`.
 
 Needs matplotlib (the extra 'eval').
 """
@@ -40,7 +40,7 @@ def write(report: Mapping[str, Any], folder: Path, title: str) -> None:
 
 
 def table_of(report: Mapping[str, Any]) -> Table:
-    """Give the figures of all samples and of each group for a terminal, in per cent: a row a mode, for 80 columns."""
+    """Return the figures of all samples and of each group, in per cent, one row for each mode, for 80 columns."""
     interval = Column("F1", no_wrap=True)
     table = Table("", "samples", "scoring", interval, *HEADS.values(), box=SIMPLE_HEAD, collapse_padding=True)
     _add(table, "all", report["all"])

@@ -1,8 +1,8 @@
-"""One line of a gold file: what a person said of a text, and what the guard said.
+"""Parses one line of a gold file: a person's labels of a text, and the guard's output.
 
-The gold is in `gold`. The guard's side is whichever is there: `assessment` (as `guardline annotate` writes it),
-`output` (the text that Qwen3Guard-Gen generated), or `pred_risk_levels` (one number a token, as the published
-evaluation of Qwen3Guard-Stream writes it; `pred_categories` beside it has a name a token).
+The labels are in `gold`. The guard's output is in one of `assessment` (as `guardline annotate` writes it), `output`
+(the text that Qwen3Guard-Gen generated), or `pred_risk_levels` (one number for each token, as the published evaluation
+of Qwen3Guard-Stream writes it, with one name for each token in `pred_categories`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from workers.errors import Misconfigured
 from workers.guard.generating import lines_of
 
 STREAM_LEVELS = {0: Severity.SAFE, 1: Severity.UNSAFE, 2: Severity.CONTROVERSIAL}
-"""What the numbers of `pred_risk_levels` mean (eval/eval_stream.py of QwenLM/Qwen3Guard)."""
+"""The meaning of the numbers in `pred_risk_levels` (eval/eval_stream.py of QwenLM/Qwen3Guard)."""
 
 
 class Gold(BaseModel):
-    """What a person said. What is null was not asked."""
+    """A person's labels. A null field was not labelled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,10 +34,10 @@ class Gold(BaseModel):
 
 
 class Said(NamedTuple):
-    """What the guard said. `scores` are the probabilities of safe, controversial and unsafe, where it gives any.
+    """The guard's output. `scores` are the probabilities of safe, controversial and unsafe, if it has any.
 
-    `severity` is None where the output cannot be read; categories and refusal are None where nothing is said of them. A
-    refusal that should have been in the output and cannot be read is none.
+    `severity` is None if the output is unreadable; categories and refusal are None if the output has none. A refusal
+    that the output should have and that is unreadable counts as no refusal.
     """
 
     severity: Severity | None
@@ -56,17 +56,17 @@ class Sample(NamedTuple):
 
 
 def has_judgements(path: Path) -> bool:
-    """Whether the first line of a file holds what a guard said."""
+    """Whether the first line of a file has a guard's output."""
     for row in JsonLines(path).rows(are_whole=True):
         return row.fields is not None and not {"assessment", "output", "pred_risk_levels"}.isdisjoint(row.fields)
     raise Misconfigured(f"{path}: holds no line")
 
 
 def samples(path: Path) -> Iterator[Sample]:
-    """Give the lines of a file in order.
+    """Yield the samples of a file in order.
 
     Raises:
-        Misconfigured: naming the line that is not one.
+        Misconfigured: names the invalid line.
     """
     for number, row in enumerate(JsonLines(path).rows(are_whole=True), 1):
         where = f"{path}, line {number}"
@@ -76,14 +76,14 @@ def samples(path: Path) -> Iterator[Sample]:
         try:
             yield Sample(gold, said(row.fields), row.fields)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise Misconfigured(f"{where}: is no gold line with a judgement: {error!r}") from None
+            raise Misconfigured(f"{where}: has no valid output of a guard: {error!r}") from None
 
 
 def check_gold(path: Path) -> None:
-    """See that each line that can be read has its gold, before anything costly is done with the file.
+    """Check that each readable line has gold, before any expensive work on the file.
 
     Raises:
-        Misconfigured: naming the line that has none.
+        Misconfigured: names the line without gold.
     """
     for number, row in enumerate(JsonLines(path).rows(are_whole=True), 1):
         if row.fields is not None:
@@ -91,15 +91,15 @@ def check_gold(path: Path) -> None:
 
 
 def gold_of(fields: Mapping[str, Any], where: str) -> Gold:
-    """Read the gold of one line.
+    """Parse the gold of one line.
 
     Raises:
-        Misconfigured: naming `where` it is wrong.
+        Misconfigured: names `where` it is wrong.
     """
     try:
         return Gold.model_validate(fields["gold"])
     except KeyError:
-        raise Misconfigured(f"{where}: is no gold line: it has no field 'gold'") from None
+        raise Misconfigured(f"{where}: has no field 'gold'") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -107,7 +107,7 @@ def gold_of(fields: Mapping[str, Any], where: str) -> Gold:
 
 
 def said(fields: Mapping[str, Any]) -> Said:
-    """Read what the guard said of one line."""
+    """Parse the guard's output of one line."""
     if "assessment" in fields:
         assessment = fields["assessment"]
         scores = assessment["scores"]
@@ -123,7 +123,7 @@ def said(fields: Mapping[str, Any]) -> Said:
 
 
 def _generated(output: str, role: str) -> Said:
-    """Read each line by itself, as published: a judgement of the live path has to be whole."""
+    """Parse each line separately, as published. The live path is stricter and needs all lines."""
     severity, categories, refusal = lines_of(output, role)
     is_response = role == Role.ASSISTANT
     return Said(
@@ -148,10 +148,10 @@ def _streamed(fields: Mapping[str, Any], *, is_response: bool) -> Said:
 
 
 def settling(levels: Sequence[Severity], *, is_response: bool) -> int | None:
-    """Give the index of the token that settles the severity of a text, as published; None where none does: it is safe.
+    """Return the index of the token that decides the severity of a text, as published. None: the text is safe.
 
-    A prompt has the severity of its last token. A response is unsafe when two neighbouring tokens are, else
-    controversial when two neighbouring tokens are: a single token is not enough.
+    A prompt has the severity of its last token. A response is unsafe if two neighbouring tokens are unsafe, otherwise
+    controversial if two neighbouring tokens are controversial. A single token is not enough.
     """
     if not is_response:
         return len(levels) - 1

@@ -1,4 +1,4 @@
-"""Scores a gold file: all samples, and each value of the fields that are asked for."""
+"""Scores a gold file: all samples, and each value of the grouping fields."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workers.evaluation.metrics import Bootstrap, detection, figures_of
 from workers.evaluation.samples import Sample
 
 BY = ("mode", "language", "dataset")
-"""The fields that samples are grouped by unless others are asked for. `mode` is prompt or response, from `role`."""
+"""The default grouping fields. `mode` is prompt or response, from `role`."""
 MAX_GROUPS = 250
-"""Of one field: an id by mistake would make a group of every sample."""
+"""The most values of one field: an id, named by mistake, would make a group of every sample."""
 
 
 def score(samples: Iterable[Sample], *, by: Sequence[str], rounds: int, seed: int) -> dict[str, Any]:
-    """Give the report as plain values: `all`, `by` field and value, `categories`, `refusal`, `datasets`.
+    """Return the report as plain values: `all`, `by` field and value, `categories`, `refusal`, `datasets`.
 
     Raises:
         Misconfigured: no sample has a gold severity, or a field has too many values.
@@ -36,7 +36,7 @@ def score(samples: Iterable[Sample], *, by: Sequence[str], rounds: int, seed: in
                 members = groups[field].get(value)
                 if members is None:
                     if len(groups[field]) == MAX_GROUPS:
-                        raise Misconfigured(f"{field}: has more than {MAX_GROUPS} values: it is no field to group by")
+                        raise Misconfigured(f"{field}: has more than {MAX_GROUPS} values, too many to group by")
                     members = groups[field][value] = Counts()
                 members.add(sample)
     if not everyone.total:
@@ -66,9 +66,9 @@ def score(samples: Iterable[Sample], *, by: Sequence[str], rounds: int, seed: in
 
 
 def published_average(datasets: dict[str, Any]) -> dict[str, float] | None:
-    """Give the mean F1 of the data sets, each of the same weight: strict, loose, and the better one of each.
+    """Return the mean F1 of the data sets with equal weights: strict, loose, and the better one of each.
 
-    A data set without anything unsafe has no F1 and does not count.
+    A data set without unsafe gold has no F1 and does not count.
     """
     pairs = [[figures[mode]["f1"] for mode in Mode] for figures in datasets.values()]
     values = [[one["value"] for one in pair] for pair in pairs if None not in pair]

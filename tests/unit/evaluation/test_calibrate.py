@@ -118,7 +118,7 @@ async def test_the_guard_follows_the_calibration_that_was_written(
 def test_nothing_is_written_if_nothing_can_be_fitted(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "gold.jsonl", [{"text": "a", "gold": {"severity": "Safe"}}])
     said = evaluate("calibrate", file, "--out", tmp_path / "c.json", code=2)
-    assert "nothing can be fitted" in said
+    assert "no temperature can be fitted" in said
     assert "guard-nano judges: it is for trying things out" in said
     assert not (tmp_path / "c.json").exists()
 
@@ -126,5 +126,5 @@ def test_nothing_is_written_if_nothing_can_be_fitted(tmp_path: Path) -> None:
 def test_a_line_without_gold_is_named(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "gold.jsonl", [{"text": "a", "gold": {"severity": "Safe"}}, {"text": "b"}])
     said = evaluate("calibrate", file, "--out", tmp_path / "c.json", code=2)
-    assert f"{file}, line 2: is no gold line" in said.replace("\n", "")
+    assert f"{file}, line 2: has no field 'gold'" in said.replace("\n", "")
     assert "guard-nano judges" not in said

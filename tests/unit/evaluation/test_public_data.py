@@ -165,23 +165,28 @@ def test_a_file_in_each_form_is_converted(tmp_path: Path, suffix: str) -> None:
         source.write_text(json.dumps(rows))
     else:
         write_lines(source, rows)
-    assert "1 lines of 2 rows; 1 rows have no label" in evaluate("convert", "xstest", source, output)
+    assert "1 lines of 2 rows; 1 rows have no usable label" in evaluate("convert", "xstest", source, output)
     (line,) = (json.loads(text) for text in output.read_text().splitlines())
     assert line == {"text": "hello, you", "type": "homonyms", "dataset": "xstest/prompt", "gold": {"severity": "Safe"}}
-    assert "is there already" in evaluate("convert", "xstest", source, output, code=2)
+    assert "exists already" in evaluate("convert", "xstest", source, output, code=2)
 
 
 @pytest.mark.parametrize(
     ("name", "file", "content", "sentence"),
     [
         ("wordguard", "a.jsonl", b"", "unknown data set 'wordguard' (one of: openai-moderation, "),
-        ("xstest", "a.txt", b"", "the name has to end in"),
+        ("xstest", "a.txt", b"", "the name must end in"),
         ("xstest", "a.jsonl", b"{", "is not JSON"),
-        ("xstest", "a.jsonl", b'{"text": "p"}\n', "row 1: is not as this data set publishes it (KeyError('type'); its"),
-        ("rtp-lx", "a.json", b'{"PromptAnnotations": 3}\n', "row 1: is not as this data set"),
+        (
+            "xstest",
+            "a.jsonl",
+            b'{"text": "p"}\n',
+            "row 1: does not have the format of this data set (KeyError('type'); its",
+        ),
+        ("rtp-lx", "a.json", b'{"PromptAnnotations": 3}\n', "row 1: does not have the format of this data set"),
         ("xstest", "a.parquet", b"nothing", "cannot be read as Parquet"),
-        ("xstest", "a.csv", b"prompt,label\nhi,\xff\n", "cannot be read behind row 0"),
-        ("xstest", "a.jsonl.gz", b"no gzip", "cannot be read behind row 0"),
+        ("xstest", "a.csv", b"prompt,label\nhi,\xff\n", "cannot be read after row 0"),
+        ("xstest", "a.jsonl.gz", b"no gzip", "cannot be read after row 0"),
     ],
 )
 def test_a_wrong_file_is_reported_in_a_sentence(

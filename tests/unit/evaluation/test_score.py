@@ -153,7 +153,7 @@ def test_texts_are_judged_and_the_report_is_self_contained(tmp_path: Path) -> No
 @pytest.mark.parametrize("command", ["score", "calibrate"])
 def test_gold_labels_in_another_format_are_refused_and_leave_no_folder(tmp_path: Path, command: str) -> None:
     file = write_lines(tmp_path / "gold.csv", ["text,gold", "hello,Safe"])
-    assert "gold.csv: gold labels have to be JSON lines, not CSV" in evaluate(command, file, code=2)
+    assert "gold.csv: gold labels must be JSON lines, not CSV" in evaluate(command, file, code=2)
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -175,14 +175,14 @@ def test_errors_that_would_waste_the_judging_are_found_before_it(tmp_path: Path)
     ("row", "sentence"),
     [
         ("{", "line 2: not_json"),
-        ({"output": "Safety: Safe"}, "line 2: is no gold line"),
+        ({"output": "Safety: Safe"}, "line 2: has no field .gold."),
         ({"output": "Safety: Safe", "gold": {"severity": "unsafe"}}, "line 2: gold severity: Input should be 'Safe'"),
         ({"output": "Safety: Safe", "gold": {"label": "Safe"}}, "gold label: Extra inputs"),
-        ({"gold": {"severity": "Safe"}, "pred_risk_levels": [7]}, "line 2: is no gold line"),
-        ({"gold": {"severity": "Safe"}, "pred_risk_levels": [-1]}, "line 2: is no gold line"),
-        ({"gold": {}, "pred_risk_levels": [1], "pred_categories": [4]}, "line 2: is no gold line"),
-        ({"gold": {"severity": "Safe"}, "assessment": None}, "line 2: is no gold line"),
-        ({"gold": {"severity": "Safe"}, "pred_risk_levels": []}, "line 2: is no gold line"),
+        ({"gold": {"severity": "Safe"}, "pred_risk_levels": [7]}, "line 2: has no valid output of a guard"),
+        ({"gold": {"severity": "Safe"}, "pred_risk_levels": [-1]}, "line 2: has no valid output of a guard"),
+        ({"gold": {}, "pred_risk_levels": [1], "pred_categories": [4]}, "line 2: has no valid output of a guard"),
+        ({"gold": {"severity": "Safe"}, "assessment": None}, "line 2: has no valid output of a guard"),
+        ({"gold": {"severity": "Safe"}, "pred_risk_levels": []}, "line 2: has no valid output of a guard"),
     ],
 )
 def test_a_line_that_cannot_be_scored_is_named(tmp_path: Path, row: Any, sentence: str) -> None:
