@@ -10,6 +10,8 @@ from schemas.event import MAX_TIMESTAMP_CHARS, RFC_3339
 
 _RFC_3339 = re.compile(RFC_3339)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
+_DATE = re.compile(r"[12][0-9]{3}[01][0-9][0-3][0-9]")
+"""ISO 8601 without separators: as epoch seconds it would be a day in 1970."""
 _NAMED_ZONE = re.compile(r"\[[^\[\]]*\]$")
 """Java's ZonedDateTime adds the zone's name after the offset: `[Europe/Paris]`."""
 _SPACED_OFFSET = re.compile(r" ?([+-][0-9]{2}:?[0-9]{2})?( (UTC|GMT|Z))?$", re.IGNORECASE)
@@ -34,7 +36,7 @@ def read_time(given: object) -> str | None:
     if len(given) <= MAX_TIMESTAMP_CHARS and _RFC_3339.fullmatch(given):
         return given
     text = given.strip()
-    if _NUMBER.fullmatch(text):
+    if _NUMBER.fullmatch(text) and not _DATE.fullmatch(text):
         return _written(_of_epoch(float(text) if "." in text else int(text)))
     return _written(_of_text(text[: 2 * MAX_TIMESTAMP_CHARS]))
 

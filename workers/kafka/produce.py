@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from workers.core.decode import Decoded, decode
+from workers.core.json_text import parse
 from workers.errors import Fatal, Skipped, Undecodable
 from workers.kafka import clients
 from workers.kafka.topics import require
@@ -66,7 +67,7 @@ def produce(
             if not value:
                 continue
             if fill is not None:
-                value = _filled(value, {"event_id": f"row-{count + 1}", **fill})
+                value = filled(value, {"event_id": f"row-{count + 1}", **fill})
             destination: tuple[str, bytes | None] = (inputs[0], None)
             try:
                 destination = _destination(inputs, decode(value, settings.events))
@@ -109,12 +110,17 @@ def _send(
             producer.poll(0.1)
 
 
-def _filled(value: bytes, fill: Mapping[str, str]) -> bytes:
+def filled(value: bytes, fill: Mapping[str, str]) -> bytes:
+    """Give an object with those fields where it has none of its own; null and an empty string count as none."""
     try:
-        row: Any = orjson.loads(value)
-    except orjson.JSONDecodeError:
+        row = parse(value)
+    except Undecodable:
         return value
-    return orjson.dumps({**fill, **row}) if isinstance(row, dict) else value
+    if not isinstance(row, dict):
+        return value
+    row |= {name: default for name, default in fill.items() if row.get(name) in (None, "")}
+    # It writes halves of surrogate pairs and NaN as they were, and the worker reads them.
+    return json.dumps(row).encode()
 
 
 def _destination(inputs: Sequence[str], decoded: Decoded) -> tuple[str, bytes | None]:
