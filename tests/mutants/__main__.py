@@ -64,7 +64,7 @@ TARGETS = {
         Target(
             "workers/guard/prompt.py",
             also_tested_by=("tests/unit/guard/test_injection.py",),
-            tests="not qwen and not 20000 and not the_same_holds and not other_shapes",
+            tests="not qwen and not 20000 and not for_responses_and_replies and not other_shapes",
         ),
         Target("workers/policy/policy.py"),
     )

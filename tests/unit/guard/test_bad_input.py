@@ -41,7 +41,7 @@ async def guard() -> AsyncIterator[Guard]:
 
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.parametrize("role", ["user", "assistant"])
-async def test_a_strange_text_is_assessed_and_harms_no_neighbour(guard: Guard, name: str, role: str) -> None:
+async def test_a_strange_text_is_judged_and_does_not_affect_the_others(guard: Guard, name: str, role: str) -> None:
     text = STRANGE[name]
     strange = Request(text, role, (("user", text[:5_000]),))
     before, assessment, after = answered(await guard.assess([NEIGHBOURS[0], strange, NEIGHBOURS[1]]))
@@ -51,7 +51,7 @@ async def test_a_strange_text_is_assessed_and_harms_no_neighbour(guard: Guard, n
     assert assessment["windows"] <= 16
 
 
-async def test_what_is_left_out_of_a_megabyte_is_said(guard: Guard) -> None:
+async def test_an_assessment_counts_the_windows_that_a_megabyte_leaves_out(guard: Guard) -> None:
     (assessment,) = answered(await guard.assess([Request("word " * 200_000)]))
     assert assessment["windows"] == 8
     assert assessment["truncated_windows"] > 50
@@ -60,7 +60,7 @@ async def test_what_is_left_out_of_a_megabyte_is_said(guard: Guard) -> None:
 @pytest.mark.parametrize(
     "request_", [Request("half \ud83d of it"), Request("x", "user", (("user", "\udc00"),)), Request("\ud800" * 5_000)]
 )
-async def test_half_a_surrogate_pair_is_refused_and_its_neighbours_are_judged(guard: Guard, request_: Request) -> None:
+async def test_half_a_surrogate_pair_is_refused_and_the_others_are_judged(guard: Guard, request_: Request) -> None:
     before, refused, after = await guard.assess([NEIGHBOURS[0], request_, NEIGHBOURS[1]])
     assert isinstance(refused, Refused)
     assert str(refused).startswith("not_unicode: a text holds half of a surrogate pair")

@@ -89,5 +89,5 @@ def test_the_longest_quick_text_may_be_a_run_of_anything() -> None:
         {"model": plain_document()["model"] | {"merges": plain_document()["model"]["merges"][1:]}},
     ],
 )
-def test_it_stands_aside_for_tokenizers_of_another_kind(change: dict[str, Any]) -> None:
+def test_tokenizers_of_another_kind_have_no_quick_encoder(change: dict[str, Any]) -> None:
     assert byte_pairs(plain_document() | change) is None

@@ -65,7 +65,7 @@ def test_without_a_file_nothing_is_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"severity": 0}', '{"severity": -1}', '{"refusal": "warm"}', '{"severity": 1e999}']
 )
-def test_a_broken_file_is_a_sentence(tmp_path: Path, text: str) -> None:
+def test_an_invalid_calibration_file_is_an_error_with_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(Misconfigured, match=rf"guard\.model: .*{FILE} holds no temperatures above 0"):
         read_calibration(tmp_path)

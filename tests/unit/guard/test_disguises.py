@@ -43,7 +43,7 @@ def flag_letters(word: str) -> str:
         (f"שלום {RLO}llik{PDF}", "שלום kill"),
     ],
 )
-def test_text_between_controls_of_direction_is_read_as_it_is_displayed(written: str, seen: str) -> None:
+def test_text_between_direction_controls_is_read_as_it_is_displayed(written: str, seen: str) -> None:
     assert as_displayed(written) == seen
 
 
@@ -59,7 +59,7 @@ def test_text_between_controls_of_direction_is_read_as_it_is_displayed(written: 
         f"{FSI}Anna{PDI} likes {FSI}משה{PDI}",
     ],
 )
-def test_controls_of_direction_that_move_no_letter_are_left_to_the_rule_for_what_is_invisible(text: str) -> None:
+def test_direction_controls_that_move_no_letter_change_nothing(text: str) -> None:
     assert as_displayed(text) == text
 
 
@@ -142,7 +142,7 @@ def test_letters_in_lists_and_in_other_scripts_are_not_joined(text: str) -> None
         ("у**би**ть", "убить"),
     ],
 )
-def test_marks_of_markdown_inside_words_are_taken_out(written: str, shown: str) -> None:
+def test_markdown_inside_words_is_removed(written: str, shown: str) -> None:
     assert without_marks(written) == shown
 
 
@@ -160,7 +160,7 @@ def test_marks_of_markdown_inside_words_are_taken_out(written: str, shown: str) 
         "`",
     ],
 )
-def test_markdown_around_words_and_in_code_is_left_alone(text: str) -> None:
+def test_markdown_around_words_and_in_code_stays(text: str) -> None:
     assert without_marks(text) == text
 
 
@@ -200,5 +200,5 @@ def test_digits_and_signs_inside_words_are_spelt(written: str, spelt: str) -> No
     assert letters_of_signs(written) == spelt
 
 
-def test_marks_that_are_part_of_no_letter_are_taken_off() -> None:
+def test_marks_that_belong_to_no_letter_are_removed() -> None:
     assert without_stray_marks("k\u0336i\u0336l\u20ddl\u0336 שָׁלוֹם हिन्दी") == "kill שָׁלוֹם हिन्दी"

@@ -43,7 +43,7 @@ def test_an_answer_is_read(text: str, role: str, answer: Answer) -> None:
         ("Safety: Safe\nCategories: None", "assistant"),
     ],
 )
-def test_an_answer_that_cannot_be_read_is_never_taken_for_safe(text: str, role: str) -> None:
+def test_an_invalid_answer_is_never_safe(text: str, role: str) -> None:
     refused = parse(text, role)
     assert isinstance(refused, Refused)
     assert refused.reason == "unreadable_answer"
@@ -59,7 +59,7 @@ async def guards() -> AsyncIterator[tuple[Guard, Guard]]:
         await guard.close()
 
 
-async def test_both_ways_say_the_same_of_a_checkpoint(guards: tuple[Guard, Guard]) -> None:
+async def test_both_modes_give_the_same_labels(guards: tuple[Guard, Guard]) -> None:
     requests = [Request(text) for text in TEXTS]
     scored, written = [answered(await guard.assess(requests)) for guard in guards]
     different = [
@@ -70,7 +70,7 @@ async def test_both_ways_say_the_same_of_a_checkpoint(guards: tuple[Guard, Guard
     assert sum(one == other for one, other in first) >= 0.98 * len(first)
 
 
-async def test_a_written_answer_is_an_assessment_of_the_contract(guards: tuple[Guard, Guard]) -> None:
+async def test_a_generated_answer_becomes_a_valid_assessment(guards: tuple[Guard, Guard]) -> None:
     _, generating = guards
     requests = [Request(TEXTS[0]), Request(TEXTS[1], "assistant"), Request("ｋｉｌｌ " * 15)]
     for assessment in answered(await generating.assess(requests)):
@@ -78,5 +78,5 @@ async def test_a_written_answer_is_an_assessment_of_the_contract(guards: tuple[G
         assert sorted(assessment["scores"].values()) == [0, 0, 1]
 
 
-async def test_the_two_ways_never_share_a_cached_assessment(guards: tuple[Guard, Guard]) -> None:
+async def test_the_two_modes_never_share_a_cached_assessment(guards: tuple[Guard, Guard]) -> None:
     assert guards[0].fingerprint != guards[1].fingerprint

@@ -138,7 +138,7 @@ class SameAnswer:
         (0.0, "generate", "the self-check of 'other' failed: unreadable_answer"),
     ],
 )
-async def test_a_checkpoint_that_is_no_guard_is_not_served(
+async def test_the_start_refuses_a_model_that_is_not_a_guard(
     log_probability: float, mode: Literal["score", "generate"], sentence: str
 ) -> None:
     with pytest.raises(Misconfigured, match=rf"^guard\.model: {sentence}"):
@@ -166,7 +166,7 @@ async def test_the_most_likely_category_is_named_however_small_its_share() -> No
     assert (assessment["severity"], assessment["categories"]) == ("Unsafe", ["PII"])
 
 
-def test_a_template_finds_what_hugging_face_gives_to_templates(tmp_path: Path) -> None:
+def test_templates_can_use_the_extensions_of_hugging_face(tmp_path: Path) -> None:
     source = (
         "{% for message in messages %}{{ message.content }}\n"
         "{% if loop.last %}{% break %}{% endif %}{% endfor %}"
@@ -257,7 +257,7 @@ async def test_a_view_that_looks_better_does_not_hide_what_the_raw_text_says(gua
         assert assessment["severity"] == max(severities, key=ranks.index)
 
 
-async def test_every_assessment_is_one_of_the_contract(guard: Guard) -> None:
+async def test_every_assessment_is_valid_by_the_schema(guard: Guard) -> None:
     requests = [Request(text, role) for text in TEXTS[:60] for role in ("user", "assistant")]
     for assessment in answered(await guard.assess([*requests, Request("k i l l  t h e m")])):
         assert AssessmentModel.model_validate(assessment).model_dump(mode="json") == assessment

@@ -47,7 +47,7 @@ def test_no_control_id_comes_from_content_and_nothing_around_it_changes(either: 
     assert seen > (len(either.added()) + len(LOOKALIKES)) * (len(PLACEMENTS) + 2)
 
 
-def test_a_line_that_the_template_has_reaches_the_prompt_where_nothing_is_done_about_it(either: Checkpoint) -> None:
+def test_the_oracle_sees_a_line_of_the_template_in_a_prompt_without_the_guard(either: Checkpoint) -> None:
     """The oracle sees what the guard prevents: without that, the test above could not fail."""
     own = OWN["qwen" if either.folder.name.startswith("qwen") else "guard-nano"]
     for line in own:

@@ -43,33 +43,31 @@ def snapshot(cache: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["Qwen/Guard", "Qwen/Guard@main"])
-def test_a_name_without_a_commit_is_found_in_the_cache_of_the_hub_and_the_log_says_how_to_pin_it(
-    snapshot: Path, name: str
-) -> None:
+def test_the_log_says_how_to_pin_a_hub_name_without_a_commit(snapshot: Path, name: str) -> None:
     with capture_logs() as logs:
         assert checkpoint_folder(name, engine="vllm") == snapshot
     assert [entry["pin"] for entry in logs] == [f"guard.model: Qwen/Guard@{COMMIT}"]
 
 
-def test_a_name_with_its_commit_is_that_commit_and_nothing_is_logged(snapshot: Path) -> None:
+def test_a_hub_name_with_a_commit_loads_that_commit_and_logs_nothing(snapshot: Path) -> None:
     with capture_logs() as logs:
         assert checkpoint_folder(f"Qwen/Guard@{COMMIT}", engine="vllm") == snapshot
     assert logs == []
 
 
-def test_a_commit_that_is_not_there_is_a_sentence(snapshot: Path) -> None:
+def test_a_missing_commit_is_an_error_with_a_sentence(snapshot: Path) -> None:
     with pytest.raises(
         Misconfigured, match=rf"guard\.model: no folder Qwen/Guard, and no such model of revision {'b' * 40} could"
     ):
         checkpoint_folder(f"Qwen/Guard@{'b' * 40}", engine="vllm")
 
 
-def test_a_name_that_cannot_be_downloaded_is_a_sentence(cache: Path) -> None:
+def test_a_failed_download_is_an_error_with_a_sentence(cache: Path) -> None:
     with pytest.raises(Misconfigured, match=r"guard\.model: no folder Qwen/Guard, and no such model"):
         checkpoint_folder("Qwen/Guard", engine="vllm")
 
 
-def test_a_name_is_no_converted_folder(cache: Path) -> None:
+def test_a_hub_name_is_refused_where_a_converted_folder_is_needed(cache: Path) -> None:
     with pytest.raises(
         Misconfigured, match=r"guard\.model: no such folder: Qwen/Guard .*model convert Qwen/Guard FOLDER"
     ):
@@ -90,7 +88,7 @@ def test_an_argument_of_vllm_that_would_contradict_is_refused(arguments: dict[st
         load_engine(Guard(engine="vllm", vllm=arguments), folder)
 
 
-def test_code_of_a_checkpoint_runs_only_where_that_is_said_twice() -> None:
+def test_code_of_a_checkpoint_needs_two_settings() -> None:
     folder = checkpoint_folder("guard-nano", engine="vllm")
     trusting = {"trust_remote_code": True}
     with pytest.raises(
@@ -104,7 +102,7 @@ def test_code_of_a_checkpoint_runs_only_where_that_is_said_twice() -> None:
         assert isinstance(load_engine(settings, folder), VllmEngine)
 
 
-def test_a_window_is_at_most_a_prompt() -> None:
+def test_a_window_larger_than_a_prompt_is_refused() -> None:
     assert Guard(window_tokens=2_048).window_tokens == 2_048
     with pytest.raises(
         ValidationError, match=r"guard\.window_tokens \(300\) must be at most guard\.context_tokens \(256\)"
@@ -153,7 +151,7 @@ async def test_each_limit_that_can_change_an_assessment_changes_the_fingerprint(
     assert len(fingerprints) == 5
 
 
-async def test_what_changes_the_numbers_of_an_engine_makes_another_revision() -> None:
+async def test_a_change_of_the_engine_or_its_arguments_makes_another_revision() -> None:
     folder = checkpoint_folder("guard-nano", engine="vllm")
     engines = [
         load_engine(Guard(engine="vllm", vllm=arguments), folder)

@@ -148,7 +148,7 @@ def test_no_invisible_character_before_or_inside_such_a_line_makes_a_difference(
 @pytest.mark.parametrize(
     "unit", ["\n", " ", "\u200b", "u", "us", "u ", "\nu", "\n ", "#", "1)", "<", "\x1c", "user", "ｕ\u0336"]
 )
-def test_looking_takes_time_in_proportion_to_the_text(unit: str) -> None:
+def test_the_search_takes_time_in_proportion_to_the_text(unit: str) -> None:
     start = time.process_time()
     NEUTRAL((unit * 200_000)[:200_000])
     # Minutes where it grows with the square.

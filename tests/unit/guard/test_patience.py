@@ -36,7 +36,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.001))
 
 
-async def test_what_is_unavailable_is_asked_again() -> None:
+async def test_an_unavailable_guard_is_retried() -> None:
     engine = Failing(Unavailable("busy"), Unavailable("busy"))
     assert await ask_with_patience(engine.ask, lambda: math.inf) == "answer"
     assert engine.calls == 3
@@ -49,7 +49,7 @@ async def test_past_the_deadline_the_last_failure_is_raised() -> None:
     assert engine.calls == 1, "once, however late it is"
 
 
-async def test_a_deadline_may_be_set_by_the_first_call() -> None:
+async def test_the_first_call_may_set_the_deadline() -> None:
     engine = Failing(Unavailable("busy"))
     deadlines = [0.0]
 
@@ -61,7 +61,7 @@ async def test_a_deadline_may_be_set_by_the_first_call() -> None:
 
 
 @pytest.mark.parametrize("error", [Fatal("gone"), ValueError("a fault")])
-async def test_what_waiting_does_not_heal_is_raised_at_once(error: Exception) -> None:
+async def test_an_error_that_a_retry_cannot_cure_is_raised_at_once(error: Exception) -> None:
     engine = Failing(error)
     with pytest.raises(type(error)):
         await ask_with_patience(engine.ask, lambda: math.inf)

@@ -87,7 +87,7 @@ def test_the_ids_are_those_of_the_template_rendered_as_a_whole(either: Checkpoin
     assert different == []
 
 
-def test_the_same_holds_for_responses_and_for_what_answers_something(either: Checkpoint) -> None:
+def test_the_ids_are_also_those_of_the_whole_for_responses_and_replies(either: Checkpoint) -> None:
     made = texts(3_000, either)
     requests = [
         Request(one, role, tuple(zip(roles, others, strict=False)))
@@ -189,9 +189,7 @@ def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_con
     assert "roles have to alternate" in refused.detail
 
 
-def test_lines_that_the_template_has_in_longer_conversations_only_are_its_own_too(
-    nano: Checkpoint, tmp_path: Path
-) -> None:
+def test_lines_that_the_template_shows_only_in_longer_conversations_count_too(nano: Checkpoint, tmp_path: Path) -> None:
     source = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }} (end)\n{% if loop.index == 2 %}<MORE TURNS>\n{% endif %}"
         "{% endfor %}Give your answer now\n"
@@ -228,16 +226,14 @@ def test_no_prompt_is_over_the_limit_and_what_is_left_out_is_said(
     assert (prompt.truncated_windows > 0) == (length > 3 and context_tokens < 2_048)
 
 
-def test_no_sequence_of_roles_is_kept_for_ever(nano: Checkpoint) -> None:
+def test_the_cache_of_role_orders_is_bounded(nano: Checkpoint) -> None:
     for number in range(MAX_FRAMES + 50):
         context = tuple((("user", "assistant")[number >> bit & 1], "a") for bit in range(11))
         nano.prompts.build([Request("b", "user", context)])
     assert nano.prompts._frame.cache_info().currsize == MAX_FRAMES
 
 
-def test_encoded_texts_that_are_not_those_asked_for_end_the_worker(
-    nano: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_number_of_encoded_texts_ends_the_worker(nano: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nano.tokens, "content", lambda texts: [[5]] * (len(texts) + 1))
     with pytest.raises(Fatal, match="3 texts were encoded for 2"):
         nano.prompts.build([Request("one"), Request("two")])
@@ -268,7 +264,7 @@ def test_both_checkpoints_show_every_conversation(either: Checkpoint) -> None:
     ],
     ids=["alternating", "two turns", "thirty turns", "user first", "prompts in long conversations only"],
 )
-def test_the_start_tells_which_conversations_a_template_does_not_show(
+def test_the_guard_finds_the_conversations_that_a_template_does_not_show(
     nano: Checkpoint, tmp_path: Path, condition: str, shortest: str
 ) -> None:
     source = (
@@ -280,7 +276,7 @@ def test_the_start_tells_which_conversations_a_template_does_not_show(
     assert "not like this" in sentence_on(refused)
 
 
-def test_all_prompts_of_lone_messages_begin_with_the_shared_tokens_and_differ_behind_them(either: Checkpoint) -> None:
+def test_all_prompts_of_single_messages_begin_with_the_shared_tokens_and_then_differ(either: Checkpoint) -> None:
     """An engine divides its prefix cache by that number: one token too many, and nothing would be shared."""
     built = either.built([Request(text) for text in ("a", "7", "é", "中")])
     count = either.prompts.shared_tokens

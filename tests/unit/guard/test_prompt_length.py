@@ -97,7 +97,7 @@ def test_windows_share_no_more_than_half_of_their_room(nano: Checkpoint) -> None
 
 @pytest.mark.parametrize("window_tokens", [32, 33, 60])
 @pytest.mark.parametrize("roles", [(), ("user",)])
-def test_windows_are_as_small_as_they_are_set(nano: Checkpoint, window_tokens: int, roles: tuple[str, ...]) -> None:
+def test_windows_have_the_size_of_the_setting(nano: Checkpoint, window_tokens: int, roles: tuple[str, ...]) -> None:
     prompts = prompts_of(nano, 256, window_tokens)
     context = tuple((role, "hello") for role in roles)
     one = Request("word" + " word" * (window_tokens - length(nano, "word")), "user", context)
