@@ -26,7 +26,7 @@ HEARTBEAT_V1, HEARTBEAT_V0 = bytes([0, 68, 0, 0, 0, 1]), bytes([0, 68, 0, 0, 0, 
 
 def why_the_join_fails(settings: Settings) -> str:
     """Join without the check at start; give the sentence that the broker's refusal becomes."""
-    intake = Intake(settings, Ledger(), lambda: None)
+    intake = Intake(settings, settings.topics.inputs, Ledger(), lambda: None)
     refusals: list[Fatal] = []
 
     def is_refused() -> bool:

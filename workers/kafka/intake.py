@@ -97,7 +97,9 @@ class Intake:
     Guarantee: a record that `poll` returns belongs to a partition that the ledger holds at that moment.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, commit_before_revoke: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]
+    ) -> None:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
         self._worker_id = settings.worker.id
@@ -110,9 +112,11 @@ class Intake:
         self._silent_until: float | None = time.monotonic() + SILENT_S
         self.log = ConsumerLog(shows_debug=clients.shows_debug(settings.kafka))
         self.consumer = clients.consumer(settings, on_statistics=self._on_statistics, logger=self.log)
-        self.consumer.subscribe(
-            settings.topics.inputs, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self.subscribe(topics)
+
+    def subscribe(self, topics: list[str]) -> None:
+        """Read these topics. Partitions of a topic that was read before stay assigned."""
+        self.consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, count: int, timeout_s: float) -> list[Message]:
         """Return up to `count` records. Blocks for `timeout_s` at most, and for a commit when partitions are revoked.

@@ -20,12 +20,14 @@ from workers.core.records import Event, Finished, Memory, Source, TopicPartition
 from workers.errors import Fatal
 from workers.kafka import clients, expired_offsets, membership
 from workers.kafka.decoding import Decoding
+from workers.kafka.input_topics import NewTopics
 from workers.kafka.intake import Intake
 from workers.kafka.outbox import Outbox
 from workers.kafka.progress import Progress
 from workers.kafka.questions import Questions
 from workers.kafka.retention import count_unread
 from workers.kafka.topic_watch import TopicWatch
+from workers.kafka.topics import Checked
 from workers.mapping.mapping import Mapping as RecordMapping
 from workers.settings import Settings
 
@@ -63,7 +65,7 @@ class KafkaThread(threading.Thread):
     def __init__(
         self,
         settings: Settings,
-        max_bytes: dict[str, int],
+        checked: Checked,
         *,
         mapping: RecordMapping | None = None,
         submit: Callable[[list[Event]], None],
@@ -84,13 +86,14 @@ class KafkaThread(threading.Thread):
         self.turns = 0
         self.ledger = Ledger()
         membership.check(settings)
-        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, max_bytes)
+        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, checked.max_bytes)
         expired_offsets.warn(settings)
-        self._intake = Intake(settings, self.ledger, self._commit_before_revoke)
+        self._intake = Intake(settings, checked.inputs, self.ledger, self._commit_before_revoke)
         self._questions = Questions(settings.kafka)
         self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
         self._decoding = Decoding(settings, mapping)
-        self._topics = TopicWatch(settings.topics.inputs, self._intake.log, self._questions)
+        self._topics = TopicWatch(checked.inputs, self._intake.log, self._questions)
+        self._new_topics = NewTopics(settings.topics, checked.inputs, self._questions)
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""
@@ -148,6 +151,9 @@ class KafkaThread(threading.Thread):
         self.turns += 1
         messages = self._poll()
         self._topics.check(time.monotonic())
+        if topics := self._new_topics.look(time.monotonic()):
+            self._intake.subscribe(topics)
+            self._topics.watch(topics)
         self._count_unread()
         if messages:
             self._take_in(messages)

@@ -21,6 +21,7 @@ from confluent_kafka.admin._resource import ResourceType
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
+from workers.kafka.topics import require_inputs
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -196,7 +197,7 @@ def remove(settings: Settings, member: Member) -> list[Member]:
     """
     assigned: list[bool] = []
     consumer = clients.consumer(settings)
-    consumer.subscribe(settings.topics.inputs, on_assign=lambda *_: assigned.append(True))
+    consumer.subscribe(require_inputs(settings), on_assign=lambda *_: assigned.append(True))
     deadline = time.monotonic() + REMOVE_S
     try:
         while not assigned and time.monotonic() < deadline:

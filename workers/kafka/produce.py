@@ -12,7 +12,7 @@ from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
 from workers.errors import Fatal, Skipped, Undecodable
 from workers.kafka import clients
-from workers.kafka.topics import require
+from workers.kafka.topics import require_inputs
 from workers.settings import Settings
 
 
@@ -48,8 +48,7 @@ def produce(
         Misconfigured: Kafka refuses this client.
         Fatal: a record was refused, or Kafka went away.
     """
-    kafka, inputs = settings.kafka, settings.topics.inputs
-    require(kafka, inputs)
+    kafka, inputs = settings.kafka, require_inputs(settings)
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:

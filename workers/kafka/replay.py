@@ -17,6 +17,7 @@ from msgspec import Struct
 from workers.core.dead_letters import Letter, note_of, noted_offset, read_letter
 from workers.core.records import Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
+from workers.kafka.input_topics import is_input
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read, wait_for_open_transactions
 from workers.kafka.transactions import ProducerSession
@@ -108,7 +109,7 @@ def planned(
             counts.sent_before += 1
         elif letter.is_truncated:
             counts.truncated += 1
-        elif letter.origin.topic not in settings.topics.inputs:
+        elif not is_input(settings.topics, letter.origin.topic):
             counts.elsewhere += 1
         elif letter.first_position is not None and not returned_too:
             counts.returned += 1

@@ -79,6 +79,10 @@ class TopicWatch:
         self._answer: Future[dict[str, str | None]] | None = None
         self._asks_at = 0.0
 
+    def watch(self, topics: Sequence[str]) -> None:
+        """Ask for these topics from now on."""
+        self._topics = topics
+
     def check(self, now: float) -> None:
         """Check the consumer's log and the last answer, and ask again when it is time.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin._config import ConfigResource
@@ -12,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from workers.errors import Unavailable
 from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
+from workers.kafka.input_topics import matching
 from workers.settings import Kafka, Settings
 
 
@@ -28,7 +30,7 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
     config = {"retention.ms": str(int(topics.retention_hours * 3_600_000))}
     wanted = [
         NewTopic(name, num_partitions=topics.partitions, replication_factor=topics.replication, config=config)
-        for name in [*topics.inputs, *topics.outputs]
+        for name in [*topics.named, *topics.outputs]
     ]
     made, present = [], []
     for name, future in admin.create_topics(wanted, operation_timeout=2 * ANSWER_S).items():
@@ -48,8 +50,15 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
     return made, present
 
 
-def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
-    """Check that all topics exist; return how large a record each output topic takes, in bytes.
+class Checked(NamedTuple):
+    """The input topics that are there, and how large a record each output topic takes, in bytes."""
+
+    inputs: list[str]
+    max_bytes: dict[str, int]
+
+
+def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
+    """Check that all topics exist; return the names of the inputs and the limits of the outputs.
 
     Blocks for little more than `answer_s` where no broker answers.
 
@@ -58,8 +67,11 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
         Misconfigured: Kafka refuses.
     """
     kafka, topics = settings.kafka, settings.topics
-    admin = require(kafka, [*topics.inputs, *topics.outputs], answer_s)
-    rights.check(admin, settings, ANSWER_S)
+    admin = clients.admin(kafka)
+    present = clients.present_topics(admin, kafka, answer_s)
+    find([*topics.named, *topics.outputs], present)
+    inputs = matching(topics, present)
+    rights.check(admin, with_inputs(settings, inputs), ANSWER_S)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     limits: dict[str, int] = {}
@@ -77,7 +89,20 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> dict[str, int]:
                 f"topics: cannot read the settings of {resource.name}: no answer in time from "
                 f"kafka.bootstrap_servers {kafka.bootstrap_servers!r}"
             ) from error
-    return limits
+    return Checked(inputs, limits)
+
+
+def with_inputs(settings: Settings, names: list[str]) -> Settings:
+    """Give the settings with these names in the place of patterns."""
+    topics = settings.topics.model_copy(update={"inputs": names})
+    return settings.model_copy(update={"topics": topics})
+
+
+def require_inputs(settings: Settings) -> list[str]:
+    """Give the input topics. Raises as `require`."""
+    present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
+    find(settings.topics.named, present)
+    return matching(settings.topics, present)
 
 
 def require(kafka: Kafka, names: Sequence[str], answer_s: float = ANSWER_S) -> clients.Admin:

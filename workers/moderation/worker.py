@@ -56,7 +56,7 @@ class Worker:
         mapping = None if file is None else load_mapping(file, "events.mapping")
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             guard = self._guard or load_guard(settings.guard)
-            max_bytes = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
+            checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             telemetry.REDIS_UP.set(1)
@@ -91,7 +91,7 @@ class Worker:
                 lambda: asyncio.to_thread(
                     KafkaThread,
                     settings,
-                    max_bytes,
+                    checked,
                     mapping=mapping,
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
                     remember=life.from_thread(memories.add),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,10 @@ from workers.settings import urls
 from workers.settings.kafka_properties import why_refused
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
+
+
+PATTERN = "^"
+"""The beginning of an input topic that is a pattern, as in Kafka's own clients."""
 
 
 class Section(BaseModel):
@@ -78,6 +83,7 @@ class Topics(Section):
     """Names of the topics, and how `guardline topics create` makes them."""
 
     inputs: list[str] = Field(["moderation.chat", "moderation.comments"], min_length=1)
+    """Names, and patterns: what begins with `^` is a regular expression for names."""
     verdicts: str = Field("moderation.verdicts", min_length=1)
     review: str = Field("moderation.review", min_length=1)
     dead_letters: str = Field("moderation.dead-letters", min_length=1)
@@ -86,9 +92,29 @@ class Topics(Section):
     retention_hours: float = Field(168, gt=0)
 
     @property
+    def named(self) -> list[str]:
+        """The input topics that are named."""
+        return [name for name in self.inputs if not name.startswith(PATTERN)]
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of input topics."""
+        return [name for name in self.inputs if name.startswith(PATTERN)]
+
+    @property
     def outputs(self) -> list[str]:
         """The topics that a worker writes."""
         return [self.verdicts, self.review, self.dead_letters]
+
+    @field_validator("inputs")
+    @classmethod
+    def _check_patterns(cls, inputs: list[str]) -> list[str]:
+        for name in inputs:
+            try:
+                re.compile(name if name.startswith(PATTERN) else "")
+            except re.error as error:
+                raise ValueError(f"topics.inputs: {name!r} is not a regular expression: {error}") from None
+        return inputs
 
     @model_validator(mode="after")
     def _check_names(self) -> Topics:

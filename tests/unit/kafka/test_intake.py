@@ -33,7 +33,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    intake = Intake(settings(), Ledger(), lambda: None)
+    intake = Intake(settings(), settings().topics.inputs, Ledger(), lambda: None)
     consumer = intake.consumer
     yield intake
     consumer.close()
@@ -102,7 +102,7 @@ def test_brokers_that_do_not_answer_do_not_end_the_worker(intake: Intake, monkey
 
     monkeypatch.setattr(Intake, "_on_statistics", note)
     monkeypatch.setattr(clients, "STATISTICS_MS", 100)
-    away = Intake(settings(), Ledger(), lambda: None)
+    away = Intake(settings(), settings().topics.inputs, Ledger(), lambda: None)
     try:
         while len(reports) < 5:
             assert away.poll(1, 0.05) == []

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from pydantic import ValidationError
+
+from workers.errors import Unavailable
+from workers.kafka.input_topics import EVERY_S, NewTopics, is_input, matching
+from workers.settings import Topics
+
+PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moderation.review", "__consumer_offsets"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        (["chat"], ["chat"]),
+        ([r"^moderation\..*"], ["moderation.a", "moderation.b"]),
+        (["chat", r"^moderation\.[ab]$", "^ch"], ["chat", "moderation.a", "moderation.b"]),
+        (["moderation.b", "^moderation"], ["moderation.b", "moderation.a"]),
+        (["missing", "^chat$"], ["missing", "chat"]),
+        (["^"], ["chat", "moderation.a", "moderation.b"]),
+        (["^__"], None),
+        (["^moderation$", "^x"], None),
+    ],
+)
+def test_a_pattern_matches_topics_that_are_there_but_no_outputs_and_none_of_kafkas_own(
+    inputs: list[str], found: list[str] | None
+) -> None:
+    topics = Topics(inputs=inputs)
+    if found is None:
+        with pytest.raises(Unavailable, match="no topic in Kafka matches"):
+            matching(topics, PRESENT)
+        return
+    assert matching(topics, PRESENT) == found
+    assert [name for name in PRESENT if is_input(topics, name)] == [name for name in PRESENT if name in found]
+
+
+class Answers:
+    """Gives prepared lists of topics, in the place of brokers; None stands for a failure."""
+
+    def __init__(self, *answers: list[str] | None) -> None:
+        self._answers = list(answers)
+
+    def ask(self, _: Callable[..., Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if (answer := self._answers.pop(0)) is None:
+            future.set_exception(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+        else:
+            future.set_result(answer)
+        return future
+
+
+def test_new_topics_are_given_once_together_with_those_that_are_known() -> None:
+    answers = Answers(["a"], None, ["a", "b"], ["b"], ["b", "c"], [])
+    new = NewTopics(Topics(inputs=["^."]), ["a"], answers)  # type: ignore[arg-type]  # the part that it uses
+    found = [new.look(look * EVERY_S / 2) for look in range(12)]
+    assert [topics for topics in found if topics] == [["a", "b"], ["a", "b", "c"]]
+
+
+def test_the_brokers_are_not_asked_where_there_is_no_pattern() -> None:
+    assert NewTopics(Topics(inputs=["a"]), ["a"], Answers()).look(0) == []  # type: ignore[arg-type]
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused_with_the_setting() -> None:
+    with pytest.raises(ValidationError, match=r"topics.inputs: '\^\(' is not a regular expression: missing \), "):
+        Topics(inputs=["^("])

@@ -1,0 +1,80 @@
+"""The topics that a worker reads: those that are named, and those whose names match a pattern.
+
+Patterns are matched here and not by librdkafka: so both group protocols read the same topics, every check knows their
+names, and a pattern that matches the outputs does not make a worker read what it writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+
+import structlog
+
+from workers.errors import Unavailable
+from workers.kafka.questions import ANSWER_S, Questions, answer_of
+from workers.settings import Topics
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 5.0
+"""How often the brokers are asked for topics that are new. They answer with all topics of the cluster."""
+
+
+def matching(topics: Topics, present: Collection[str]) -> list[str]:
+    """Give the input topics: the named ones first, then those present whose names match a pattern, sorted.
+
+    The worker's own outputs and the topics of Kafka itself (`__…`) match no pattern.
+
+    Raises:
+        Unavailable: no topic is named, and none matches yet.
+    """
+    found = [*topics.named, *(name for name in sorted(set(present) - set(topics.named)) if is_input(topics, name))]
+    if not found:
+        said = ", ".join(map(repr, topics.patterns))
+        raise Unavailable(f"topics.inputs: no topic in Kafka matches {said} (output topics do not count)")
+    return found
+
+
+def is_input(topics: Topics, name: str) -> bool:
+    """Say whether a topic is one of the input topics: named, or matched by a pattern."""
+    if name in topics.named:
+        return True
+    is_excluded = name in topics.outputs or name.startswith("__")
+    return not is_excluded and any(re.match(pattern, name) for pattern in topics.patterns)
+
+
+class NewTopics:
+    """Looks for topics that match a pattern and were not there before. Owned by the Kafka thread; never blocks.
+
+    A topic that was there once stays: `TopicWatch` sees when it is deleted.
+    """
+
+    def __init__(self, topics: Topics, known: Sequence[str], questions: Questions) -> None:
+        self._topics = topics
+        self._known = list(known)
+        self._questions = questions
+        self._answer: Future[list[str]] | None = None
+        self._asks_at = 0.0
+
+    def look(self, now: float) -> list[str]:
+        """Give all topics to read when some are new, else nothing."""
+        if not self._topics.patterns:
+            return []
+        added: list[str] = []
+        if self._answer is not None and self._answer.done():
+            added = [name for name in answer_of(self._answer) or () if name not in self._known]
+            self._answer = None
+        elif self._answer is None and now >= self._asks_at:
+            self._asks_at = now + EVERY_S
+            self._answer = self._questions.ask(
+                lambda admin: [
+                    name for name in sorted(admin.list_topics(timeout=ANSWER_S).topics) if is_input(self._topics, name)
+                ]
+            )
+        if not added:
+            return []
+        log.info("reading new topics that match topics.inputs", topics=added)
+        self._known += added
+        return list(self._known)
