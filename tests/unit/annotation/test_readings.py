@@ -20,7 +20,7 @@ from workers.annotation.files import open_source
 from workers.annotation.findings import Finding
 from workers.annotation.json_array import CHUNK_BYTES, JsonArray
 from workers.annotation.rows import PLAIN, Reading, by_column, by_mapping
-from workers.errors import Misconfigured
+from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.guard.guard import Refused, Request
 from workers.settings import Batch
 
@@ -46,6 +46,13 @@ class EchoingGuard:
             }
             for request in requests
         ]
+
+
+class AbsentGuard(EchoingGuard):
+    """Is never there."""
+
+    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[Finding | Refused]:
+        raise Unavailable("away")
 
 
 async def run(source: Path, reading: Reading = PLAIN) -> tuple[Summary, Path]:
@@ -141,10 +148,11 @@ def test_what_a_reading_needs_is_checked_before_anything_is_judged(tmp_path: Pat
 
 async def test_what_was_read_by_another_mapping_is_not_gone_on_with(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [{**row, "other": "x"} for row in ROWS])
-    annotation = Annotation(source, tmp_path / "out.jsonl", by_column("other"))
-    annotation.partial.write_text('{"input": "another"}\n')
-    with pytest.raises(Misconfigured, match="remove it to begin again"):
-        await annotation.run(EchoingGuard(), Batch(), 5, None, lambda rows, position: None)
+    for reading, error in ((PLAIN, Fatal), (by_column("other"), Misconfigured)):
+        annotation = Annotation(source, tmp_path / "out.jsonl", reading)
+        with pytest.raises(error, match=r"no answer from the engine|to begin again"):
+            await annotation.run(AbsentGuard(), Batch(), 0, None, lambda rows, position: None)
+        assert annotation.partial.exists()
 
 
 async def test_a_row_that_is_not_quite_json_is_judged_and_comes_back(tmp_path: Path) -> None:
@@ -190,6 +198,12 @@ def test_elements_and_characters_that_lie_across_chunks_are_read_whole(tmp_path:
     rows = list(JsonArray(source).rows(are_whole=True))
     assert [row.fields and row.fields["text"] for row in rows] == texts
     assert rows[-1].position <= JsonArray(source).size
+
+
+def test_a_number_that_lies_across_chunks_is_one_element(tmp_path: Path) -> None:
+    source = tmp_path / "in.json"
+    source.write_text(f"[{' ' * (CHUNK_BYTES - 4)}123456]")
+    assert [row.raw() for row in JsonArray(source).rows(are_whole=True)] == ["123456"]
 
 
 def test_the_command_fails_where_no_row_could_be_judged(tmp_path: Path) -> None:

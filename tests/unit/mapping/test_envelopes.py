@@ -49,10 +49,10 @@ def test_a_record_without_the_envelope_stays_as_it_is(written: str) -> None:
     assert mapped(written, EVENT) == EVENT
 
 
-@pytest.mark.parametrize("op", ["d", "t", "m"])
-def test_a_change_that_leaves_no_row_is_skipped_as_deleted(op: str) -> None:
+@pytest.mark.parametrize(("op", "after"), [("d", None), ("t", None), ("m", None), ("c", None), ("d", EVENT)])
+def test_a_change_that_leaves_no_row_is_skipped_as_deleted(op: str, after: object) -> None:
     with pytest.raises(Skipped) as caught:
-        mapped("unwrap: debezium", {"payload": {"op": op, "before": EVENT, "after": None}})
+        mapped("unwrap: debezium", {"payload": {"op": op, "before": EVENT, "after": after}})
     assert caught.value.reason == "deleted"
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jmespath
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workers.errors import Undecodable
@@ -30,6 +30,9 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS, DOCUMENTS)
+@example("a == `1`", {"a": True})
+@example("a != `0`", {"a": False})
+@example("a == `1`", {"a": 1.0})
 def test_an_expression_finds_what_the_library_finds(expression: str, document: Any) -> None:
     find = compiled(expression)
     try:
