@@ -1,1 +1,1 @@
-"""What runs around the workers: the embedded stack, the nano checkpoint."""
+"""The parts around the workers: the demo, the embedded stack, the nano checkpoint."""

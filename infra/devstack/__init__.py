@@ -1,6 +1,6 @@
-"""A real Apache Kafka and a real Valkey without Docker, Java or root: for a first look, development and the tests.
+"""A real Apache Kafka and a real Valkey without Docker, Java or root: for trials, development and the tests.
 
-It must never be taken for production: one broker, replication factor 1, no authentication, loopback only.
+Never use it in production: one broker, replication factor 1, no authentication, loopback only.
 """
 
 from infra.devstack.errors import DevstackError

@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive their parent, not even one that is killed with SIGKILL."""
+"""Child processes that cannot outlive their parent, even if the parent is killed with SIGKILL."""
 
 import ctypes
 import os
@@ -17,8 +17,8 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def spawn(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
     """Start `command`, output appended to `log`; the kernel kills it when the calling thread ends.
 
-    Call it from a main thread only: the kernel watches the thread that forked, not its process. Where there is no
-    such signal (macOS), the child outlives a SIGKILL of its parent.
+    Call it from a main thread only: the kernel watches the thread that forked, not its process. On macOS, which has no
+    such signal, the child outlives a SIGKILL of its parent.
     """
     parent = os.getpid()
 
@@ -39,10 +39,10 @@ def spawn(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes], *, at_once: bool = False) -> None:
-    """End `process` and wait until it is gone: SIGTERM and ten seconds' grace, or SIGKILL `at_once`."""
+    """End `process` and wait until it has ended: SIGTERM with ten seconds of grace, or SIGKILL `at_once`."""
     if process.poll() is None and not at_once:
         process.send_signal(signal.SIGTERM)
-        # A process that a test has suspended does not see SIGTERM before it continues.
+        # A suspended process does not get SIGTERM before it continues.
         process.send_signal(signal.SIGCONT)
         try:
             process.wait(STOP_TIMEOUT_S)

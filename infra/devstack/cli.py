@@ -10,18 +10,18 @@ import typer
 from infra.devstack import commands
 from infra.devstack.stack import Addresses
 
-app = typer.Typer(no_args_is_help=True, help="A Kafka and a Valkey of your own, without Docker or Java.")
+app = typer.Typer(no_args_is_help=True, help="A local Kafka and Valkey, without Docker or Java.")
 
-Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Where the stack keeps its data.")]
+Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The stack's data folder.")]
 
 
 @app.command()
 def up(data: Data = None) -> None:
-    """Start Kafka and Valkey in the background, and print their addresses as JSON: the last run's, where free."""
+    """Start Kafka and Valkey in the background, and print their addresses as JSON: those of the last run, if free."""
     before = commands.ports_of_last_run(data)
     addresses = commands.up(data)
     if before and before != commands.ports_of_last_run(data):
-        typer.echo("the ports of the last run are taken: export the new addresses", err=True)
+        typer.echo("the ports of the last run are in use: export the new addresses", err=True)
     _print(addresses)
 
 

@@ -1,4 +1,4 @@
-"""What `guardline devstack` does: a stack in the background that outlives the command, one for each data folder."""
+"""Implements `guardline devstack`: a background stack that outlives the command, one for each data folder."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def up(data: Path | None = None) -> Addresses:
 
 
 def ports_of_last_run(data: Path | None = None) -> list[int]:
-    """The ports of the last run on `data`; empty when there was none."""
+    """The ports of the last run on `data`; empty if there was none."""
     return state.ports_of_last_run(_folder(data))
 
 
@@ -33,12 +33,12 @@ def status(data: Path | None = None) -> Addresses:
 
 
 def down(data: Path | None = None) -> None:
-    """End the stack that runs on `data`, and return when it is gone; its data stays. Raises DevstackError."""
+    """End the stack that runs on `data`, and return when it has ended; its data stays. Raises DevstackError."""
     folder = _folder(data)
     now = _running(folder)
     try:
         supervisor = psutil.Process(now.supervisor_pid)
-        # An id is given out again: never end a process that merely has the same one.
+        # The system reuses process ids: never end another process with the same id.
         if supervisor.create_time() == now.create_time:
             supervisor.terminate()
             supervisor.wait(STOP_TIMEOUT_S)

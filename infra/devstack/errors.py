@@ -4,4 +4,4 @@ from workers.errors import Misconfigured
 
 
 class DevstackError(Misconfigured):
-    """The embedded stack cannot do what was asked; the message is a sentence that says why and what to do."""
+    """The embedded stack failed; the message is a sentence that says why and what to do."""

@@ -1,6 +1,6 @@
-"""The jars of Apache Kafka: fetched once into the cache folder, checked against the pinned SHA-256 at every start.
+"""The jars of Apache Kafka: downloaded once into the cache folder, checked against the pinned SHA-256 at every start.
 
-A jar that is not the pinned one is never handed to Java.
+Java never gets a jar that is not the pinned one.
 """
 
 import errno
@@ -50,9 +50,9 @@ def pinned() -> tuple[Jar, ...]:
 
 
 def ensure() -> tuple[Path, ...]:
-    """Return the local files of all pinned jars, after fetching those that are missing or differ from their SHA-256.
+    """Return the local files of all pinned jars. Downloads those that are missing or differ from their SHA-256.
 
-    May block for a download of 44 MB. Raises DevstackError when that is refused or the disk is full.
+    May block for a download of 44 MB. Raises DevstackError if the download fails or the disk is full.
     """
     folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
     try:
@@ -104,14 +104,14 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
 def _repository() -> str:
     if own := os.environ.get("GUARDLINE_MAVEN_URL"):
         return own.rstrip("/")
-    # Where Maven Central is, is for a Maven client to know. It is imported for a download only: it takes half a second.
+    # A Maven client knows the address of Maven Central. Imported only for a download: the import takes half a second.
     from jgo.constants import MAVEN_CENTRAL_URL
 
     return str(MAVEN_CENTRAL_URL)
 
 
 def _trust() -> ssl.SSLContext:
-    # httpx itself reads SSL_CERT_FILE only; behind a proxy that re-signs, often just pip's variable is set.
+    # httpx reads only SSL_CERT_FILE. Behind a proxy that re-signs, often only pip's variable is set.
     bundle = next(
         (os.environ[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE") if os.environ.get(name)), None
     )
@@ -136,7 +136,7 @@ def _fetch_one(client: httpx.Client, base: str, jar: Jar, folder: Path) -> None:
         )
         raise DevstackError(
             f"cannot download Apache Kafka: {url}: {why}. "
-            "Check the network and its proxy, or set GUARDLINE_MAVEN_URL to a Maven repository that can be reached."
+            "Check the network and its proxy, or set GUARDLINE_MAVEN_URL to another Maven repository."
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != jar.sha256:

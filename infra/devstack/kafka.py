@@ -1,4 +1,4 @@
-"""How to run one Apache Kafka broker (KRaft, broker and controller in one process) from a list of jars."""
+"""Runs one Apache Kafka broker (KRaft, broker and controller in one process) from a list of jars."""
 
 import base64
 import hashlib
@@ -25,15 +25,15 @@ HOST = "127.0.0.1"
 
 
 class PortTakenError(Exception):
-    """Another process took the port between its choice and its use: choose again."""
+    """Another process took the port after it was chosen: choose again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """One broker: where its files are, and the two loopback ports it listens on.
+    """One broker: its folders, and the two loopback ports on which it listens.
 
-    `proxied` is for a test that puts a proxy in front of it: the port of one more listener, and the proxy's own port,
-    which clients of that listener are told.
+    `proxied` is for tests with a proxy in front of the broker: the port of one more listener, and the proxy's port,
+    which the broker tells the clients of that listener.
     """
 
     folder: Path
@@ -53,13 +53,13 @@ class Broker:
 
     @property
     def log(self) -> Path:
-        """What Java prints."""
+        """Java's output."""
         return self.folder / "kafka.log"
 
     def configure(self, jars: Sequence[Path], *further: str) -> None:
         """Write the configuration, and format the storage of a new folder. May block for some seconds.
 
-        `further` are lines that win over those of the stack, such as `num.partitions=3`.
+        `further` are lines that override those of the stack, such as `num.partitions=3`.
         """
         storage = self.folder / "kafka"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Broker:
         self.properties.write_text(lines, encoding="utf-8")
         if (storage / "meta.properties").exists():
             return
-        # An identifier that starts with a dash would be read as an option, hence the letter.
+        # Begins with a letter: an identifier that begins with a dash would be parsed as an option.
         cluster = "g" + base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()[1:]
         process = children.spawn(
             java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties), self.log
@@ -80,9 +80,9 @@ class Broker:
         return children.spawn(java(jars, *flags, "kafka.Kafka", self.properties), self.log)
 
     def wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
-        """Block until the broker answers a metadata request with itself in it.
+        """Block until the broker answers a metadata request that lists the broker.
 
-        `log_start` is the size of the log before this start. Raises PortTakenError, or DevstackError when the process
+        `log_start` is the size of the log before this start. Raises PortTakenError, or DevstackError if the process
         ended or the deadline passed.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -125,7 +125,7 @@ def aot_cache(jars: Sequence[Path]) -> Path:
 def is_free(port: int) -> bool:
     """Whether a server could listen on a loopback port now."""
     with socket.socket() as probe:
-        # Servers set it as well: connections that a stopped server had do not keep its port.
+        # Servers set it as well, so the old connections of a stopped server do not block its port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -135,7 +135,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now. Another process may still take one before it is used."""
+    """Free loopback ports. Another process may still take one before it is used."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -149,7 +149,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else "it printed nothing"
 

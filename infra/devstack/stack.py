@@ -1,6 +1,6 @@
-"""One Kafka and one Valkey as an object: started with `running()`, gone with the process that started them.
+"""One Kafka and one Valkey as an object: started with `running()`, ended with the process that started them.
 
-Guarantee: neither server outlives the process that holds the Stack, not even when that is killed with SIGKILL.
+Guarantee: neither server outlives the process that owns the Stack, even if that process is killed with SIGKILL.
 """
 
 import json
@@ -37,7 +37,7 @@ class Addresses:
 
 
 class Stack:
-    """The servers of one data folder; several stacks run side by side on folders of their own."""
+    """The servers of one data folder. Several stacks can run side by side, each on its own folder."""
 
     def __init__(self) -> None:
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -46,8 +46,8 @@ class Stack:
     def start(self, data: Path | None = None, *, throw_away: bool = False) -> Addresses:
         """Start both servers on `data`, and return when both answer. May block for seconds, or for the first download.
 
-        `throw_away` says that nobody will read the data again: stopping then takes no care of it. Raises
-        DevstackError with a sentence.
+        `throw_away` says that the data will not be read again, so stopping need not save it. Raises DevstackError with
+        a sentence.
         """
         if self._supervisor is not None:
             raise DevstackError(f"this stack is already running: Kafka at {self.kafka}, Valkey at {self.redis}.")
@@ -64,7 +64,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """End both servers and wait until they are gone. Does nothing when they do not run."""
+        """End both servers and wait until they have ended. Does nothing if they do not run."""
         if self._supervisor is None:
             return
         supervisor, self._supervisor, self._state = self._supervisor, None, None
@@ -87,16 +87,16 @@ class Stack:
         assert supervisor.stdout is not None
         supervisor.stdin.close()
         supervisor.stdout.close()
-        # It is init's child from now on; Popen would warn about a child that nobody waited for.
+        # From now on it is a child of init. Popen would warn about a child without a wait().
         supervisor.returncode = 0
 
     def restart_kafka(self) -> None:
-        """End Kafka where it still runs, and start it again on its address and data. Blocks until it answers."""
+        """End Kafka if it still runs, and start it again on its address and data. Blocks until it answers."""
         self._tell("restart kafka")
         self._answer(None)
 
     def restart_redis(self) -> None:
-        """End Valkey where it still runs, and start it again on its address and data. Blocks until it answers."""
+        """End Valkey if it still runs, and start it again on its address and data. Blocks until it answers."""
         self._tell("restart valkey")
         self._answer(None)
 
@@ -146,7 +146,7 @@ class Stack:
             stdin.flush()
         except BrokenPipeError as error:
             raise DevstackError(
-                "the supervisor of this stack is gone; see supervisor.log in its data folder."
+                "the supervisor of this stack has ended; see supervisor.log in its data folder."
             ) from error
 
     def _answer(self, data: Path | None) -> Addresses:
@@ -160,7 +160,7 @@ class Stack:
         line = stdout.readline()
         if not line:
             raise DevstackError(
-                f"the supervisor ended without a word; see supervisor.log in {data or 'its data folder'}."
+                f"the supervisor ended without an error; see supervisor.log in {data or 'its data folder'}."
             )
         answer = json.loads(line)
         if "error" in answer:
@@ -171,7 +171,7 @@ class Stack:
 
 @contextmanager
 def running(data: Path | None = None) -> Iterator[Stack]:
-    """Run a stack for the length of the block, on `data` or on a fresh folder that is removed at the end."""
+    """Run a stack while the block runs, on `data` or on a new folder that is removed at the end."""
     folder = data or Path(tempfile.mkdtemp(prefix="guardline-"))
     try:
         with Stack() as stack:
@@ -196,5 +196,5 @@ def _spawn_supervisor(data: Path, throw_away: bool) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=log,
             env={**os.environ, "PYTHONPATH": search},
-            start_new_session=True,  # Ctrl-C in a terminal is for the parent, which then ends the stack in order.
+            start_new_session=True,  # Only the parent gets Ctrl-C from the terminal, and then ends the stack in order.
         )

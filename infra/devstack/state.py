@@ -1,6 +1,7 @@
-"""What a data folder knows of the stack that runs on it: a lock held as long as it runs, and its addresses.
+"""The state of the stack that runs on a data folder: a lock that it holds while it runs, and a file with its addresses.
 
-The lock decides whether a stack runs, for the kernel frees it with its holder; the file only says which one.
+The lock decides whether a stack runs, because the kernel releases it when its holder ends. The file only says which
+one.
 """
 
 import fcntl
@@ -26,7 +27,7 @@ class State:
 
 
 def lock(data: Path) -> IO[str] | None:
-    """Take the lock of a data folder until the returned file is closed; None when another process holds it."""
+    """Take the lock of a data folder until the returned file is closed; None if another process holds it."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "lock").open("w")
@@ -52,7 +53,7 @@ def is_running(data: Path) -> bool:
 
 
 def read(data: Path) -> State | None:
-    """The last written state, or None while there is none."""
+    """The last written state, or None if there is none."""
     try:
         return State(**json.loads((data / "state.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -67,26 +68,26 @@ def write(data: Path, state: State) -> None:
 
 
 def ports_of_last_run(data: Path) -> list[int]:
-    """The ports of Kafka, its controller and Valkey when a stack last ran on this folder; empty when none did."""
+    """The ports of Kafka, its controller and Valkey in the last run on this folder; empty if there was none."""
     try:
         ports = json.loads((data / "ports.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # Whatever keeps it from being read is said of the folder once it is used.
+        return []  # The first use of the folder reports why the file cannot be read.
     return ports if isinstance(ports, list) and all(isinstance(port, int) for port in ports) else []
 
 
 def keep_ports(data: Path, ports: list[int]) -> None:
-    """Remember the ports for the next run, so that addresses that were noted down stay right."""
+    """Save the ports for the next run, so that exported addresses stay valid."""
     (data / "ports.json").write_text(json.dumps(ports), encoding="utf-8")
 
 
 def clear(data: Path) -> None:
-    """Forget the state: nothing runs."""
+    """Remove the state: no stack runs."""
     (data / "state.json").unlink(missing_ok=True)
 
 
 def already_running_sentence(data: Path) -> str:
-    """The refusal of a second stack on one data folder."""
+    """The error for a second stack on the same data folder."""
     state = read(data)
     where = f"Kafka at {state.kafka}, Valkey at {state.redis}" if state else "it is starting or stopping"
     return f"a stack is already running on {data}: {where}. Use it, stop it, or name another folder with --data."

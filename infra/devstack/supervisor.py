@@ -1,7 +1,7 @@
 """The process that owns one Kafka and one Valkey: `python -m infra.devstack.supervisor DATA`.
 
-It ends both when its standard input ends, when its parent is gone or on SIGTERM, whichever comes first; the kernel ends
-both when it is itself killed. Only the line `detach` lets it outlive its parent.
+It ends both when its standard input ends, when its parent ends, or on SIGTERM, whichever comes first. The kernel ends
+both when the supervisor is killed. Only the line `detach` lets it outlive its parent.
 
 Standard input: a line with the class path, then `detach`, `restart kafka` or `restart valkey`. Standard output: one
 line of JSON each time something is ready, `{"state": {...}}` or `{"error": "a sentence"}`.
@@ -29,10 +29,10 @@ from infra.devstack.state import State
 PORT_ATTEMPTS = 5
 POLL_S = 0.25
 UNPRIVILEGED = 1024
-"""The first port that anybody may listen on."""
+"""The first port that needs no privilege."""
 
 FULL_BYTES = 1_000_000
-"""With less than this left neither server starts."""
+"""With less free space neither server starts."""
 
 
 class _StopRequestedError(Exception):
@@ -40,7 +40,7 @@ class _StopRequestedError(Exception):
 
 
 class Supervisor:
-    """The two servers of one data folder. Every method blocks until what it does is done."""
+    """The two servers of one data folder. Every method blocks until it has finished."""
 
     def __init__(self, data: Path, jars: Sequence[Path]) -> None:
         self.data = data
@@ -52,7 +52,7 @@ class Supervisor:
         self.trainer: subprocess.Popen[bytes] | None = None
 
     def start(self) -> State:
-        """Start both on the ports of the last run where they are free, and again on others when one is taken."""
+        """Start both on the ports of the last run if these are free. Start again on others if a port is taken."""
         for attempt in range(PORT_ATTEMPTS):
             ports = ports_for(self.data) if attempt == 0 else free_ports(3)
             kafka_port, controller_port, self.redis_port = ports
@@ -70,7 +70,7 @@ class Supervisor:
         raise DevstackError(f"no free ports: {PORT_ATTEMPTS} times another process took one that had just been free.")
 
     def restart(self, name: str) -> State:
-        """End `kafka` or `valkey` where it still runs, and start it on the same port and data."""
+        """End `kafka` or `valkey` if it still runs, and start it on the same port and data."""
         try:
             if name == "kafka":
                 if self.kafka is not None:
@@ -86,7 +86,7 @@ class Supervisor:
         return self._publish()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """End whatever runs."""
+        """End the servers that run."""
         running = [process for process in (self.trainer, self.kafka, self.valkey) if process is not None]
         for process in running:
             if process.poll() is None:
@@ -124,14 +124,14 @@ class Supervisor:
 
 
 def ports_for(data: Path) -> list[int]:
-    """Ports for Kafka, its controller and Valkey: those of the folder's last run where all three are free."""
+    """Ports for Kafka, its controller and Valkey: those of the folder's last run if all three are free."""
     kept = state.ports_of_last_run(data)
     is_usable = len(kept) == len(set(kept)) == 3 and min(kept) >= UNPRIVILEGED and all(map(is_free, kept))
     return kept if is_usable else free_ports(3)
 
 
 def main() -> None:
-    """Run until told to stop. Exit code 1 when the servers could not be started."""
+    """Run until told to stop. Exit code 1 if the servers could not be started."""
     signal.signal(signal.SIGTERM, _raise_stopped)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
@@ -158,7 +158,7 @@ def main() -> None:
         state.clear(data)
         held.close()
         if throw_away:
-            # The parent removes it too, but not when it was killed.
+            # The parent removes it too, unless it was killed.
             shutil.rmtree(data, ignore_errors=True)
 
 
@@ -166,12 +166,12 @@ def _serve(supervisor: Supervisor, parent: int) -> None:
     is_detached = False
     while True:
         if is_detached:
-            # Half a stack helps nobody who is not told of it: `status` then says that nothing runs.
+            # If one server ended, end the other as well, so that `status` says that no stack runs.
             if supervisor.has_lost_a_child():
                 return
             select.select([], [], [], POLL_S)
             continue
-        # The parent's end of the pipe can live on in its forked children, hence the look at the parent too.
+        # Forked children of the parent may keep its end of the pipe open, so check the parent as well.
         if os.getppid() != parent:
             return
         if not select.select([sys.stdin], [], [], POLL_S)[0]:
@@ -189,7 +189,7 @@ def _serve(supervisor: Supervisor, parent: int) -> None:
 
 
 def _sentence(data: Path, error: Exception) -> str:
-    # Each server words a full disk in its own way, or dies without a word: the disk itself says it better.
+    # Each server reports a full disk differently, or not at all. So check the disk itself.
     if shutil.disk_usage(data).free < FULL_BYTES:
         return (
             f"the disk is full: no room for Kafka and Valkey in {data}. Free some, or name another folder with --data."
@@ -198,7 +198,7 @@ def _sentence(data: Path, error: Exception) -> str:
 
 
 def _read_line() -> str:
-    # Unbuffered, for select() sees only what is still in the pipe.
+    # Unbuffered, because select() sees only the bytes that are still in the pipe.
     line = bytearray()
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte

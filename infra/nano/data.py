@@ -1,4 +1,4 @@
-"""Reads the training texts and holds some of them out: at random, or by whole sources. It never looks at a model."""
+"""Reads the training texts and holds some of them out: at random, or by whole sources. It uses no model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 SEED = 17
 
-# Sources with a common origin (translations, templates, the same collector) are held out together: a text of one has
-# near copies in the others. A source's name may be a beginning.
+# Sources with a common origin (translations, templates, the same collector) are held out together, because a text of
+# one has near copies in the others. A name may be a prefix.
 _FAMILIES = {
     "hatecheck": ("hatecheck_en", "mhc_", "sghatecheck_zh"),
     "mlcommons": ("ailuminate_demo", "mlc_poc"),
@@ -38,7 +38,7 @@ _FOLDS = (
     ),
 )
 FOLDS = len(_FOLDS) + 1
-"""The last fold holds out all that the others do not."""
+"""The last fold holds out all sources that the others do not."""
 
 
 _ONE_SIDED = 0.3
@@ -104,7 +104,7 @@ def family(source: str) -> str:
 def balance(rows: list[Row]) -> npt.NDArray[np.float64]:
     """Give each row's weight, 1 on average: sources count by the root of their size, safe as much as the rest.
 
-    A large source would teach its style for its label, and a side that is larger would be the answer in doubt.
+    Otherwise the model would learn a large source's style instead of its labels, and prefer the larger side in doubt.
     """
     counts = Counter(row["source"] for row in rows)
     weights = np.array([counts[row["source"]] ** -0.5 for row in rows])
@@ -115,7 +115,7 @@ def balance(rows: list[Row]) -> npt.NDArray[np.float64]:
 def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
     """Give each row's weight as `balance` does, less where a language has fewer texts of the other side.
 
-    Such texts would teach that the language is the reason.
+    Otherwise the model would learn that the language is the reason.
     """
     weights, harmful = balance(rows), is_harmful(rows)
     langs = np.array([row["lang"] for row in rows])
@@ -129,7 +129,7 @@ def balance_languages(rows: list[Row]) -> npt.NDArray[np.float64]:
 
 
 def _even_sides(weights: npt.NDArray[np.float64], harmful: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Let each side weigh the same in all, and a row 1 on average. The weights given are changed."""
+    """Give both sides the same total weight, and a row 1 on average. Changes the given weights."""
     for side in (harmful, ~harmful):
         if side.any():
             weights[side] /= weights[side].sum()
@@ -137,5 +137,5 @@ def _even_sides(weights: npt.NDArray[np.float64], harmful: npt.NDArray[np.bool_]
 
 
 def is_harmful(rows: list[Row]) -> npt.NDArray[np.bool_]:
-    """Say of each row whether its label is other than Safe."""
+    """Return for each row whether its label is not Safe."""
     return np.array([row["safety"] != "Safe" for row in rows])

@@ -1,4 +1,4 @@
-"""Ways in which people disguise a text: training shows some texts so, with their own label."""
+"""Ways in which people disguise a text. Training shows some texts disguised, with their own label."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The training loop. It stores its state as it goes: after a kill the same command goes on where it was.
+"""The training loop. It saves its state regularly: after a kill the same command continues.
 
-Most steps teach the severity alone, at the one place where it is said: the last layer is computed for that token only.
-The first steps teach the tokens' meanings, to the network as a bag of tokens, at a fraction of the cost; then the
-rate warms up anew for the whole network, which also learns whole answers as they are labelled.
+Most steps teach only the severity, at its position: the last layer is computed for that token only. The first steps
+train the network as a bag of tokens, which teaches the tokens' meanings at a fraction of the cost. Then the learning
+rate warms up again for the whole network, which also learns whole answers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from infra.nano.network import bag_hidden, last_hidden
 
 _WARM_UP_STEPS = 50
 _BAG_SCALE = 6
-"""How much larger a batch is while the network is a bag of tokens."""
+"""The factor by which batches are larger while the network is a bag of tokens."""
 _FORMAT_WEIGHT = 0.5
 _FORMAT_EVERY, _FORMAT_TEXTS = 3, 64
 """The format is soon learnt: each so many steps, so many texts do. In every step it would drown the severity."""
 _VECTOR_WEIGHT = 1.0
 _TOKENS_RATE = 0.1
-"""How fast the embeddings learn: what is learnt of the tokens seen must hold for those that stay where they began."""
+"""The embeddings' fraction of the learning rate: what is learnt with the seen tokens must also hold for unseen ones,
+whose embeddings do not move."""
 _AVERAGED = 0.98
-"""How much of the running mean of the weights stays at each step: it spans about fifty steps."""
+"""The fraction of the running mean of the weights that stays at each step: the mean spans about fifty steps."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Fit:
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self._step += 1
-        # The mean follows quickly at first: the weights of the first steps are worth nothing.
+        # The mean follows quickly at first, because the weights of the first steps are useless.
         kept = min(_AVERAGED, self._step / (self._step + 10))
         with torch.no_grad():
             for p, mean in zip(self._model.parameters(), self._mean, strict=True):

@@ -42,7 +42,7 @@ def prompts_of(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
 def score_torch(model: Qwen3ForCausalLM, prompts: list[list[int]], severity_ids: list[int]) -> Scores:
     """Score prompts that end with the forced `Safety:` by the transformers checkpoint.
 
-    A model that says something else than a severity there ends the program: its scores would hide it.
+    Ends the program if the model predicts something else than a severity there, because the scores would hide it.
     """
     model.eval()
     scores, said = np.zeros((len(prompts), len(severity_ids))), np.zeros(len(prompts))

@@ -1,4 +1,4 @@
-"""A linear model on character and word n-grams: the yardstick of guard-nano."""
+"""A linear model on character and word n-grams: the baseline for guard-nano."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Measures the recipe on sources that it never saw: `python -m infra.nano.unseen --data FILE --out FILE.json`.
+"""Measures the recipe on sources that it was not trained on: `python -m infra.nano.unseen --data FILE --out FILE.json`.
 
-Trains one model a fold, each without whole sources and their relatives, and beside it the n-gram yardstick. What the
-shipped checkpoint does on new sources is what these models do: it was trained alike, on all sources.
+Trains one model for each fold, without whole sources and related ones, and the n-gram baseline. The shipped checkpoint
+was trained in the same way on all sources, so these models show how it performs on new sources.
 """
 
 from __future__ import annotations
