@@ -7,20 +7,24 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from typer.main import get_command
 
+from workers.cli.app import app
 from workers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    ROOT / "README.md",
+    *sorted(ROOT.glob("*.md")),
     ROOT / "helm" / "README.md",
     ROOT / "infra" / "nano" / "CARD.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^guardline ((?:[a-z-]+(?: |$))+)", re.MULTILINE)
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -60,6 +64,28 @@ def test_every_setting_is_described() -> None:
     names = list(names_of(Settings()))
     assert "guard.openai.urls" in names
     assert [name for name in names if f"| `{name}` |" not in page] == []
+
+
+def test_every_metric_is_described() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    defined = re.findall(r'"(guardline_\w+)"', (ROOT / "workers" / "telemetry.py").read_text(encoding="utf-8"))
+    assert "guardline_decisions_total" in defined
+    assert [name for name in defined if f"| `{name}" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    named = [words.split() for block in blocks for words in COMMAND.findall(block)]
+    assert [words for words in named if not exists(words, get_command(app))] == []
+
+
+def exists(words: list[str], command: Any) -> bool:
+    """Whether words after `guardline` lead to a command. Words after a command without further ones are arguments."""
+    further = getattr(command, "commands", None)
+    if not further or not words:
+        return True
+    return words[0] == "devstack" or (words[0] in further and exists(words[1:], further[words[0]]))
 
 
 def names_of(section: BaseModel, prefix: str = "") -> Iterator[str]:
