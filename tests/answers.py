@@ -1,4 +1,4 @@
-"""What an engine or a guard answered, for tests in which nothing may be refused."""
+"""The answers of an engine or a guard, for tests in which no request may be refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers with settings of their own, and a proxy that makes one look older."""
+"""Brokers with their own settings, and a proxy that makes a broker look older."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from infra.devstack.kafka import HOST, Broker, free_ports
 
 @contextmanager
 def broker(*lines: str, listeners: Callable[[int, int], Iterable[str]] = lambda *_: ()) -> Iterator[str]:
-    """Run a broker whose configuration these lines win over; give its address.
+    """Run a broker with these configuration lines; yield its address.
 
-    `listeners` gives further lines, which need the broker's port and its controller's.
+    `listeners` returns further lines, which need the broker's port and its controller's port.
     """
     found = jars.ensure()
     with tempfile.TemporaryDirectory(prefix="guardline-broker-", ignore_cleanup_errors=True) as folder:
@@ -34,7 +34,7 @@ def broker(*lines: str, listeners: Callable[[int, int], Iterable[str]] = lambda 
 
 @contextmanager
 def rewritten(address: str, old: bytes, new: bytes) -> Iterator[str]:
-    """Pass connections on to `address`, with one sequence of bytes of each answer replaced; give where to connect."""
+    """Forward connections to `address`, and replace one sequence of bytes in each answer; yield the proxy's address."""
     host, port = address.split(":")
     sockets: list[socket.socket] = []
     threads: list[threading.Thread] = []

@@ -1,4 +1,4 @@
-"""The command line as a person runs it: a process of its own, to its end."""
+"""Runs the command line as a person does: as a process, until it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def guardline(
     environment: Mapping[str, str] | None = None,
     program: Sequence[str | Path] = (GUARDLINE,),
 ) -> subprocess.CompletedProcess[str]:
-    """Run it; it ends with that exit code and without a traceback. `program` stands for it, to run it with a fault."""
+    """Run it; check its exit code and that it prints no traceback. `program` replaces it, to run it with a fault."""
     with inheriting():
         run = subprocess.run(
             [*program, *arguments],
@@ -37,10 +37,10 @@ def guardline(
 
 @contextmanager
 def inheriting(ignored: Collection[signal.Signals] = ()) -> Iterator[None]:
-    """Let the processes that are started in the block inherit these signals as ignored, and no others.
+    """Processes that are started in the block inherit exactly these signals as ignored.
 
-    Without it they inherit what the run of tests inherited: SIGINT is ignored in the background of a shell, and SIGHUP
-    under `nohup`. In the main thread only.
+    Otherwise they inherit the state of the test run: SIGINT is ignored in a background job of a shell, and SIGHUP under
+    `nohup`. In the main thread only.
     """
     numbers = (signal.SIGINT, signal.SIGHUP)
     before = {

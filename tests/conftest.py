@@ -1,4 +1,4 @@
-"""One real Kafka and one real Valkey for a run; each test has topics, a group and a namespace of its own."""
+"""One real Kafka and one real Valkey for a run; each test has its own topics, group and namespace."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import Phase
 from infra.devstack.stack import Stack, running
 from tests.site import Site
 
-# How long an example takes says more of what else the machine does than of the code.
+# No deadline: the time of an example depends more on the load of the machine than on the code.
 hypothesis.settings.register_profile("guardline", deadline=None)
 hypothesis.settings.load_profile("guardline")
-# For mutants: the same examples each time, and none made smaller once a mutant is noticed.
+# For mutants: the same examples each time, and no shrinking after a mutant is detected.
 hypothesis.settings.register_profile(
     "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
 )
@@ -28,13 +28,13 @@ RUN_BY = {
     "sglang": "make test-sglang",
     "sklearn": "make test-nano",
 }
-"""The packages that have environments of their own, each with the target that runs the tests that need it."""
+"""The packages that have their own environments, each with the target that runs its tests."""
 
 _left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what this environment cannot run: `needs(package)` names a package of `RUN_BY`, `lacks` its absence."""
+    """Deselect tests that this environment cannot run: `needs(package)` requires a package, `lacks` forbids it."""
     reasons = {item: reason for item in items if (reason := _why_not(item))}
     if reasons:
         items[:] = [item for item in items if item not in reasons]
@@ -56,7 +56,7 @@ def _why_not(item: pytest.Item) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a process of pytest-xdist has left out: each of them collects the same tests."""
+    """Take over the deselected tests of a pytest-xdist process: each process collects the same tests."""
     node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 

@@ -1,6 +1,7 @@
 """Sends a record with a header whose name is not UTF-8.
 
-confluent-kafka takes text only, so its own librdkafka is called directly: other languages' producers can do the same.
+confluent-kafka accepts only text, so this calls its librdkafka directly. Producers in other languages can send such a
+header.
 """
 
 from __future__ import annotations

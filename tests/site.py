@@ -1,4 +1,4 @@
-"""A test's own topics and workers on the shared stack, and the check that nothing is lost or doubled."""
+"""A test's own topics and workers on the shared stack, and the check that nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOVING = {
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40) -> None:
-    """Wait for a condition, never for a time. What takes long to look at is looked at less often."""
+    """Wait for a condition, never for a fixed time. An expensive condition is checked less often."""
     end = time.monotonic() + deadline_s
     while True:
         began = time.monotonic()
@@ -49,7 +49,7 @@ def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40)
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a process meanwhile. Its threads stop one after the other: until then some of them still answer."""
+    """Suspend a process during the block. Its threads stop one after the other, and some still answer until then."""
     os.kill(pid, signal.SIGSTOP)
     try:
         threads = Path(f"/proc/{pid}/task")
@@ -68,7 +68,7 @@ def _has_stopped(thread: Path) -> bool:
 
 @dataclass
 class Process:
-    """A worker as a process, with what it wrote to standard error."""
+    """A worker as a process, with its output on standard error."""
 
     popen: subprocess.Popen[bytes]
     log: Path
@@ -89,33 +89,33 @@ class Process:
 
     @property
     def end(self) -> dict[str, Any]:
-        """Give the line that says what the end was: one, and the last of the log."""
+        """Return the line that says why the worker ended: there is exactly one, and it is the last of the log."""
         *before, last = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
         assert last["event"] == "worker ended", self.text
         assert all(line["event"] != "worker ended" for line in before)
         return dict(last)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Give the status and the text of what it serves over HTTP."""
+        """Return the status and the text of an answer over HTTP."""
         served = next(line for line in self.text.splitlines() if "serving /livez" in line)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{json.loads(served)['port']}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
-            error.close()  # Python 3.14 warns of an answer that is left open.
+            error.close()  # Python 3.14 warns about an answer that is not closed.
             return error.code, ""
 
     def metric(self, name: str) -> float:
-        """Give the value of a metric, named with its labels as /metrics writes them."""
+        """Return the value of a metric, named with its labels as in /metrics."""
         lines = self.get("/metrics")[1].splitlines()
         return next(float(line.removeprefix(name)) for line in lines if line.startswith(f"{name} "))
 
 
 @dataclass
 class Outcome:
-    """What is visible to a read_committed reader: for each input position its verdicts and dead letters.
+    """What a read_committed reader sees: for each input position its verdicts and dead letters.
 
-    `reviewed` counts the review items of a position; `partitions` are those of an output topic in which a key is.
+    `reviewed` counts the review items of a position; `partitions` are those of an output topic that have a key.
     """
 
     by_position: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -136,7 +136,7 @@ class Outcome:
 
 
 class Site:
-    """Topics, group and namespace of one test."""
+    """The topics, group and namespace of one test."""
 
     def __init__(self, kafka: str, redis: str, partitions: int = 4) -> None:
         name = f"t{secrets.token_hex(4)}"
@@ -180,7 +180,7 @@ class Site:
         return guardline(*arguments, code=code, environment={**self.environment, **changes})
 
     def worker(self, *program: str | Path, **changes: str) -> Process:
-        """Start a worker; `program` stands for the command, to run one with another engine."""
+        """Start a worker; `program` replaces the command, to run one with another engine."""
         log = Path(self.folder.name) / f"worker-{len(self.processes)}.log"
         environment = {**os.environ, **self.environment, **changes}
         environment = {name: value for name, value in environment.items() if value != ""}
@@ -267,7 +267,7 @@ class Site:
         return len(self.outcome().by_position)
 
     def committed(self) -> dict[tuple[str, int], int]:
-        """Give the group's offset of each partition that has one. Waits for those in doubt."""
+        """Return the group's offset of each partition that has one. Waits for open transactions."""
         settings = self.settings()
         consumer = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": settings.kafka.group})
         try:
@@ -292,8 +292,8 @@ class Site:
     def check(self, deadline_s: float = 60, *, has_all_reviews: bool = True) -> Outcome:
         """Every position that was sent has exactly one visible output, in order within its partition and key.
 
-        And every verdict that says so has one review item; `has_all_reviews` is False where a test deletes them.
-        No offset is committed without the outputs below it, and no output is there without its offset.
+        Every verdict with the decision `review` has one review item; `has_all_reviews` is False if a test deletes them.
+        No offset is committed without the outputs below it, and no output is visible without its offset.
         """
         outcome = Outcome()
 

@@ -1,4 +1,4 @@
-"""`make demo`: starts everything, produces the sample, switches a policy, kills a worker, and counts what came out."""
+"""`make demo`: starts everything, produces the sample, switches a policy, kills a worker, and counts the outcomes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Position = tuple[str, int, int]
 
 
 class Tally:
-    """What a read_committed reader has seen so far."""
+    """The outcomes that a read_committed reader has seen so far."""
 
     def __init__(self) -> None:
         self.outputs: Counter[Position] = Counter()
@@ -123,7 +123,7 @@ class Show:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Tell of something that happens once."""
+        """Print one line."""
         self._console.print(Text(f"{time.monotonic() - STARTED:5.1f} s  {line}"))
 
     def progress(self, tally: Tally, sent: int) -> None:
@@ -139,9 +139,9 @@ class Show:
         self._live.update(Group(_decisions(tally, line), *samples))
 
     def summary(self, tally: Tally) -> None:
-        """Show the decisions for good. What is printed later stands below them."""
+        """Show the final decisions. Later lines appear below them."""
         if self._live is not None:
-            # What was seen on the way makes room for what was counted at the end.
+            # The final counts replace the live table.
             self._live.transient = True
             self._live.stop()
             self._live = None
@@ -156,9 +156,9 @@ def _decisions(tally: Tally, title: str) -> Table:
 
 
 def main() -> int:
-    """Run the demo; exit code 1 when anything was lost or doubled."""
+    """Run the demo; exit code 1 if any record was lost or duplicated."""
     for name in [name for name in os.environ if name.startswith("GUARDLINE_") and name not in STACK_VARIABLES]:
-        del os.environ[name]  # What a user has set for topics of their own is not for the demo.
+        del os.environ[name]  # The demo ignores the user's settings for other topics.
     try:
         with tempfile.TemporaryDirectory(prefix="guardline-demo-") as folder, Show() as show:
             show.say("starting Apache Kafka and Valkey")
@@ -184,7 +184,7 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
     settings = Settings()
     show.say(f"ready: kafka {kafka}, {redis}")
     topics.create(settings)
-    show.say("starting two workers; the first verdict comes when they have loaded the model")
+    show.say("starting two workers; the first verdict appears when they have loaded the model")
     workers = [_worker(folder, name) for name in ("one", "two")]
     try:
         _set_policies(settings, POLICIES)
@@ -224,7 +224,7 @@ def _records() -> list[tuple[str, bytes | None, bytes]]:
         if number % 60 == 30:
             records.append(("", None, BAD[number // 60 % len(BAD)]))
     for line in lines:
-        # The same texts as other events: what was judged is known, and a policy switched meanwhile decides anew.
+        # The same texts as other events: their assessments are stored, and the switched policy decides again.
         event = json.loads(line)
         event["event_id"] += "-again"
         records.append((event["event_id"], event["attributes"]["conversation_id"].encode(), orjson.dumps(event)))
@@ -265,7 +265,7 @@ def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: 
     ]
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
-    show.say(f"producing {len(records)} records, slowly enough to watch; some of them are bad, some of them repeats")
+    show.say(f"producing {len(records)} records, slowly enough to watch; some are invalid, some are repeats")
     if not started.wait(DEADLINE_S):
         show.say("nothing could be produced")
         return 1
@@ -292,8 +292,8 @@ def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: 
 
 def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
     show.say(
-        f"killing worker demo-one (pid {worker.pid}) with SIGKILL; the group misses it after {SESSION_S} s, "
-        "and until then its partitions wait"
+        f"killing worker demo-one (pid {worker.pid}) with SIGKILL; its partitions wait until the group "
+        f"detects this, after {SESSION_S} s"
     )
     worker.kill()
 
@@ -301,13 +301,13 @@ def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
 def _switch(settings: Settings, switched: threading.Event, show: Show) -> None:
     _set_policies(settings, SWITCHED)
     switched.set()
-    show.say("policy of arcade switched live: what is controversial is blocked, what is unsafe is reviewed")
+    show.say("switching the policy of arcade: it now blocks what is controversial and reviews what is unsafe")
 
 
 def _summary(
     settings: Settings, sent: list[Position], took_s: float, tally: Tally, texts: dict[str, str], show: Show
 ) -> int:
-    # Counted anew from the topics, not from what was seen on the way.
+    # Counts the topics again, instead of using the counts of the run.
     final = Tally()
     for message in read(settings.kafka, settings.topics.outputs, from_beginning=True, follow=False):
         if message is not None:

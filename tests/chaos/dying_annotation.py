@@ -1,4 +1,4 @@
-"""`guardline` with a guard that kills the process when a text holds MARKER, as a crash in native code would."""
+"""`guardline` with a guard that kills the process when a text contains MARKER, as a crash in native code would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole worker whose engine kills the process when a prompt holds the marker, as a crash in native code would."""
+"""A whole worker whose engine kills the process when a prompt contains the marker, as a crash in native code would."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from workers.settings import load
 
 MARKER = "xylophone quartz jinx"
 THINKS_S = 0.05
-"""Long enough for other micro-batches to be at the engine at the moment of the death."""
+"""Long enough that other micro-batches are at the engine at the moment of the crash."""
 
 
 class DyingEngine(InstantEngine):
-    """Answers at once, but dies of the marker."""
+    """Answers at once, but the marker crashes it."""
 
     def __init__(self, marker: Sequence[int]) -> None:
         self._marker = _joined(marker)
@@ -31,7 +31,7 @@ class DyingEngine(InstantEngine):
     async def score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int], deadline: float = math.inf
     ) -> list[list[float]]:
-        """Die, or prefer the first candidate."""
+        """Crash, or prefer the first candidate."""
         await asyncio.sleep(THINKS_S)
         if any(self._marker in _joined(prompt) for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ def _joined(ids: Sequence[int]) -> str:
 
 
 async def main() -> None:
-    """Run until a signal, or a death."""
+    """Run until a signal or a crash."""
     log_to_stderr()
     folder = checkpoint_folder("guard-nano")
     (marker,) = Tokens(folder).content([f" {MARKER}"])

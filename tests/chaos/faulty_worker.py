@@ -3,15 +3,15 @@
 FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `break FILE`, `die`, `fail`,
 `late`, `hang`, `seldom`, or one of `FAILING`.
 
-`gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches that hold the text SLOW wait for it.
+`gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches with the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
-`stuck`: while FILE exists, the engine's threads do not come back. `crawl`: they take CRAWL_S for each of their batches.
+`stuck`: while FILE exists, the engine's threads do not return. `crawl`: they take CRAWL_S for each of their batches.
 `break`: once FILE exists, the Kafka thread fails.
 `assign`, `revoke`: the ledger fails in that rebalance callback. `complete`: it fails when it collects results.
 `submit`, `remember`, `follow`, `beat`: that part of the event loop's work fails.
-`die`: it is killed when a transaction has everything but its commit. `fail`: it fails there.
-`late`: a transaction takes all the time that it is allowed, and says how long that is.
-`hang`: a call to Kafka inside a transaction never comes back.
+`die`: it is killed in a transaction just before the commit. `fail`: it fails there.
+`late`: a transaction takes all its allowed time, and logs how long that is.
+`hang`: a call to Kafka inside a transaction never returns.
 `seldom`: a heartbeat every `SELDOM_MS`.
 """
 
@@ -143,10 +143,10 @@ FAILING: dict[str, tuple[type, str]] = {
 
 def fail_on(fault: str) -> None:
     def fail(*_: object) -> None:
-        raise ValueError(f"injected into {fault}")  # What a wide catch would take for bad data.
+        raise ValueError(f"injected into {fault}")  # An error that a too broad `except` would treat as bad data.
 
     async def fail_later(*_: object) -> None:
-        await asyncio.sleep(1)  # Not before the start is over: whoever started it would see it.
+        await asyncio.sleep(1)  # Not during the start, where the caller would see the error.
         fail()
 
     owner, name = FAILING[fault]
@@ -154,7 +154,7 @@ def fail_on(fault: str) -> None:
 
 
 def before_records(act: Callable[[float], object]) -> None:
-    """Act before the outputs of each transaction that has any: those that carry positions alone are left out."""
+    """Act before the outputs of each transaction with outputs, and not in transactions of positions only."""
     produce = Outbox._produce
 
     def produce_later(self: Outbox, records: Sequence[Finished], deadline: float) -> None:

@@ -1,7 +1,7 @@
 """A TCP proxy in front of one broker that can hold one Kafka request, cut its connection, and deliver it later.
 
-What a lossy network, a load balancer or a sidecar does now and then, at a moment that the test chooses. It knows the
-frame of a request (length, API key, version, correlation id) and nothing else of the protocol.
+It does what a lossy network, a load balancer or a sidecar does sometimes, at a moment that the test chooses. It knows
+only the frame of a request (length, API key, version, correlation id).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Api(IntEnum):
 
 
 class Held:
-    """One request that the proxy holds back, once it has come."""
+    """One request that the proxy holds back when it arrives."""
 
     def __init__(self, proxy: Proxy, api: Api, *, is_cut: bool) -> None:
         self.api = api
@@ -38,7 +38,7 @@ class Held:
         self._proxy = proxy
 
     def deliver(self) -> None:
-        """Hand the request to the broker now, and return once the broker has answered it."""
+        """Send the request to the broker now, and return when the broker has answered it."""
         self._proxy.loop.call_soon_threadsafe(self.may_go.set)
         assert self._is_answered.wait(10), f"the broker did not answer the late {self.api.name}"
 
@@ -49,7 +49,7 @@ class Held:
 
 
 class Proxy:
-    """Listens on `port` and passes everything on to the broker at `upstream`, until `close`."""
+    """Listens on `port` and forwards everything to the broker at `upstream`, until `close`."""
 
     def __init__(self, port: int, upstream: int) -> None:
         self.address = f"{HOST}:{port}"
@@ -66,14 +66,14 @@ class Proxy:
     def hold(self, api: Api, *, is_cut: bool = False) -> Held:
         """Hold the next request of this kind; with `is_cut`, cut its connection.
 
-        What follows on its connection passes it by, as if it were on its way to another broker.
+        Later requests of its connection overtake it, as if it were sent to another broker.
         """
         held = Held(self, api, is_cut=is_cut)
         self._wanted.append(held)
         return held
 
     def close(self) -> None:
-        """End all connections. What is still held is thrown away."""
+        """End all connections, and discard held requests."""
         self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 

@@ -17,19 +17,19 @@ pytestmark = pytest.mark.timeout(180)
 
 FAULTY = (sys.executable, "-m", "tests.chaos.faulty_worker")
 IN_HAND = "good morning everyone"
-"""In the log of a worker with the fault `gate` or `lag`: it has events, and not only the texts of its self-check."""
+"""In the log of a worker with the fault `gate` or `lag`: it has events, not only the texts of its self-check."""
 BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
 @BOTH_PROTOCOLS
 def test_a_worker_killed_at_random_moments_loses_and_duplicates_nothing(site: Site, protocol: str) -> None:
-    """Whatever a worker is at when it is killed, once it has committed something: who takes its partitions over has to
-    begin where it ended. The next test kills at the worst moment."""
+    """The worker is killed at any moment after its first commit: the next owner has to begin where it ended. The next
+    test kills at the worst moment."""
     site.use(protocol)
     site.create_topics()
     survivor = site.worker()
     eventually(lambda: survivor.has_partitions, "the survivor has partitions")
-    # As slow as 320 events a second, so that it is killed long before it has answered all of them.
+    # Limited to 320 events a second, so that it is killed long before it has answered all of them.
     victim = site.worker(*FAULTY, "lag", GUARDLINE_BATCH__MAX_COUNT="16", GUARDLINE_BATCH__IN_FLIGHT="2")
     eventually(lambda: victim.has_partitions, "the victim has partitions")
     for topic in (0, 1):
@@ -38,7 +38,7 @@ def test_a_worker_killed_at_random_moments_loses_and_duplicates_nothing(site: Si
     time.sleep(random.uniform(0.0, 0.6))
     victim.send(signal.SIGKILL)
     victim.wait()
-    # Nobody takes its partitions over before its session has ended.
+    # No other worker gets its partitions before its session has expired.
     answered = {str(found[0]["event_id"]) for found in site.outcome().by_position.values()}
     in_hand = {f"e{number}" for number in re.findall(rf"{IN_HAND} (\d+)", victim.text)}
     assert in_hand - answered, "the victim held nothing when it was killed"
@@ -58,7 +58,7 @@ def test_a_worker_killed_just_before_its_commit_loses_and_duplicates_nothing(sit
 
 
 def at_the_gate(site: Site, gate: Path, count: int) -> Process:
-    """Give a worker that holds events at the engine, all that were sent, until `gate` is gone."""
+    """Return a worker that has all sent events at the engine until `gate` is removed."""
     site.create_topics()
     # Room at the engine for every micro-batch: what waits for its turn would not be seen to have been taken in.
     worker = site.worker(*FAULTY, "gate", str(gate), GUARDLINE_BATCH__IN_FLIGHT="200")
@@ -74,7 +74,7 @@ def at_the_gate(site: Site, gate: Path, count: int) -> Process:
 
 @BOTH_PROTOCOLS
 def test_a_worker_frozen_past_its_session_commits_nothing_when_it_resumes(site: Site, protocol: str) -> None:
-    """It wakes with results in its hands, of partitions that it does not know to be lost."""
+    """It resumes with results of partitions, and does not know yet that it has lost them."""
     site.use(protocol)
     gate = Path(site.folder.name) / "gate"
     frozen = at_the_gate(site, gate, 200)

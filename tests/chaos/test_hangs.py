@@ -1,4 +1,4 @@
-"""An engine that never comes back, in threads that nobody can end: the process ends all the same, and loses nothing."""
+"""An engine that hangs, in threads that cannot be ended: the process ends nevertheless, and loses nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def stuck_worker(site: Site, **changes: str) -> Process:
-    """Give a worker that has taken events in, and whose engine is stuck with them for good."""
+    """Return a worker that has read events, and whose engine hangs with them for ever."""
     site.create_topics()
     file = Path(site.folder.name) / "stuck"
     worker = site.worker(sys.executable, "-m", "tests.chaos.faulty_worker", "stuck", str(file), **changes)
@@ -44,7 +44,7 @@ def test_an_engine_that_hangs_ends_the_worker_and_loses_nothing(site: Site) -> N
 def test_a_slow_engine_does_not_end_the_worker(site: Site) -> None:
     """Each call takes several times `worker.engine_hangs_after_s`, and with the defaults four of them share the engine.
 
-    By the age of a call the worker was ended, and ended again after each start.
+    When the age of a call was the criterion, the worker was ended again after each start.
     """
     site.create_topics()
     site.events(300, text="message {} " + "of many words that fill the steps of the engine " * 8)

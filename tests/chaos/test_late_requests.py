@@ -1,8 +1,8 @@
-"""A request of one transaction that reaches the broker during the next: nothing is lost, doubled, or taken back.
+"""A request of one transaction that reaches the broker during the next: nothing is lost, duplicated, or moved back.
 
 The worker talks to the broker through a proxy, which holds one request and cuts its connection. librdkafka repeats it
-and the transaction succeeds; then the proxy delivers the first copy, at the worst moment of the next transaction.
-Without a new producer in between each of these tests fails: the record is lost, or judged again.
+and the transaction succeeds. Then the proxy delivers the first copy, at the worst moment of the next transaction.
+Without a new producer in between, each of these tests fails: the record is lost, or judged again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def site(broker: Broker, stack: Stack) -> Iterator[Site]:
 
 
 def start(site: Site, proxy: Proxy) -> Process:
-    """Start a worker behind the proxy that has judged some records."""
+    """Start a worker behind the proxy, and wait until it has judged some records."""
     site.create_topics()
     worker = site.worker(
         GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=proxy.address,

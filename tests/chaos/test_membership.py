@@ -1,6 +1,6 @@
-"""How workers leave the group and come back: the partitions of one that ends never wait for its session.
+"""How workers leave the group and return: the partitions of a worker that ends never wait for its session.
 
-The session is far longer than any deadline here, so that whoever gets partitions got them because the other left.
+The session is far longer than any deadline here. So a worker that gets partitions got them because the other one left.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ NOT_YET = {"GUARDLINE_COMMIT__MAX_AGE_S": "600", "GUARDLINE_COMMIT__MAX_COUNT": 
 
 
 def named(site: Site, name: str, *program: str | Path, **changes: str) -> Process:
-    """Start a worker that the group knows by its name."""
+    """Start a worker that is a static member."""
     changes = {"GUARDLINE_WORKER__ID": name, "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": SESSION_S, **changes}
     return site.worker(*program, **changes)
 
 
 def pair(site: Site, *fault: str | Path, **changes: str) -> tuple[Process, Process]:
-    """Give two workers that both have partitions; the second one has the fault."""
+    """Return two workers that both have partitions; the second one has the fault."""
     site.create_topics()
     first = named(site, "first")
     eventually(lambda: first.has_partitions, "the first has partitions")
@@ -80,7 +80,7 @@ def test_a_worker_that_fails_leaves_at_once(site: Site, where: str) -> None:
 
 
 def test_a_worker_that_fails_commits_nothing_more(site: Site) -> None:
-    """Nobody knows what of its state is still right: also not within the revoke by which it leaves."""
+    """Its state may be wrong after a failure, so it must not commit in the revoke with which it leaves either."""
     site.create_topics()
     failing = Path(site.folder.name) / "break"
     worker = named(site, "only", *FAULTY, "break", str(failing), **NOT_YET)
@@ -96,7 +96,7 @@ def test_a_worker_that_fails_commits_nothing_more(site: Site) -> None:
 
 
 def test_a_worker_that_fails_within_a_transaction_aborts_it_and_leaves_at_once(site: Site) -> None:
-    """Else the next owner waits for the offsets in doubt, as long as the transaction may last."""
+    """Otherwise the next owner waits for the open transaction until its timeout."""
     _, second = pair(site, *FAULTY, "fail", GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="100")
     site.events(300)
     assert second.wait() == 1, second.text
@@ -121,7 +121,7 @@ def test_a_command_removes_a_worker_that_will_not_return(site: Site) -> None:
 
 
 def test_a_running_worker_that_is_removed_joins_again_or_ends_and_loses_nothing(site: Site) -> None:
-    """Whether its next heartbeat finds its name taken or gone is a matter of milliseconds.
+    """A few milliseconds decide whether its next heartbeat finds its name taken or removed.
 
     Its commits are refused until that heartbeat, for longer than three attempts take: they must not end it.
     """
@@ -194,7 +194,7 @@ def test_a_drain_gives_its_last_commit_no_longer_than_the_grace_period(site: Sit
 
 
 def test_lost_partitions_are_dropped_without_a_commit(site: Site) -> None:
-    """Their new owner answers what the frozen worker had finished."""
+    """The new owner gives the outcomes of the records that the frozen worker had finished."""
     site.create_topics()
     frozen = site.worker(**NOT_YET)
     # A worker that is frozen in a transaction is fenced when it wakes; afterwards this one has none to begin.

@@ -41,7 +41,7 @@ def send_to_review(site: Site, tenant: str) -> None:
 
 
 def test_an_aborted_transaction_is_retried_and_duplicates_nothing(site: Site) -> None:
-    """The broker refuses one record of a transaction: the whole of it is aborted, and tried again without it."""
+    """The broker refuses one record of a transaction: the worker aborts the transaction, and retries without it."""
     site.create_topics()
     send_to_review(site, "picky")
     worker = site.worker()
@@ -63,7 +63,7 @@ def test_an_aborted_transaction_is_retried_and_duplicates_nothing(site: Site) ->
 
 
 def test_a_limit_lowered_under_load_ends_the_worker_and_the_next_one_keeps_every_verdict(site: Site) -> None:
-    """The records of a batch are refused together: none of them may be taken for too large."""
+    """The broker refuses the records of a batch together: none of them may be treated as too large."""
     site.create_topics()
     first = site.worker()
     eventually(lambda: first.has_partitions, "partitions")
