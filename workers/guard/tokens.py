@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
+from msgspec import json
 from tokenizers import Tokenizer
 
 from workers.errors import Misconfigured
@@ -21,8 +22,9 @@ class Tokens:
     def __init__(self, folder: Path) -> None:
         path = folder / "tokenizer.json"
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            self._fixed = Tokenizer.from_str(json.dumps(document))
+            written = path.read_bytes()
+            document = json.decode(written)
+            self._fixed = Tokenizer.from_buffer(written)
             self.control = frozenset(int(token["id"]) for token in document.get("added_tokens", ()))
             self.control_words = words = frozenset(str(token["content"]) for token in document.get("added_tokens", ()))
             # Without the list of added tokens, their texts are ordinary characters, which the pre-tokenizer splits.
@@ -30,13 +32,20 @@ class Tokens:
             document["post_processor"] = None
             vocabulary = document["model"]["vocab"]
             document["model"]["vocab"] = {word: index for word, index in vocabulary.items() if word not in words}
-            self._content = Tokenizer.from_str(json.dumps(document))
             self._quick = byte_pairs(document)
+            self._without_control = json.encode(document)
+            if self._quick is None:
+                self._content  # noqa: B018  Made now: a broken file has to end the start.
         except FileNotFoundError:
             raise Misconfigured(f"guard.model: {folder} has no tokenizer.json") from None
         except Exception as error:
             raise Misconfigured(f"guard.model: {path} is broken: {error}") from error
         self.size = self._fixed.get_vocab_size()
+
+    @cached_property
+    def _content(self) -> Tokenizer:
+        """Made at the first text that needs it: that takes as long as all else here, and many workers never need it."""
+        return Tokenizer.from_buffer(self._without_control)
 
     def fixed(self, text: str) -> list[int]:
         """Encode a part of the template, control tokens included."""
