@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Checkpoints.")
 
 @app.command("convert")
 def model_convert(
-    model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint: a folder, or a name to download.")],
+    model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint: a folder, or NAME@COMMIT to download.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, for the engine 'ctranslate2'.")],
     quantization: Annotated[str, typer.Option(help="The quantization, as CTranslate2 names it.")] = "int8_float32",
     texts: Annotated[
