@@ -36,7 +36,7 @@ _MARKS = re.compile(r"\*\*|__|~~|\|\||`|\*")
 
 BULLETS = "·‐‑‒–—―…⸱・･"
 """Signs outside ASCII that stand between letters, in addition to Unicode's symbols (class So)."""
-_SPACE = f"[{SPACES}{LINE_ENDS}]"
+_SPACE = rf"(?>\r\n|[{SPACES}{LINE_ENDS}])"
 _SIGN = rf"[{SPACES}{re.escape('._*-/~+=#^')}\\{BULLETS}‣•‧∙⋅❤♥\ufe0f\p{{So}}]"
 _LETTERS = r"\p{Latin}\p{Cyrillic}\p{Greek}"  # In other scripts one letter is often a word.
 _LETTER, _INNER = f"[{_LETTERS}]", f"[{_LETTERS}013457@$]"

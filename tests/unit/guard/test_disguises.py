@@ -88,6 +88,8 @@ def test_any_space_between_single_letters_is_a_gap(gap: str) -> None:
         ("k  i  l  l", "kill"),
         ("k   i   l   l", "kill"),
         ("k\u00a0i\u2003l l", "kill"),
+        ("k\r\n\r\ni\r\n\r\nl\r\n\r\nl", "kill"),
+        ("k\r\ni l\nl", "kill"),
         ("g o  t o  t h e  d o g s", "go to the dogs"),
         ("G.o t.o h.e.l.l", "Go to hell"),
         ("k.i.l.l and k-i-l-l", "kill and kill"),
