@@ -72,7 +72,7 @@ def replay_in_the_background(
 
 
 def test_replays_that_are_killed_or_fenced_send_each_message_once_and_all_are_judged(site: Site) -> None:
-    count = 300
+    count = 150
     site.create_topics()
     strict = site.worker(GUARDLINE_EVENTS__STRICT="true")
     site.produce([(f"room-{n % 20}".encode(), event(n)) for n in range(count)], headers=[("trace", b"\xff")])
@@ -99,11 +99,11 @@ def test_replays_that_are_killed_or_fenced_send_each_message_once_and_all_are_ju
         assert dying.wait(30) == -signal.SIGKILL
     for number in (signal.SIGKILL, signal.SIGINT):
         before = sent_again(site).total()
-        with replay_in_the_background(site, "--rate", "20") as run:
+        with replay_in_the_background(site, "--rate", "5") as run:
             eventually(lambda before=before: sent_again(site).total() > before, "some are sent")  # type: ignore[misc]
             run.send_signal(number)
             assert run.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
-    with replay_in_the_background(site, "--rate", "20") as overtaken:
+    with replay_in_the_background(site, "--rate", "5") as overtaken:
         before = sent_again(site).total()
         eventually(lambda: sent_again(site).total() > before, "some are sent")
         said = site.command("dead-letters", "replay").stderr
