@@ -24,6 +24,9 @@ IGNORED_FIELDS = Counter(
     "Fields of events that could not be used as they were. Rising: a producer changed what it sends.",
     ["field"],
 )
+SHORTENED = Counter(
+    "guardline_shortened_total", "Judged records whose outputs were shortened to fit into their topics."
+)
 DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
 UNKNOWN_TENANTS = Counter(
     "guardline_unknown_tenants_total",

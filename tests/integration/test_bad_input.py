@@ -154,8 +154,8 @@ def test_a_changed_policy_decides_the_same_text_differently_within_a_second(site
     assert after["decision"] == "block"
 
 
-def test_a_verdict_that_is_too_large_becomes_a_truncated_dead_letter(site: Site) -> None:
-    """The review item of a long text is larger than the review topic takes: a record for good, not a loop."""
+def test_outputs_that_are_too_large_are_shortened_or_become_a_truncated_dead_letter(site: Site) -> None:
+    """A message that was judged keeps its verdict, unless even the shortened outputs are too large for their topics."""
     site.create_topics()
     settings = site.settings()
     entry = ConfigEntry("max.message.bytes", "4000", incremental_operation=AlterConfigOpType.SET)
@@ -169,13 +169,20 @@ def test_a_verdict_that_is_too_large_becomes_a_truncated_dead_letter(site: Site)
     site.command("policy", "set", "acme", policy)
     site.worker()
     site.produce([(b"k", event(event_id="long", text="word " * 2000)), (b"k", GOOD)], headers=[("trace", b"\xff")])
+    site.produce([(b"k", GOOD)], headers=[("trace", b"\xff"), ("traceparent", b"x" * 4_000)])
     outcome = site.check()
-    letter = outcome.by_position[site.sent[0]][0]
+    long, _, letter = (outcome.by_position[position][0] for position in site.sent)
+    assert (long["decision"], long["truncated_text_chars"]) == ("review", 0)
+    items = read(settings.kafka, [settings.topics.review], from_beginning=True, follow=False)
+    item, _ = [json.loads(message.value() or b"") for message in items if message is not None]
+    assert item["verdict_id"] == long["verdict_id"]
+    assert item["text"].startswith("word word")
+    assert item["truncated_text_chars"] == 10_000 - len(item["text"]) + 1
     assert letter["trace"] == b"\xff"
     assert letter["reason"] == b"output_too_large"
-    assert int(letter["truncated.length"]) > 4000
+    assert int(letter["truncated.length"]) > 500
     assert len(letter["truncated.sha256"]) == 64
-    assert outcome.verdicts == 1
+    assert outcome.verdicts == 2
 
 
 def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Site) -> None:

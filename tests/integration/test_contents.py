@@ -165,8 +165,8 @@ def test_no_duplicate_names_a_verdict_that_was_too_large(site: Site) -> None:
         future.result(10)
     set_policy(site, "acme", "safe: review\ncontroversial: review\nunsafe: review\n")
     site.worker()
-    (letter,) = send(site, {"attributes": {f"name {n}": "x" * 500 for n in range(10)}})
-    assert letter["reason"] == b"output_too_large"
+    site.produce([(b"k", json.dumps(EVENT).encode())], headers=[("traceparent", b"x" * 4_000)])
+    assert site.check().by_position[site.sent[-1]][0]["reason"] == b"output_too_large"
     (second,) = send(site, {})
     (third,) = send(site, {})
     assert second["duplicate_of"] is None

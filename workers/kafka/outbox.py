@@ -19,6 +19,7 @@ from workers import telemetry
 from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
+from workers.core.shrink import shrunk
 from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.kafka.topic_watch import DELETED
 from workers.kafka.transactions import AWAY, ProducerSession
@@ -109,7 +110,7 @@ class Outbox:
         for _, run in prefix.values():
             for index, record in enumerate(run):
                 if not self._fits(record):
-                    run[index] = self._replace(ledger, record)
+                    run[index] = self._shrink(ledger, record)
         records = list(prefix.records())
         self._failed.clear()
         if not self._is_ready(deadline):
@@ -272,6 +273,15 @@ class Outbox:
             for record in records:
                 if any((output.topic, output.key, output.value) == at_fault for output in record.outputs):
                     self._replace(ledger, record)
+
+    def _shrink(self, ledger: Ledger, record: Finished) -> Finished:
+        is_judged = all(output.topic != self._dead_letters for output in record.outputs)
+        smaller = shrunk(record, self._max_bytes) if is_judged else None
+        if smaller is None:
+            return self._replace(ledger, record)
+        ledger.replace(smaller)
+        telemetry.SHORTENED.inc()
+        return smaller
 
     def _replace(self, ledger: Ledger, record: Finished) -> Finished:
         smaller = too_large(record, self._dead_letters, self._max_bytes[self._dead_letters])
