@@ -1,4 +1,4 @@
-"""Commands that meet what they cannot use end with a sentence and an exit code, never with a traceback."""
+"""Commands that fail end with a sentence and an exit code, never with a traceback."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_ctrl_c_during_the_imports_prints_no_traceback() -> None:
 
 
 DENIED = "(Permission denied|Operation not permitted|Read-only file system)"
-"""What Linux says of a new file or folder in /sys, where not even root may make one."""
+"""The error of Linux for a new file or folder in /sys, where not even root may create one."""
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_produce_reports_an_input_that_it_cannot_use_in_a_sentence(site: Site) -
     assert "cannot read /proc/self/mem" in said
     file = Path(site.folder.name) / "events.jsonl"
     file.write_text("{}\n")
-    # Taken by the other clients, and refused by an idempotent producer.
+    # Other clients accept this, and an idempotent producer refuses it.
     said = site.command("produce", file, code=2, GUARDLINE_KAFKA__PROPERTIES='{"retries": 0}').stderr
     assert "kafka.properties: " in said
 

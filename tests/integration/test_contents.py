@@ -1,4 +1,4 @@
-"""Each part of an event goes the whole way: into the prompt, the keys, the policy and the verdict."""
+"""Each part of an event reaches the prompt, the keys, the policy and the verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPOKEN_TO = [{"role": "assistant", "text": "There is a spider in my bathroom."}]
 
 
 def send(site: Site, *changes: dict[str, object]) -> list[dict[str, Any]]:
-    """Send the event with each of the changes; give their verdicts."""
+    """Send the event with each of the changes; return their verdicts."""
     site.produce([(b"k", json.dumps({**EVENT, **change}).encode()) for change in changes])
     outcome = site.check()
     return [outcome.by_position[position][0] for position in site.sent[-len(changes) :]]
@@ -59,7 +59,7 @@ PROMPTS: list[dict[str, Any]] = [
 
 
 def test_the_text_is_judged_with_its_role_and_its_context(site: Site) -> None:
-    """All have the same text, and come at once and again: neither the prompt nor the content's key may lose a part."""
+    """All have the same text, and are sent at once and again: prompt and content key must contain every part."""
 
     async def expected() -> list[dict[str, Any]]:
         guard = load_guard(site.settings().guard)
@@ -85,7 +85,7 @@ def test_the_text_is_judged_with_its_role_and_its_context(site: Site) -> None:
 
 
 def await_commits(worker: Process, count: int) -> None:
-    """Wait until the worker tells Redis of so many verdicts: a moment later the next one finds them there."""
+    """Wait until the worker writes this many verdicts to Redis, so that the next event finds them."""
     eventually(lambda: worker.metric("guardline_records_committed_total") >= count, f"{count} are committed")
 
 
@@ -134,7 +134,7 @@ def test_an_event_is_the_same_only_with_all_its_parts(site: Site) -> None:
         {"text": f"{TEXT} "},
     ]
     assert [verdict["duplicate_of"] for verdict in send(site, *others)] == [None] * len(others)
-    # Who wrote it, when and what else is known of it makes no other event.
+    # Its author, time and attributes do not make it another event.
     again = send(site, {}, {"role": "user", "context": []}, {"author_id": "a", "attributes": {"room": "1"}})
     assert [verdict["duplicate_of"] for verdict in again] == [first["verdict_id"]] * 3
 
@@ -150,12 +150,12 @@ def test_only_tenants_whose_policies_say_so_share_assessments(site: Site) -> Non
         assert verdict["duplicate_of"] is None, "an event of one tenant is none of another's"
         await_commits(worker, number + 1)
         reused.append(worker.metric("guardline_assessments_reused_total"))
-    # The second has the first one's; the third shares with nobody, nor the fourth; the fifth has the third's.
+    # The second reuses the first one's assessment, the fifth the third's; the third and the fourth reuse none.
     assert reused == [0, 1, 1, 1, 2]
 
 
 def test_no_duplicate_names_a_verdict_that_was_too_large(site: Site) -> None:
-    """A dead letter stands in its place: the second copy of the event is the first that has a verdict."""
+    """A dead letter replaces it: the second copy of the event is the first one with a verdict."""
     site.create_topics()
     settings = site.settings()
     entry = ConfigEntry("max.message.bytes", "4000", incremental_operation=AlterConfigOpType.SET)

@@ -1,4 +1,4 @@
-"""The notes of what is at the engine, on a real Valkey: who died of what, counted once, and nothing left behind."""
+"""The notes of what is at the engine, on a real Valkey: each crash counts once, and no note stays behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Workers:
         return notes
 
     async def dies(self, worker_id: str, *batches: list[bytes], is_alone: bool = False) -> None:
-        """Start a worker, put the batches to the engine, and end without a word."""
+        """Start a worker, send the batches to the engine, and end without removing the notes."""
         notes = await self.started(worker_id)
         blocks = [notes.noted(batch, is_alone=is_alone) for batch in batches]
         for block in blocks:
@@ -86,7 +86,7 @@ async def test_only_a_worker_without_a_heartbeat_counts_as_crashed(workers: Work
     async with other.noted(KEYS):
         notes = await workers.started("a")
         assert await workers.noted() == 1
-        # What its time to live would do.
+        # As if its time to live had passed.
         await workers.redis.delete(f"{workers.namespace}:alive:{other._session}")
         assert other._beating is not None
         other._beating.cancel()
@@ -139,7 +139,7 @@ async def test_everything_that_is_written_expires(workers: Workers) -> None:
 
 
 async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: Workers) -> None:
-    """A worker that lives but gives no sign of it would be counted as dead by the others."""
+    """The other workers would count a running worker without a heartbeat as crashed."""
     deaths = f"{workers.namespace}:deaths"
     lies: list[str | bytes] = [KEYS[0][-16:], b"many", KEYS[1][-16:], b"\xff", KEYS[2][-16:], b"9" * 5000]
     await workers.redis.hset(deaths, items=lies)

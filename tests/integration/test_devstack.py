@@ -1,4 +1,4 @@
-"""The embedded stack: what it starts, what it refuses, and that nothing of it stays behind."""
+"""The embedded stack: what it starts, what it refuses, and that it leaves nothing behind."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def is_gone(pid: int) -> bool:
 
 @pytest.fixture
 def repository() -> Iterator[tuple[str, list[str]]]:
-    """A Maven repository on loopback that serves the real jars, and the paths it was asked for."""
+    """A Maven repository on loopback that serves the real jars and records the requested paths."""
     files = {jar.path: file for jar, file in zip(jars.pinned(), jars.ensure(), strict=True)}
     asked: list[str] = []
 
@@ -65,7 +65,7 @@ def repository() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name http.server wants
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Serve) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -79,7 +79,7 @@ def repository() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def cached_copy(repository: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own with the real jars in it, and the loopback repository as its source."""
+    """A new cache folder with the real jars, and the loopback repository as its source."""
     real = jars.ensure()[0].parent
     copy = tmp_path / "cache" / real.name
     shutil.copytree(real, copy)

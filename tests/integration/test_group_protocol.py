@@ -1,4 +1,4 @@
-"""The newer group protocol, on request: what stands in its way is a sentence at start, and not a silent worker."""
+"""The newer group protocol: a worker that cannot use it says why at start, instead of staying silent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.timeout(240)
 
 NEWER = {"GUARDLINE_KAFKA__GROUP_PROTOCOL": "consumer"}
 HEARTBEAT_V1, HEARTBEAT_V0 = bytes([0, 68, 0, 0, 0, 1]), bytes([0, 68, 0, 0, 0, 0])
-"""ConsumerGroupHeartbeat in a broker's list of what it serves: its number, the lowest and the highest version."""
+"""ConsumerGroupHeartbeat in a broker's list of APIs: its key, the lowest and the highest version."""
 
 
 def why_the_join_fails(settings: Settings) -> str:
-    """Join without the check at start; give the sentence that the broker's refusal becomes."""
+    """Join without the check at start; return the sentence for the broker's refusal."""
     intake = Intake(settings, settings.topics.inputs, Ledger(), lambda: None)
     refusals: list[Fatal] = []
 
@@ -44,7 +44,7 @@ def why_the_join_fails(settings: Settings) -> str:
 
 
 def test_a_group_with_members_of_the_other_protocol_is_refused(site: Site) -> None:
-    """Also where the check at start saw none yet. The broker refuses once a rebalance has happened."""
+    """Also if the check at start saw no member yet. The broker refuses after a rebalance."""
     site.create_topics()
     first = site.worker()
     eventually(lambda: first.has_partitions, "partitions")
@@ -71,7 +71,7 @@ def test_brokers_that_switched_it_off_are_named(stack: Stack) -> None:
 
 
 def test_brokers_that_are_too_old_are_named(site: Site) -> None:
-    """A consumer says nothing at all to them: no error, no log line, no partitions."""
+    """With such brokers a consumer reports nothing: no error, no log line, no partitions."""
     brokers = site.settings().kafka.bootstrap_servers
     with rewritten(brokers, HEARTBEAT_V1, HEARTBEAT_V0) as address, pytest.raises(Misconfigured) as refusal:
         membership.check(site.settings(GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=address, **NEWER))
@@ -95,7 +95,7 @@ def test_brokers_that_keep_a_longer_session_are_named_and_the_worker_works(stack
 
 
 def test_the_group_gets_the_requested_session_timeout(site: Site) -> None:
-    """The embedded brokers have sessions of 5 s."""
+    """The embedded brokers use sessions of 5 s."""
     site.create_topics()
     worker = site.worker(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="3", **NEWER)
     eventually(lambda: worker.has_partitions, "partitions")

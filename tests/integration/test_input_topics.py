@@ -1,4 +1,4 @@
-"""Input topics that change under a worker: deleted, with more partitions, with records gone before they were read."""
+"""Input topics that change under a worker: deleted, with more partitions, with records deleted before they are read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def started(site: Site, *program: str, **changes: str) -> Process:
 
 
 def delete_below(site: Site, offsets: dict[tuple[str, int], int]) -> None:
-    """Delete records as retention does; those that have no answer need none any more."""
+    """Delete records as retention does; those without an outcome no longer need one."""
     answered = site.outcome().by_position
     partitions = [TopicPartition(topic, n, offset) for (topic, n), offset in offsets.items()]
     client = admin(site)

@@ -1,4 +1,4 @@
-"""The lag that Kafka's own tools and scalers see: the end of a partition against the group's offset."""
+"""The lag that Kafka's own tools and scalers see: the distance from the group's offset to the end of a partition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTITIONS = 4
 
 
 def lags(site: Site) -> dict[tuple[str, int], int]:
-    """Give the lag of every partition; all of it where the group has no offset, as scalers count."""
+    """Return the lag of every partition; the whole partition if the group has no offset, as scalers count."""
     admin = AdminClient({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
     wanted = [TopicPartition(topic, n) for topic in site.settings().topics.inputs for n in range(PARTITIONS)]
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's own
@@ -41,7 +41,7 @@ def transactional(site: Site) -> Producer:
 
 
 def send(site: Site, producer: Producer, count: int, *, partition: int, is_committed: bool) -> None:
-    """Send into the open transaction, and wait until the broker has it."""
+    """Send a record in the open transaction, and wait until the broker has it."""
 
     def delivered(error: object, message: Message) -> None:
         assert error is None, error
@@ -56,7 +56,7 @@ def send(site: Site, producer: Producer, count: int, *, partition: int, is_commi
 
 
 def test_a_topic_that_was_read_to_its_end_has_no_lag(site: Site) -> None:
-    """Behind a transactional producer, with partitions never produced to, emptied, or holding aborted records only."""
+    """With a transactional producer, and partitions that are unused, emptied, or have aborted records only."""
     site.create_topics()
     producer = transactional(site)
     producer.begin_transaction()
@@ -98,7 +98,7 @@ def test_no_offset_is_committed_behind_an_open_transaction(site: Site) -> None:
     other.produce(site.settings().topics.inputs[0], b"behind it", b"room-0", partition=0)
     assert other.flush(10) == 0
     site.sent.append((site.settings().topics.inputs[0], 0, begun_at + 5))
-    site.events(20, topic=1)  # Other partitions go on, and with each of their commits positions may go along.
+    site.events(20, topic=1)  # Other partitions continue, and each of their commits may include positions.
     others = [position for position in site.sent if position[0] != site.settings().topics.inputs[0]]
     eventually(lambda: set(others) <= set(site.outcome().by_position), "the others are judged")
     eventually(lambda: sum(lags(site).values()) == 6, "only what is behind the open transaction is left")

@@ -1,4 +1,4 @@
-"""The metrics of a whole worker: alerts and dashboards rest on them."""
+"""The metrics of a whole worker: alerts and dashboards depend on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_metrics_count_the_work(site: Site) -> None:
     site.produce([event("two", "good evening"), event("three", "good evening everyone", "other")], topic=1)
     site.produce([(b"k", b'{"event_id": 1, "tenant_id": "acme", "language": 7, "text": ""}')], topic=1)
     site.check()
-    # The first is a duplicate, the other has content that its tenant knows.
+    # The first is a duplicate, the other has content that was judged for its tenant.
     site.produce([event("one", "good morning"), event("again", "good evening")])
     outcome = site.check()
     ended_ms = int(time.time() * 1000)

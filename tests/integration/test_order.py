@@ -1,4 +1,4 @@
-"""On which partition outputs fall: order within a key is order within a partition."""
+"""The partitions of the outputs: the order within a key is the order within a partition."""
 
 from __future__ import annotations
 

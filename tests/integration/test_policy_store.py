@@ -68,7 +68,7 @@ def acme(version: int = 0, controversial: str = "review") -> Policy:
 
 
 async def put_before_redis_goes_away(store: PolicyStore, cache: PolicyCache, valkey: ValkeyServer) -> int:
-    """Put a policy in force, then end Redis; return the policy's version."""
+    """Store a policy, then stop Redis; return the policy's version."""
     version = await store.put("acme", acme())
     await until(lambda: version_of(cache) == version, within_s=1)
     valkey.terminate()
@@ -99,7 +99,7 @@ async def test_no_version_leaves_a_tenant_without_a_next_one(
     assert await store.put("acme", acme(version=MAX_VERSION - 1)) == MAX_VERSION - 1
     await store.delete("acme")
     await until(lambda: "acme" not in cache.snapshot(), within_s=1)
-    # The store gave the next one to it, or an older release wrote it.
+    # The store gave it the next version, or an older release wrote it.
     for number, stored in enumerate((MAX_VERSION, 2**53 - 1, 2**53, "1e400")):
         tenant = f"tenant-{number}"
         document = f'{{"version": {stored}, "id": "{tenant}"}}'
@@ -225,7 +225,7 @@ async def test_a_deletion_while_redis_was_down_is_not_missed(
     valkey.start()
     await redis.connection_pool.disconnect()
     assert await store.delete("acme") is not None
-    # Not from the stream: a worker that was away for long finds it trimmed.
+    # Not from the stream: a worker that was down for long finds the stream trimmed.
     await redis.xtrim(f"{NAMESPACE}:policy-changes", maxlen=0, approximate=False)
     await until(lambda: "acme" not in cache.snapshot(), within_s=10)
 
@@ -320,7 +320,7 @@ async def test_a_redis_that_lost_its_data_removes_no_policy(
 async def test_a_policy_set_again_after_redis_lost_its_data_is_in_force(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
-    """With versions that begin at 1 again, every worker that runs refuses what `policy set` calls in force."""
+    """If versions began at 1 again, running workers would refuse a policy that `policy set` reports as in force."""
     await store.put("acme", acme(version=5))
     await until(lambda: version_of(cache) == 5, within_s=1)
     await redis.flushall()

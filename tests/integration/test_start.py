@@ -1,4 +1,4 @@
-"""A start waits for what passes, and ends at once for what no wait heals: one exit code for each cause, everywhere."""
+"""A start waits for dependencies, and ends at once if waiting cannot help: each cause has one exit code everywhere."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_worker_started_before_redis_waits_for_it(site: Site, stack: Stack) ->
 
 @contextmanager
 def loading_redis(folder: Path) -> Iterator[Redis]:
-    """Give a Redis that loads its data until `key-load-delay`, microseconds for each key, is set to 0."""
+    """Yield a Redis that loads its data until `key-load-delay`, microseconds for each key, is set to 0."""
     (port,) = free_ports(1)
     at = ["--port", port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
     command = [str(part) for part in (get_binary_path(), *at)]
@@ -70,7 +70,7 @@ def loading_redis(folder: Path) -> Iterator[Redis]:
     client = Redis(port=port)
     eventually(lambda: answers(client), "Redis answers")
     for number in range(1000):
-        client.set(f"key-{number}", os.urandom(1024))  # Events are served after so many bytes, and not after each key.
+        client.set(f"key-{number}", os.urandom(1024))  # Redis handles commands after this many bytes.
     client.save()
     children.stop(filling)
     slowly = ["--key-load-delay", "100000", "--loading-process-events-interval-bytes", "1024"]

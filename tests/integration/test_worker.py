@@ -1,4 +1,4 @@
-"""A whole worker that meets an engine slower than its input, an engine that fails, and its own return."""
+"""A whole worker with an engine that is slower than the input, an engine that fails, and a restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_engine_slower_than_the_input_costs_neither_memory_nor_membership(sit
         *FAULTY,
         "gate",
         str(gate),
-        GUARDLINE_BATCH__LOW_WATER="650",  # A poll of 500 records would go past the high one.
+        GUARDLINE_BATCH__LOW_WATER="650",  # A poll of 500 records would exceed the high-water mark.
         GUARDLINE_BATCH__HIGH_WATER=str(high_water),
         GUARDLINE_KAFKA__MAX_POLL_INTERVAL_S="5",
         GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S="2",

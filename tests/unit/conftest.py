@@ -1,4 +1,4 @@
-"""What most unit tests read is read once for all of them."""
+"""Files that most unit tests read are read once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.guard.views import Views
 
 @pytest.fixture(scope="session", autouse=True)
 def _read_once() -> Iterator[None]:
-    """Let guards of one tokenizer share what was read of it: half a second each time, and nothing changes it."""
+    """Let guards share a tokenizer that was read: reading takes half a second, and nothing changes it."""
     read, fold = Tokens.__init__, Views.__init__
     tokens: dict[tuple[Path, int], dict[str, Any]] = {}
     views: dict[str, Any] = {}

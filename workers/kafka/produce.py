@@ -1,4 +1,4 @@
-"""Puts events from JSON lines into the input topics, keyed so that a conversation stays in order."""
+"""Produces events from JSON lines to the input topics, with keys that keep a conversation in order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from workers.settings import Settings
 
 
 class Produced(NamedTuple):
-    """How many records were sent, how many of them are no events, and what is wrong with the first of those.
+    """The number of records sent, the number of those that are not valid events, and the first error among these.
 
-    `is_stopped`: Ctrl-C came before the last line.
+    `is_stopped`: Ctrl-C ended it before the last line.
     """
 
     sent: int
@@ -33,20 +33,20 @@ def produce(
 ) -> Produced:
     """Produce each non-empty line as it is; return the counts.
 
-    With `fill`, a line that is an object gets those fields where it has none of its own, and `row-N` as its `event_id`,
-    N being the line's number among the non-empty ones: the rows of a file become events.
+    With `fill`, a line that is an object gets the missing fields from it, and `row-N` as its `event_id`, where N is its
+    number among the non-empty lines. So the rows of a file become events.
 
-    The topic is the one whose name ends in the event's surface (chat, comments), else the first. The key is the
-    event's `attributes.conversation_id` if it has one, else its author, else its id. A line that is no event goes to
-    the first topic without a key: the worker makes a dead letter of it, with its position.
+    The topic is the first one whose name ends in the event's surface (chat, comments), or the first topic. The key is
+    the event's `attributes.conversation_id`, or its author, or its id. A line that is not a valid event goes to the
+    first topic without a key, and the worker makes a dead letter of it.
 
-    Guarantee: the brokers have taken all lines when it returns, and those before the one at which it ends otherwise: by
-    Ctrl-C, or because a line cannot be read or sent. `sent` gets the bytes of each line.
+    Guarantee: when it returns, the brokers have accepted all lines. When it ends early, by Ctrl-C or because a line
+    cannot be read or sent, they have accepted all lines before that one. `sent` gets the size of each line. Blocks.
 
     Raises:
-        Unavailable: Kafka or an input topic is not there.
+        Unavailable: Kafka or an input topic is not available.
         Misconfigured: Kafka refuses this client.
-        Fatal: a record was refused, or Kafka went away.
+        Fatal: a record was refused, or Kafka stopped answering.
     """
     kafka, inputs = settings.kafka, require_inputs(settings)
     failures: list[KafkaError] = []
@@ -110,7 +110,7 @@ def _send(
 
 
 def filled(value: bytes, fill: Mapping[str, str]) -> bytes:
-    """Give an object with those fields where it has none of its own; null and an empty string count as none."""
+    """Return an object with its missing fields filled; null and an empty string count as missing."""
     try:
         row = parse(value)
     except Undecodable:

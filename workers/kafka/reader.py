@@ -1,4 +1,4 @@
-"""Reads verdicts back: what a downstream service would do, for people and for checks."""
+"""Reads verdicts, as a downstream service would: for people and for checks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ IDLE_S = 0.5
 
 LOOK_EVERY_S = 5.0
 LOOK_AGAIN_S = 1.0
-"""How often a reader looks whether the topics have more partitions; the second: after one that could not be read."""
+"""How often a reader checks for added partitions; the second one applies after a partition could not be read."""
 
 OPEN_S = 0.1
-"""Between two looks whether a transaction is still open."""
+"""Between two checks whether a transaction is still open."""
 
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
@@ -37,15 +37,15 @@ Origin = tuple[str, int]
 
 
 def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool) -> Iterator[Message | None]:
-    """Give committed records of the topics, and None whenever nothing came for a while.
+    """Yield committed records of the topics, and None after an interval without a record.
 
-    Without `follow` it ends once the end of every partition was seen; with it, partitions that are added are read from
-    their beginning. Reads outside any group and commits nothing. Only committed transactions are seen. Waits for as
-    long as the brokers are away.
+    Without `follow` it ends at the end of every partition. With `follow` it reads added partitions from their
+    beginning. Reads outside any group, commits nothing, and sees only committed transactions. Blocks while the brokers
+    are down.
 
     Raises:
-        Unavailable: Kafka or a topic is not there, or is not there any more.
-        Misconfigured: Kafka refuses this client, or a topic may not be read.
+        Unavailable: Kafka or a topic is not available, or the topic was deleted.
+        Misconfigured: Kafka refuses this client, or the user may not read a topic.
     """
     consumer = clients.reader(kafka, follow=follow)
     try:

@@ -1,4 +1,4 @@
-"""Two events have one key exactly when they are the same event; two contents, when one judgement holds for both."""
+"""Two events have the same key exactly if they are the same event, and two contents if one assessment fits both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def keys_of(body: EventDict, *, is_shared: bool = False, keys: Keys | None = Non
     return (keys or Keys("n", secret="s", fingerprint="f")).of(body, is_shared=is_shared)
 
 
-# Few letters, and those that stand between fields in JSON: what is alike once it is joined is found soon.
+# Few letters, and the separators of JSON: so fields that are equal after joining occur soon.
 names = st.text('a",|', min_size=1, max_size=3)
 turns = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "text": st.text('a",|', max_size=2)})
 bodies = st.fixed_dictionaries(
@@ -36,7 +36,7 @@ bodies = st.fixed_dictionaries(
 
 
 def content(body: EventDict, is_shared: bool) -> tuple[object, ...]:
-    """What a judgement depends on, and for whom it holds."""
+    """The fields on which an assessment depends, and the tenant for which it holds."""
     owner = None if is_shared else body["tenant_id"]
     return owner, body.get("role", "user"), body["text"], tuple(map(str, body.get("context") or ()))
 
@@ -100,7 +100,7 @@ def test_tenants_that_share_have_one_key_for_equal_content_and_never_for_an_even
 
 
 def test_no_tenant_name_makes_two_contents_equal() -> None:
-    """What may stand in a name may also stand in a text."""
+    """Any character of a name may also be in a text."""
     keys = [
         keys_of(cast(EventDict, {**BODY, "tenant_id": tenant, "text": text}))[1]
         for tenant, text in [("a", "xx|user|5|hello"), ("a|user|15|xx", "hello"), ("ax", "hello"), ("a", "xhello")]
@@ -117,7 +117,7 @@ def test_another_namespace_secret_or_guard_gives_other_keys(namespace: str, secr
 
 
 def test_the_keys_are_the_same_in_every_release() -> None:
-    """Other ones would forget at an update which events were seen."""
+    """With other keys, an update would lose all stored events."""
     assert keys_of(BODY) == (
         b"n:event:" + bytes.fromhex("72a673f7d840d7a50106a5fcf8c2440c"),
         b"n:content:" + bytes.fromhex("4f302c35590a4a39a0d8bbe7d14db41f"),

@@ -1,4 +1,4 @@
-"""The ledger alone: contiguous prefixes, epochs, and what is held in memory."""
+"""The ledger alone: contiguous prefixes, epochs, and the records in memory."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ready_since: float | None = None
 
     def ready(self, origin: TopicPartition) -> list[int]:
-        """Give the offsets of a partition that are finished with nothing unfinished before them."""
+        """Return the finished offsets of a partition without an unfinished one before them."""
         return [offset for offset, _ in takewhile(lambda held: held[1], self.is_finished[origin].items())]
 
     def all_ready(self) -> int:
@@ -331,7 +331,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(limit=st.none() | st.integers(1, 4), lost=st.none() | st.sampled_from([A, B]), is_given_back=st.booleans())
     def commit(self, limit: int | None, lost: TopicPartition | None, is_given_back: bool) -> None:
-        """Commit; a partition may be lost while the commit is under way."""
+        """Commit; a partition may be lost during the commit."""
         prefix = self.ledger.take(limit=limit)
         assert len(prefix) == min(self.all_ready(), limit or self.all_ready())
         taken: dict[TopicPartition, list[int]] = {origin: [] for origin in prefix}

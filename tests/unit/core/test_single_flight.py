@@ -25,7 +25,7 @@ def body_of(key: bytes) -> EventDict:
 
 
 class Waiter:
-    """A position that joined, and what it may expect."""
+    """A position that joined, and the answer that it must get."""
 
     def __init__(self, work: Work[int], key: bytes, patience_s: float, joined_at: float) -> None:
         self.work = work
@@ -35,7 +35,7 @@ class Waiter:
 
 
 class Machine(RuleBasedStateMachine):
-    """Plays the judge: flights of one micro-batch each, in any order, and partitions that go away."""
+    """Acts as the judge: flights of one micro-batch each, in any order, and partitions that are revoked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         for work in works:
             first = self.first_tried_at.setdefault(id(work), self.now)
             latest = max(first + work.patience_s, work.joined_at + work.patience_s / 2)
-            assert first + work.patience_s <= work.deadline <= latest, "patience begins with the first attempt"
+            assert first + work.patience_s <= work.deadline <= latest, "the timeout begins with the first attempt"
         if works:
             self.at_engine[flight] = works
 
@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
                 self._lose(work)
 
     def waiting(self) -> list[int]:
-        """The flights that are not at the engine, and have something to judge."""
+        """The flights that are not at the engine and have works to judge."""
         return [
             number
             for number, works in enumerate(self.flights)
@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
         assert all(waiter.work.is_settled for waiter in self.waiters.values())
         assert len(self.single_flight) == 0
         for source, waiter in self.waiters.items():
-            # None is an answer only to who went away, and to who was patient enough to be told so.
+            # Only a waiter whose partition was revoked or whose timeout is over may get None.
             is_patient = math.isfinite(waiter.work.deadline) and waiter.work.has_failed
             assert waiter.work.assessment is not None or is_patient or not self.is_current(source)
 

@@ -1,4 +1,4 @@
-"""How long a work under way may be joined and tried again."""
+"""How long a work in flight may be joined and retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines that can be run here, each with how near it has to come to the reference."""
+"""The engines that can run here, each with its tolerance against the reference."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Case:
 
     name: str
     package: str | None
-    """What it needs of the packages that have environments of their own."""
+    """The package with its own environment that the engine needs."""
     make: Callable[[], Engine]
     make_overflowing: Callable[[Path], Engine]
-    """Make one on another checkpoint in Hugging Face's format."""
+    """Make an engine on another checkpoint in Hugging Face's format."""
     tolerance: float
-    """How far a log-probability may be from the reference's, on prompts of real texts."""
+    """The largest difference of a log-probability from the reference, on prompts of real texts."""
     drift: float
-    """How far it may move with what else is in the batch."""
+    """The largest change of a log-probability with the rest of the batch."""
     is_exact: bool = True
-    """Whether the weights are those of the reference, so that arbitrary ids are completed alike as well."""
+    """Whether the weights equal those of the reference, so that completions of arbitrary ids are equal as well."""
     same_completions: float = 1.0
-    """The share of real texts that has to be completed as the reference does."""
+    """The fraction of real texts whose completions must equal the reference."""
     leaks_nan: bool = False
     """Whether NaN of one prompt may reach others: seen with vLLM 0.32 on a CPU, for prompts that do not fill a block of
     its cache of keys and values, also when they are asked alone later: NaN times zero is NaN."""
     make_mortal: Callable[[], Engine] | None = None
-    """Make one with processes of its own, which a test may kill; None where the engine is part of this process."""
+    """Make an engine with its own processes, which a test may kill; None if the engine is part of this process."""
     death: type[GuardlineError] = Unavailable
-    """What is raised when they are: servers come back, and an engine process does not."""
+    """The error after that: servers may recover, and an engine process does not."""
 
 
 def openai_engine(
@@ -58,7 +58,7 @@ def openai_engine(
     key_file: Path | None = None,
     timeout_s: float = 30,
 ) -> OpenAIEngine:
-    """Make an engine that expects guard-nano of its servers."""
+    """Make an engine that expects its servers to serve guard-nano."""
     tokens = Tokens(checkpoint_folder("guard-nano", engine="openai"))
     return OpenAIEngine(
         urls,

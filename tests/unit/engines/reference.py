@@ -1,4 +1,4 @@
-"""Records what the reference engine says of guard-nano: `make engine-reference`.
+"""Records the reference engine's results for guard-nano: `make engine-reference`.
 
 The conformance suite holds every engine to it, so that torch is needed to record it and not to test.
 """
@@ -30,7 +30,7 @@ VOCABULARY = Tokens(checkpoint_folder("guard-nano", engine="transformers")).size
 
 @dataclass(frozen=True)
 class Reference:
-    """What the reference engine said: one row a prompt, those made of `texts` real texts first."""
+    """The reference engine's results: one row for each prompt, first those of `texts` real texts."""
 
     weights: str
     texts: int

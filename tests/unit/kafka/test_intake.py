@@ -1,4 +1,4 @@
-"""What the consumer says in the place of records: what passes by itself, and what ends the worker."""
+"""Errors that the consumer returns instead of records: those that pass, and those that end the worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.settings import Kafka, Settings
 
 
 class FailingConsumer:
-    """Gives one error after the other: no broker can be asked for them."""
+    """Returns one error after the other, because no broker can produce them on demand."""
 
     def __init__(self, *codes: int) -> None:
         self._codes = codes
@@ -40,7 +40,7 @@ def intake() -> Iterator[Intake]:
 
 
 def test_errors_that_pass_do_not_end_the_worker(intake: Intake) -> None:
-    """A message's error is made from its code alone, and calls none of them retriable."""
+    """A message's error is made from its code only, and never says that it is retriable."""
     intake.consumer = FailingConsumer(  # type: ignore[assignment]  # what it says stands for the brokers
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
@@ -92,7 +92,7 @@ def test_a_report_of_brokers_or_an_unreadable_one_does_not_end_the_worker(intake
 
 
 def test_brokers_that_do_not_answer_do_not_end_the_worker(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage is no loss of the brokers' addresses: real statistics, of a port that nobody listens on."""
+    """In an outage the client still knows the brokers' addresses: real statistics, with a port without a server."""
     reports: list[str] = []
     on_statistics = Intake._on_statistics
 
@@ -111,7 +111,7 @@ def test_brokers_that_do_not_answer_do_not_end_the_worker(intake: Intake, monkey
 
 
 class HeldConsumer:
-    """Notes what is paused: a real one pauses only what a group has given it."""
+    """Records paused partitions: a real consumer pauses only partitions that a group has assigned to it."""
 
     def __init__(self) -> None:
         self.paused: set[tuple[str, int]] = set()
@@ -125,7 +125,7 @@ class HeldConsumer:
 
 @pytest.mark.parametrize("left_by", ["revoked", "lost", "assigned again"])
 def test_a_partition_that_is_assigned_again_is_paused_again(intake: Intake, left_by: str) -> None:
-    """It comes unpaused: one that is taken for held already would fill the memory."""
+    """It is not paused: if the worker believed that it was, the memory would grow."""
     real, held = intake.consumer, HeldConsumer()
     intake.consumer = held  # type: ignore[assignment]  # what it notes stands for the brokers
     parts = [KafkaPartition("t", 0), KafkaPartition("t", 1)]
@@ -139,7 +139,7 @@ def test_a_partition_that_is_assigned_again_is_paused_again(intake: Intake, left
         intake._on_revoke(real, parts[1:])
     elif left_by == "lost":
         intake._on_lost(real, parts[1:])
-    held.paused.clear()  # As librdkafka does with a partition that goes or comes.
+    held.paused.clear()  # As librdkafka does when a partition is revoked or assigned.
     intake._on_assign(real, parts[1:])
     intake.hold(origins[1:])
     assert held.paused == {("t", 1)}

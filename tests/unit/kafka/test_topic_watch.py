@@ -1,4 +1,4 @@
-"""What answers about topic ids mean; real topics are deleted and created again in tests/chaos/test_outages.py."""
+"""The meaning of answers about topic ids; tests/chaos/test_outages.py deletes and creates real topics again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE, TWO = "XeTJArssRSKEyslW118mWA", "tNDOSwDkR76o5rKchKrwWw"
 
 
 class Answers:
-    """Gives prepared answers, in the place of brokers."""
+    """Returns prepared answers instead of brokers."""
 
     def __init__(self, *answers: dict[str, str | None] | Exception | None) -> None:
         self._answers = list(answers)
@@ -36,7 +36,7 @@ class Answers:
 
 
 def watch(*answers: dict[str, str | None] | None) -> None:
-    """Look as often as there are answers, and once more for the last of them."""
+    """Check once for each answer, and once more for the last one."""
     topics = TopicWatch(["t"], ConsumerLog(), Answers(*answers, {}))  # type: ignore[arg-type]  # the part that it uses
     for look in range(len(answers) + 1):
         topics.check(look * EVERY_S)

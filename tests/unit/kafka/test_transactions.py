@@ -1,4 +1,4 @@
-"""What the log of a producer says of its last transaction; the real log is in tests/chaos/test_late_requests.py."""
+"""The meaning of a producer's log lines; tests/chaos/test_late_requests.py has the real log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an engine hangs, and when it is only slow."""
+"""How a hang of the engine is told from a slow engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAR_LONGER_S = 4 * HANGS_AFTER_S
 
 
 class PacedGuard:
-    """Answers a call when its gate opens, and counts what a test says has come back."""
+    """Answers a call when its gate opens, and counts the answered prompts that a test sets."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -48,7 +48,7 @@ async def go_on_for(seconds: float, step: Callable[[], None]) -> None:
 
 
 async def test_a_long_call_whose_parts_return_is_not_a_hang(site: Site) -> None:
-    """A micro-batch of 256 takes 85 s at 3 messages/s, and four of them as many minutes."""
+    """A micro-batch of 256 takes 85 s at 3 messages/s, and four of them take almost six minutes."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=8)
 
@@ -63,7 +63,7 @@ async def test_a_long_call_whose_parts_return_is_not_a_hang(site: Site) -> None:
 
 
 async def test_any_call_that_returns_shows_that_the_engine_works(site: Site) -> None:
-    """Also of an engine that counts no parts: the others in the queue wait for it."""
+    """Also for an engine that counts no parts: the other calls in the queue wait for it."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=8)
     waits = asyncio.create_task(calls.assess([Request("waits")], math.inf))
@@ -92,7 +92,7 @@ async def test_an_engine_that_answers_nothing_hangs(site: Site) -> None:
 
 
 async def test_a_call_that_all_others_overtake_is_detected(site: Site) -> None:
-    """One thread of the engine is stuck, and the others go on: its partitions would stand still for ever."""
+    """One thread of the engine hangs, and the others continue: without a limit its partitions would stop for ever."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=2)
 
@@ -122,7 +122,7 @@ async def test_time_without_calls_at_the_engine_does_not_count(site: Site) -> No
 
 
 async def test_a_frozen_event_loop_is_not_a_hang_of_the_engine(site: Site) -> None:
-    """As after a SIGSTOP: the time went by without anybody having had a chance to answer."""
+    """As after a SIGSTOP: time passed in which no answer was possible."""
     guard = PacedGuard()
     calls = calls_of(site, guard, batches_in_flight=1)
     call = asyncio.create_task(calls.assess([Request("a")], math.inf))

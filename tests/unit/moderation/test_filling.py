@@ -1,4 +1,4 @@
-"""Micro-batches in flight, as the engine wishes."""
+"""The number of micro-batches in flight follows the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.settings import Settings
 
 
 def batch(monkeypatch: pytest.MonkeyPatch, wish: int | None, **environment: str) -> tuple[int, str]:
-    """Give what is in flight by the settings of an environment, and what the log says."""
+    """Return the micro-batches in flight for an environment, and the log."""
     for name, value in environment.items():
         monkeypatch.setenv(f"GUARDLINE_BATCH__{name}", value)
     with capture_logs() as logs:

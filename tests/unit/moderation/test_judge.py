@@ -1,4 +1,4 @@
-"""The judge alone: single flight, patience, and what a partition that went away may not take with it."""
+"""The judge alone: single flight, timeouts, and revoked partitions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT, GONE = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 class ScriptedGuard:
-    """Fails or waits as a text says, else answers with the text; the engine's own behaviour is not the subject."""
+    """Fails or waits if a text says so, and otherwise answers with the text. The engine is not part of these tests."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -48,7 +48,7 @@ class ScriptedGuard:
 
 
 class LateNotes(Deaths):
-    """Takes no note back before it may."""
+    """Removes a note only when the test allows it."""
 
     def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
         super().__init__(redis, namespace=namespace, worker_id=worker_id, deaths_ttl_s=deaths_ttl_s)
@@ -64,7 +64,7 @@ class LateNotes(Deaths):
 
 @pytest.fixture
 async def notes(site: Site) -> AsyncIterator[Deaths]:
-    """Nobody died: what is noted changes nothing."""
+    """No crash happened, so the notes have no effect."""
     settings = site.settings()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         notes = Deaths(redis, namespace=settings.redis.namespace, worker_id="w", deaths_ttl_s=60)
@@ -161,7 +161,7 @@ async def test_work_continues_as_long_as_one_waiter_is_current(notes: Deaths) ->
 
 
 async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: Deaths) -> None:
-    """The neighbour's partition stays: without an answer its offset would hold the partition up for ever."""
+    """The other event's partition stays: without an answer its offset would block the partition for ever."""
     guard = ScriptedGuard()
     guard.gate.clear()
     current = {KEPT, GONE}
@@ -218,7 +218,7 @@ async def test_one_refused_event_has_no_assessment_and_the_others_are_not_judged
 
 
 async def test_a_waiter_with_a_long_timeout_holds_no_place_at_a_failed_engine(notes: Deaths) -> None:
-    """The patient would have kept the only place through their back-off, and the hasty got it after their patience."""
+    """Otherwise the long waiter would keep the only place during its back-off, and the short one would time out."""
     guard = ScriptedGuard()
     texts = ["patient 0", "patient 1", "patient 2"]
     guard.down = {*texts, "hasty"}
@@ -245,7 +245,7 @@ async def test_work_that_lost_all_waiters_while_the_engine_was_down_is_dropped(n
 
 
 async def test_an_event_that_arrives_after_its_work_was_dropped_is_judged(site: Site) -> None:
-    """The answer was settled as none, and stayed open to others for as long as Redis took to hear of it."""
+    """The work was settled without an answer, and events could join it until Redis had removed the note."""
     guard = ScriptedGuard()
     guard.gate.clear()
     current = {GONE, KEPT}
@@ -287,7 +287,7 @@ async def test_the_wait_for_the_engine_does_not_shorten_the_timeout(notes: Death
 
 
 async def test_an_event_that_joins_late_gets_its_own_timeout(notes: Deaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Attempts at even times: by chance the late one might draw a wait that is longer than its own patience.
+    # Attempts at equal intervals: a random back-off might be longer than the late one's timeout.
     monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.01))
     guard = ScriptedGuard()
     guard.down = {"a"}
@@ -308,7 +308,7 @@ async def test_an_event_that_joins_late_gets_its_own_timeout(notes: Deaths, monk
 
 
 async def test_a_call_that_hangs_is_fatal_and_leaves_its_note(notes: Deaths) -> None:
-    """The note counts as a death of its contents, so that one that hangs the engine is found like one that kills it."""
+    """The note counts as a crash of its contents, so content that hangs the engine is found as well."""
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes, hangs_after_s=0.2)

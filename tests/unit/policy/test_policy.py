@@ -150,7 +150,7 @@ def test_the_digest_covers_everything_that_decides() -> None:
 
 
 def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
-    """Verdicts are kept for longer than a release: who looks up what decided them has only the digest."""
+    """Verdicts outlive a release, and only the digest identifies the policy that decided them."""
     rules = [{"severity": "Unsafe", "categories": ["PII"], "language": "en", "min_score": 0.5, "decision": "review"}]
     assert policy(rules=rules, on_unavailable="hold", shared_cache=True).digest == "1570c696c1a89595"
 
@@ -238,7 +238,7 @@ assessments = st.builds(
 
 
 def expected(document: dict[str, Any], found: dict[str, Any], surface: str, role: str, language: str | None) -> str:
-    """The rule of `Policy`'s docstring, written as plainly as can be."""
+    """The rule of `Policy`'s docstring, in the simplest form."""
 
     def matches(rule: dict[str, Any], category: str | None) -> bool:
         spoken, wanted = (language or "").lower(), (rule["language"] or "").lower()

@@ -1,4 +1,4 @@
-"""A worker's life, in real processes and by real signals."""
+"""The lifecycle of a worker, in real processes and with real signals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class Idle(Process):
-    """An idle worker, and the files that steer it."""
+    """An idle worker, and the files that control it."""
 
     folder: Path
 
@@ -44,7 +44,7 @@ class Idle(Process):
         return self.get("/livez")[0], self.get("/readyz")[0]
 
     def check_end(self, code: int, state: str, cause: str) -> dict[str, Any]:
-        """Check that it ends so, and says so in one line; give the line."""
+        """Check how it ends, and that one line says so; return the line."""
         assert self.wait(20) == code, self.text
         (line,) = self.said("worker ended")
         assert (line["state"], line["cause"]) == (state, cause)
@@ -154,7 +154,7 @@ def test_a_part_that_does_not_close_delays_the_others_only_for_its_time_limit(st
 
 @pytest.mark.parametrize("number", [INT, HUP])
 def test_a_signal_that_was_inherited_as_ignored_stays_ignored(start: Start, number: signal.Signals) -> None:
-    """SIGINT in the background of a shell, SIGHUP under nohup."""
+    """SIGINT for a background job of a shell, SIGHUP under nohup."""
     worker = start("there", "drained", ignored=(number,))
     eventually(lambda: worker.is_in("running"), "it runs")
     worker.send(number)

@@ -1,4 +1,4 @@
-"""What is kept from the caller when Redis fails, and what is not."""
+"""Which failures of Redis the breaker hides from the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis remembers, on a real Valkey; and that nothing depends on it."""
+"""Deduplication on a real Valkey; and that nothing depends on it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def redis(site: Site) -> AsyncIterator[Redis]:
 
 
 def dedup_of(site: Site, redis: Redis) -> RememberingDedup:
-    """A worker's dedup; a second one has nothing of the first's memory but Redis."""
+    """A worker's dedup; a second one shares only Redis with the first."""
     return RememberingDedup(redis, site.settings())
 
 
@@ -62,7 +62,7 @@ def memory_of(event: Event) -> Memory:
 
 
 class RememberingDedup(Dedup):
-    """A worker's dedup with what it writes."""
+    """A worker's dedup and its writer."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         super().__init__(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
@@ -72,7 +72,7 @@ class RememberingDedup(Dedup):
         return Memories(redis or self._redis, self._settings.dedup, self.claims)
 
     async def remember(self, *events: Event) -> None:
-        """Write what was committed."""
+        """Write committed verdicts."""
         memories = self.memories()
         memories.add([memory_of(event) for event in events])
         writing = asyncio.create_task(memories.write())
@@ -103,13 +103,13 @@ async def test_of_repeats_written_together_the_first_stays_the_first(site: Site,
     dedup = dedup_of(site, redis)
     items = [event_at(0), event_at(5), event_at(9)]
     events = [await look_up(dedup, item) for item in items]
-    dedup.release(events)  # As if they had been too many to be held: the order alone has to do.
+    dedup.release(events)  # As if the claims had overflowed: only the order of the writes counts.
     await dedup.remember(*events)
     assert (await look_up(dedup_of(site, redis), event_at(20))).duplicate_of == "v0"
 
 
 async def test_a_server_without_msetex_stores_the_same(site: Site, redis: Redis) -> None:
-    """What such a server answers, on a real one: only the name of the command is another."""
+    """The answer of such a server, from a real one: the test uses another command name."""
     dedup = dedup_of(site, redis)
     redis.msetex = lambda *_, **__: redis.execute_command("MSETEX_OF_LATER")  # type: ignore[method-assign,no-untyped-call]
     known = await remember(dedup, event_at(0))
@@ -136,7 +136,7 @@ async def test_a_repeat_in_flight_is_recognised_before_redis_stores_it(site: Sit
 
 
 class LateRedis(Redis):
-    """Sends no MGET before it may."""
+    """Sends an MGET only when the test allows it."""
 
     def __init__(self, client: Redis) -> None:
         super().__init__(connection_pool=client.connection_pool)
@@ -148,7 +148,7 @@ class LateRedis(Redis):
 
 
 async def test_a_repeat_that_redis_answers_first_still_names_the_first(site: Site, redis: Redis) -> None:
-    """Two micro-batches ask on two connections."""
+    """Two micro-batches use two connections."""
     late = LateRedis(redis)
     dedup = dedup_of(site, late)
     first = asyncio.create_task(look_up(dedup, event_at(0)))
@@ -162,7 +162,7 @@ async def test_a_repeat_that_redis_answers_first_still_names_the_first(site: Sit
 async def test_a_repeat_is_recognised_while_the_first_is_being_written(site: Site, redis: Redis) -> None:
     dedup = dedup_of(site, redis)
     known = await look_up(dedup, event_at(0))
-    await redis.client_pause(10_000, all=False)  # What writes has to wait; what reads does not.
+    await redis.client_pause(10_000, all=False)  # Writes have to wait; reads do not.
     try:
         writing = asyncio.create_task(dedup.remember(known))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What Redis is told of verdicts: in what order, what when it is slow or away, and what never."""
+"""Which verdicts are stored in Redis, in which order, and what happens when Redis is slow or down."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def redis(site: Site) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def writing(memories: Memories) -> AsyncIterator[None]:
-    """Run the task that writes; at the end all is written."""
+    """Run the writing task; at the end everything is written."""
     task = asyncio.create_task(memories.write())
     yield
     await memories.close()
@@ -38,7 +38,7 @@ async def writing(memories: Memories) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def write_paused(redis: Redis) -> AsyncIterator[None]:
-    """What writes has to wait; what reads does not."""
+    """Writes have to wait; reads do not."""
     await redis.client_pause(10_000, all=False)
     try:
         yield
@@ -48,7 +48,7 @@ async def write_paused(redis: Redis) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def away(redis: Redis) -> AsyncIterator[None]:
-    """Nothing is answered, not even that it may go on: it does by itself."""
+    """Redis answers no write until the pause ends by itself."""
     await redis.client_pause(int(3 * TIMEOUT_S * 1000))
     started = time.monotonic()
     yield
@@ -75,7 +75,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class SlowFirstWrite(Redis):
-    """Takes its time with the first write, as a server does whose answer is late."""
+    """Delays the first write, like a server that answers late."""
 
     def __init__(self, client: Redis) -> None:
         super().__init__(connection_pool=client.connection_pool)
@@ -90,7 +90,7 @@ class SlowFirstWrite(Redis):
 
 
 async def test_a_later_commit_never_overtakes_an_earlier_one(site: Site, redis: Redis) -> None:
-    """With a task for each commit the second verdict was taken for the first where the first was written late."""
+    """With one task for each commit, the second verdict counted as the first when the first was written late."""
     dedup = dedup_of(site, redis)
     events = [await look_up(dedup, event_at(offset)) for offset in (0, 5)]
     for event in events:
@@ -108,7 +108,7 @@ async def test_a_later_commit_never_overtakes_an_earlier_one(site: Site, redis: 
 
 
 async def test_a_repeat_that_is_committed_first_is_not_taken_for_the_first(site: Site, redis: Redis) -> None:
-    """Two copies in two partitions: the later one may be committed earlier, and named the earlier one."""
+    """Two copies in two partitions: the later one may be committed first, and its verdict names the earlier one."""
     dedup = dedup_of(site, redis)
     first, second = [await look_up(dedup, event_at(offset)) for offset in (0, 5)]
     assert second.duplicate_of == "v0"
@@ -121,7 +121,7 @@ async def test_a_repeat_that_is_committed_first_is_not_taken_for_the_first(site:
 
 
 async def test_no_duplicate_names_a_verdict_that_a_dead_letter_replaced(site: Site, redis: Redis) -> None:
-    """Its output was too large. What was judged is remembered all the same."""
+    """Its output was too large. The assessment is stored nevertheless."""
     dedup = dedup_of(site, redis)
     replaced = await look_up(dedup, event_at(0))
     memories = dedup.memories()
@@ -132,7 +132,7 @@ async def test_no_duplicate_names_a_verdict_that_a_dead_letter_replaced(site: Si
 
 
 async def test_the_claim_of_a_verdict_ends_when_a_dead_letter_replaces_it(site: Site, redis: Redis) -> None:
-    """At once, and not when Redis hears of it."""
+    """The claim ends at once, not when Redis has been written."""
     dedup = dedup_of(site, redis)
     replaced = await look_up(dedup, event_at(0))
     dedup.memories().add([replace(memory_of(replaced), has_verdict=False)])
@@ -206,7 +206,7 @@ async def test_a_full_queue_drops_the_oldest(site: Site, redis: Redis, monkeypat
     other = dedup_of(site, redis)
     found = [(await look_up(other, event_at(90 + offset, event_id=f"e{offset}"))).duplicate_of for offset in range(25)]
     assert found == [None] * 15 + [f"v{offset}" for offset in range(15, 25)]
-    # This worker itself goes on to recognise them.
+    # This worker still recognises them by their claims.
     assert (await look_up(dedup, event_at(190, event_id="e0"))).duplicate_of == "v0"
 
 
