@@ -86,13 +86,7 @@ def test_replays_that_are_killed_or_fenced_send_each_message_once_and_all_are_ju
     dry = site.command("dead-letters", "replay", "--dry-run")
     assert len(dry.stdout.splitlines()) == count
     assert dry.stderr.startswith(f"{count} messages would be sent again\n")
-    for nothing in (
-        ("--reason", "not_json"),
-        ("--topic", "other"),
-        ("--until", "2026-01-01"),
-        ("--since", "2199-01-01"),
-    ):
-        assert site.command("dead-letters", "replay", *nothing).stderr.startswith("0 messages sent again")
+    assert site.command("dead-letters", "replay", "--reason", "not_json").stderr.startswith("0 messages sent again")
     assert not sent_again(site)
 
     with replay_in_the_background(site, program=(sys.executable, "-c", DYING)) as dying:

@@ -40,7 +40,7 @@ def dead_letters_command(
     sent_too: Annotated[bool, typer.Option("--all", help="Also dead letters whose messages were sent again.")] = False,
 ) -> None:
     """Print the messages that nobody judged: reason, position, key, and what is wrong."""
-    wanted = _filter(reason, topic, since, until)
+    wanted = chosen(reason, topic, since, until)
     if context.invoked_subcommand is not None:
         if reason or topic or since or until or has_value or sent_too:
             raise Misconfigured(
@@ -75,7 +75,7 @@ def replay_command(
 
     log_to_stderr()
     settings = settings_module.load()
-    wanted = _filter(reason, topic, since, until)
+    wanted = chosen(reason, topic, since, until)
     if is_dry:
         counts = Replayed()
         for stored in planned(settings, wanted, counts, returned_too=returned_too):
@@ -92,9 +92,14 @@ def replay_command(
     say(f"{counts.sent} messages sent again{_others(counts)}", err=True)
 
 
-def _filter(
+def chosen(
     reasons: list[str] | None, topics: list[str] | None, since: str | None, until: str | None
 ) -> Callable[[Stored], bool]:
+    """Give the condition that the flags describe.
+
+    Raises:
+        Misconfigured: a time cannot be read.
+    """
     begin_ms, end_ms = _milliseconds("--since", since), _milliseconds("--until", until)
 
     def wanted(stored: Stored) -> bool:
