@@ -105,7 +105,13 @@ class Recipe:
 def prompts_of(folder: Path) -> Prompts:
     """Build prompts as the guard does."""
     return Prompts(
-        Tokens(folder), Template(folder), context_tokens=CONTEXT_TOKENS, overlap=64, max_windows=8, forced=FORCED
+        Tokens(folder),
+        Template(folder),
+        context_tokens=CONTEXT_TOKENS,
+        overlap=64,
+        max_windows=8,
+        forced=FORCED,
+        reserve=32,
     )
 
 

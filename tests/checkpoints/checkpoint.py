@@ -49,5 +49,5 @@ class Checkpoint:
 def checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's files."""
     tokens, template = Tokens(folder), Template(folder)
-    prompts = Prompts(tokens, template, context_tokens=32_768, overlap=64, max_windows=8)
+    prompts = Prompts(tokens, template, context_tokens=32_768, overlap=64, max_windows=8, reserve=32)
     return Checkpoint(folder, tokens, template, prompts)

@@ -59,7 +59,7 @@ class Prompts:
         max_windows: int,
         window_tokens: int | None = None,
         forced: str = FORCED,
-        reserve: int = 32,
+        reserve: int,
     ) -> None:
         self._tokens = tokens
         self._template = template

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.core.json_text import MAX_DEPTH, MAX_DIGITS, parse
@@ -23,6 +23,7 @@ def test_valid_json_is_read_unchanged(document: object) -> None:
     assert parse(json.dumps(document).encode()) == document
 
 
+@settings(max_examples=10)
 @given(documents, st.booleans())
 def test_only_values_that_are_nested_too_deep_are_lost(document: object, is_first: bool) -> None:
     deep = "[" * 100_000 + "]" * 100_000

@@ -56,7 +56,7 @@ def prompts_and_candidates() -> tuple[list[list[int]], list[int]]:
     folder = checkpoint_folder("guard-nano", engine="transformers")
     tokens = Tokens(folder)
     requests = [Request(text) for text in SAMPLE[:TEXTS]]
-    made = Prompts(tokens, Template(folder), context_tokens=CONTEXT_TOKENS, overlap=16, max_windows=1)
+    made = Prompts(tokens, Template(folder), context_tokens=CONTEXT_TOKENS, overlap=16, max_windows=1, reserve=32)
     real = [ids for prompt in answered(made.build(requests)) for ids in prompt.ids]
     arbitrary = [list(range(300, 300 + length)) for length in (3, 40, 7, 7, 120, 1, 64)]
     return real + arbitrary, tokens.first(SEVERITIES) + tokens.first([*CATEGORIES, NONE])

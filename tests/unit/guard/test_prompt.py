@@ -174,7 +174,9 @@ def test_a_template_that_wants_the_users_turn_first_takes_responses_with_any_con
     alternating = checkpoint(with_template(tmp_path, nano, source))
     response = Request("ok", "assistant", (("user", "hi"),))
     assert alternating.built([response]) == [alternating.whole(response)]
-    prompts = Prompts(alternating.tokens, alternating.template, context_tokens=128, overlap=8, max_windows=4)
+    prompts = Prompts(
+        alternating.tokens, alternating.template, context_tokens=128, overlap=8, max_windows=4, reserve=32
+    )
     for turns in (1, 3, 31):
         context = tuple((("user", "assistant")[turn % 2], f"turn{turn}") for turn in range(turns))
         for text in ("ok", "a long word " * 200):
@@ -202,7 +204,7 @@ def test_lines_that_the_template_shows_only_in_longer_conversations_count_too(na
 
 def test_a_context_limit_without_room_for_content_is_refused(qwen: Checkpoint) -> None:
     with pytest.raises(Misconfigured, match=r"guard\.context_tokens: 128 leaves -\d+ tokens for content"):
-        Prompts(qwen.tokens, qwen.template, context_tokens=128, overlap=64, max_windows=8)
+        Prompts(qwen.tokens, qwen.template, context_tokens=128, overlap=64, max_windows=8, reserve=32)
 
 
 @pytest.mark.parametrize("turns", [1, 5, 32])
@@ -212,7 +214,9 @@ def test_no_prompt_is_over_the_limit_and_what_is_left_out_is_said(
     either: Checkpoint, turns: int, length: int, context_tokens: int
 ) -> None:
     try:
-        prompts = Prompts(either.tokens, either.template, context_tokens=context_tokens, overlap=64, max_windows=4)
+        prompts = Prompts(
+            either.tokens, either.template, context_tokens=context_tokens, overlap=64, max_windows=4, reserve=32
+        )
     except Misconfigured:
         assert either.folder.name.startswith("qwen"), "only Qwen's template is longer than the limit"
         return
