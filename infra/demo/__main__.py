@@ -24,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from infra.demo.platform import NAME, TOPIC, Platform
 from infra.devstack import children
 from infra.devstack.stack import running
 from workers.errors import GuardlineError
@@ -61,6 +62,7 @@ class Tally:
     """The outcomes that a read_committed reader has seen so far."""
 
     def __init__(self) -> None:
+        self.platform = Platform()
         self.outputs: Counter[Position] = Counter()
         self.to_review: set[Position] = set()
         self.reviewed: Counter[Position] = Counter()
@@ -82,6 +84,10 @@ class Tally:
         verdict: dict[str, Any] = orjson.loads(message.value() or b"")
         source = verdict["source"]
         position = (source["topic"], source["partition"], source["offset"])
+        if source["topic"] == TOPIC:
+            if message.topic() == settings.topics.verdicts:
+                self.platform.take(verdict)
+            return
         if message.topic() == settings.topics.review:
             self.reviewed[position] += 1
             return
@@ -185,20 +191,23 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
     show.say(f"ready: kafka {kafka}, {redis}")
     topics.create(settings)
     show.say("starting two workers; the first verdict appears when they have loaded the model")
-    workers = [_worker(folder, name) for name in ("one", "two")]
+    workers = {name: _worker(folder, name) for name in ("one", "two")}
     try:
         _set_policies(settings, POLICIES)
         show.say("three tenants: arcade allows what is controversial, campus reviews it, gazette blocks it")
         return _stream(settings, workers, folder, show)
     finally:
-        for worker in workers:
+        for worker in workers.values():
             worker.kill()
             worker.wait()
 
 
+def _command(name: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("guardline")), "worker", "moderation", "--id", f"demo-{name}"]
+
+
 def _worker(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).with_name("guardline")), "worker", "moderation", "--id", f"demo-{name}"]
-    return children.spawn(command, folder / f"worker-{name}.log")
+    return children.spawn(_command(name), folder / f"worker-{name}.log")
 
 
 def _set_policies(settings: Settings, policies: dict[str, dict[str, str]]) -> None:
@@ -231,7 +240,7 @@ def _records() -> list[tuple[str, bytes | None, bytes]]:
     return records
 
 
-def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: Path, show: Show) -> int:
+def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], folder: Path, show: Show) -> int:
     tally = Tally()
     records = _records()
     texts = {identity: json.loads(value)["text"] for identity, _, value in records if identity}
@@ -261,7 +270,9 @@ def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: 
 
     milestones: list[tuple[float, Callable[[], None]]] = [
         (0.3, lambda: _switch(settings, switched, show)),
-        (0.45, lambda: _kill(workers[0], show)),
+        (0.45, lambda: _kill(workers["one"], show)),
+        # While the partitions of the killed worker wait, the machine has little else to do.
+        (0.45, lambda: _play(tally.platform, settings, workers, folder, show)),
     ]
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
@@ -276,13 +287,13 @@ def _stream(settings: Settings, workers: list[subprocess.Popen[bytes]], folder: 
         show.progress(tally, len(sent))
         if milestones and len(tally.outputs) >= milestones[0][0] * len(records):
             milestones.pop(0)[1]()
-        for name, worker in zip(("one", "two"), workers, strict=True):
+        for name, worker in workers.items():
             if worker.poll() not in (None, -signal.SIGKILL):
                 show.say(f"worker demo-{name} ended by itself: {(folder / f'worker-{name}.log').read_text()[-800:]}")
                 stop.set()
                 return 1
         is_answered = len(tally.outputs) >= len(sent) and tally.reviewed.keys() >= tally.to_review
-        is_done = not thread.is_alive() and is_answered
+        is_done = not thread.is_alive() and is_answered and tally.platform.is_answered
         if is_done or time.monotonic() - began > DEADLINE_S:
             break
     took_s = time.monotonic() - began
@@ -296,6 +307,16 @@ def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
         f"detects this, after {SESSION_S} s"
     )
     worker.kill()
+
+
+def _play(
+    platform: Platform, settings: Settings, workers: dict[str, subprocess.Popen[bytes]], folder: Path, show: Show
+) -> None:
+    show.say(
+        f"a third worker reads records of Discord's gateway by the mapping of `guardline mapping examples {NAME}`: "
+        f"{len(platform.texts)} messages, and {platform.skipped} records that are none"
+    )
+    workers[NAME] = platform.start(settings, folder, _command(NAME))
 
 
 def _switch(settings: Settings, switched: threading.Event, show: Show) -> None:
@@ -324,12 +345,17 @@ def _summary(
             )
             break
     show.summary(final)
+    for line in final.platform.lines():
+        show.say(f"Discord: {line}")
+    lost += final.platform.lost
+    doubled += final.platform.doubled
     result = {
         "events": len(sent),
         "verdicts": final.verdicts,
         "review_items": final.reviewed.total(),
         "dead_letters": final.dead_letters,
         "duplicates": final.duplicates,
+        "mapped": len(final.platform.texts),
         "lost": lost,
         "doubled": doubled,
         "first_verdict_s": tally.first_verdict_s,
