@@ -78,6 +78,6 @@ def _sentence(value: bytes, error: json.JSONDecodeError) -> str:
     if value[:1] == b"\0" and len(value) > 5:
         return (
             "the value begins with a zero byte, as a Schema Registry frame does; JSON begins with a brace: send JSON "
-            "without the frame, or let it be unwrapped"
+            "without the frame, or unwrap it by a mapping: events.mapping, unwrap: schema_registry"
         )
     return f"{error.msg} (line {error.lineno}, column {error.colno})"
