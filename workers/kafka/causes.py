@@ -110,7 +110,7 @@ WITHOUT_OAUTH = (
 
 
 def failure(sentence: str, cause: KafkaError, *, needs: str = "") -> Unavailable | Misconfigured:
-    """Give the error to raise for a call that failed; what the broker or the client said ends the sentence.
+    """Return the error to raise for a call that failed; what the broker or the client said ends the sentence.
 
     `needs` names the right that is missing where an ACL stands in the way.
     """
@@ -120,12 +120,12 @@ def failure(sentence: str, cause: KafkaError, *, needs: str = "") -> Unavailable
 
 
 def not_allowed(sentence: str, needs: str) -> Misconfigured:
-    """Give the error for a right that is missing."""
+    """Return the error for a right that is missing."""
     return Misconfigured(f"{sentence}. The ACLs have to give this user {needs}: docs/operations.md, Permissions")
 
 
 def no_answer(kafka: Kafka, heard: Heard, error: KafkaError) -> Unavailable | Misconfigured:
-    """Give the error for brokers that were not reached, by what was reported of the attempts. It names the setting."""
+    """Return the error for brokers that were not reached, by what librdkafka reported. It names the setting."""
     where = f"at {shown(kafka.bootstrap_servers)!r}"
     report = heard.reason
     if report is None and kafka.properties.get("sasl.mechanism") == "OAUTHBEARER":

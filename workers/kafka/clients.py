@@ -31,6 +31,9 @@ FIRST_LOOK_S = 0.25
 LOOK_S = 2.0
 """How long one look for brokers may take, the first and the last, before it is asked why none answers."""
 
+REFUSED_S = 1.0
+"""How long the other brokers have to answer after one has refused."""
+
 DELIVERY_S = 30
 """How long Kafka may be away before `guardline produce` counts a record as refused."""
 
@@ -115,7 +118,7 @@ class Sender(Producer):
 def consumer(
     settings: Settings, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
 ) -> Reader:
-    """Give a member of the worker group. What breaks a guarantee was refused by the settings.
+    """Return a member of the worker group. What breaks a guarantee was refused by the settings.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -125,7 +128,7 @@ def consumer(
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
-    """Give the configuration of `consumer`."""
+    """Return the configuration of `consumer`."""
     kafka = settings.kafka
     membership: dict[str, Any] = {}
     if kafka.group_protocol == "classic":
@@ -160,7 +163,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
 
 
 def static_name(settings: Settings) -> str | None:
-    """Give the name under which the group keeps a worker's partitions while it restarts; None: it keeps none.
+    """Return the name under which the group keeps a worker's partitions while it restarts; None: it keeps none.
 
     Only the classic protocol: with the newer one a worker that comes back under its name is refused until the session
     of the one that was killed is over.
@@ -183,7 +186,7 @@ def leave_by_name(consumer: Consumer, deadline: float) -> None:
 def transactional_producer(
     kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int], *, logger: Logger | None = None
 ) -> Sender:
-    """Give the producer of a worker. `max_bytes`: how large a batch each output topic takes.
+    """Return the producer of a worker. `max_bytes`: how large a batch each output topic takes.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -192,12 +195,12 @@ def transactional_producer(
 
 
 def transactional_id(kafka: Kafka, worker_id: str) -> str:
-    """Give the name under which a worker's transactions are known to the brokers."""
+    """Return the name under which a worker's transactions are known to the brokers."""
     return f"{kafka.group}.{worker_id}"
 
 
 def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int]) -> dict[str, Any]:
-    """Give the configuration of `transactional_producer`."""
+    """Return the configuration of `transactional_producer`."""
     timeout_ms = int(kafka.transaction_timeout_s * 1000)
     return {
         "client.id": client_id(worker_id),
@@ -227,7 +230,7 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
 
 
 def producer(kafka: Kafka) -> Sender:
-    """Give the producer of events that `guardline produce` has.
+    """Return the producer of events that `guardline produce` has.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -246,7 +249,7 @@ def producer(kafka: Kafka) -> Sender:
 
 
 def reader(kafka: Kafka, *, follow: bool) -> Reader:
-    """Give a consumer outside any group, which sees only what was committed and commits nothing.
+    """Return a consumer outside any group, which sees only what was committed and commits nothing.
 
     Without `follow` it reports the end of each partition.
 
@@ -268,7 +271,7 @@ def reader(kafka: Kafka, *, follow: bool) -> Reader:
 
 
 def onlooker(kafka: Kafka) -> Reader:
-    """Give a client that asks what the group has committed and never joins it. It sees no offset that is in doubt.
+    """Return a client that asks what the group has committed and never joins it. It sees no offset that is in doubt.
 
     Not the AdminClient's call: that waits for its whole time-out where no group was ever seen, and has crashed the
     process (confluent-kafka 2.16).
@@ -288,7 +291,7 @@ def onlooker(kafka: Kafka) -> Reader:
 
 
 def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Admin:
-    """Give a client for questions about brokers, topics and groups. `debug` names librdkafka's contexts for `logger`.
+    """Return a client for questions about brokers, topics and groups. `debug` names librdkafka's contexts for `logger`.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -303,7 +306,7 @@ def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Adm
 
 
 def present_topics(client: Admin | Reader, kafka: Kafka, answer_s: float = ANSWER_S) -> dict[str, TopicMetadata]:
-    """Give the topics by their names. Blocks for `answer_s` while brokers are silent, for less where they refuse.
+    """Return the topics by their names. Blocks for `answer_s` while brokers are silent, for less where they refuse.
 
     A `Reader` must not have partitions yet: what it takes is dropped.
 
@@ -311,14 +314,15 @@ def present_topics(client: Admin | Reader, kafka: Kafka, answer_s: float = ANSWE
         Unavailable: no broker answers.
         Misconfigured: the brokers refuse this client, or it refuses them.
     """
-    deadline = time.monotonic() + answer_s
+    began = time.monotonic()
     look_s = FIRST_LOOK_S
     while True:
         try:
             topics: dict[str, TopicMetadata] = client.list_topics(timeout=min(answer_s, look_s)).topics
         except KafkaException as error:
             client.poll(0)  # Brings what was heard.
-            if client.heard.is_refused or time.monotonic() >= deadline:
+            waited_s = time.monotonic() - began
+            if waited_s >= answer_s or (client.heard.is_refused and waited_s >= REFUSED_S):
                 raise causes.no_answer(kafka, client.heard, error.args[0]) from error
             look_s = min(2 * look_s, LOOK_S)
         else:
@@ -326,7 +330,7 @@ def present_topics(client: Admin | Reader, kafka: Kafka, answer_s: float = ANSWE
 
 
 def client_id(worker_id: str) -> str:
-    """Give the name by which brokers and Kafka's tools show a worker.
+    """Return the name by which brokers and Kafka's tools show a worker.
 
     librdkafka escapes nothing in its statistics: a quotation mark in the name would make them unreadable.
     """

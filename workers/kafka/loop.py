@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 
 import structlog
@@ -90,6 +91,7 @@ class KafkaThread(threading.Thread):
         expired_offsets.warn(settings)
         self._intake = Intake(settings, checked.inputs, self.ledger, self._commit_before_revoke)
         self._questions = Questions(settings.kafka)
+        self._counting: deque[Future[None]] = deque()
         self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
         self._decoding = Decoding(settings, mapping)
         self._topics = TopicWatch(checked.inputs, self._intake.log, self._questions)
@@ -229,7 +231,9 @@ class KafkaThread(threading.Thread):
     def _count_unread(self) -> None:
         resets = self._intake.log.resets
         while resets:
-            self._questions.ask(partial(count_unread, resets.pop()))
+            self._counting.append(self._questions.ask(partial(count_unread, resets.pop())))
+        while self._counting and self._counting[0].done():
+            self._counting.popleft().result()
 
     def _commit(
         self, deadline: float, *, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None

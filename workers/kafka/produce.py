@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
 from workers.errors import Fatal, Skipped, Undecodable
-from workers.kafka import clients
+from workers.kafka import causes, clients
 from workers.kafka.topics import require_inputs
 from workers.settings import Settings
 
@@ -88,7 +88,10 @@ def produce(
     finally:
         producer.flush()
     if failures:
-        raise Fatal(f"Kafka refused {len(failures)} of {count} records: {failures[0].str()}")
+        said = f"Kafka refused {len(failures)} of {count} records: {failures[0].str()}"
+        if failures[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise causes.not_allowed(f"topics.inputs: {said}", "WRITE on the input topics")
+        raise Fatal(said)
     if refused:
         raise Fatal(f"{refused}. The {count} records before it were sent")
     return Produced(count, bad, first, is_stopped)

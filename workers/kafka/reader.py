@@ -96,7 +96,7 @@ class _Partitions:
         self._wait_s = LOOK_AGAIN_S
 
     def added(self) -> set[Origin]:
-        """Give those that were added since the last look; none between two looks, and while the brokers are away.
+        """Return those that were added since the last look; none between two looks, and while the brokers are away.
 
         Raises:
             Unavailable: two looks in a row found no such topic. A broker that starts may not know it for a moment.

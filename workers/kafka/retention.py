@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import structlog
+from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -23,12 +24,17 @@ def count_unread(position: tuple[TopicPartition, int], admin: AdminClient) -> No
     origin, offset = position
     earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's own
     (answer,) = admin.list_offsets({KafkaPartition(*origin): earliest}, request_timeout=ANSWER_S).values()
-    first = answer.result().offset
+    place = f"{origin.topic}/{origin.partition}"
+    try:
+        first = answer.result().offset
+    except KafkaException as error:
+        log.error("records may have been deleted before they were read", partition=place, reason=error.args[0].str())
+        return
     if first > offset:
         telemetry.DELETED_UNREAD.inc(first - offset)
         log.error(
             "records were deleted before they were read",
-            partition=f"{origin.topic}/{origin.partition}",
+            partition=place,
             offsets=first - offset,
             first=offset,
             last=first - 1,

@@ -76,6 +76,16 @@ HARMLESS = frozenset(
 next one that librdkafka gets."""
 
 
+MIN_HIDDEN = 3
+
+
 def hidden_values(properties: Mapping[str, object]) -> list[str]:
-    """Give the values that must not be shown."""
-    return [str(value) for name, value in properties.items() if name not in HARMLESS and str(value)]
+    """Return the values that must not be shown, of a client's configuration or of `kafka.properties`.
+
+    Without those of `MIN_HIDDEN` characters or less: no secret is as short, and a digit may be in any sentence.
+    """
+    return [
+        str(value)
+        for name, value in properties.items()
+        if name not in HARMLESS and why_refused(name) is None and len(str(value)) > MIN_HIDDEN
+    ]

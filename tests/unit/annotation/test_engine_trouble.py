@@ -13,7 +13,7 @@ import pytest
 from tests.lines import read_lines, write_lines
 from workers.annotation.annotate import Annotation, Summary
 from workers.annotation.findings import Finding
-from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.errors import Misconfigured, Unavailable
 from workers.guard.guard import Refused, Request
 from workers.settings import Batch
 
@@ -68,7 +68,7 @@ async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(f
         if requests[0].text == "t12":
             raise Unavailable("connection refused")
 
-    with pytest.raises(Fatal, match=r"no answer from the engine for 0\.2 s: connection refused\. Run the same"):
+    with pytest.raises(Unavailable, match=r"no answer from the engine for 0\.2 s: connection refused\. Run the same"):
         await run(TroubledGuard(trouble), folder, patience_s=0.2)
     assert not (folder / "out.jsonl").exists()
     guard = TroubledGuard(lambda call, requests: None)
