@@ -15,7 +15,7 @@ _OPTIONS_IN_URL = re.compile(r"(:/[^\s'\"?]*\?)[^\s'\"]+")
 
 
 def shown(text: str) -> str:
-    """Give a text in one line without passwords in URLs, and with escapes for what is not printable.
+    """Return a text in one line without passwords in URLs, and with escapes for what is not printable.
 
     Line breaks, the controls of terminals, and what changes the direction of writing are among the latter.
     """
@@ -23,21 +23,21 @@ def shown(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Give a text in which each character that is not printable is an escape, as `\n` or `\u202e`."""
+    r"""Return a text in which each character that is not printable is an escape, as `\n` or `\u202e`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def without_passwords(text: str) -> str:
-    """Give a text in which the user, the password and the options of each URL are masked."""
+    """Return a text in which the user, the password and the options of each URL are masked."""
     if ":/" not in text:
         return text
     return _OPTIONS_IN_URL.sub(rf"\1{MASK}", _USER_IN_URL.sub(rf"\1{MASK}", text))
 
 
 def without(secrets: Iterable[str], text: str) -> str:
-    """Give a text in which none of the secrets is, neither as it was written nor as a URL writes it."""
+    """Return a text in which none of the secrets is, neither as it was written nor as a URL writes it."""
     every = {form for secret in secrets for form in (secret, quote(secret, safe=""), unquote(secret)) if form}
     for form in sorted(every, key=len, reverse=True):
         text = text.replace(form, MASK)

@@ -34,6 +34,7 @@ def works(site: Site, worker: Process) -> None:
     site.events(50)
     site.check()
     assert worker.get("/readyz")[0] == 200
+    assert "dedup.secret is empty" in worker.text
 
 
 def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site, stack: Stack) -> None:

@@ -58,7 +58,7 @@ def _set(tenant: str, file: Path) -> None:
 
 
 def read_policy(tenant: str, file: Path) -> Policy:
-    """Give the policy in a file of YAML or JSON, or on standard input where its name is a dash.
+    """Return the policy in a file of YAML or JSON, or on standard input where its name is a dash.
 
     Raises:
         Misconfigured: it cannot be read, or is no policy.

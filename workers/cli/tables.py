@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from workers.shown import shown
+from workers.shown import printable
 
 console = Console(stderr=True)
 """For progress bars on standard error, which other programs do not read."""
@@ -21,8 +21,8 @@ WIDE = 10_000
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Write one line. No character in it can control a terminal or begin another line; passwords in URLs are masked."""
-    typer.echo(shown(line), err=err)
+    """Write one line. No character in it can control a terminal or begin another line."""
+    typer.echo(printable(line), err=err)
 
 
 def say_json(value: bytes) -> None:
@@ -53,7 +53,7 @@ def table_of(*names: str) -> Table:
 
 def add_row(table: Table, *cells: str) -> None:
     """Add a row. Brackets in a cell are not markup, and what is not printable is an escape."""
-    table.add_row(*(Text(shown(cell)) for cell in cells))
+    table.add_row(*(Text(printable(cell)) for cell in cells))
 
 
 def print_table(table: Table) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from workers.evaluation.counts import Mode
 from workers.evaluation.plots import plots_of
-from workers.shown import shown
+from workers.shown import printable
 
 HEADS = {"precision": "precision", "recall": "recall", "false_alarms": "false alarms"}
 
@@ -52,7 +52,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
 
 
 def _add(table: Table, name: str, figures: Mapping[str, Any]) -> None:
-    labels = [Text(shown(name)), Text(str(figures["samples"]))]
+    labels = [Text(printable(name)), Text(str(figures["samples"]))]
     for mode in Mode:
         scores = figures[mode]
         table.add_row(*labels, mode.value, _interval(scores["f1"]), *(_percent(scores[head]) for head in HEADS))

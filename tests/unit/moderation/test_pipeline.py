@@ -23,6 +23,7 @@ from workers.errors import Unavailable
 from workers.guard.guard import Refused, Request
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
+from workers.policy.document import DEFAULT, DEFAULT_ID
 from workers.policy.policy import CompiledPolicy, default_strict
 from workers.redis.deaths import SUSPECT, Deaths
 from workers.redis.dedup import Dedup
@@ -86,6 +87,44 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
     verdict = orjson.loads(record.outputs[0].value or b"")
     assert (verdict["policy"]["id"], verdict["decision"]) == ("new", "block")
     assert (verdict["assessment"] is None) == refuses
+
+
+@pytest.mark.parametrize(
+    ("policies", "decided_by", "decision"),
+    [
+        ({}, "default-strict", "allow"),
+        ({DEFAULT: Policy(id=DEFAULT_ID, safe=Decision.REVIEW)}, DEFAULT_ID, "review"),
+        ({DEFAULT: Policy(id=DEFAULT_ID, safe=Decision.REVIEW), "acme": Policy(id="acme")}, None, "allow"),
+    ],
+)
+async def test_a_tenant_without_a_policy_gets_the_default_and_is_counted(
+    site: Site, policies: dict[str, Policy], decided_by: str | None, decision: str
+) -> None:
+    settings = site.settings()
+    namespace = settings.redis.namespace
+    guard = WaitingGuard(refuses=False)
+    guard.may_answer.set()
+    finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
+    before = {name: counted(telemetry.UNKNOWN_TENANTS.labels(name)) for name in ("default-strict", DEFAULT_ID)}
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        Pipeline(
+            settings,
+            dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            policies=HeldPolicies(**policies),
+            default_policy=default_strict(),
+            is_current=lambda _: True,
+            deliver=finished.set_result,
+            fail=finished.set_exception,
+        ).submit([event_at(0)])
+        async with asyncio.timeout(10):
+            (record,) = await finished
+    verdict = orjson.loads(record.outputs[0].value or b"")
+    assert verdict["decision"] == decision
+    assert verdict["policy"]["id"] == decided_by or decided_by is None
+    for name, count in before.items():
+        assert counted(telemetry.UNKNOWN_TENANTS.labels(name)) - count == (name == decided_by)
 
 
 class HalfDeadGuard:
