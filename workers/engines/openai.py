@@ -236,7 +236,7 @@ class OpenAIEngine:
         raise AssertionError("unreachable")
 
     def _next_after(self, asked: Sequence[Server]) -> Server:
-        """Give the server with the least to do, of those that were asked least often.
+        """Return the server with the least to do, of those that were asked least often.
 
         One that hangs has nothing else to do: by that alone it would be asked again and again.
         """

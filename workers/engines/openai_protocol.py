@@ -66,7 +66,7 @@ class ServerProtocol(Protocol):
     """Asked after each answer, where answers do not name their model."""
 
     def served(self, models: Sequence[Json], about: Sequence[Json]) -> Mapping[str, Served]:
-        """Give the models by name."""
+        """Return the models by name."""
         ...
 
     def weights_in(self, answer: Json) -> str:
@@ -91,7 +91,7 @@ class ServerProtocol(Protocol):
 
 
 def checked_row(values: Sequence[object]) -> list[float] | Refused:
-    """Give the log-probabilities of one prompt, or refuse it where one cannot be a log-probability."""
+    """Return the log-probabilities of one prompt, or refuse it where one cannot be a log-probability."""
     # As a number, `false` would be 0, which is certainty.
     row = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(row) != len(values) or not all(math.isfinite(value) and LOWEST < value <= 0 for value in row):
@@ -100,7 +100,7 @@ def checked_row(values: Sequence[object]) -> list[float] | Refused:
 
 
 def checked_ids(ids: object) -> list[int]:
-    """Give the token ids of one completion.
+    """Return the token ids of one completion.
 
     Raises:
         Unavailable: they are none.

@@ -133,7 +133,7 @@ class Server:
             raise
 
     async def _served(self, tokenized: Mapping[str, Sequence[int]]) -> tuple[ServerProtocol, str, Served]:
-        """Give the kind of server, the name of the model, and the model; check how it tokenizes some texts."""
+        """Return the kind of server, the name of the model, and the model; check how it tokenizes some texts."""
         protocol = self.protocol
         told = "nothing was asked"
 

@@ -70,7 +70,7 @@ def subject(tenant: str) -> str:
 
 
 def id_of(tenant: str) -> str:
-    """Give the id that a tenant's policy has."""
+    """Return the id that a tenant's policy has."""
     return DEFAULT_ID if tenant == DEFAULT else tenant
 
 

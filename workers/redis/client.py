@@ -32,7 +32,7 @@ FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 def client_of(settings: RedisSettings, **options: Any) -> Redis:
-    """Give a client that connects with its first command.
+    """Return a client that connects with its first command.
 
     Raises:
         Misconfigured: a file that the URL names cannot be read; the client would say so as if Redis were away.
@@ -78,7 +78,7 @@ def failure(error: RedisError | OSError) -> Unavailable | Misconfigured:
 
 
 def said_of(error: RedisError | OSError) -> str:
-    """Give the sentence of `failure` without the setting."""
+    """Return the sentence of `failure` without the setting."""
     return _meaning(error)[1]
 
 
@@ -119,7 +119,7 @@ def _meaning(error: RedisError | OSError) -> tuple[bool, str]:
 
 
 def _quoted(error: BaseException) -> str:
-    """Give what was said, without the arguments of the command: an old Redis repeats those of a login."""
+    """Return what was said, without the arguments of the command: an old Redis repeats those of a login."""
     return str(error).partition(", with args beginning with")[0]
 
 

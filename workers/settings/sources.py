@@ -60,7 +60,7 @@ def load(**flags: Any) -> Settings:
 
 
 def _name(item: ErrorDetails) -> str:
-    """Give the name of the setting that an error is about: for a part of a list or map, that of the whole."""
+    """Return the name of the setting that an error is about: for a part of a list or map, that of the whole."""
     section: Any = Settings
     path: list[str] = []
     for part in item["loc"]:
@@ -95,7 +95,7 @@ def _suggestion(name: str) -> str:
 
 
 def _known(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Give the names of all settings."""
+    """Return the names of all settings."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -165,7 +165,7 @@ def _no_section(name: str) -> str:
 
 
 def _unreadable() -> Iterator[str]:
-    """Give the variables that the library fails on when it reads each alone."""
+    """Return the variables that the library fails on when it reads each alone."""
     for variable, value in os.environ.items():
         source = EnvSettingsSource(Settings)
         source.env_vars = {variable.lower(): value}
@@ -188,7 +188,7 @@ def origins() -> dict[str, str]:
 
 
 def _names(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Give each name, and whether it is a map's."""
+    """Return each name, and whether it is a map's."""
     for name, value in values.items():
         yield f"{prefix}{name}", isinstance(value, dict)
         if isinstance(value, dict):

@@ -34,7 +34,7 @@ VLLM_TEXTS = frozenset(
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Give (name, value, origin) of each setting, also of those in a section within a section."""
+    """Return (name, value, origin) of each setting, also of those in a section within a section."""
     found = origins()
     for name, value in _leaves(settings):
         origin = found.get(name, "default")

@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, file: str) -> object:
-    """Give the document in a text; `file` is what the sentence calls it.
+    """Return the document in a text; `file` is what the sentence calls it.
 
     Raises:
         Misconfigured: it is not YAML. The sentence has the line and the column, both counted from 1.
@@ -75,7 +75,7 @@ def kind_of(value: object) -> str:
 
 
 def quoting(item: ErrorDetails) -> str:
-    """Give the end of a sentence about a value that was meant as a text, and that YAML reads as something else.
+    """Return the end of a sentence about a value that was meant as a text, and that YAML reads as something else.
 
     Empty for all other errors of pydantic.
     """
