@@ -32,7 +32,10 @@ class TransformersEngine(InProcessEngine):
         if self._cores is not None:
             torch.set_num_threads(self._cores)
         try:
-            model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32, local_files_only=True)
+            # Left out, `trust_remote_code` would make transformers ask at the terminal.
+            model = AutoModelForCausalLM.from_pretrained(
+                self._folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:  # Each file format has its own error, such as SafetensorError.
             raise Misconfigured(f"guard.model: transformers cannot load {self._folder}: {error}") from error
         ends = model.generation_config.eos_token_id
