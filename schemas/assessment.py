@@ -1,4 +1,4 @@
-"""An assessment: the model's opinion of a content, before any tenant's policy."""
+"""An assessment: what the model says of a text, before any tenant's policy."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class SeverityScores(BaseModel):
-    """A probability for each severity; they add up to 1."""
+    """The probability of each severity; they add up to 1."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -20,7 +20,7 @@ class SeverityScores(BaseModel):
 
 
 class ModelReference(BaseModel):
-    """Which model judged. An assessment may be reused only where all three are equal."""
+    """The model that judged. An assessment may be reused only if all three fields are equal."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,33 +30,33 @@ class ModelReference(BaseModel):
 
 
 class View(BaseModel):
-    """What the model says of one reading of a content."""
+    """The model's result for one reading of a text."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
-    """`raw`: the content as it is. `normalized`: as a person reads it, with disguises undone."""
+    """`raw`: the text as it is. `normalized`: the text as a person reads it, with disguises undone."""
     severity: Severity
     scores: SeverityScores
 
 
 class Assessment(BaseModel):
-    """The model's opinion of one content."""
+    """What the model says of one text."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     severity: Severity
     categories: list[Category]
     refusal: bool | None
-    """Whether an assistant refused; null for what a user wrote."""
+    """Whether an assistant refused; null for a user's text."""
     scores: SeverityScores
     category_scores: dict[Category, Probability]
     model: ModelReference
     windows: Annotated[int, Field(ge=1)]
-    """How many overlapping windows were judged, of all views together; the worst one counts."""
+    """The number of overlapping windows that were judged, in all views together; the worst one counts."""
     truncated_windows: Annotated[int, Field(ge=0)]
-    """How many windows were not judged because the content was too long. 0 means that all of it was read."""
+    """The number of windows that were not judged because the text was too long. 0: all of it was judged."""
     truncated_context_tokens: Annotated[int, Field(ge=0)]
-    """How many tokens of the earlier turns the model did not see, the oldest first. 0 means that it saw all of them."""
+    """The number of tokens of earlier turns that were left out, the oldest first. 0: none was left out."""
     views: Annotated[list[View], Field(min_length=1)]
-    """The readings that were judged. Only a content whose normalized view differs has more than the raw one."""
+    """The readings that were judged. A text has a normalized view only if it differs from the raw one."""

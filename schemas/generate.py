@@ -23,7 +23,7 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
 
 
 def rendered() -> dict[str, str]:
-    """Give the text of each file by its name."""
+    """Return the text of each file by its name."""
     return {
         f"{name}.schema.json": json.dumps(
             {

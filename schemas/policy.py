@@ -1,6 +1,6 @@
 """A policy: how a tenant turns an assessment into a decision.
 
-A mistyped field would silently allow what it should block: unknown fields are refused here, unlike in events.
+Unknown fields are refused, unlike in events, because a mistyped field would silently allow what it should block.
 """
 
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ MAX_RULES = 256
 
 
 class Rule(BaseModel):
-    """One line of a policy. A condition that is left out always holds."""
+    """One rule of a policy. A missing condition always holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,15 +25,16 @@ class Rule(BaseModel):
     language: Language | None = None
     """A BCP 47 tag: `en` also means `en-GB`. An event without a language never matches."""
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    """Least probability of the category where the rule names categories, of the severity elsewhere."""
+    """The lowest probability for which the rule matches: of the category if the rule names categories, otherwise of the
+    severity."""
     decision: Decision
 
 
 class Policy(BaseModel):
     """One tenant's policy.
 
-    For each category of the assessment the first rule that matches decides, else the severity's default; the strictest
-    decision wins. An assessment without categories is decided once, by the rules that name none.
+    For each category of the assessment, the first matching rule decides, or the severity's default if no rule matches.
+    The strictest of these decisions counts. For an assessment without categories, only rules without categories match.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,14 +43,14 @@ class Policy(BaseModel):
     id: Id
     """The tenant's id, or a preset's name."""
     version: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    """Goes up with every change. 0: not stored yet, and the store gives the next one."""
+    """Increases with every change. 0: not stored yet; the store assigns the next version."""
     preset: str | None = None
-    """A built-in policy to start from: its defaults hold where this document has none, and its rules come last."""
+    """A built-in policy to start from: its defaults apply to missing fields, and its rules come last."""
     safe: Decision = Decision.ALLOW
     controversial: Decision = Decision.BLOCK
     unsafe: Decision = Decision.BLOCK
     rules: Annotated[list[Rule], Field(max_length=MAX_RULES)] = []
     on_unavailable: Literal["hold", "review", "block"] = "review"
-    """When no judgement can be had. `hold`: wait with back-off up to a limit, then review."""
+    """The decision if the event cannot be judged. `hold`: retry with back-off up to a limit, then review."""
     shared_cache: bool = False
-    """Whether judgements of equal content may be shared with other tenants that also allow it."""
+    """Whether assessments of equal content may be shared with other tenants that also allow it."""

@@ -1,13 +1,13 @@
-"""The words that every contract shares: severities, categories, decisions, surfaces and roles.
+"""The terms of all contracts: severities, categories, decisions, surfaces and roles.
 
-Severities and categories carry Qwen3Guard's own names (Qwen3Guard Technical Report, section 2), letter for letter.
+Severities and categories have exactly Qwen3Guard's names (Qwen3Guard Technical Report, section 2).
 """
 
 from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad the model finds a content."""
+    """How harmful the model finds a text."""
 
     SAFE = "Safe"
     CONTROVERSIAL = "Controversial"
@@ -15,7 +15,7 @@ class Severity(StrEnum):
 
 
 class Category(StrEnum):
-    """What the model finds bad about a content. `JAILBREAK` applies to prompts (role `user`) only."""
+    """The kind of harm that the model finds. `JAILBREAK` applies to prompts (role `user`) only."""
 
     VIOLENT = "Violent"
     NON_VIOLENT_ILLEGAL_ACTS = "Non-violent Illegal Acts"
@@ -29,7 +29,7 @@ class Category(StrEnum):
 
 
 class Decision(StrEnum):
-    """What the tenant does with a content, from the mildest to the strictest."""
+    """The tenant's decision, from the mildest to the strictest."""
 
     ALLOW = "allow"
     REVIEW = "review"
@@ -37,14 +37,14 @@ class Decision(StrEnum):
 
 
 class Surface(StrEnum):
-    """Where a content appears."""
+    """Where a text appears."""
 
     CHAT = "chat"
     COMMENT = "comment"
 
 
 class Role(StrEnum):
-    """Who wrote a content: a person, or a model that answers one."""
+    """The author of a text: a person, or a model that answers a person."""
 
     USER = "user"
     ASSISTANT = "assistant"

@@ -1,4 +1,4 @@
-"""Where the `guardline` command begins: Ctrl-C is no traceback, also while the command is still being imported."""
+"""The entry point of the `guardline` command: Ctrl-C prints no traceback, also during the imports."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _LONGEST = 1_000
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of a prompt and of its answer (none where nobody labelled the text), and what is taught of the text:
+    """Token ids of a prompt and of its answer (none for an unlabelled text), and the targets of the text:
     the three severities' probabilities, and the encoder's vector.
     """
 

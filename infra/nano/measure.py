@@ -28,8 +28,8 @@ Figures = dict[str, float | int | None]
 _FEWEST_TEXTS = 20
 _BATCH_TOKENS = 8_000
 _LEAST_SAID = 0.5
-"""The least that the severities have of what may be said behind `Safety:`. A model that weighs them well against each
-other and says something else is no guard: the worker does not start with it."""
+"""The least total probability of the severities after `Safety:`. A worker does not start with a model that predicts
+something else there, even if the severities are well ranked."""
 
 
 def prompts_of(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
@@ -106,7 +106,7 @@ def _grouped(names: list[str], gold: npt.NDArray[np.int64], scores: Scores) -> d
 def _figures(gold: npt.NDArray[np.int64], scores: Scores) -> Figures:
     guess = scores.argmax(-1)
     unsafe = int((gold > 0).sum())
-    # Without texts of both kinds there is no curve to measure.
+    # A curve needs texts of both kinds.
     auc = roc_auc_score(gold > 0, 1 - scores[:, 0]) if 0 < unsafe < len(gold) else None
     return {
         "texts": len(gold),

@@ -31,7 +31,7 @@ _HARM_OF_ABUSE = 0.85
 
 @dataclass(frozen=True)
 class Targets:
-    """What is taught of the labelled texts, then of the corpus.
+    """The targets of the labelled texts, then of the corpus.
 
     `severities` has the shape (texts, 3), and each row sums to 1; `vectors` are the encoder's.
     """

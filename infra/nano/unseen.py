@@ -62,7 +62,7 @@ def _rounded(value: float) -> float:
 
 
 def main() -> None:
-    """Train and measure fold by fold; what is done waits in the cache for the rest, so that a kill costs little."""
+    """Train and measure fold by fold. Finished folds are cached, so that a kill costs little."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the gzipped JSON lines that training reads")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")

@@ -34,7 +34,7 @@ Call = tuple[list[list[int]], list[int]]
 
 
 class Recorder(CTranslate2Engine):
-    """The engine, noting what it is asked."""
+    """The engine, with a record of its calls."""
 
     calls: list[Call]
 

@@ -40,7 +40,7 @@ CHECKED = 32
 
 WORKER = (256, 4)
 RECIPE = (2_048, 1)
-"""Texts of a call, and calls under way: the worker's, and enough for the recipe to fill its own steps."""
+"""Texts of a call, and calls in flight: the worker's numbers, and enough for the recipe to fill its own steps."""
 
 GIB = 1 << 30
 KV_BYTES = 4 * GIB
@@ -71,7 +71,7 @@ class Engine:
     def __init__(self, name: str, folder: Path, *, severity: str | None = None, **arguments: Any) -> None:
         self.name = name
         self.side = name if name in ("recipe", "pooling") else "ours"
-        # Several share the card: none may take what it finds free, or measure while another one grows.
+        # Several engines share the card: none may take all free memory, or measure it while another one starts.
         is_recipe = self.side == "recipe"
         share = {"gpu_memory_utilization": 0.05, "kv_cache_memory_bytes": RECIPE_KV_BYTES if is_recipe else KV_BYTES}
         order = {"side": self.side, "folder": str(folder), "severity": severity, "arguments": {**share, **arguments}}
@@ -89,7 +89,7 @@ class Engine:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended with {self.process.wait()}; what it said is above")
+            raise RuntimeError(f"{self.name} ended with {self.process.wait()}; its output is above")
         found: Row = json.loads(line)
         say(engine=self.name, **{key: value for key, value in found.items() if key != "rows"})
         return found
@@ -116,7 +116,7 @@ class Engine:
 
 
 def say(**found: Any) -> None:
-    """Print what is known so far."""
+    """Print the results so far."""
     print(json.dumps({"t": round(time.monotonic() - BEGAN, 1), **found}), flush=True)
 
 
@@ -252,7 +252,7 @@ def measured(engine: Engine, folder: Path) -> Row:
     return {
         "per_s": together([engine]),
         "lone_ms": engine.ask("lone", count=LONE),
-        # A classifier gives logits, which are no log-probabilities.
+        # A classifier returns logits, not log-probabilities.
         "furthest_from_transformers": None if engine.side == "pooling" else check(engine, folder),
     }
 

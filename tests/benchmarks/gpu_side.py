@@ -1,4 +1,4 @@
-"""One side of `make bench-gpu`, in a process of its own: starts its engine, then measures what it is told to, line by
+"""One side of `make bench-gpu`, in its own process: starts its engine, then runs the requested measurements, line by
 line, and answers each line with one of JSON."""
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ ASLEEP_S = 1.2
 
 LABEL = re.compile(r"Safety: (Safe|Controversial|Unsafe)")
 SET_BEFORE = set(os.environ)
-"""What is set for both sides: `VLLM_CPU_NUM_OF_RESERVED_CPU=0 make bench-guard-vllm` gives the recipe all cores too."""
+"""Variables for both sides: `VLLM_CPU_NUM_OF_RESERVED_CPU=0 make bench-guard-vllm` gives the recipe all cores too."""
 
 ON_A_CPU: dict[str, Any] = {"enforce_eager": True}
 """For both sides: to compile would take longer than to measure."""
@@ -68,7 +68,7 @@ class Model:
     answer_tokens: int | None = None
     """How long the recipe's answers are, where the model does not end them itself."""
     severity: str | None = None
-    """What it calls every text."""
+    """The label that the model gives every text."""
 
 
 def nano() -> Model:
@@ -131,7 +131,7 @@ class CpuClock:
 
 
 async def labels_of(guard: Guard, texts: list[str]) -> list[str | None]:
-    """Judge the texts in micro-batches, all under way at a time."""
+    """Judge the texts in micro-batches, all in flight at once."""
     parts = [texts[start : start + MICRO_BATCH] for start in range(0, len(texts), MICRO_BATCH)]
     judged = await asyncio.gather(*(guard.assess([Request(text) for text in part]) for part in parts))
     return [str(assessment["severity"]) for part in judged for assessment in answered(part)]

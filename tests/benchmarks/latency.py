@@ -49,7 +49,7 @@ class Reader:
                 "group.id": f"reader-{secrets.token_hex(4)}",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
-                # The default of 500 ms would be a part of what is measured.
+                # The default of 500 ms would be part of the measured latency.
                 "fetch.wait.max.ms": 5,
             }
         )

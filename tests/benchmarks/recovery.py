@@ -1,4 +1,4 @@
-"""`make bench-recovery`: how long partitions stand still when a worker ends, and what a group does in constant change.
+"""`make bench-recovery`: how long partitions stop when a worker ends, and the throughput of a group under churn.
 
 Three workers with guard-nano share six partitions of a steady load. For each way to end, the longest time for which a
 partition's committed offset did not move: the worst of the ended worker's partitions, and the worst of the others'.
@@ -39,7 +39,7 @@ PER_PARTITION_S = 20
 """Events a second and partition: steady, and far below what three workers judge."""
 
 SETTLED_S = 2.0
-"""For so long all partitions have to move before the next worker ends."""
+"""How long all partitions have to move before the next worker ends."""
 
 CHURN_S = 90
 CHURN_EVERY_S = 3
@@ -212,7 +212,7 @@ class Group:
             self._running[number].send(signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
     def wait(self, number: int) -> None:
-        """Wait until a worker's process is gone."""
+        """Wait until a worker's process has ended."""
         self._running[number].wait()
 
     def partitions_of(self, number: int) -> set[Partition]:

@@ -89,7 +89,7 @@ def test_an_output_topic_deleted_under_load_ends_the_worker_and_loses_nothing(si
         future.result(10)
     site.events(500, start=500)
     assert first.wait(60) == 1, first.text
-    # The client may learn that the topic is gone, or only see that its records are not taken.
+    # The client may learn that the topic was deleted, or only see that its records are not accepted.
     sentence = first.text.splitlines()[-1]
     assert "cannot write results" in sentence or "was aborted 3 times" in sentence, first.text
     assert settings.topics.review in sentence
@@ -165,7 +165,7 @@ def test_the_metric_shows_the_state_of_redis_without_events(site: Site, stack: S
 
 
 def supervise(site: Site) -> None:
-    """Start a worker in the place of each that ended, as a supervisor does, until every position is answered."""
+    """Restart each worker that ended, as a supervisor does, until every position has an outcome."""
 
     def is_answered() -> bool:
         last = site.processes[-1]
@@ -238,7 +238,7 @@ def test_a_broker_down_for_longer_than_a_transaction_ends_the_worker_with_that_s
     site: Site, stack: Stack
 ) -> None:
     site.create_topics()
-    # librdkafka does not keep every time-out that it is given: now and then the worker's own watch is first.
+    # librdkafka does not keep every timeout that it is given: sometimes the worker detects the hang first.
     for _ in range(3):
         said = said_while_the_broker_is_away(site, stack)
         if "a call to Kafka has not returned" not in said:

@@ -1,4 +1,4 @@
-"""A prompt that kills the process of the engine: found, judged alone, and then no more."""
+"""A prompt that crashes the engine's process: it is found, judged alone, and then not judged again."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def supervisor(site: Site) -> Iterator[Supervisor]:
 def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_judged(
     site: Site, supervisor: Supervisor
 ) -> None:
-    """Loops for ever when nothing is noted; condemns neighbours when deaths in company count like those alone."""
+    """Without notes it would loop for ever. If crashes together counted like those alone, it would exclude others."""
     site.events(60)
     poison = {"event_id": "poison", "tenant_id": "acme", "surface": "chat", "text": f"so: {MARKER}"}
     site.produce([(b"room-1", json.dumps(poison).encode())])
@@ -99,7 +99,7 @@ def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_
 
 
 def test_a_row_that_crashes_annotate_is_found_and_the_others_are_judged(tmp_path: Path) -> None:
-    """Dies at each run when nothing is noted; one death alone is not enough, it could be anybody's `kill -9`."""
+    """Without notes it would crash in each run. One crash alone is not enough, because it may be a `kill -9`."""
     rows = [{"n": n, "text": f"good morning {n}"} for n in range(100)]
     rows[40] |= {"text": f"so: {MARKER}"}
     source, output = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"

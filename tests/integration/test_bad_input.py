@@ -192,7 +192,7 @@ def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Si
     site.produce([("zürich".encode(), b"{"), (b"\x1b[31m", b"{"), (b"", b"{")])
     said = site.command("produce", file).stderr
     assert "3 records produced" in said
-    assert "2 of them are no events" in said
+    assert "2 of them are not valid events" in said
     assert "line 3: " in said
     site.worker()
     eventually(lambda: site.answered() == 6, "all are answered")

@@ -223,7 +223,7 @@ def test_verdicts_continues_after_records_that_are_not_verdicts(site: Site) -> N
     assert producer.flush(30) == 0
     shown = site.command("verdicts")
     assert shown.stdout == ""
-    assert shown.stderr.count("is no verdict: something else writes to topics.verdicts") == len(strange)
+    assert shown.stderr.count("is not a verdict: another program writes to topics.verdicts") == len(strange)
     assert sorted(site.command("verdicts", "--json").stdout.split("\n")) == ["", "7", '{"decision": "allow"}', "{}"]
 
 

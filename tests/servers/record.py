@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 async def exchanges_with(url: str, ask_path: str, refused: Sequence[Json]) -> list[Json]:
-    """Run the engine against the server, send what it has to refuse, and give every exchange once."""
+    """Run the engine against the server, send prompts that it has to refuse, and return every exchange once."""
     exchanges: list[Json] = []
 
     async def note(response: httpx.Response) -> None:
@@ -50,7 +50,7 @@ async def exchanges_with(url: str, ask_path: str, refused: Sequence[Json]) -> li
 
 
 def write(file: str, exchanges: Sequence[Json], named: Callable[[str], str] = str) -> None:
-    """Write the recording. Servers name folders; where those were on this machine is nobody's concern."""
+    """Write the recording, without the names of this machine's folders."""
     folder = str(checkpoint_folder("guard-nano", engine="openai"))
     rows = [json.dumps(exchange, ensure_ascii=False) for exchange in exchanges]
     rows = [named(row.replace(folder, "/models/guard-nano")) for row in rows]

@@ -1,6 +1,6 @@
 """Runs a command for as long as standard input stays open, and leaves none of its processes behind.
 
-The pipe closes when whoever started it is gone, however that went. Has to lead a process group of its own.
+The pipe closes when the process that started it ends, also after a crash. This process must lead its own process group.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from tests.servers.record import Json, exchanges_with, write
 from tests.sglang.serve import served
 
 ABOUT = ("model_path", "tokenizer_path", "served_model_name", "weight_version", "max_req_input_len", "version")
-"""What is kept of what the server says of itself: the rest is its hundreds of options, and the machine it ran on."""
+"""The kept fields of the server's description of itself: the others are its options and the machine it ran on."""
 
 REFUSED: tuple[Json, ...] = (
     {"input_ids": [[5] * 400], "sampling_params": {"max_new_tokens": 1, "temperature": 0}},
@@ -21,7 +21,7 @@ REFUSED: tuple[Json, ...] = (
 
 
 def shortened(exchange: Json) -> Json:
-    """Leave out what is not kept."""
+    """Remove the other fields."""
     if exchange["path"] not in ("/model_info", "/server_info"):
         return exchange
     about = json.loads(exchange["answer"])

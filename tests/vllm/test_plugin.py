@@ -70,7 +70,7 @@ def test_a_folder_that_shadows_the_package_stops_the_engine(working_directory: P
     assert said.startswith("refused: guard.engine: vLLM's processes ")
     assert "do not run guardline's plugin" in said
     assert str(working_directory / "workers") in said, "the sentence names the cause"
-    # A process that has ended, and that nobody has asked for, has no command line.
+    # A process that has ended and was not waited for has no command line.
     commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert not [command for command in commands if str(working_directory.parent) in command], "nothing is left behind"
 

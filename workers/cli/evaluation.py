@@ -1,4 +1,4 @@
-"""`guardline eval`: its commands import what they need when they run."""
+"""`guardline eval`. The commands import their modules when they run."""
 
 from __future__ import annotations
 

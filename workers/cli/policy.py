@@ -1,4 +1,4 @@
-"""`guardline policy`: its commands import what they need when they run."""
+"""`guardline policy`. The commands import their modules when they run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def policy_set(
 @app.command("default")
 def policy_default(
     file: Annotated[Path | None, typer.Argument(help="A policy in YAML or JSON; - for standard input.")] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Take it out of force: the strict default decides.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete it: the strict default decides.")] = False,
 ) -> None:
     """Put in force what tenants without a policy get. Without FILE, print it."""
     from workers.policy.document import DEFAULT
@@ -61,7 +61,7 @@ def read_policy(tenant: str, file: Path) -> Policy:
     """Return the policy in a file of YAML or JSON, or on standard input where its name is a dash.
 
     Raises:
-        Misconfigured: it cannot be read, or is no policy.
+        Misconfigured: the file cannot be read, or is not a policy.
     """
     from workers.policy.document import parse_yaml, subject
 
@@ -93,7 +93,7 @@ def _print(tenant: str) -> None:
 
 @app.command("delete")
 def policy_delete(tenant: str) -> None:
-    """Take a tenant's policy out of force: the default decides for it."""
+    """Delete a tenant's policy. Then the default decides for the tenant."""
     _delete(_named(tenant))
 
 
@@ -112,7 +112,7 @@ def _delete(tenant: str) -> None:
 
 @app.command("list")
 def policy_list() -> None:
-    """List the tenants that have a policy, and what it decides for Controversial, its preset included."""
+    """List the tenants with a policy, and the policy's decision for Controversial, with its preset."""
     from workers.policy.document import DEFAULT, InvalidPolicy, with_preset
 
     async def every(store: Any) -> Any:

@@ -34,7 +34,7 @@ def produce_command(
     fill = None if tenant is None else {"tenant_id": tenant, "surface": surface.value}
     try:
         if file != "-" and not Path(file).is_file():
-            raise Misconfigured(f"{file} is no file")
+            raise Misconfigured(f"{file} is not a file")
         with (
             nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines,
             Progress(console=console, disable=file == "-" or not console.is_terminal) as progress,
@@ -45,7 +45,7 @@ def produce_command(
         raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
     say(f"{'stopped; ' if is_stopped else ''}{count} records produced", err=True)
     if bad:
-        say(f"{bad} of them are no events, and will be answered by dead letters; {first}", err=True)
+        say(f"{bad} of them are not valid events, and will become dead letters; {first}", err=True)
     if is_stopped:
         raise typer.Exit(128 + signal.SIGINT)
 
@@ -79,13 +79,13 @@ def verdicts_command(
                     say(_line(orjson.loads(value)))
             except (orjson.JSONDecodeError, LookupError, TypeError):
                 place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-                say(f"{place} is no verdict: something else writes to topics.verdicts", err=True)
+                say(f"{place} is not a verdict: another program writes to topics.verdicts", err=True)
     except KeyboardInterrupt:
         return
 
 
 def _is_reader_gone() -> bool:
-    """Whether nobody reads standard output any more, as behind `| head -1`: where nothing is written, nothing fails."""
+    """Whether the reader of standard output has closed it, as `| head -1` does. Otherwise only a write would fail."""
     output = select.poll()
     try:
         output.register(sys.stdout, 0)  # 0: an error is told of without being asked for.

@@ -1,1 +1,1 @@
-"""All that knows Redis: deduplication, deaths, and stored policies."""
+"""All code that knows Redis: deduplication, notes of crashes, and stored policies."""

@@ -1,4 +1,4 @@
-"""What vLLM's processes say of themselves, with processes that stand in for them."""
+"""The reports of vLLM's processes, with other processes in their place."""
 
 from __future__ import annotations
 

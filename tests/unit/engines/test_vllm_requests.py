@@ -1,4 +1,4 @@
-"""Requests at an engine core that stands in for vLLM's: what it answers, and what it never answers."""
+"""Requests at a replacement for vLLM's engine core: which requests it answers, and which it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`guardline eval FILE`: what is read, what is written, and what is refused."""
+"""`guardline eval FILE`: its input, its output, and its errors."""
 
 from __future__ import annotations
 

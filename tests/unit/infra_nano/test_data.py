@@ -1,4 +1,4 @@
-"""What is held out is not trained on: neither rows nor relatives of a source."""
+"""Held-out texts are not trained on: neither rows nor sources related to a held-out one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch shows and what it teaches; these tests need torch and scikit-learn, so `make test-nano` runs them."""
+"""The texts and the targets of an epoch; these tests need torch and scikit-learn, so `make test-nano` runs them."""
 
 from __future__ import annotations
 
