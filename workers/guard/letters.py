@@ -40,6 +40,8 @@ LINE_ENDS = "\n\v\f\r\x85\u2028\u2029"
 _INVISIBLE = regex.compile(rf"[{UNSEEN}--[\u200c\u200d\ufe00-\ufe0f]]", regex.V1)
 _STYLED_NAME = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])")
 
+_STYLED_CATEGORIES = ("Ll", "So")
+
 _FOLDED = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE1000))
 """The ranges of styled letters and invisible characters. Ideographs, Hangul and private use are left out."""
 
@@ -55,16 +57,17 @@ def folds() -> Mapping[int, str | None]:
 def _folds() -> Iterator[tuple[int, str | None]]:
     for code in _FOLDED:
         character = chr(code)
-        if _INVISIBLE.match(character):
-            yield code, None
-        else:
-            plain = unicodedata.normalize("NFKC", character)
-            styled = _STYLED_NAME.fullmatch(unicodedata.name(character, ""))
-            # Compatibility forms of signs stay: Chinese is written with full-width commas.
-            if plain != character and plain.isascii() and plain.isalnum():
-                yield code, plain
-            elif styled:
-                yield code, styled[1].lower()
+        # Without a decomposition NFKC changes nothing, and the look for one is faster.
+        plain = unicodedata.normalize("NFKC", character) if unicodedata.decomposition(character) else character
+        # Compatibility forms of signs stay: Chinese is written with full-width commas.
+        if plain != character and plain.isascii() and plain.isalnum():
+            yield code, plain
+        elif unicodedata.category(character) in _STYLED_CATEGORIES and (
+            styled := _STYLED_NAME.fullmatch(unicodedata.name(character))
+        ):
+            yield code, styled[1].lower()
+    for invisible in _INVISIBLE.findall("".join(map(chr, _FOLDED))):
+        yield ord(invisible), None
 
 
 def twins_of(character: str) -> Iterator[str]:

@@ -40,10 +40,11 @@ class Lookalikes:
         # The sign must not turn the line into an item of one of the template's lists.
         self._sign = next(sign for sign in "-|~" if not any(line.startswith(sign) for line in lines))
         before = _PREFIXES.replace(self._sign, "") + SPACES + _UNSEEN
+        self._before = frozenset(before)
+        self._prefix = re.compile(f"{one_of(before)}*+")
         self._by_first: dict[str, re.Pattern[str]] = {}
         for first, similar in groupby(keys, key=lambda key: key[0]):
             self._by_first.update(dict.fromkeys(_imitations(first), re.compile(_any_of(similar))))
-        self._by_first.update(dict.fromkeys(before, re.compile(f"{one_of(before)}*+(?:{_any_of(keys)})")))
 
     def neutral(self, text: str) -> str:
         """Put a sign before each line that looks like a line of the template. Other texts are returned unchanged.
@@ -59,8 +60,11 @@ class Lookalikes:
 
     def _is_imitation(self, line: str) -> bool:
         # A look at the first letter decides about most lines.
-        pattern = self._by_first.get(line[0])
-        return pattern is not None and pattern.match(line) is not None
+        begins = 0
+        if line[0] in self._before:
+            begins = self._prefix.match(line).end()  # type: ignore[union-attr]  # It always matches.
+        pattern = self._by_first.get(line[begins : begins + 1])
+        return pattern is not None and pattern.match(line, begins) is not None
 
 
 def _keys(line: str) -> Iterator[str]:
