@@ -90,15 +90,6 @@ def test_a_threat_is_blocked_whatever_else_is_wrong_with_its_record(site: Site) 
     assert headers == [*[[], [("traceparent", b"00-1"), ("tracestate", None)]] * len(JUDGED), []]
 
 
-def test_a_strict_worker_judges_only_records_that_keep_the_contract(site: Site) -> None:
-    site.create_topics()
-    site.worker(GUARDLINE_EVENTS__STRICT="true")
-    site.produce([(b"k", value) for value, _ in JUDGED.values()])
-    site.produce([(b"k", GOOD)])
-    outcome = site.check()
-    assert (outcome.dead_letters, outcome.verdicts) == (len(JUDGED), 1)
-
-
 def test_a_header_name_that_is_not_utf8_costs_only_the_headers(site: Site) -> None:
     """It crashed the process, cold in one way and warm in another: hence some good records before each."""
     site.create_topics()
