@@ -314,7 +314,7 @@ def _play(
 ) -> None:
     show.say(
         f"a third worker reads records of Discord's gateway by the mapping of `guardline mapping examples {NAME}`: "
-        f"{len(platform.texts)} messages, and {platform.skipped} records that are none"
+        f"{len(platform.texts)} messages, and {platform.skipped} records without a message"
     )
     workers[NAME] = platform.start(settings, folder, _command(NAME))
 
