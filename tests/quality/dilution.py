@@ -57,7 +57,8 @@ async def measure() -> None:
     guards = {value: load_guard(GuardSettings(window_tokens=value, max_windows=WINDOWS, threads=1)) for value in VALUES}
     for guard in guards.values():
         await guard.start()
-    print("| harmless texts around | `guard.window_tokens` | recall | false alarms | windows a text | texts a second |")
+    print("| harmless texts around | `guard.window_tokens` | recall | false alarms", end=" ")
+    print("| windows for each text | texts for each second |")
     print("|---|---|---|---|---|---|")
     for around in AROUND:
         spent: dict[int | None, float] = dict.fromkeys(VALUES, 0.0)
