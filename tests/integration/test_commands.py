@@ -33,16 +33,15 @@ def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentenc
     site: Site, stack: Stack, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Settings], object]
 ) -> None:
     site.create_topics()
-    require = topics.require
+    find = topics.find
 
     with ExitStack() as until_the_end:
 
-        def require_and_freeze(*arguments: Any) -> object:
-            admin = require(*arguments)
+        def find_and_freeze(*arguments: Any) -> None:
+            find(*arguments)
             until_the_end.enter_context(frozen(stack.kafka_pid))
-            return admin
 
-        monkeypatch.setattr(topics, "require", require_and_freeze)
+        monkeypatch.setattr(topics, "find", find_and_freeze)
         monkeypatch.setattr(topics, "ANSWER_S", 0.5)
         with pytest.raises(Unavailable, match=r"no answer in time from kafka\.bootstrap_servers"):
             ask(site.settings())
