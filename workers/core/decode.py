@@ -99,7 +99,7 @@ def from_document(document: object, events: Events, source: Source | None = None
     """
     if not isinstance(document, Mapping):
         raise Undecodable(Reason.WRONG_TYPE, "the value is JSON, but not an object")
-    tenant_id, text = _tenant(document), _text(document, events)
+    tenant_id, text = _tenant(document, events), _text(document, events)
     fields, ignored = optional_fields(document)
     fields.setdefault("surface", _surface_of(source))
     event_id = identifier(document.get("event_id"))
@@ -110,10 +110,15 @@ def from_document(document: object, events: Events, source: Source | None = None
     return _within(Decoded(event, tuple(ignored)), events)
 
 
-def _tenant(document: Mapping[str, object]) -> str:
+def _missing(field: str, events: Events) -> Undecodable:
+    hint = "" if events.mapping else "; records of another shape need a mapping (events.mapping)"
+    return Undecodable(Reason.MISSING_FIELD, f"{field}: the field is required{hint}")
+
+
+def _tenant(document: Mapping[str, object], events: Events) -> str:
     given = document.get("tenant_id")
     if given is None or given == "":
-        raise Undecodable(Reason.MISSING_FIELD, "tenant_id: the field is required")
+        raise _missing("tenant_id", events)
     tenant_id = identifier(given)
     if tenant_id is None:
         raise Undecodable(Reason.INVALID_FIELD, "tenant_id: it is neither a string of 1 to 256 characters nor a number")
@@ -122,7 +127,7 @@ def _tenant(document: Mapping[str, object]) -> str:
 
 def _text(document: Mapping[str, object], events: Events) -> str:
     if "text" not in document:
-        raise Undecodable(Reason.MISSING_FIELD, "text: the field is required")
+        raise _missing("text", events)
     given = document["text"]
     text = "" if given is None else text_of(given)
     if text is None:
