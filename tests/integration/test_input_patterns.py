@@ -32,7 +32,7 @@ def send(site: Site, name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_topics_that_match_a_pattern_are_read_and_so_are_new_ones(site: Site, protocol: str) -> None:
+def test_topics_that_match_a_pattern_are_read_including_new_ones(site: Site, protocol: str) -> None:
     site.use(protocol)
     name = site.settings().kafka.group
     # The pattern matches the outputs, too.

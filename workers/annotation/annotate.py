@@ -1,8 +1,8 @@
-"""Judges every row of a file and writes the file again with what was found.
+"""Judges every row of a file and writes the rows with their assessments to a new file.
 
-Two passes. The first one judges and notes one finding a row (`findings.py`). The second one joins rows and findings
-into the output, which is renamed into its place when it is whole. So a kill at any moment costs the rows at the engine
-and no more, and an output that is there is complete.
+It works in two passes. The first pass judges the rows and notes one finding for each (`findings.py`). The second pass
+joins rows and findings into the output and renames the output into its place when it is complete. So a kill at any
+moment costs only the rows at the engine, and an output that exists is complete.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from workers.guard.patience import ask_with_patience
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
 
-DEATHS_ALONE = 2
-"""Runs that may die with one row alone at the engine before it is judged no more. One may be a `kill -9` by chance."""
+CRASHES_ALONE = 2
+"""How many runs may crash with one row alone at the engine before that row is not judged again. One of the crashes may
+be a `kill -9` by chance."""
 
 Progress = Callable[[int, int], None]
-"""Gets the rows that are done and the position behind the last of them."""
+"""Gets how many rows are done, and the position after the last of them."""
 
 
 class Assessor(Protocol):
@@ -44,12 +45,12 @@ class Assessor(Protocol):
     fingerprint: str
 
     async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> Sequence[Finding | Refused]:
-        """Judge each request, and ask again until the deadline by `time.monotonic` at most."""
+        """Judge each request, with retries until the deadline (of `time.monotonic`) at most."""
         ...
 
 
 class Summary(NamedTuple):
-    """What came of it all, and how many rows were `judged` by this run."""
+    """How many rows the input has, how many of them cannot be judged (`bad`), and how many this run judged."""
 
     rows: int
     bad: int
@@ -60,16 +61,16 @@ class Annotation:
     """One input, its output, and the two files beside the output.
 
     Attributes:
-        partial: what was found so far; there only while the work is not finished.
-        bad: the rows that cannot be judged, one JSON object a line; there only when there are any.
-        is_done: an earlier run has finished it, and was killed before it could say so.
+        partial: the findings so far; the file exists only while the work is not finished.
+        bad: the rows that cannot be judged, one JSON object a line; the file exists only if there is such a row.
+        is_done: an earlier run finished the work and was killed before it could remove `partial`.
     """
 
     def __init__(self, source: Path, output: Path, reading: Reading = PLAIN) -> None:
         """Check the names.
 
         Raises:
-            Misconfigured: they do not go together, the input cannot be read, or the output is there already.
+            Misconfigured: the names do not go together, the input cannot be read, or the output exists already.
         """
         self._path = source
         self.output = output
@@ -78,30 +79,30 @@ class Annotation:
         if source.exists() and output.exists() and source.samefile(output):
             raise Misconfigured(f"IN and OUT are the same file, {source}: choose another name for OUT")
         if kind_of(source) != kind_of(output):
-            raise Misconfigured(f"{output}: has to be {kind_of(source)}, as {source} is")
+            raise Misconfigured(f"{output}: must be {kind_of(source)}, as {source} is")
         if not output.parent.is_dir():
             raise Misconfigured(f"{output}: no such folder: {output.parent}")
-        # Killed between its last two steps: the output is in its place, and what it was made from not removed yet.
+        # The earlier run was killed between its last two steps: the output is in its place, and `partial` still exists.
         self.is_done = output.exists() and self.partial.exists()
         if self.is_done:
             self.partial.unlink()
         elif output.exists():
-            raise Misconfigured(f"{output} is there already: remove it, or choose another name")
+            raise Misconfigured(f"{output} exists already: remove it, or choose another name")
         self.source = open_source(source, reading)
         self._reading = reading
 
     async def run(
         self, guard: Assessor, batch: Batch, patience_s: float, policy: CompiledPolicy | None, progress: Progress
     ) -> Summary:
-        """Judge what is not judged yet, and write the output.
+        """Judge the rows that are not judged yet, and write the output.
 
         Guarantee: when it returns, each row of the input is in the output or among the bad rows, once, in the order of
-        the input. Memory does not grow with the file: `batch.in_flight` micro-batches are under way.
+        the input. Memory does not grow with the file: at most `batch.in_flight` micro-batches are in flight.
 
         Raises:
-            Misconfigured: the input cannot be read to its end, or `partial` belongs to something else.
-            Unavailable: the engine gave no answer for `patience_s`. Run again to go on.
-            Fatal: the engine is gone for good.
+            Misconfigured: the input cannot be read to its end, or `partial` belongs to another input, model or reading.
+            Unavailable: the engine gave no answer for `patience_s`. The next run continues.
+            Fatal: the engine cannot recover.
         """
         about = {"input": _identity(self._path), "judged_by": guard.fingerprint, "read_by": self._reading.name}
         findings = Findings(self.partial, about)
@@ -115,7 +116,7 @@ class Annotation:
             except Unavailable as error:
                 findings.note_end()
                 raise Unavailable(
-                    f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to go on"
+                    f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to continue"
                 ) from error
             bad = self._write(findings, policy)
             is_done = True
@@ -134,33 +135,33 @@ class Annotation:
         for row in islice(rows, findings.suspects):
             findings.append([await self._find_alone(guard, findings, row, patience_s)])
             progress(findings.count, row.position)
-        under_way: deque[tuple[asyncio.Task[list[Finding]], int]] = deque()
+        in_flight_tasks: deque[tuple[asyncio.Task[list[Finding]], int]] = deque()
 
         async def settle() -> None:
-            task, position = under_way.popleft()
+            task, position = in_flight_tasks.popleft()
             findings.append(await task)
             progress(findings.count, position)
 
         try:
             for chunk in self._chunks(rows, batch):
-                if len(under_way) >= batch.in_flight:
+                if len(in_flight_tasks) >= batch.in_flight:
                     await settle()
                 events = [event for event, _ in chunk]
                 findings.note_sent(len(events))
-                under_way.append((asyncio.create_task(_find(guard, events, patience_s)), chunk[-1][1]))
-            while under_way:
+                in_flight_tasks.append((asyncio.create_task(_find(guard, events, patience_s)), chunk[-1][1]))
+            while in_flight_tasks:
                 await settle()
         finally:
-            for task, _ in under_way:
+            for task, _ in in_flight_tasks:
                 task.cancel()
 
     def _write(self, findings: Findings, policy: CompiledPolicy | None) -> int:
-        """Join rows and findings; give the number of bad rows. No step before the last one can be seen from outside."""
+        """Join rows and findings; give the number of bad rows. Only the last step can be seen from outside."""
         output, side = (path.with_name(path.name + ".writing") for path in (self.output, self.bad))
         writer = open_writer(output, self.output.name, self.source, has_decision=policy is not None)
         count = 0
         with side.open("wb") as bad:
-            # Each row has its finding: `_judge` came to the end of the same rows.
+            # Each row has a finding, because `_judge` read the same rows to the end.
             joined = zip(self.source.rows(are_whole=True), findings, strict=True)
             for number, (row, finding) in enumerate(joined, 1):
                 if "bad" in finding:
@@ -179,7 +180,7 @@ class Annotation:
         return count
 
     def _chunks(self, rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | OneAtFault, int]]]:
-        """Cut rows into micro-batches, each row as its event or what is wrong with it, and the position behind it."""
+        """Cut rows into micro-batches: for each row its event or its error, and the position after it."""
         chunk: list[tuple[EventDict | OneAtFault, int]] = []
         tokens = 0
         for row in rows:
@@ -201,8 +202,8 @@ class Annotation:
 
     async def _find_alone(self, guard: Assessor, findings: Findings, row: Row, patience_s: float) -> Finding:
         """Judge the row after the findings with nothing else at the engine: if the process dies, this row did it."""
-        if findings.deaths >= DEATHS_ALONE:
-            return _bad(Undecodable("engine_died", f"{findings.deaths} runs died while they judged this row alone"))
+        if findings.crashes >= CRASHES_ALONE:
+            return _bad(Undecodable("engine_died", f"{findings.crashes} runs crashed while they judged this row alone"))
         findings.note_alone()
         (finding,) = await _find(guard, [self._event_or_problem(row)], patience_s)
         return finding
@@ -234,7 +235,7 @@ def _bad(problem: Refused | OneAtFault) -> Finding:
 
 
 def _identity(path: Path) -> dict[str, str | int]:
-    """Tell an input from another one without reading all of it: its size, its beginning and its end."""
+    """Identify an input by its size, its beginning and its end, without reading all of it."""
     size = path.stat().st_size
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(1 << 20))
@@ -244,7 +245,7 @@ def _identity(path: Path) -> dict[str, str | int]:
 
 
 def _put(written: Path, place: Path) -> None:
-    """Rename a file into its place, down to the disk."""
+    """Rename a file into its place, and sync both to the disk."""
     for path in (written, written.parent):
         descriptor = os.open(path, os.O_RDONLY)
         try:

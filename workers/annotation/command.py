@@ -29,12 +29,12 @@ def annotate(
     console: Console,
     reading: Reading = PLAIN,
 ) -> str:
-    """Annotate a file, and say how it went; give the guard's fingerprint, empty if there was nothing left to do.
+    """Annotate a file and report the result. Give the guard's fingerprint, empty if there was nothing left to do.
 
     See `Annotation` for the guarantee and the errors.
 
     Raises:
-        Fatal: also where no row could be judged.
+        Fatal: also if no row could be judged.
     """
     annotation = Annotation(source, output, reading)
     if annotation.is_done:
@@ -46,7 +46,9 @@ def annotate(
     try:
         summary, took_s, fingerprint = asyncio.run(_run(settings, annotation, compiled, console))
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
-        typer.echo(f"stopped; {annotation.partial} holds what was found: the same command goes on", err=True)
+        typer.echo(
+            f"stopped; {annotation.partial} holds the results so far: run the same command to continue", err=True
+        )
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         raise SystemExit(128 + number) from None
     rows, judged = summary.rows, summary.judged
@@ -61,7 +63,7 @@ def annotate(
 async def _run(
     settings: Settings, annotation: Annotation, policy: CompiledPolicy | None, console: Console
 ) -> tuple[Summary, float, str]:
-    # As Ctrl-C: who takes a machine away says so first, and no row is to blame for that.
+    # SIGTERM ends the run in order, as Ctrl-C does: a machine that shuts down sends it first, and no row is at fault.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -1,4 +1,4 @@
-"""Files as they are on the disk, and what is in them: plain, gzip (`.gz`) or Zstandard (`.zst`, by pyarrow)."""
+"""Reads and writes files that are plain, gzip (`.gz`) or Zstandard (`.zst`, by pyarrow)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SUFFIXES = (".gz", ".zst")
 
 
 def without(path: Path) -> Path:
-    """Give the name of what a compressed file holds; of any other file, its own."""
+    """Give the name of a file without the suffix of its compression."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
 def reading(raw: IO[bytes], name: str) -> IO[bytes]:
-    """Read what is in a file. Its position stays that of `raw`, by which progress is measured.
+    """Give a file from which the contents of `raw` can be read. The position of `raw` still shows the progress.
 
     Raises:
-        Misconfigured: it takes a package that is not installed.
+        Misconfigured: this needs a package that is not installed.
     """
     if name.lower().endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
@@ -32,10 +32,10 @@ def reading(raw: IO[bytes], name: str) -> IO[bytes]:
 
 
 def writing(raw: IO[bytes], name: str) -> IO[bytes]:
-    """Write into a file that will have this name. To close what is given does not close `raw`.
+    """Give a file whose contents are written to `raw`; `name` is the name that the file gets at the end.
 
     Raises:
-        Misconfigured: it takes a package that is not installed.
+        Misconfigured: this needs a package that is not installed.
     """
     if name.lower().endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(Path(name).name, "wb", fileobj=raw))

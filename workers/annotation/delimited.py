@@ -19,14 +19,14 @@ from workers.core.reasons import Reason
 from workers.errors import Misconfigured, Undecodable
 
 MAX_CELL_CHARS = 10_000_000
-"""A quotation mark that is never closed must not read the rest of the file into memory."""
+"""Without a limit, a quotation mark that is never closed would read the rest of the file into memory."""
 
 NESTED = ("context",)
 """Cells of these columns hold JSON."""
 
 
 class Csv:
-    """Reads rows; an empty cell is a field left out. `size` is in bytes of the file as it lies on the disk."""
+    """Reads rows; an empty cell is a missing field. `size` is in bytes of the file on the disk."""
 
     def __init__(self, path: Path, delimiter: str = ",", reading: Reading = PLAIN) -> None:
         self._path = path
@@ -51,7 +51,7 @@ class Csv:
         csv.field_size_limit(MAX_CELL_CHARS)
         with self._path.open("rb") as raw:
             binary = compression.reading(raw, self._path.name)
-            # Bytes that are not UTF-8 come back as they were where the column is not judged.
+            # Bytes that are not UTF-8 are written back unchanged if the column is not judged.
             with io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="") as text:
                 for cells in csv.reader(text, delimiter=self.delimiter):
                     if cells:
@@ -71,7 +71,7 @@ class Csv:
                 yield self._row(cells, position)
                 number += 1
         except (csv.Error, *UNREADABLE) as error:
-            raise Misconfigured(f"{self._path}: cannot be read behind row {number}: {error}") from None
+            raise Misconfigured(f"{self._path}: cannot be read after row {number}: {error}") from None
 
     def _row(self, cells: list[str], position: int) -> Row:
         if len(cells) != len(self.columns):
@@ -97,7 +97,7 @@ def _readable(cells: Sequence[str]) -> list[str]:
 
 
 class CsvWriter:
-    """Writes rows of a CSV file with the columns of what was found behind their own."""
+    """Writes rows of a CSV file, with the columns of the assessment after their own."""
 
     def __init__(self, path: Path, name: str, columns: list[str], has_decision: bool, delimiter: str = ",") -> None:
         self._raw = path.open("wb")
@@ -108,7 +108,7 @@ class CsvWriter:
         self._quoting = csv.writer(self._text, lineterminator="\n", delimiter=delimiter, quoting=csv.QUOTE_ALL)
         added = [f"assessment.{column}" for column in flat_columns(Assessment)]
         self._added = [*added, "decision", "reasons"] if has_decision else added
-        # A file that was annotated before has these columns already: they are written anew.
+        # A file that was annotated before has these columns already: their values are replaced.
         self._kept = [index for index, column in enumerate(columns) if column not in self._added]
         self._write([*(columns[index] for index in self._kept), *self._added])
 
@@ -129,7 +129,7 @@ class CsvWriter:
 
 
 def flat_columns(model: type[BaseModel]) -> list[str]:
-    """Name the columns of a model: those of a nested model with its name and a dot before them."""
+    """Name the columns of a model; a column of a nested model begins with that model's name and a dot."""
     columns: list[str] = []
     for name, field in model.model_fields.items():
         nested = field.annotation

@@ -1,4 +1,4 @@
-"""Chooses reader and writer by a file's name. Parquet is imported only where it is read or written."""
+"""Chooses reader and writer by a file's name. Parquet is imported only if it is read or written."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DELIMITERS = {"CSV": ",", "TSV": "\t"}
 
 
 class Source(Protocol):
-    """A file of rows that can be read as often as needed. `size` is what `Row.position` ends at."""
+    """A file of rows that can be read any number of times. `size` is the `Row.position` of the last row."""
 
     size: int
 
     def rows(self, *, are_whole: bool) -> Iterator[Row]:
-        """Give the rows in order. Only whole ones can be written; the others may lack what is not judged."""
+        """Give the rows in order. Only whole rows can be written; the others may lack columns that are not judged."""
         ...
 
 
@@ -55,12 +55,12 @@ def kind_of(path: Path) -> str:
     """Name the format of a file by its suffix.
 
     Raises:
-        Misconfigured: the suffix says nothing.
+        Misconfigured: the suffix names no format.
     """
     kind = KINDS.get(suffix_of(path))
     if kind is None or (kind == "Parquet" and without(path) != path):
         raise Misconfigured(
-            f"{path}: the name has to end in one of {', '.join(KINDS)} "
+            f"{path}: the name must end in one of {', '.join(KINDS)} "
             f"(all but the last also with {' or '.join(SUFFIXES)})"
         )
     return kind
@@ -70,7 +70,7 @@ def open_source(path: Path, reading: Reading = PLAIN) -> Source:
     """Open a file of rows.
 
     Raises:
-        Misconfigured: it is not there, cannot be read, or lacks the column of the text.
+        Misconfigured: the file does not exist, cannot be read, or lacks the column of the text.
     """
     kind = kind_of(path)
     if not path.is_file():
@@ -89,7 +89,7 @@ def open_source(path: Path, reading: Reading = PLAIN) -> Source:
 
 
 def open_writer(path: Path, name: str, source: Source, *, has_decision: bool) -> Writer:
-    """Make the file for the rows of a source with what was found; `name` says what it will be called in the end."""
+    """Create the file for the rows of a source with their findings; `name` is the name that it gets at the end."""
     if isinstance(source, JsonLines):
         return JsonLinesWriter(path, name)
     if isinstance(source, JsonArray):

@@ -1,7 +1,7 @@
-"""What was found so far, one line a row in the order of the rows: the memory that survives a kill.
+"""The findings so far, one line for each row in the order of the rows: they survive a kill.
 
-The output is made from it in the end, so it is all that has to be written with care. Between the findings stand notes
-of what was sent to the engine, so that a row that kills the process is found (docs/decisions/0003 does it for workers).
+The output is made from this file at the end. Between the findings are notes about which rows were sent to the engine,
+so that a row that crashes the process can be found (docs/decisions/0003 describes the same for workers).
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from workers.errors import Fatal, Misconfigured
 Finding = dict[str, Any]
 
 AT_ENGINE = "at_engine"
-"""A line with this name is a note and no finding."""
+"""A line with this name is a note, not a finding."""
 
 
 class Findings:
-    """An append-only file: a first line that says whose findings these are, then a line a row.
+    """An append-only file: the first line says whose findings these are; then there is one line for each row.
 
-    Guarantee: a finding that `append` returned from is there after any crash, of the machine too; a note after any of
-    the process. A torn end is cut off when the file is opened again. Only one process has it open.
+    Guarantee: a finding survives any crash after `append` has returned, also of the machine; a note survives a crash
+    of the process. A line that was written in part is cut off when the file is opened again. Only one process can have
+    the file open.
 
     Attributes:
         count: the rows that have a finding.
-        judged: the rows that this run appended a finding for, the bad ones left out.
-        suspects: the rows behind them that were at the engine when an earlier run died.
-        deaths: how often a run died with nothing but the row behind `count` at the engine.
+        judged: the rows for which this run appended a finding, without the bad rows.
+        suspects: the rows after them that were at the engine when an earlier run crashed.
+        crashes: how often a run crashed with only the row after `count` at the engine.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Open the file, or make it.
+        """Open the file, or create it.
 
         Raises:
             Misconfigured: another process has it open, or it is about another input or model.
@@ -47,15 +48,15 @@ class Findings:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise Misconfigured(f"{path}: another process is at work on it") from None
+            raise Misconfigured(f"{path}: another process has it open") from None
         header = orjson.dumps(dict(about), option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
-        self.count = self._sent = self.deaths = self.judged = 0
+        self.count = self._sent = self.crashes = self.judged = 0
         self._recover(header)
         self._suspected_to = self._sent = max(self._sent, self.count)
         self.suspects = self._sent - self.count
 
     def _recover(self, header: bytes) -> None:
-        """Cut off what a crash left half-written, and count the rest."""
+        """Cut off a line that a crash left half-written, and count the rest."""
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n"):
@@ -66,8 +67,8 @@ class Findings:
         if first != header:
             self._file.close()
             raise Misconfigured(
-                f"{self._path} holds what was found in another input, or by another model or settings: "
-                "remove it to begin again, or go on with what it was begun with"
+                f"{self._path} holds the findings of another input, or by another model or settings: "
+                "remove it to begin again, or continue with what it was begun with"
             )
         end = len(first)
         for line in self._file:
@@ -78,13 +79,13 @@ class Findings:
             if AT_ENGINE not in found:
                 self._found(1)
             elif found["is_alone"]:
-                self.deaths += 1
+                self.crashes += 1
             else:
-                self._sent, self.deaths = found[AT_ENGINE], 0
+                self._sent, self.crashes = found[AT_ENGINE], 0
         self._file.truncate(end)
 
     def append(self, findings: Sequence[Finding]) -> None:
-        """Write one line for each finding, down to the disk."""
+        """Write one line for each finding, and sync the file to the disk."""
         self._file.write(b"".join(orjson.dumps(finding, option=orjson.OPT_APPEND_NEWLINE) for finding in findings))
         self._sync()
         self._found(len(findings))
@@ -92,19 +93,19 @@ class Findings:
 
     def _found(self, rows: int) -> None:
         self.count += rows
-        self.deaths = 0
+        self.crashes = 0
 
     def note_sent(self, rows: int) -> None:
-        """Note that so many rows more go to the engine."""
+        """Note that this many more rows go to the engine."""
         self._sent += rows
         self._note(is_alone=False)
 
     def note_alone(self) -> None:
-        """Note that the row behind `count` goes to the engine, and nothing else is there."""
+        """Note that the row after `count` goes to the engine, and that no other row is there."""
         self._note(is_alone=True)
 
     def note_end(self) -> None:
-        """Take the notes of this run back: it ends in order. Suspects that it did not come to stay what they are."""
+        """Withdraw the notes of this run, because it ends in order. Suspects that it did not reach remain suspects."""
         self._sent = max(self.count, self._suspected_to)
         self._note(is_alone=False)
 

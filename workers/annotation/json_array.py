@@ -19,7 +19,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 class JsonArray:
-    """Reads rows. `size` is in bytes of the file as it is on the disk."""
+    """Reads rows. `size` is in bytes of the file on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class JsonArray:
         """See `Source.rows`.
 
         Raises:
-            Misconfigured: the file is broken somewhere, or is no array.
+            Misconfigured: the file is broken somewhere, or is not an array.
         """
         number = 0
         try:
@@ -38,7 +38,7 @@ class JsonArray:
                     yield row_of(element.encode(), raw.tell())
                     number += 1
         except (ValueError, RecursionError, *UNREADABLE) as error:
-            raise Misconfigured(f"{self._path}: cannot be read behind row {number}: {error}") from None
+            raise Misconfigured(f"{self._path}: cannot be read after row {number}: {error}") from None
 
 
 class _Elements:
@@ -68,7 +68,7 @@ class _Elements:
             self._at = end
 
     def _next_character(self) -> str:
-        """Step over spaces; give what follows, "" at the end of the file."""
+        """Skip spaces; give the next character, "" at the end of the file."""
         while True:
             while self._at < len(self._text) and self._text[self._at].isspace():
                 self._at += 1
@@ -88,10 +88,10 @@ class _Elements:
                 if not self._read(size):
                     raise
             else:
-                # A number may go on in the next chunk.
+                # A number may continue in the next chunk.
                 if end < len(self._text) or not self._read(size):
                     return int(end)
-            size *= 2  # Else a long element would be parsed from its beginning for each chunk of it.
+            size *= 2  # Otherwise each chunk of a long element would cause a parse from its beginning.
 
     def _read(self, size: int) -> bool:
         if self._is_at_end:
@@ -104,7 +104,7 @@ class _Elements:
 
 
 class JsonArrayWriter:
-    """Writes each row as an object with what was found added to it, in a line of the array."""
+    """Writes each row as an object, with its finding added to it, in a line of the array."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._raw: IO[bytes] = path.open("wb")

@@ -16,11 +16,11 @@ from workers.core.reasons import Reason
 from workers.errors import Misconfigured, Undecodable
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A file without line breaks must not be read into memory as one line."""
+"""Without a limit, a file without line breaks would be read into memory as one line."""
 
 
 class JsonLines:
-    """Reads rows, skipping empty lines. `size` is in bytes of the file as it lies on the disk."""
+    """Reads rows and skips empty lines. `size` is in bytes of the file on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,7 +38,7 @@ class JsonLines:
                 yield row
                 number += 1
         except UNREADABLE as error:
-            raise Misconfigured(f"{self._path}: cannot be read behind row {number}: {error}") from None
+            raise Misconfigured(f"{self._path}: cannot be read after row {number}: {error}") from None
 
     def _rows(self) -> Iterator[Row]:
         with self._path.open("rb") as raw:
@@ -76,17 +76,17 @@ def row_of(line: bytes, position: int) -> Row:
 
 
 def written(row: Row, found: Mapping[str, Any]) -> bytes:
-    """Give a row as JSON, with what was found added to it. A number that is not JSON (NaN) becomes null."""
+    """Give a row as JSON, with its finding added to it. A number that is not JSON (NaN) becomes null."""
     document = {**row.native, **found}
     try:
         return orjson.dumps(document)
     except TypeError:
-        # It holds half of a surrogate pair, or an integer of more than 64 bits: both come back as they were.
+        # It holds half of a surrogate pair, or an integer of more than 64 bits: both are written back unchanged.
         return json.dumps(document).encode()
 
 
 class JsonLinesWriter:
-    """Writes each row as an object with what was found added to it."""
+    """Writes each row as an object, with its finding added to it."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._raw: IO[bytes] = path.open("wb")

@@ -1,4 +1,4 @@
-"""Parquet, batch by batch: the rows' own columns never leave Arrow. Needs pyarrow (the extra 'annotate')."""
+"""Parquet, batch by batch: the rows' own columns stay in Arrow. Needs pyarrow (the extra 'annotate')."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from workers.annotation.rows import PLAIN, Reading, Row
 from workers.errors import Misconfigured
 
 BATCH_ROWS = 1_024
-"""Rows in memory at a time; fewer where rows are long."""
+"""Rows in memory at a time; fewer if rows are long."""
 BATCH_BYTES = 16 * 1024 * 1024
-"""About how much of them: a thousand rows of 150 kB, copied on their way to the output, took 1.4 GB."""
+"""About how many bytes of them: a thousand rows of 150 kB, which are copied several times, took 1.4 GB."""
 READ_BYTES = 1024 * 1024
-"""What is read ahead of a column. Without it, and with pyarrow's own `pre_buffer`, a whole row group is in memory, and
-many files have only one."""
+"""How much of a column is read ahead. Without this limit, or with pyarrow's `pre_buffer`, a whole row group is in
+memory, and many files have only one."""
 GROUP_BYTES = 64 * 1024 * 1024
 """About how much a row group of the output holds before it is written."""
 
@@ -63,7 +63,7 @@ class Parquet:
                         position += 1
                         yield Row(fields, None, partial(_plain, batch, index), (batch, index), position)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"{self._path}: cannot be read behind row {position}: {error}") from None
+            raise Misconfigured(f"{self._path}: cannot be read after row {position}: {error}") from None
 
 
 def _plain(batch: Any, index: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _plain(batch: Any, index: int) -> dict[str, Any]:
 def _cell(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except ValueError:  # Nanoseconds have no place in a datetime.
+    except ValueError:  # A datetime cannot hold nanoseconds.
         return str(scalar.cast(pa.string()))
 
 
@@ -86,7 +86,7 @@ class ParquetWriter:
             added += [pa.field("decision", pa.string()), pa.field("reasons", pa.list_(pa.string()))]
         self._added = added
         names = {field.name for field in added}
-        # A file that was annotated before has these columns already: they are written anew.
+        # A file that was annotated before has these columns already: their values are replaced.
         self._kept = [name for name in schema.names if name not in names]
         whole = pa.schema([*(schema.field(name) for name in self._kept), *added], metadata=schema.metadata)
         self._writer = pq.ParquetWriter(path, whole, compression="zstd")
@@ -128,10 +128,10 @@ class ParquetWriter:
 
 
 def arrow_type(annotation: Any) -> pa.DataType:
-    """Give the Arrow type of a field of a contract, so that the column's type is the same in every file.
+    """Give the Arrow type of a field of a contract. So the column has the same type in every file.
 
     Raises:
-        TypeError: the contract has a type that no column stands for yet.
+        TypeError: the contract has a type for which there is no column type yet.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
@@ -141,7 +141,7 @@ def arrow_type(annotation: Any) -> pa.DataType:
         return pa.list_(arrow_type(arguments[0]))
     if origin is dict:
         return pa.map_(arrow_type(arguments[0]), arrow_type(arguments[1]))
-    if arguments:  # Annotated: its limits are no part of a column's type.
+    if arguments:  # Annotated: a column's type does not include the limits.
         return arrow_type(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return pa.struct([(name, arrow_type(field.annotation)) for name, field in annotation.model_fields.items()])

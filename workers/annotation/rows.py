@@ -1,4 +1,4 @@
-"""What a row is, whichever file it lies in: an event of which only `text` is needed."""
+"""A row of a file, in whichever format: an event of which only `text` is required."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from workers.mapping.sources import Record, parse
 from workers.settings import Events
 
 JUDGED = ("text", "role", "context", "language", "surface")
-"""The fields that guard and policy read. Others may hold anything: a data set's `author_id` may be a number."""
+"""The fields that guard and policy read. Other fields may have any value."""
 
 UNREADABLE = (OSError, EOFError, zlib.error)
-"""What reading a broken file raises: gzip has all three for one that is cut off or damaged."""
+"""The errors of reading a broken file. gzip raises all three for a file that is cut off or damaged."""
 
 NO_RECORD = Record(None)
 """Rows have no topic, key and headers."""
@@ -35,10 +35,10 @@ class Row(NamedTuple):
     """One row of an input file.
 
     Attributes:
-        fields: the judged columns by name, and maybe others; None where it cannot be read: then `problem` says why.
-        raw: gives it as it stands in the file, for the side file of bad rows; None where it is too long to be kept.
-        native: what the format's own writer needs of it.
-        position: how much of the file has been read behind it, in the unit of `Source.size`.
+        fields: the judged columns by name, and maybe others; None if the row cannot be read: then `problem` says why.
+        raw: gives the row as it is in the file, for the side file of bad rows; None if it is too long to be kept.
+        native: the value that the format's own writer needs.
+        position: how much of the file has been read after the row, in the unit of `Source.size`.
     """
 
     fields: AnyMapping[str, Any] | None
@@ -58,7 +58,7 @@ class Reading:
     """
 
     def __init__(self, document: Document, name: str = "", text_column: str | None = "text") -> None:
-        """Compile. What only Kafka's records need (ids, tenants) is not read.
+        """Compile the mapping. Ids and tenants, which only records of Kafka need, are not read.
 
         Raises:
             Misconfigured: the mapping makes several events of a row.
@@ -77,10 +77,10 @@ class Reading:
     def event_of(self, row: Row) -> EventDict:
         """Give a row as an event, held to the same limits as an event from Kafka.
 
-        A field that cannot be read counts as left out, unless it is the text.
+        A field that cannot be read counts as missing, unless it is the text.
 
         Raises:
-            OneAtFault: it holds no event, or is to be skipped.
+            OneAtFault: the row holds no event, or the mapping skips it.
         """
         if row.problem is not None:
             raise row.problem
@@ -99,7 +99,7 @@ def by_mapping(path: Path) -> Reading:
     """Read rows as a mapping in a file says.
 
     Raises:
-        Misconfigured: it is not a mapping, or makes several events of a row.
+        Misconfigured: the file is not a mapping, or makes several events of a row.
     """
     document = read_document(path, "--mapping")
     return Reading(document, f"mapping {hashlib.sha256(path.read_bytes()).hexdigest()}", None)
@@ -110,6 +110,6 @@ PLAIN = Reading(Document())
 
 
 def request_of(event: EventDict) -> Request:
-    """Give what the guard is asked about an event."""
+    """Give the request to the guard for an event."""
     turns = tuple((turn["role"], turn["text"]) for turn in event.get("context", ()))
     return Request(event["text"], event.get("role", "user"), turns)

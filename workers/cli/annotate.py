@@ -25,7 +25,7 @@ def annotate_command(
     text: Annotated[str | None, typer.Option(help="The column that holds the text, if it is not 'text'.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="A mapping, for rows of any shape: see docs/mapping.md.")] = None,
 ) -> None:
-    """Judge every row of a file. After a crash, the same command goes on where it was."""
+    """Judge every row of a file. After a crash, run the same command again to continue."""
     from workers.annotation.command import annotate
     from workers.annotation.rows import PLAIN, by_column, by_mapping
 

@@ -1,4 +1,4 @@
-"""`guardline mapping`: what a mapping makes of records, and mappings to begin with."""
+"""`guardline mapping`: try a mapping on records, and write the shipped mappings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.errors import Misconfigured, Skipped, Undecodable
 if TYPE_CHECKING:
     from workers.core.decode import Decoded
 
-app = typer.Typer(no_args_is_help=True, help="Mappings: how records of any shape become events.")
+app = typer.Typer(no_args_is_help=True, help="Mappings, which turn records of any shape into events.")
 
 MAX_SHOWN_CHARS = 80
 
@@ -41,7 +41,7 @@ def examples_command(
         return
     files = [f"{one}.{kind}" for one in ([name] if name else NAMES) for kind in ("yaml", "jsonl")]
     if there := [file for file in files if (out / file).exists()]:
-        raise Misconfigured(f"{out / there[0]} is there already: remove it, or choose another folder")
+        raise Misconfigured(f"{out / there[0]} exists already: remove it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         (out / file).write_text(read(file), encoding="utf-8")
@@ -61,7 +61,7 @@ def try_command(
         bool, typer.Option("--json", help="One JSON object for each event, with all its fields.")
     ] = False,
 ) -> None:
-    """Show what becomes of each record: its events, or why there are none. Exit code 1 if there is no event at all."""
+    """Show the events of each record, or why it has none. The exit code is 1 if no record has an event."""
     from workers.mapping.mapping import load
     from workers.mapping.sources import Record
 
@@ -117,13 +117,13 @@ def _print_event(number: int, decoded: Decoded, *, as_json: bool) -> None:
         return
     text = event["text"]
     shown = text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
-    # As repr writes it, no character of a sender can move the cursor or end the line.
+    # `repr` escapes every character that could move the cursor or end the line.
     say(f"{number:>4}  event        {event['event_id']!r} of {event['tenant_id']!r}, {event['surface']}: {shown!r}")
     others = {name: value for name, value in event.items() if name not in ("event_id", "tenant_id", "surface", "text")}
     if others:
         say(f"{'':>19}{', '.join(f'{name}: {value!r}' for name, value in others.items())}")
     if decoded.ignored_fields:
-        say(f"{'':>19}left out, because they cannot be read: {', '.join(decoded.ignored_fields)}")
+        say(f"{'':>19}ignored, because they cannot be read: {', '.join(decoded.ignored_fields)}")
 
 
 def _print_none(number: int, kind: str, error: Skipped | Undecodable, *, as_json: bool) -> None:
@@ -134,4 +134,4 @@ def _print_none(number: int, kind: str, error: Skipped | Undecodable, *, as_json
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value)  # In ASCII: no character of a sender reaches the terminal.
+    return json.dumps(value)  # In ASCII: a sender's control characters do not reach the terminal.

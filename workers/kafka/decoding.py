@@ -1,4 +1,4 @@
-"""Makes events of polled records, or what stands in the place of a record that holds none. Used by the Kafka thread."""
+"""Turns polled records into events, dead letters or skipped records. Used by the Kafka thread."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from workers.settings import Settings
 
 
 class Decoding:
-    """Reads records: through a mapping where there is one.
+    """Reads records, by the mapping if there is one.
 
-    Guarantee: a registered record becomes one event or several, or is finished at once, as a dead letter or skipped.
+    Guarantee: a registered record becomes one or more events, or is finished at once, as a dead letter or skipped.
     Never blocks.
     """
 

@@ -1,7 +1,7 @@
-"""The topics that a worker reads: those that are named, and those whose names match a pattern.
+"""The topics that a worker reads: the named ones, and those whose names match a pattern.
 
-Patterns are matched here and not by librdkafka: so both group protocols read the same topics, every check knows their
-names, and a pattern that matches the outputs does not make a worker read what it writes.
+This module matches patterns itself instead of passing them to librdkafka. So both group protocols read the same topics,
+every check knows their names, and a worker never reads its own outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.settings import Topics
 log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
-"""How often the brokers are asked for topics that are new. They answer with all topics of the cluster."""
+"""How often the worker asks the brokers for new topics. The answer holds all topics of the cluster."""
 
 
 def matching(topics: Topics, present: Collection[str]) -> list[str]:
@@ -48,7 +48,7 @@ def is_input(topics: Topics, name: str) -> bool:
 class NewTopics:
     """Looks for topics that match a pattern and were not there before. Owned by the Kafka thread; never blocks.
 
-    A topic that was there once stays: `TopicWatch` sees when it is deleted.
+    A topic that was read once stays in the list: `TopicWatch` detects that it was deleted.
     """
 
     def __init__(self, topics: Topics, known: Sequence[str], questions: Questions) -> None:
@@ -59,7 +59,7 @@ class NewTopics:
         self._asks_at = 0.0
 
     def look(self, now: float) -> list[str]:
-        """Give all topics to read when some are new, else nothing."""
+        """Give all topics to read if some of them are new, else an empty list."""
         if not self._topics.patterns:
             return []
         added: list[str] = []

@@ -1,1 +1,1 @@
-"""Any JSON becomes events: a document says where each field of an event stands in a record. Pure."""
+"""Turns any JSON into events: a document says where each field of an event is in a record. Pure."""

@@ -1,4 +1,4 @@
-"""A mapping document: what people write in YAML, checked and compiled. Unknown names are refused."""
+"""A mapping document, which people write in YAML, checked and compiled. Unknown names are refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from workers.mapping.sources import Source, Text, parse, parse_text
 from workers.settings import yaml_text
 
 SKIPPED = "skipped"
-"""The reason of a condition that has no name of its own."""
+"""The reason of a condition without a name."""
 
 
 class Turns(NamedTuple):
-    """Where earlier turns come from: a text in a role, or, without a role, an expression that may give whole turns."""
+    """The source of earlier turns: a text in a role, or, without a role, an expression that may give whole turns."""
 
     role: str | None
     source: Source | Text
@@ -72,24 +72,24 @@ Place = Annotated[Source | None, BeforeValidator(_source)]
 
 
 class Document(BaseModel):
-    """What a mapping says. A field of an event that it does not name keeps its name; null leaves a field out."""
+    """The fields of a mapping. A field of an event that it does not name keeps its name; null leaves a field out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     unwrap: Annotated[list[Any], BeforeValidator(_unwrap)] = []
-    """What to take off first, from the outside in: `schema_registry`, or functions."""
+    """The envelopes to remove first, from the outside in: `schema_registry`, or functions."""
     skip_when: Annotated[dict[str, Source], BeforeValidator(_conditions)] = Field(default_factory=dict)
-    """By its reason, when a record is no message: a deletion, a notice of the system."""
+    """For each reason, the condition under which a record is not a message: a deletion, a notice of the system."""
     event_id: Place = None
     revision: Place = None
-    """What tells an edited message from the first one; it becomes part of the event's id."""
+    """A value that differs between versions of a message; it becomes part of the event's id."""
     tenant_id: Place = None
     surface: Place = None
     text: Annotated[Text | None, BeforeValidator(lambda written: None if written is None else parse_text(written))] = (
         None
     )
     texts: Annotated[dict[str, Text], BeforeValidator(_texts)] = Field(default_factory=dict)
-    """Several texts of one record, each an event of its own, by a name that becomes part of its id."""
+    """Several texts of one record. Each becomes an event, and its name becomes part of the event's id."""
     quotes: Literal["keep", "context", "leave_out"] = "keep"
     author_id: Place = None
     language: Place = None
@@ -106,7 +106,7 @@ class Document(BaseModel):
 
 
 def parse_yaml(text: str, file: str) -> Document:
-    """Give the mapping in a YAML text; `file` is what a sentence calls it.
+    """Give the mapping in a YAML text; `file` is its name in a sentence.
 
     Raises:
         Misconfigured: naming the file, the field, what is wrong, and what is allowed.

@@ -1,6 +1,6 @@
-"""Takes a record out of what wraps it: a Schema Registry frame, a CloudEvent, a change of a database, a field.
+"""Unwraps a record from its envelopes: a Schema Registry frame, a CloudEvent, a change of a database row, a field.
 
-A record that is not wrapped stays as it is: a topic may hold both while its producers change.
+A record without the envelope is unchanged: a topic may hold both kinds while its producers change.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from workers.mapping.expressions import Find, Unusable, compiled
 from workers.mapping.sources import Record
 
 Unwrap = Callable[[Any], Any]
-"""Gives what a JSON value wraps, or the value itself."""
+"""Gives the JSON value inside an envelope, or the value itself if it has no envelope."""
 
 SCHEMA_REGISTRY = "schema_registry"
 FRAME_BYTES = 5
 """A zero byte and the id of a schema in four bytes, as Confluent's serializers write them."""
 
 DELETED = "deleted"
-"""Why a record is skipped that says that a row of a database is gone."""
+"""The reason for skipping a record that reports a deleted row."""
 
 _CE = "ce_"
 _CHANGES = ("c", "u", "r")
-"""A row was created, updated, or read for a snapshot."""
+"""The row was created, updated, or read for a snapshot."""
 
 
 def json_of(value: bytes, record: Record, *, has_frame: bool) -> Any:
@@ -66,7 +66,7 @@ def _is_plain_text(record: Record) -> bool:
 
 
 def envelope_of(document: Any, record: Record) -> Any:
-    """Give what wraps a document: the attributes of a CloudEvent in binary mode, else the document itself."""
+    """Give the envelope of a document: the attributes of a CloudEvent in binary mode, else the document itself."""
     attributes = {
         name.removeprefix(_CE): (value or b"").decode("utf-8", "replace")
         for name, value in record.headers
@@ -76,7 +76,7 @@ def envelope_of(document: Any, record: Record) -> Any:
 
 
 def unwrapping(written: object) -> Unwrap | None:
-    """Compile one step of `unwrap`; None for the frame, which is taken off before there is JSON.
+    """Compile one step of `unwrap`; None for the frame, which is removed before the value is parsed.
 
     Raises:
         Unusable: with a sentence.
@@ -109,13 +109,13 @@ def from_debezium(document: Any) -> Any:
     """Give the row as it is after a change.
 
     Raises:
-        Skipped: the row was deleted, or the change is not one of a row.
+        Skipped: the row was deleted, or the change does not concern a row.
     """
     change = document.get("payload", document) if isinstance(document, dict) else None
     if not isinstance(change, dict) or "op" not in change or not ("after" in change or "before" in change):
         return document
     if change["op"] not in _CHANGES or change.get("after") is None:
-        raise Skipped(DELETED, f"the record says that a row is gone (op {str(change['op'])[:1]!r})")
+        raise Skipped(DELETED, f"the record reports a deleted row (op {str(change['op'])[:1]!r})")
     after = change["after"]
     return _parsed(after) if isinstance(after, str) else after  # MongoDB's connector writes JSON in a text.
 
@@ -126,7 +126,7 @@ def _field(find: Find, document: Any) -> Any:
 
 
 def _parsed(given: str | bytes) -> Any:
-    """Give the JSON in a text; a text that holds none is the value itself."""
+    """Give the JSON in a string; a string without JSON is the value itself."""
     value = given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given
     try:
         return parse(value)

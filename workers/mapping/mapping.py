@@ -1,6 +1,6 @@
-"""Applies a mapping to records: what a platform sends becomes events.
+"""Applies a mapping to records: turns the records of a platform into events.
 
-Nothing of a record's content may stand in an error: details name fields and expressions.
+An error must not contain a record's content: details name fields and expressions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIELDS = ("event_id", "tenant_id", "surface", "author_id", "language", "role", "
 
 
 class Mapped(NamedTuple):
-    """One event of a record. `name` tells it from the record's others, empty where there is only one."""
+    """One event of a record. `name` identifies it among the record's events; empty if there is only one."""
 
     name: str
     document: dict[str, Any]
@@ -51,9 +51,9 @@ class Mapping:
         """Give the events of a record, one at least.
 
         Raises:
-            Undecodable: no event can be made of it. The detail names the field and the expression.
+            Undecodable: the record gives no event. The detail names the field and the expression.
             Skipped: a condition of `skip_when` holds, a row was deleted, or the text is empty and
-                `events.on_empty_text` says so.
+                `events.on_empty_text` is `skip`.
         """
         whole = json_of(present(record.value, events), record, has_frame=self._has_frame)
         return self.events_in(whole, record, events, position)
@@ -73,7 +73,7 @@ class Mapping:
                 skipped = error
                 continue
             if name and "event_id" in one.ignored_fields:
-                # Its id is the record's position, which is that of the others, too.
+                # Its id is the record's position, which all events of the record share.
                 one = replace(one, event={**one.event, "event_id": _id(one.event["event_id"], None, name)})
             decoded.append(one)
         if skipped is not None and not decoded:
@@ -110,7 +110,7 @@ class Mapping:
         return scope
 
     def _texts(self, scope: Scope) -> list[tuple[str, list[Piece] | None]]:
-        """Give each text that is there by its name; None stands for a text that the mapping leaves as it is."""
+        """Give the texts that the record has, by name; None stands for a text that the mapping does not change."""
         if self._document.texts:
             found = [(name, text.find(scope)) for name, text in self._document.texts.items()]
             present = [(name, pieces) for name, pieces in found if pieces is not None]
@@ -136,7 +136,7 @@ class Mapping:
         own = _shown([piece for piece in pieces if not piece.is_quote])
         quoted = _shown([piece for piece in pieces if piece.is_quote])
         if self._document.quotes == "keep" or not quoted or not own:
-            # A text of quotes alone is judged: anything may be written into a quote.
+            # A text that holds only quotes is judged: a writer can put anything into a quote.
             document["text"] = _shown(pieces)
             return document
         document["text"] = own
@@ -159,7 +159,7 @@ def _turn(role: str, text: str) -> dict[str, str]:
 
 
 def _shown(pieces: list[Piece]) -> str:
-    """Put pieces together; a quote stands on lines of its own."""
+    """Join pieces; a quote is on lines of its own."""
     parts: list[str] = []
     for before, piece in zip([None, *pieces], pieces, strict=False):
         if before is not None and before.is_quote != piece.is_quote and not before.text.endswith("\n"):
@@ -169,7 +169,7 @@ def _shown(pieces: list[Piece]) -> str:
 
 
 def _id(event_id: str, revision: str | None, name: str) -> str:
-    """Give `ID/REVISION/NAME`, of what there is. Of an id that is too long the beginning goes."""
+    """Give `ID/REVISION/NAME`, without the parts that are missing. An id that is too long loses its beginning."""
     return "/".join(filter(None, (event_id, revision, name)))[-MAX_ID_CHARS:]
 
 

@@ -1,11 +1,11 @@
-"""HTML, Markdown and Slack's marks become the text that a reader sees: tags, marks and entities inside words go.
+"""Turns HTML, Markdown and Slack's marks into the text that a reader sees, without tags, marks and entities.
 
-Marks go and words stay: what a writer has written must not vanish because a dialect reads it otherwise.
+It removes marks and never words: a text must not disappear because two dialects of Markdown read it differently.
 
-Written here and not taken from a parser, because writers choose what it is given. Each function below takes time in
-proportion to the text. Of parsers that build a tree a text of 256 kB may ask for minutes: markdown-it-py took 36 ms for
-2,000 brackets and four times that for twice as many, HTML's formatting elements multiply in every paragraph, and
-`html.parser` of Python before 3.11.14 is quadratic.
+This code uses no parser, because the writers of messages choose its input. Each function takes time in proportion to
+the text. Parsers that build a tree can take minutes for a text of 256 kB: markdown-it-py took 36 ms for 2,000 brackets
+and four times that for twice as many, HTML's formatting elements multiply in every paragraph, and `html.parser` is
+quadratic in Python before 3.11.14.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 
 class Piece(NamedTuple):
-    """A part of a text; `is_quote`: somebody else's words, which the writer answers."""
+    """A part of a text. `is_quote`: the writer quotes somebody else."""
 
     text: str
     is_quote: bool
@@ -29,11 +29,11 @@ Converter = Callable[[str], list[Piece]]
 """Gives the pieces of a text in their order."""
 
 _LONG_NUMBER = re.compile(r"&#(?:0*[0-9]{8,}|[xX]0*[0-9a-fA-F]{7,});?")
-"""Above every code point. `html.unescape` raises for a number of more than 4,300 digits."""
+"""A number above every code point. `html.unescape` raises for a number of more than 4,300 digits."""
 
 
 def unescape(text: str) -> str:
-    """Put characters in the place of entities, such as `&amp;` and `&#105;`."""
+    """Replace entities, such as `&amp;` and `&#105;`, by their characters."""
     return html.unescape(_LONG_NUMBER.sub("\N{REPLACEMENT CHARACTER}", text)) if "&" in text else text
 
 
@@ -44,20 +44,20 @@ _GAPS = re.compile(" {2,}")
 _HIDDEN = {
     name: re.compile(f"</{name}", re.IGNORECASE | re.ASCII) for name in ("head", "script", "style", "template", "title")
 }
-"""Tags whose text is not shown, and how each of them ends."""
+"""Tags whose text a browser does not show, and the end of each."""
 _QUOTES = {"blockquote", "mx-reply"}
 _BLOCKS = _QUOTES | {
     *("address", "article", "aside", "br", "caption", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption"),
     *("figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "legend", "li", "main", "nav"),
     *("ol", "option", "p", "pre", "section", "summary", "table", "td", "th", "tr", "ul"),
 }
-"""Tags that end a line. All others stand inside words."""
+"""Tags that end a line. All other tags can be inside a word."""
 
 
 def from_html(text: str) -> list[Piece]:
-    """Read HTML: its text, and the names of its images. Comments, scripts and styles are left out, as browsers do.
+    """Read HTML: its text, and the names of its images. Like a browser, it leaves out comments, scripts and styles.
 
-    A `<` that begins no tag, and a tag that never ends, are text.
+    A `<` that does not begin a tag is text, and so is a tag that never ends.
     """
     pieces: list[Piece] = []
     depth = 0
@@ -72,10 +72,10 @@ def from_html(text: str) -> list[Piece]:
 
 
 def _html_parts(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Give (text, name of the tag behind it, whether that is an end tag), looking at each place of the text once."""
+    """Give (text, name of the tag after it, whether it is an end tag). Reads each character once."""
     at, begin = 0, -1
     absent: set[str] = set()
-    """What was looked for and does not come any more: nothing is looked for twice."""
+    """The strings that do not occur in the rest of the text. They are not searched again."""
 
     while (begin := text.find("<", begin + 1)) >= 0:
         tag = _TAG.match(text, begin)
@@ -103,7 +103,7 @@ def _html_parts(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 _QUOTE = re.compile(r" {0,3}(?:>(?!!) ?)+")
-"""`>!` begins a spoiler."""
+"""`>!` begins a spoiler, not a quote."""
 _LINE_MARKS = re.compile(r" {0,3}(?:(?:#{1,6}|-#) +|`{3,}|~{3,})")
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\( *<?([^\s()<>]*)>? *([^()\n]*)\)")
 _MARKS = re.compile(r"\\([!-/:-@\[-`{-~])|(`+|\*+|_+|~{1,2}|\|\|)|(>!|!<)")
@@ -112,9 +112,9 @@ _SPACE = re.compile(r"\s")
 
 
 def from_markdown(text: str) -> list[Piece]:
-    """Read Markdown as Discord, Reddit and CommonMark have it: `k**i**ll` is `kill`, and a link its label and address.
+    """Read Markdown of Discord, Reddit and CommonMark: `k**i**ll` is `kill`, and a link is its label and its address.
 
-    A mark inside a word ends in the same word: in `f**k this s**t` the stars stand for letters, and stay.
+    A mark inside a word must end in the same word: in `f**k this s**t` the stars replace letters, and are kept.
     """
     return _marked(_LINK.sub(_link, unescape(text)))
 
@@ -143,7 +143,7 @@ def _slack_link(found: re.Match[str]) -> str:
 
 
 def from_plain(text: str) -> list[Piece]:
-    """Read a text without marks, of which lines that begin with `>` are quotes."""
+    """Read a text without marks. Lines that begin with `>` are quotes."""
     return _tidy(_lines(text))
 
 
@@ -172,7 +172,7 @@ class _Open(NamedTuple):
 
 
 def _without_marks(text: str) -> str:
-    """Take out pairs of marks, and what escapes one."""
+    """Remove pairs of marks, and backslashes that escape a character."""
     marks = list(_MARKS.finditer(text))
     kept = [""] * len(marks)
     waiting: dict[str, _Open] = {}
@@ -207,7 +207,7 @@ def _without_marks(text: str) -> str:
 
 
 def _tidy(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighbours of a kind, and drop the spaces around lines and the lines that hold nothing."""
+    """Join adjacent pieces of the same kind. Remove spaces around lines, and empty lines."""
     tidy: list[Piece] = []
     for is_quote, group in groupby(pieces, attrgetter("is_quote")):
         lines = (line.strip() for line in "".join(piece.text for piece in group).split("\n"))

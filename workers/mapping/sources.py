@@ -11,7 +11,7 @@ from workers.mapping.expressions import Find, Unusable, compiled
 from workers.mapping.rich_text import Converter, Piece, from_html, from_markdown, from_plain, from_slack
 
 MAX_DEPTH = 32
-"""How deep pieces of a text may be nested."""
+"""How deep the pieces of a text may be nested."""
 
 
 class Record(NamedTuple):
@@ -24,24 +24,24 @@ class Record(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What a source may look at: the JSON inside the record's envelopes, the record's whole JSON, and the record."""
+    """The inputs of a source: the JSON inside the record's envelopes, the record's whole JSON, and the record."""
 
     document: Any
     envelope: Any
     record: Record
     tells_quotes: bool = False
-    """Whether quotes are told from the writer's own words."""
+    """Whether quotes are separated from the writer's own words."""
 
 
 class Source(NamedTuple):
-    """Gives a JSON value, None where there is none. `said` is what a sentence calls the source."""
+    """Gives a JSON value, None if there is none. `said` is the name of the source in a sentence."""
 
     said: str
     find: Callable[[Scope], Any]
 
 
 class Text(NamedTuple):
-    """Gives the pieces of a text, None where there is no text; an empty text has no pieces."""
+    """Gives the pieces of a text, None if there is no text. An empty text has no pieces."""
 
     said: str
     find: Callable[[Scope], list[Piece] | None]
@@ -110,7 +110,7 @@ def parse_text(written: object) -> Text:
 
 
 def text_in(found: Any, depth: int = MAX_DEPTH) -> str | None:
-    """Give the text of a JSON value: a text, a number, or pieces (texts, and objects with a `text`) put together."""
+    """Give the text of a JSON value: a string, a number, or pieces (strings, and objects with a `text`) joined."""
     if isinstance(found, str):
         return found
     if found is None or isinstance(found, bool) or not depth:
@@ -156,7 +156,7 @@ def _list(kind: str, argument: object) -> list[object]:
 
 
 def _header(headers: Headers, name: str) -> str | None:
-    """The last of a name counts, as for Kafka's own clients."""
+    """Give the last header of that name, as Kafka's own clients do."""
     return next((_decoded(value) for known, value in reversed(headers) if known == name), None)
 
 
@@ -228,7 +228,7 @@ def _spread(found: Any, separator: str, scope: Scope) -> list[Piece] | None:
 
 
 def _together(parts: list[list[Piece] | None], separator: str) -> list[Piece] | None:
-    """Join texts; what repeats an earlier one stands once, as where a message has its text in two formats."""
+    """Join texts. A text that repeats an earlier one appears once: a message may have its text in two formats."""
     joined: list[Piece] = []
     seen: set[Piece] = set()
     for part in parts:

@@ -63,7 +63,7 @@ def test_each_row_comes_back_with_an_assessment_and_its_own_fields(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_a_killed_run_goes_on_without_judging_a_row_twice_or_losing_one(tmp_path: Path) -> None:
+def test_a_killed_run_continues_without_judging_a_row_twice_or_losing_one(tmp_path: Path) -> None:
     rows = [{"n": n, "text": f"{TEXTS[n % len(TEXTS)]} {n}"} if n % 97 else {"n": n} for n in range(1_200)]
     source, output = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.partial"
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_without_judging_a_row_twice_or_losing_one(tmp_path
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_ends_in_order_and_accuses_no_row(tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_run_that_gets_a_signal_ends_in_order_and_suspects_no_row(tmp_path: Path, stop: signal.Signals) -> None:
     rows = [{"text": f"{TEXTS[n % len(TEXTS)]} {n}"} for n in range(2_000)]
     source, output = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.partial"
@@ -113,7 +113,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_accuses_no_row(tmp_path: P
         run.send_signal(stop)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + stop
-    assert b"the same command goes on" in said
+    assert b"the same command to continue" in said
     assert json.loads(partial.read_bytes().splitlines()[-1])["at_engine"] == len(findings_in(partial))
 
 
@@ -123,7 +123,7 @@ def test_a_run_killed_before_its_last_step_is_complete(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.partial").write_bytes(b"left over")
     assert "complete already" in annotate(source, output)
     assert not (tmp_path / "out.jsonl.partial").exists()
-    assert "is there already" in annotate(source, output, code=2)
+    assert "exists already" in annotate(source, output, code=2)
 
 
 BAD: dict[str, Any] = {
@@ -135,19 +135,19 @@ BAD: dict[str, Any] = {
 }
 
 
-def test_bad_rows_go_to_the_side_file_and_their_neighbours_are_judged(tmp_path: Path) -> None:
+def test_bad_rows_go_to_the_side_file_and_the_others_are_judged(tmp_path: Path) -> None:
     rows = [row for bad in BAD.values() for row in (bad, {"text": "good morning"})]
     rows += ["", {"text": "hi", "role": "robot", "context": 7}, '{"text": "\\ud800"}', '{"text": "a", "n": NaN}']
     annotate(write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
-    assert len(read_lines(tmp_path / "out.jsonl")) == len(BAD) + 1
+    assert len(read_lines(tmp_path / "out.jsonl")) == len(BAD) + 3
     bad = read_lines(tmp_path / "out.jsonl.bad.jsonl")
-    assert [line["row"] for line in bad] == [1, 3, 5, 7, 9, 12, 13]
+    assert [line["row"] for line in bad] == [1, 3, 5, 7, 9]
     assert [line["reason"] for line in bad[:5]] == list(BAD)
     assert [line["value"] for line in bad[:2]] == ["{", "[1]"]
     assert all(line["detail"] for line in bad)
 
 
-def test_the_bad_rows_of_an_earlier_run_do_not_outlive_the_next_one(tmp_path: Path) -> None:
+def test_the_next_run_removes_the_bad_rows_of_an_earlier_run(tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     bad = tmp_path / "out.jsonl.bad.jsonl"
     annotate(write_lines(source, [{"text": ""}, {"text": "hello"}]), output)
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str, most_mi
     assert int(measured.stdout) >> 10 < most_mib
 
 
-def test_a_person_sees_how_fast_it_goes_and_how_long_it_will_take(tmp_path: Path) -> None:
+def test_the_progress_bar_shows_the_rate_and_the_remaining_time(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"text": f"{TEXTS[n % len(TEXTS)]} {n}"} for n in range(1_000)])
     ours, its = pty.openpty()
     with subprocess.Popen(
@@ -285,12 +285,12 @@ def test_parquet_keeps_its_types_and_gets_a_nested_column(tmp_path: Path) -> Non
     ("name", "content", "out", "sentence"),
     [
         ("in.jsonl", None, "out.jsonl", "no such file"),
-        ("in.txt", b"", "out.txt", "has to end in one of .jsonl, "),
-        ("in.jsonl", b"", "out.csv", "has to be JSON lines"),
+        ("in.txt", b"", "out.txt", "must end in one of .jsonl, "),
+        ("in.jsonl", b"", "out.csv", "must be JSON lines"),
         ("in.csv", b"txt,id\n", "out.csv", "has no column 'text'"),
         ("in.csv", b"", "out.csv", "has no column 'text' (it has no first line)"),
         ("in.csv", b"text,text\n", "out.csv", "twice"),
-        ("in.csv", b'text\n"' + b"x" * 11_000_000, "out.csv", "cannot be read behind row 0"),
+        ("in.csv", b'text\n"' + b"x" * 11_000_000, "out.csv", "cannot be read after row 0"),
         ("in.parquet", b"PAR1 broken", "out.parquet", "cannot be read as Parquet"),
         ("in.jsonl", b"", "nowhere/out.jsonl", "no such folder"),
     ],
@@ -304,7 +304,7 @@ def test_a_wrong_file_is_reported_in_a_sentence(
         command.annotate(load(guard={"threads": 1}), tmp_path / name, tmp_path / out, None, Console())
 
 
-def test_an_output_that_is_the_input_is_refused_and_nobody_is_told_to_remove_it(tmp_path: Path) -> None:
+def test_an_output_that_is_the_input_is_refused_without_advice_to_remove_it(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"text": "hello"}])
     (tmp_path / "link.jsonl").symlink_to(source)
     (tmp_path / "in.jsonl.partial").touch()
@@ -315,7 +315,7 @@ def test_an_output_that_is_the_input_is_refused_and_nobody_is_told_to_remove_it(
     assert (tmp_path / "in.jsonl.partial").exists()
 
 
-def test_what_was_found_in_another_input_is_not_taken_for_this_one(tmp_path: Path) -> None:
+def test_the_findings_of_another_input_are_not_used(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"text": "hello"}])
     (tmp_path / "out.jsonl.partial").write_bytes(b'{"input": "another"}\n{"assessment": {}}\n')
     assert "remove it to begin again" in annotate(source, tmp_path / "out.jsonl", code=2)

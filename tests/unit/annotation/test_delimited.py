@@ -29,7 +29,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), max_size=5), CELLS.filter(lambda name: name != "text"))
-def test_cells_come_back_as_they_were(rows: list[tuple[str, str]], column: str) -> None:
+def test_cells_are_written_back_unchanged(rows: list[tuple[str, str]], column: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "in.csv", Path(folder) / "out.csv"
         lines = [",".join('"' + cell.replace('"', '""') + '"' for cell in cells) for cells in [("text", column), *rows]]

@@ -63,7 +63,7 @@ async def test_a_passing_failure_is_retried(folder: Path) -> None:
     assert [row["assessment"]["judged"] for row in read_lines(folder / "out.jsonl")] == [f"t{n}" for n in range(20)]
 
 
-async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(folder: Path) -> None:
+async def test_an_engine_that_does_not_answer_ends_the_run_and_the_next_run_continues(folder: Path) -> None:
     def trouble(call: int, requests: Sequence[Request]) -> None:
         if requests[0].text == "t12":
             raise Unavailable("connection refused")
@@ -77,7 +77,7 @@ async def test_an_engine_that_stays_away_ends_the_run_and_the_next_one_goes_on(f
     assert [row["text"] for row in read_lines(folder / "out.jsonl")] == [f"t{n}" for n in range(20)]
 
 
-async def test_a_prompt_that_the_engine_refuses_is_a_bad_row_and_its_neighbours_are_judged(folder: Path) -> None:
+async def test_a_prompt_that_the_engine_refuses_is_a_bad_row_and_the_others_are_judged(folder: Path) -> None:
     guard = TroubledGuard(lambda call, requests: None, refused="t6")
     assert await run(guard, folder) == Summary(rows=20, bad=1, judged=19)
     assert guard.calls == 5, "its neighbours were not asked about again"
@@ -98,7 +98,9 @@ async def test_rows_are_written_in_order_whichever_micro_batch_is_ready_first(fo
 
 @pytest.mark.parametrize("suffix", ["jsonl.gz", "csv.gz"])
 @pytest.mark.parametrize("fault", ["cut off", "damaged"])
-async def test_a_broken_archive_is_a_sentence_and_accuses_no_row(tmp_path: Path, suffix: str, fault: str) -> None:
+async def test_a_broken_archive_is_reported_in_a_sentence_and_suspects_no_row(
+    tmp_path: Path, suffix: str, fault: str
+) -> None:
     rng = random.Random(4)
     texts = [rng.randbytes(200).hex() for _ in range(1_000)]
     lines = ["text", *texts] if suffix.startswith("csv") else [f'{{"text": "{text}"}}' for text in texts]
@@ -107,6 +109,6 @@ async def test_a_broken_archive_is_a_sentence_and_accuses_no_row(tmp_path: Path,
     (tmp_path / f"in.{suffix}").write_bytes(whole[:half] if fault == "cut off" else whole[:half] + bytes(64) * 1_000)
     sizes: list[int] = []
     for _ in range(2):
-        with pytest.raises(Misconfigured, match=r"cannot be read behind row [1-9]\d\d: "):
+        with pytest.raises(Misconfigured, match=r"cannot be read after row [1-9]\d\d: "):
             await run(TroubledGuard(lambda call, requests: sizes.append(len(requests))), tmp_path, suffix=suffix)
     assert set(sizes) == {4}, "nothing was judged alone, as what was at the engine at a death is"

@@ -20,7 +20,7 @@ from workers.annotation.files import open_source
 from workers.annotation.findings import Finding
 from workers.annotation.json_array import CHUNK_BYTES, JsonArray
 from workers.annotation.rows import PLAIN, Reading, by_column, by_mapping
-from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.errors import Misconfigured, Unavailable
 from workers.guard.guard import Refused, Request
 from workers.settings import Batch
 
@@ -136,7 +136,7 @@ async def test_rows_of_any_shape_are_read_by_a_mapping(tmp_path: Path, kind: str
     assert (bad["row"], bad["reason"]) == (3, "deleted")
 
 
-def test_what_a_reading_needs_is_checked_before_anything_is_judged(tmp_path: Path) -> None:
+def test_a_missing_column_and_a_mapping_with_several_texts_are_refused_at_start(tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("texts: {title: title, body: body}")
     with pytest.raises(Misconfigured, match="--mapping: texts makes several events of a row"):
@@ -146,16 +146,16 @@ def test_what_a_reading_needs_is_checked_before_anything_is_judged(tmp_path: Pat
             open_source(write(tmp_path / f"in.{kind}", ROWS), by_column("body"))
 
 
-async def test_what_was_read_by_another_mapping_is_not_gone_on_with(tmp_path: Path) -> None:
+async def test_a_run_does_not_continue_with_findings_of_another_reading(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [{**row, "other": "x"} for row in ROWS])
-    for reading, error in ((PLAIN, Fatal), (by_column("other"), Misconfigured)):
+    for reading, error in ((PLAIN, Unavailable), (by_column("other"), Misconfigured)):
         annotation = Annotation(source, tmp_path / "out.jsonl", reading)
         with pytest.raises(error, match=r"no answer from the engine|to begin again"):
             await annotation.run(AbsentGuard(), Batch(), 0, None, lambda rows, position: None)
         assert annotation.partial.exists()
 
 
-async def test_a_row_that_is_not_quite_json_is_judged_and_comes_back(tmp_path: Path) -> None:
+async def test_a_row_that_is_almost_json_is_judged_and_written_back(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "half \\ud83d", "n": 0}\n{"text": "a", "n": 1, "x": NaN, "y": 1e999}\n')
     summary, output = await run(source)
@@ -167,16 +167,16 @@ async def test_a_row_that_is_not_quite_json_is_judged_and_comes_back(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"text": "a"}', "behind row 0: a .json file holds one array"),
-        ("", "behind row 0: a .json file holds one array"),
-        ('[{"text": "a"}', "behind row 1: a comma is missing, or the end of the array"),
-        ('[{"text": "a"} {"text": "b"}]', "behind row 1: a comma is missing"),
-        ('[{"text": "a"}, {"text": }]', "behind row 1: Expecting value"),
+        ('{"text": "a"}', "after row 0: a .json file holds one array"),
+        ("", "after row 0: a .json file holds one array"),
+        ('[{"text": "a"}', "after row 1: a comma is missing, or the end of the array"),
+        ('[{"text": "a"} {"text": "b"}]', "after row 1: a comma is missing"),
+        ('[{"text": "a"}, {"text": }]', "after row 1: Expecting value"),
         ('[{"text": "\\udcff"}]', None),
-        (f"[{'[' * 100_000}]", "behind row 0: "),
+        (f"[{'[' * 100_000}]", "after row 0: "),
     ],
 )
-def test_an_array_that_is_broken_is_refused_where_it_is_broken(tmp_path: Path, text: str, sentence: str | None) -> None:
+def test_a_broken_array_is_refused_with_the_place_of_the_fault(tmp_path: Path, text: str, sentence: str | None) -> None:
     source = tmp_path / "in.json"
     source.write_text(text)
     if sentence is None:
@@ -187,7 +187,7 @@ def test_an_array_that_is_broken_is_refused_where_it_is_broken(tmp_path: Path, t
     assert sentence in str(caught.value)
 
 
-def test_elements_and_characters_that_lie_across_chunks_are_read_whole(tmp_path: Path) -> None:
+def test_elements_and_characters_across_chunks_are_read_whole(tmp_path: Path) -> None:
     texts = ["é" * length for length in (CHUNK_BYTES // 2 - 20, 5, CHUNK_BYTES, 3 * CHUNK_BYTES, 7)]
     source = tmp_path / "in.json"
     source.write_bytes(
@@ -200,13 +200,13 @@ def test_elements_and_characters_that_lie_across_chunks_are_read_whole(tmp_path:
     assert rows[-1].position <= JsonArray(source).size
 
 
-def test_a_number_that_lies_across_chunks_is_one_element(tmp_path: Path) -> None:
+def test_a_number_across_chunks_is_one_element(tmp_path: Path) -> None:
     source = tmp_path / "in.json"
     source.write_text(f"[{' ' * (CHUNK_BYTES - 4)}123456]")
     assert [row.raw() for row in JsonArray(source).rows(are_whole=True)] == ["123456"]
 
 
-def test_the_command_fails_where_no_row_could_be_judged(tmp_path: Path) -> None:
+def test_the_command_fails_if_no_row_could_be_judged(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"body": "hello"}, {"body": "hello"}])
     said = guardline("annotate", source, tmp_path / "out.jsonl", code=1).stderr
     assert f"{source}: no row could be judged; {tmp_path / 'out.jsonl.bad.jsonl'} says why" in said

@@ -21,7 +21,7 @@ def run(*arguments: str | Path, code: int = 0, text: str = "") -> Result:
     return result
 
 
-def test_the_examples_are_listed_printed_and_written_and_can_be_tried_at_once(tmp_path: Path) -> None:
+def test_the_examples_are_listed_printed_written_and_tried(tmp_path: Path) -> None:
     assert run("examples").stdout.split() == list(NAMES)
     assert run("examples", "discord").stdout.startswith("# Discord")
     written = run("examples", "--out", tmp_path / "mappings").stdout.split()
@@ -39,7 +39,7 @@ def test_the_examples_are_listed_printed_and_written_and_can_be_tried_at_once(tm
 def test_an_example_never_overwrites_a_file(tmp_path: Path) -> None:
     run("examples", "slack", "--out", tmp_path)
     (tmp_path / "slack.yaml").write_text("mine")
-    with pytest.raises(Misconfigured, match=r"slack.yaml is there already"):
+    with pytest.raises(Misconfigured, match=r"slack.yaml exists already"):
         run("examples", "--out", tmp_path)
     assert (tmp_path / "slack.yaml").read_text() == "mine"
     with pytest.raises(Misconfigured, match=r"there is no mapping 'icq' \(one of: debezium, discord, "):
@@ -56,10 +56,10 @@ def test_a_record_without_an_event_is_shown_with_the_expression_that_found_nothi
     ]
     assert tried.stderr == "2 records: 0 events, 0 records skipped, 2 dead letters\n"
     tried = run("test", mapping, "-", text='{"d": {"content": "hi"}, "where": "mail"}\n')
-    assert tried.stdout.splitlines()[-1].strip() == "left out, because they cannot be read: event_id, surface"
+    assert tried.stdout.splitlines()[-1].strip() == "ignored, because they cannot be read: event_id, surface"
 
 
-def test_topic_key_and_headers_of_the_records_are_given_by_hand_and_json_shows_all(tmp_path: Path) -> None:
+def test_options_set_topic_key_and_headers_and_json_shows_all_fields(tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("tenant_id: {topic: '^(.*).chat$'}\nauthor_id: {key: true}\nlanguage: {header: lang}")
     options = ["--topic", "shop.chat", "--key", "k", "--header", "lang=de", "--json"]

@@ -28,9 +28,7 @@ PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moder
         (["^moderation$", "^x"], None),
     ],
 )
-def test_a_pattern_matches_topics_that_are_there_but_no_outputs_and_none_of_kafkas_own(
-    inputs: list[str], found: list[str] | None
-) -> None:
+def test_a_pattern_matches_neither_outputs_nor_internal_topics(inputs: list[str], found: list[str] | None) -> None:
     topics = Topics(inputs=inputs)
     if found is None:
         with pytest.raises(Unavailable, match="no topic in Kafka matches"):
@@ -55,17 +53,17 @@ class Answers:
         return future
 
 
-def test_new_topics_are_given_once_together_with_those_that_are_known() -> None:
+def test_new_topics_are_reported_once_together_with_the_known_ones() -> None:
     answers = Answers(["a"], None, ["a", "b"], ["b"], ["b", "c"], [])
     new = NewTopics(Topics(inputs=["^."]), ["a"], answers)  # type: ignore[arg-type]  # the part that it uses
     found = [new.look(look * EVERY_S / 2) for look in range(12)]
     assert [topics for topics in found if topics] == [["a", "b"], ["a", "b", "c"]]
 
 
-def test_the_brokers_are_not_asked_where_there_is_no_pattern() -> None:
+def test_the_brokers_are_not_asked_without_a_pattern() -> None:
     assert NewTopics(Topics(inputs=["a"]), ["a"], Answers()).look(0) == []  # type: ignore[arg-type]
 
 
-def test_a_pattern_that_is_no_regular_expression_is_refused_with_the_setting() -> None:
+def test_a_pattern_that_is_not_a_regular_expression_is_refused_with_the_setting() -> None:
     with pytest.raises(ValidationError, match=r"topics.inputs: '\^\(' is not a regular expression: missing \), "):
         Topics(inputs=["^("])

@@ -43,6 +43,6 @@ def test_a_wrong_mapping_is_refused_with_its_place_and_its_cause(written: str, s
     assert str(caught.value).startswith(sentence), str(caught.value)
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_a_sentence_names_all_faults_of_a_mapping() -> None:
     with pytest.raises(Misconfigured, match=r"m.yaml: text: .*; m.yaml: quotes: "):
         parse_yaml("text: 5\nquotes: x", "m.yaml")

@@ -40,12 +40,12 @@ def mapped(written: str, value: object, **record: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_an_envelope_is_taken_off(written: str, value: object) -> None:
+def test_an_envelope_is_removed(written: str, value: object) -> None:
     assert mapped(written, value) == EVENT
 
 
 @pytest.mark.parametrize("written", ["unwrap: schema_registry", "unwrap: cloudevents", "unwrap: debezium"])
-def test_a_record_without_the_envelope_stays_as_it_is(written: str) -> None:
+def test_a_record_without_the_envelope_is_unchanged(written: str) -> None:
     assert mapped(written, EVENT) == EVENT
 
 
@@ -56,7 +56,7 @@ def test_a_change_that_leaves_no_row_is_skipped_as_deleted(op: str, after: objec
     assert caught.value.reason == "deleted"
 
 
-def test_what_a_frame_holds_besides_json_is_named_with_its_schema() -> None:
+def test_a_frame_without_json_is_a_dead_letter_that_names_the_schema() -> None:
     with pytest.raises(Undecodable, match="a Schema Registry frame of schema 258, and what it holds is not JSON"):
         mapped("unwrap: schema_registry", b"\0\0\0\1\2\x0ahello")
 
@@ -70,7 +70,7 @@ def test_the_attributes_of_a_cloud_event_are_read_in_both_modes() -> None:
     assert mapped(written, {"specversion": "1.0", "id": "A2", "data": EVENT})["event_id"] == "A2"
 
 
-def test_a_value_that_is_plain_text_is_the_text_itself() -> None:
+def test_a_plain_text_value_is_the_text_itself() -> None:
     written = "text: '@'\nevent_id: {envelope: id}\ntenant_id: {value: t}"
     headers = [*BINARY[:2], ("Content-Type", b"text/plain; charset=utf-8")]
     assert mapped(written, b"I will find you {", headers=headers)["text"] == "I will find you {"
@@ -88,12 +88,12 @@ def test_a_value_that_is_plain_text_is_the_text_itself() -> None:
         (b"hello", "Expecting value"),
     ],
 )
-def test_what_no_event_is_in_is_a_dead_letter_with_a_sentence(value: object, detail: str) -> None:
+def test_a_record_without_an_event_is_a_dead_letter_with_a_sentence(value: object, detail: str) -> None:
     with pytest.raises(Undecodable) as caught:
         mapped("unwrap: cloudevents", value)
     assert detail in caught.value.detail
 
 
-def test_what_json_parsers_refuse_is_read_as_generously_as_without_a_mapping() -> None:
+def test_a_mapping_reads_almost_json_as_generously_as_a_worker_without_one() -> None:
     value = b'\xef\xbb\xbf{"event_id": 1, "tenant_id": "t", "body": "half \\ud83d", "x": NaN}\0\0'
     assert mapped("text: body", value)["text"] == "half \ufffd"

@@ -128,7 +128,7 @@ def test_a_shipped_mapping_reads_the_records_of_its_platform(name: str) -> None:
     assert found == EXPECTED[name]
 
 
-def test_what_a_message_answers_is_its_context() -> None:
+def test_the_answered_message_is_the_context() -> None:
     assert event("discord", 2)["context"] == [{"role": "user", "text": "I love rainy days"}]
     assert event("telegram", 2)["context"] == [{"role": "user", "text": "I grew two pumpkins"}]
     assert event("twitch", 1)["context"] == [{"role": "user", "text": "Hi chat! HeyGuys"}]

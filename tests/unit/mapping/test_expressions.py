@@ -55,7 +55,7 @@ def test_an_expression_finds_what_the_library_finds(expression: str, document: A
         ("a || b[?starts_with(@)]", "starts_with() takes 2 arguments, not 1"),
     ],
 )
-def test_what_could_never_work_is_refused_with_the_expression(expression: str, sentence: str) -> None:
+def test_an_expression_that_can_never_work_is_refused_and_named(expression: str, sentence: str) -> None:
     with pytest.raises(Unusable) as caught:
         compiled(expression)
     assert sentence in str(caught.value)

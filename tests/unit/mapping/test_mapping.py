@@ -89,11 +89,11 @@ def test_several_texts_are_joined_or_become_an_event_each() -> None:
     assert [(one["event_id"], one["text"]) for one in events(each, post)] == [("1/title", "A & B"), ("1/body", "hello")]
 
 
-def test_a_join_has_what_is_there_twice_only_once() -> None:
+def test_a_join_holds_a_repeated_text_once() -> None:
     assert event("text: {join: [a, b, c]}", {**BASE, "a": "same", "b": "same", "c": "other"})["text"] == "same\nother"
 
 
-def test_of_several_texts_the_empty_ones_are_no_events_unless_all_are_empty() -> None:
+def test_an_empty_text_among_several_is_not_an_event_unless_all_are_empty() -> None:
     written = "texts: {title: title, body: body}"
     assert [one["text"] for one in events(written, {**BASE, "title": "", "body": "x"})] == ["x"]
     assert [one["event_id"] for one in events(written, {**BASE, "title": "", "body": ""})] == ["1/title"]
@@ -136,7 +136,7 @@ def test_a_text_without_a_format_keeps_its_quotes_as_they_are_unless_they_are_to
 
 
 @pytest.mark.parametrize("quotes", ["keep", "context", "leave_out"])
-def test_a_text_that_is_a_quote_and_nothing_else_is_judged(quotes: str) -> None:
+def test_a_text_that_holds_only_a_quote_is_judged(quotes: str) -> None:
     """Else a quotation mark would hide anything."""
     found = event(f"text: {{markdown: text}}\nquotes: {quotes}", {**BASE, "text": "> I will find you"})
     assert found["text"] == "I will find you"
@@ -163,7 +163,7 @@ def test_context_is_texts_or_whole_turns(written: str, turns: list[tuple[str, st
     ("value", "reason"),
     [({"kind": "join"}, "notice"), ({"deleted": True}, "gone"), ({"deleted": False}, None)],
 )
-def test_what_is_no_message_is_skipped_with_its_reason(value: dict[str, Any], reason: str | None) -> None:
+def test_a_record_that_is_not_a_message_is_skipped_with_its_reason(value: dict[str, Any], reason: str | None) -> None:
     written = "skip_when: {notice: \"kind == 'join'\", gone: deleted}"
     if reason is None:
         assert event(written, {**BASE, **value})
@@ -212,7 +212,7 @@ SHIPPED = [Mapping(parse_yaml(read(f"{name}.yaml"), name)) for name in NAMES]
 
 @settings(max_examples=60)
 @given(JSON, st.sampled_from(SHIPPED))
-def test_no_json_makes_a_mapping_fail_otherwise_than_by_its_own_errors(value: object, shipped: Mapping) -> None:
+def test_a_mapping_raises_only_its_own_errors_for_any_json(value: object, shipped: Mapping) -> None:
     try:
         found = shipped.events(Record(json.dumps(value).encode()), Events(), HERE)
     except (Skipped, Undecodable):
@@ -220,7 +220,7 @@ def test_no_json_makes_a_mapping_fail_otherwise_than_by_its_own_errors(value: ob
     assert all(one.event["tenant_id"] for one in found)
 
 
-def test_nesting_without_end_costs_one_record_at_most() -> None:
+def test_deep_nesting_costs_at_most_one_record() -> None:
     deep = b'{"text": ' + b"[" * 900 + b'"x"' + b"]" * 900 + b"}"
     for written in (
         "text: text",

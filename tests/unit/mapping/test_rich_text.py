@@ -108,7 +108,7 @@ MARKS = [
 
 
 @given(st.lists(st.sampled_from(MARKS), max_size=12))
-def test_whatever_marks_stand_between_them_no_word_is_lost(marks: list[str]) -> None:
+def test_no_word_is_lost_between_any_marks(marks: list[str]) -> None:
     words = [f"w{number}" for number in range(len(marks) + 1)]
     text = "".join(part for pair in zip(words, [*marks, ""], strict=True) for part in pair)
     for convert in (from_markdown, from_plain):
@@ -126,7 +126,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("convert", "part"), HOSTILE)
-def test_the_time_for_a_hostile_text_grows_with_its_length_and_not_with_its_square(
+def test_the_time_for_a_hostile_text_is_proportional_to_its_length(
     convert: Callable[[str], list[Piece]], part: str
 ) -> None:
     # Text is searched so quickly that a search from each tag to the end shows only in a long one.
