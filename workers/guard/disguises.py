@@ -76,8 +76,8 @@ def _displayed(paragraph: str) -> str:
         return paragraph
     # Before the layout, because a mark follows its letter, and the layout would put the mark before it.
     bare = without_stray_marks(paragraph)
+    shown = _DIRECTION.sub("", get_display(bare))
     base = "R" if get_base_level(bare) else "L"
-    shown = _DIRECTION.sub("", get_display(bare, base_dir=base))
     usual = get_display(_DIRECTION.sub("", bare), base_dir=base)
     if [*filter(str.isalnum, shown)] == [*filter(str.isalnum, usual)]:
         return paragraph

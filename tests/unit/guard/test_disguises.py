@@ -56,6 +56,7 @@ def test_text_between_direction_controls_is_read_as_it_is_displayed(written: str
         f"{LRO}kill{PDF} {LRI}you{PDI}",
         f"{RLE}שלום{PDF} {RLO}עולם{PDF}",
         f"{RLM}שלום!{LRM} abc",
+        f"{RLM}kill אבג",
         f"{FSI}Anna{PDI} likes {FSI}משה{PDI}",
     ],
 )
@@ -192,6 +193,7 @@ def test_flags_stay(codes: str) -> None:
         ("h4t3 y0u!", "hate you!"),
         ("d3str0y 4ll of th3m 4nd 534rch in 2024!", "destroy all of them and search in 2024!"),
         ("I am 1st of 23 at 10am", "I am 1st of 23 at 10am"),
+        ("exa3mple.com is down, so be there b4 10", "exa3mple.com is down, so be there b4 10"),
         (
             "jo4n@exa3mple.com http://exa3mple.com/a1b2c3 @us3rname",
             "jo4n@exa3mple.com http://exa3mple.com/a1b2c3 @us3rname",
