@@ -84,7 +84,7 @@ def _letters(text: str) -> str:
 
 def _any_of(keys: Iterable[str]) -> str:
     """Return a pattern. It is possessive, so that a megabyte of spaces takes as long as a megabyte of prose."""
-    return "|".join([f"{_GAP}*+".join(map(_class_of, key)) for key in keys]) or "(?!)"
+    return "|".join([f"{_GAP}*+".join(map(_class_of, key)) for key in keys])
 
 
 @cache
