@@ -202,6 +202,8 @@ def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Si
         ({"GUARDLINE_KAFKA__PROPERTIES": '{"isolation.level": "read_uncommitted"}'}, "isolation.level"),
         ({"GUARDLINE_KAFKA__PROPERTIES": '{"no.such": 1}'}, "kafka.properties"),
         ({"GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": ""}, "kafka.bootstrap_servers"),
+        ({"GUARDLINE_TOPICS__INPUTS": '["^("]'}, "topics.inputs: '^(' is not a regular expression"),
+        ({"GUARDLINE_EVENTS__MAPPING": "/no/such/mapping.yaml"}, "events.mapping: cannot read /no/such/mapping.yaml"),
         ({"GUARDLINE_REDIS__URL": "localhost:6379"}, "redis.url"),
         ({"GUARDLINE_REDIS__URL": "redis://localhost:6379/0?no_such=1"}, "redis.url"),
         ({"GUARDLINE_HTTP__HOST": "no.such.host.invalid"}, "http.host"),
