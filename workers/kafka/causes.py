@@ -83,12 +83,12 @@ SENTENCES = (
         "ssl.certificate.location and ssl.key.location",
     ),
     Sentence(
-        r"PLAINTEXT broker listener|wrong version number",
+        r"PLAINTEXT broker listener|wrong version number|ssl://.*Disconnected.*in state SSL_HANDSHAKE",
         "kafka.properties: the listener {where} seems not to use TLS: check security.protocol",
         may_pass=True,
     ),
     Sentence(
-        r"Disconnected.*in state (APIVERSION_QUERY|SSL_HANDSHAKE)",
+        r"Disconnected.*in state APIVERSION_QUERY",
         "kafka.properties: something {where} closes each connection: it starts or stops, or uses TLS, and "
         "security.protocol does not say so",
         may_pass=True,

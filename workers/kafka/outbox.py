@@ -86,6 +86,7 @@ class Outbox:
         self._surely_fits = min(max_bytes.values()) - RECORD_OVERHEAD_BYTES
         self._timeout_s = kafka.transaction_timeout_s
         self._attempts = 0
+        self._attempts_outside = 0
         self._failed: list[tuple[KafkaError, Message]] = []
         if max_bytes[dead_letters] < MIN_DEAD_LETTER_BYTES:
             raise Misconfigured(
@@ -128,7 +129,7 @@ class Outbox:
         except KafkaException as error:
             self._abort(ledger, prefix, error)
             return False
-        self._attempts = 0
+        self._attempts = self._attempts_outside = 0
         return True
 
     def _is_ready(self, deadline: float) -> bool:
@@ -223,10 +224,15 @@ class Outbox:
             failure: KafkaError = abort_error.args[0]
             sentence = AWAY if failure.retriable() else "kafka: a transaction could not be aborted"
             raise Fatal(f"{sentence} ({failure.str()})") from abort_error
-        self._attempts += 1
-        time.sleep(min(RETRY_S * 2**self._attempts, MAX_RETRY_S))
+        if cause.code() in OUTSIDE:
+            self._attempts_outside += 1
+            attempts, most = self._attempts_outside, MAX_ATTEMPTS_OUTSIDE
+        else:
+            self._attempts += 1
+            attempts, most = self._attempts, MAX_ATTEMPTS
+        time.sleep(min(RETRY_S * 2**attempts, MAX_RETRY_S))
         causes = [failure for failure, _ in self._failed] or [cause]
-        log.warning("transaction aborted", attempt=self._attempts, cause=str(causes[0]), records=len(records))
+        log.warning("transaction aborted", attempt=attempts, cause=str(causes[0]), records=len(records))
         if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             gone = self._gone({topic for topic, _ in prefix.positions()})
             if gone:
@@ -238,10 +244,10 @@ class Outbox:
                     f"cannot write results to {topics}: {INCURABLE[failure.code()]} ({failure.str()})"
                 ) from error
         self._replace_refused(ledger, records)
-        if self._attempts >= (MAX_ATTEMPTS_OUTSIDE if cause.code() in OUTSIDE else MAX_ATTEMPTS):
+        if attempts >= most:
             refused = ", ".join(sorted({str(message.topic()) for _, message in self._failed}))
             raise Fatal(
-                f"a transaction was aborted {self._attempts} times: {causes[0].str()} {refused and f'({refused})'}"
+                f"a transaction was aborted {attempts} times: {causes[0].str()} {refused and f'({refused})'}"
                 f"{self._missing(records)}"
             ) from error
 

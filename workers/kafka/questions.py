@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from workers.errors import Misconfigured
 from workers.kafka import clients
 from workers.settings import Kafka
 
@@ -49,7 +51,9 @@ class Questions(threading.Thread):
                 answer.set_exception(error)
                 if isinstance(error, KafkaException):
                     # A client that got an empty list of brokers never recovers (librdkafka's issue 5301): make one.
-                    self._admin = clients.admin(self._kafka)
+                    # That fails while a file that the settings name is replaced; the next failure tries again.
+                    with suppress(Misconfigured):
+                        self._admin = clients.admin(self._kafka)
             self._admin.poll(0)  # Its reports about connections would pile up.
 
 
