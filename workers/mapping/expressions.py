@@ -7,13 +7,14 @@ evaluates all other parts. A test compares the results of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
 from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.functions import Functions
+from jmespath.lexer import Lexer
 from jmespath.visitor import TreeInterpreter
 
 from workers.core.reasons import Reason
@@ -38,13 +39,15 @@ def compiled(expression: str) -> Find:
     detail names the expression and the types, never the value.
 
     Raises:
-        Unusable: the expression is not JMESPath, or calls a function that does not exist. The sentence names it.
+        Unusable: the expression is not JMESPath, calls a function that does not exist, or compares with a field that
+            looks like a literal. The sentence names it.
     """
     try:
         tree = jmespath.compile(expression).parsed
     except JMESPathError as error:
         raise Unusable(f"{expression!r} is not JMESPath: {_first_line(error)}") from None
     _check_functions(expression, tree)
+    _check_comparisons(expression, tree)
     evaluate = _function(tree)
 
     def find(document: Any) -> Any:
@@ -77,6 +80,32 @@ def _check_functions(expression: str, node: _Node) -> None:
     for child in node["children"]:
         if isinstance(child, dict):
             _check_functions(expression, child)
+
+
+def _check_comparisons(expression: str, tree: _Node) -> None:
+    """Refuse `type == "system"` and `is_bot == true`: JMESPath looks for fields of these names, and null equals null.
+
+    A field whose name needs double quotes can be compared with a literal.
+    """
+    quoted = {token["value"] for token in Lexer().tokenize(expression) if token["type"] == "quoted_identifier"}
+    for node in _comparators(tree):
+        left, right = node["children"]
+        for side, other in ((right, left), (left, right)):
+            name = side.get("value")
+            if side["type"] != "field" or (name in quoted and other["type"] == "literal"):
+                continue
+            if name in quoted:
+                raise Unusable(f"{expression!r}: \"{name}\" is the name of a field; for a text write '{name}'")
+            if name in ("true", "false", "null"):
+                raise Unusable(f"{expression!r}: {name} is the name of a field; for the literal write `{name}`")
+
+
+def _comparators(node: _Node) -> Iterator[_Node]:
+    if node["type"] == "comparator":
+        yield node
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _comparators(child)
 
 
 def _function(node: _Node) -> Find:

@@ -61,6 +61,34 @@ def test_an_expression_that_can_never_work_is_refused_and_named(expression: str,
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("expression", "sentence"),
+    [
+        ('type == "system"', "\"system\" is the name of a field; for a text write 'system'"),
+        ('"system" != a.type', "\"system\" is the name of a field; for a text write 'system'"),
+        ('kind == "post.deleted" && a', "\"post.deleted\" is the name of a field; for a text write 'post.deleted'"),
+        ('a[?type == "b"] | [0]', "\"b\" is the name of a field; for a text write 'b'"),
+        ("author.is_bot == true", "true is the name of a field; for the literal write `true`"),
+        ("!(false == a)", "false is the name of a field; for the literal write `false`"),
+        ("a.b != null", "null is the name of a field; for the literal write `null`"),
+        ("null == 'x'", "null is the name of a field; for the literal write `null`"),
+    ],
+)
+def test_a_comparison_with_a_field_that_looks_like_a_literal_is_refused(expression: str, sentence: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        compiled(expression)
+    assert str(caught.value) == f"{expression!r}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["\"content-type\" == 'x'", "'x' == \"content-type\"", 'a."content-type" == b', "a == `true`", "a == b"],
+)
+def test_a_comparison_of_fields_or_with_a_literal_is_accepted(expression: str) -> None:
+    equal = {"content-type": "x", "a": {"content-type": True}, "b": True}
+    assert compiled(expression)(equal) in (True, False)
+
+
 def test_a_value_of_the_wrong_type_is_named_by_its_type_and_never_shown() -> None:
     with pytest.raises(Undecodable) as caught:
         compiled("a || join(', ', b)")({"b": [123456]})
