@@ -5,6 +5,7 @@ An error must not contain a record's content: details name fields and expression
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from workers.mapping.document import Document, Turns, parse_yaml, unwraps
 from workers.mapping.envelopes import SCHEMA_REGISTRY, envelope_of, json_of
 from workers.mapping.expressions import is_true
 from workers.mapping.rich_text import Piece
-from workers.mapping.sources import Record, Scope, Source, text_in
+from workers.mapping.sources import BY_TOPIC, Record, Scope, Source, Text, text_in
 from workers.settings import Events
 
 FIELDS = ("event_id", "tenant_id", "surface", "author_id", "language", "role", "created_at")
 """The fields of an event that are one value."""
+
+_BARE_WORD = re.compile(r"'(\w+)'")
 
 
 class Mapped(NamedTuple):
@@ -95,7 +98,10 @@ class Mapping:
             turns = [turn for turns in self._document.context for turn in _turns(turns, scope)]
             fields["context"] = turns or None
         if self._document.tenant_id is not None and fields["tenant_id"] in (None, ""):
-            raise _nothing("tenant_id", self._document.tenant_id)
+            nothing = _nothing("tenant_id", scope, self._document.tenant_id)
+            if word := _BARE_WORD.fullmatch(self._document.tenant_id.said):
+                raise Undecodable(nothing.reason, f"{nothing.detail}; for a fixed value write {{value: {word[1]}}}")
+            raise nothing
         revision = self._document.revision and self._document.revision.find(scope)
         return [Mapped(name, self._with_text(fields, pieces, revision, name)) for name, pieces in self._texts(scope)]
 
@@ -115,14 +121,14 @@ class Mapping:
             found = [(name, text.find(scope)) for name, text in self._document.texts.items()]
             present = [(name, pieces) for name, pieces in found if pieces is not None]
             if not present:
-                raise _nothing("texts", *self._document.texts.values())
+                raise _nothing("texts", scope, *self._document.texts.values())
             shown = [(name, pieces) for name, pieces in present if _shown(pieces)]
             return [*(shown or present[:1])]
         if self._document.text is None:
             return [("", None)]
         pieces = self._document.text.find(scope)
         if pieces is None:
-            raise _nothing("text", self._document.text)
+            raise _nothing("text", scope, self._document.text)
         return [("", pieces)]
 
     def _with_text(
@@ -173,9 +179,12 @@ def _id(event_id: str, revision: str | None, name: str) -> str:
     return "/".join(filter(None, (event_id, revision, name)))[-MAX_ID_CHARS:]
 
 
-def _nothing(field: str, *sources: Source | Any) -> Undecodable:
+def _nothing(field: str, scope: Scope, *sources: Source | Text) -> Undecodable:
     said = " or ".join(source.said for source in sources)
-    return Undecodable(Reason.MISSING_FIELD, f"{field}: {said} finds nothing in the record")
+    where = " in the record" if all(source.said.startswith(("'", '"')) for source in sources) else ""
+    # A worker's records always have a topic.
+    hint = "; no topic is given: give it with --topic" if BY_TOPIC in said and not scope.record.topic else ""
+    return Undecodable(Reason.MISSING_FIELD, f"{field}: {said} finds nothing{where}{hint}")
 
 
 def load(path: Path, called: str) -> Mapping:

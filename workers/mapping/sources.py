@@ -49,6 +49,9 @@ class Text(NamedTuple):
 
 CONVERTERS: dict[str, Converter] = {"html": from_html, "markdown": from_markdown, "slack": from_slack}
 
+BY_TOPIC = "the topic by "
+"""The beginning of the name of a source that reads the topic."""
+
 PLACES = "value, header, topic, key, envelope, first, join"
 
 
@@ -174,7 +177,7 @@ def _topic(pattern: str) -> Source:
         found = expression.search(scope.record.topic)
         return found and found[1 if expression.groups else 0]
 
-    return Source(f"the topic by {pattern!r}", find)
+    return Source(f"{BY_TOPIC}'{pattern}'", find)
 
 
 def _all_said(parts: list[Any], between: str) -> str:

@@ -185,16 +185,29 @@ def test_a_single_condition_needs_no_name() -> None:
         ("text: {first: [{html: a}, b]}", "text: 'a' or 'b' finds nothing in the record"),
         ("text: {markdown: {join: a}}", "text: 'a' finds nothing in the record"),
         ("texts: {title: a, body: b}", "texts: 'a' or 'b' finds nothing in the record"),
-        ("tenant_id: {header: x-tenant}", "tenant_id: header 'x-tenant' finds nothing in the record"),
-        ("tenant_id: {topic: '^x(.*)'}", "tenant_id: the topic by '^x(.*)' finds nothing in the record"),
-        ("tenant_id: {key: true}", "tenant_id: the record's key finds nothing in the record"),
+        ("tenant_id: {header: x-tenant}", "tenant_id: header 'x-tenant' finds nothing"),
+        ("tenant_id: {topic: '^x\\.(.*)'}", r"tenant_id: the topic by '^x\.(.*)' finds nothing"),
+        ("tenant_id: {key: true}", "tenant_id: the record's key finds nothing"),
+        ("tenant_id: 'a.gamers'", "tenant_id: 'a.gamers' finds nothing in the record"),
+        (
+            "tenant_id: gamers",
+            "tenant_id: 'gamers' finds nothing in the record; for a fixed value write {value: gamers}",
+        ),
         ("author_id: join('', text)", "\"join('', text)\": join() takes array-string, not string"),
     ],
 )
 def test_a_dead_letter_names_the_field_and_the_expression(written: str, detail: str) -> None:
     with pytest.raises(Undecodable) as caught:
-        event(written, BASE)
+        event(written, BASE, topic="mod.shop.chat")
     assert caught.value.detail == detail
+
+
+def test_a_record_without_a_topic_needs_one_for_a_source_that_reads_it() -> None:
+    with pytest.raises(Undecodable) as caught:
+        event("tenant_id: {first: [{topic: '^x(.*)'}, shop]}", BASE)
+    assert caught.value.detail == (
+        "tenant_id: the topic by '^x(.*)' or 'shop' finds nothing; no topic is given: give it with --topic"
+    )
 
 
 JSON = st.recursive(
