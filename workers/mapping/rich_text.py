@@ -28,13 +28,16 @@ class Piece(NamedTuple):
 Converter = Callable[[str], list[Piece]]
 """Gives the pieces of a text in their order."""
 
-_LONG_NUMBER = re.compile(r"&#(?:0*[0-9]{8,}|[xX]0*[0-9a-fA-F]{7,});?")
+_LEADING_ZEROS = re.compile(r"(&#[xX]?)0{8,}")
+_LONG_NUMBER = re.compile(r"&#(?:0*+[1-9][0-9]{7,}|[xX]0*+[1-9a-fA-F][0-9a-fA-F]{6,});?")
 """A number above every code point. `html.unescape` raises for a number of more than 4,300 digits."""
 
 
 def unescape(text: str) -> str:
     """Replace entities, such as `&amp;` and `&#105;`, by their characters."""
-    return html.unescape(_LONG_NUMBER.sub("\N{REPLACEMENT CHARACTER}", text)) if "&" in text else text
+    if "&" not in text:
+        return text
+    return html.unescape(_LONG_NUMBER.sub("\N{REPLACEMENT CHARACTER}", _LEADING_ZEROS.sub(r"\g<1>0", text)))
 
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
@@ -105,10 +108,11 @@ def _html_parts(text: str) -> Iterator[tuple[str, str, bool]]:
 _QUOTE = re.compile(r" {0,3}(?:>(?!!) ?)+")
 """`>!` begins a spoiler, not a quote."""
 _LINE_MARKS = re.compile(r" {0,3}(?:(?:#{1,6}|-#) +|`{3,}|~{3,})")
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\( *<?([^\s()<>]*)>? *([^()\n]*)\)")
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\( *+<?([^\s()<>]*+)>? *+([^()\n]*+)\)")
+"""Each part is possessive: spaces and letters fit into several parts, and trying all divisions takes cubic time."""
 _MARKS = re.compile(r"\\([!-/:-@\[-`{-~])|(`+|\*+|_+|~{1,2}|\|\|)|(>!|!<)")
 _WORD = re.compile(r"\w")
-_SPACE = re.compile(r"\s")
+_LAST_SPACE = re.compile(r".*\s", re.DOTALL)
 
 
 def from_markdown(text: str) -> list[Piece]:
@@ -176,6 +180,7 @@ def _without_marks(text: str) -> str:
     marks = list(_MARKS.finditer(text))
     kept = [""] * len(marks)
     waiting: dict[str, _Open] = {}
+    searched = after_space = 0
     for index, found in enumerate(marks):
         escaped, mark, spoiler = found.groups()
         begin, end = found.span()
@@ -193,8 +198,12 @@ def _without_marks(text: str) -> str:
             is_in_word = follows and leads and bool(_WORD.match(text, begin - 1) and _WORD.match(text, end))
             if mark == "_" and is_in_word:
                 continue
+            # Each character is searched once: pairs of different marks may span the same text.
+            if last := _LAST_SPACE.match(text, searched, begin):
+                after_space = last.end()
+            searched = end
             opened = waiting.pop(mark, None) if follows else None
-            if opened and not ((is_in_word or opened.is_in_word) and _SPACE.search(text, opened.end, begin)):
+            if opened and not ((is_in_word or opened.is_in_word) and after_space > opened.end):
                 kept[opened.place] = kept[index] = ""
             elif leads:
                 waiting[mark] = _Open(index, end, is_in_word)

@@ -31,6 +31,7 @@ def shown(pieces: list[Piece]) -> str:
         ("<mx-reply><blockquote>yours</blockquote></mx-reply>mine", "> yours\nmine"),
         ("</blockquote>mine", "mine"),
         (f"a&#{'9' * 5000};b&#x110000;", "a\ufffdb\ufffd"),
+        (f"k&#0000000105;ll &#x{'0' * 5000}79;ou &#99999999;", "kill you \ufffd"),
         ("&lt;b&gt; &amp;amp;", "<b> &amp;"),
     ],
 )
@@ -141,3 +142,45 @@ def test_the_time_for_a_hostile_text_is_proportional_to_its_length(
     # Ten times the text takes ten times the time. With a quadratic algorithm it takes a hundred times.
     short, long = (min(took_s(length) for _ in range(2)) for length in lengths)
     assert long < 40 * short + 0.02
+
+
+PREFIXES = {
+    from_html: ["&", "&#", "&#x", "<", "</", "<!--", "<a ", "<a></", "<script>", "</script", "<img alt", "<img alt="],
+    from_markdown: ["[", "![", "[]", "[](", "[](<", "[](a>", "[](a ", "[a](a (", "> ", "  #", "~~~", "*a", "**a ", ">!"],
+    from_slack: ["<", "<@", "<!", "<a|", "*a", "&lt;"],
+}
+"""What begins the parts of each pattern."""
+
+RUNS = [" ", "\n", "a", "a ", " >", "0", "&", "<", "*a", "[", ">", "-"]
+
+
+@pytest.mark.parametrize("convert", PREFIXES)
+def test_the_time_for_a_long_run_behind_the_beginning_of_a_mark_is_proportional_to_its_length(
+    convert: Callable[[str], list[Piece]],
+) -> None:
+    def took_s(prefix: str, run: str, length: int) -> float:
+        part = run * (length // len(run) // 3)
+        # A run, and one that other characters divide: each pattern with several repeats has parts for both.
+        texts = (prefix + part * 3, prefix + part + "b" * len(part) + part)
+        begun = time.process_time()
+        for text in texts:
+            convert(text)
+        return time.process_time() - begun
+
+    for prefix in PREFIXES[convert]:
+        for run in RUNS:
+            assert took_s(prefix, run, 300) < 0.05, (prefix, run)
+            long = took_s(prefix, run, 3_000)
+            assert long < 0.01 or long < 4 * took_s(prefix, run, 1_500) + 0.01, (prefix, run)
+
+
+def test_the_time_for_runs_of_stars_of_each_length_is_proportional_to_the_text() -> None:
+    """Each length waits for its end over half of the text."""
+
+    def took_s_per_char(count: int) -> float:
+        text = "".join("*" * length + "a" for length in range(1, count)) * 2
+        begun = time.process_time()
+        from_markdown(text)
+        return (time.process_time() - begun) / len(text)
+
+    assert took_s_per_char(700) < 3 * min(took_s_per_char(100) for _ in range(3))
