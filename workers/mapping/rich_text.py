@@ -44,15 +44,13 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
 _ALT = re.compile(r"""\b(?:alt|title)\s*=\s*(?:"([^"]*)|'([^']*)|([^\s"']+))""", re.IGNORECASE)
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _GAPS = re.compile(" {2,}")
-_HIDDEN = {
-    name: re.compile(f"</{name}", re.IGNORECASE | re.ASCII) for name in ("head", "script", "style", "template", "title")
-}
-"""Tags whose text a browser does not show, and the end of each."""
+_HIDDEN = {name: re.compile(f"</{name}", re.IGNORECASE | re.ASCII) for name in ("script", "style")}
+"""Tags whose text no reader sees, and the end of each. Of others, such as title, a platform may show the text."""
 _QUOTES = {"blockquote", "mx-reply"}
 _BLOCKS = _QUOTES | {
     *("address", "article", "aside", "br", "caption", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption"),
     *("figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "legend", "li", "main", "nav"),
-    *("ol", "option", "p", "pre", "section", "summary", "table", "td", "th", "tr", "ul"),
+    *("ol", "option", "p", "pre", "section", "summary", "table", "td", "template", "th", "title", "tr", "ul"),
 }
 """Tags that end a line. All other tags can be inside a word."""
 

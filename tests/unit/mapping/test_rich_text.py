@@ -25,6 +25,8 @@ def shown(pieces: list[Piece]) -> str:
         ("a<!-- hidden -->b <!-- not closed", "ab <!-- not closed"),
         ("<SCRIPT>no</script>yes<style>p{}</style>", "yes"),
         ("<style>never closed", "never closed"),
+        ("hi<title>I will kill you</title><template>and you</template>", "hi\nI will kill you\nand you"),
+        ("<head>I will</head> find you", "I will find you"),
         ('<img src=x alt="a > b">', 'a b">'),
         ("<img alt='kill you' title=now>", "kill you now"),
         ("<blockquote>yours</blockquote>mine", "> yours\nmine"),
