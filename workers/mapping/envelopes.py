@@ -110,13 +110,20 @@ def from_debezium(document: Any) -> Any:
 
     Raises:
         Skipped: the row was deleted, or the change does not concern a row.
+        Undecodable: the record holds no row, although it was created, updated or read.
     """
     change = document.get("payload", document) if isinstance(document, dict) else None
     if not isinstance(change, dict) or "op" not in change or not ("after" in change or "before" in change):
         return document
-    if change["op"] not in _CHANGES or change.get("after") is None:
-        raise Skipped(DELETED, f"the record reports a deleted row (op {str(change['op'])[:1]!r})")
-    after = change["after"]
+    if (op := change["op"]) not in _CHANGES:
+        said = f" (op {op[:1]!r})" if isinstance(op, str) else ""
+        raise Skipped(DELETED, f"the record reports a deleted row{said}")
+    if (after := change.get("after")) is None:
+        raise Undecodable(
+            Reason.MISSING_FIELD,
+            f"after: a change with op {op!r} needs the row; have the connector of MongoDB look up the whole document "
+            "(capture.mode: change_streams_update_full)",
+        )
     return _parsed(after) if isinstance(after, str) else after  # MongoDB's connector writes JSON in a text.
 
 

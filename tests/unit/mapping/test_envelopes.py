@@ -49,11 +49,26 @@ def test_a_record_without_the_envelope_is_unchanged(written: str) -> None:
     assert mapped(written, EVENT) == EVENT
 
 
-@pytest.mark.parametrize(("op", "after"), [("d", None), ("t", None), ("m", None), ("c", None), ("d", EVENT)])
-def test_a_change_that_leaves_no_row_is_skipped_as_deleted(op: str, after: object) -> None:
+@pytest.mark.parametrize(("op", "after"), [("d", None), ("t", None), ("m", None), (5, None), ("d", EVENT)])
+def test_a_change_that_leaves_no_row_is_skipped_as_deleted(op: object, after: object) -> None:
     with pytest.raises(Skipped) as caught:
         mapped("unwrap: debezium", {"payload": {"op": op, "before": EVENT, "after": after}})
     assert caught.value.reason == "deleted"
+
+
+def test_a_change_whose_operation_is_nested_deeply_is_skipped() -> None:
+    """The parser reads about 1,000 levels, and Python can write fewer."""
+    value = b'{"op": ' + b"[" * 1_000 + b"]" * 1_000 + b', "after": {}}'
+    with pytest.raises(Skipped, match=r"the record reports a deleted row$"):
+        mapped("unwrap: debezium", value)
+
+
+@pytest.mark.parametrize("op", ["c", "u", "r"])
+def test_a_change_of_a_row_without_the_row_is_a_dead_letter(op: str) -> None:
+    change = {"op": op, "after": None, "updateDescription": {"updatedFields": '{"text": "I will find you"}'}}
+    with pytest.raises(Undecodable, match=r"missing_field: after: .*change_streams_update_full") as caught:
+        mapped("unwrap: debezium", {"payload": change})
+    assert "find you" not in caught.value.detail
 
 
 def test_a_frame_without_json_is_a_dead_letter_that_names_the_schema() -> None:
