@@ -17,3 +17,5 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty_text"
     INVALID_FIELD = "invalid_field"
     INVALID_HEADERS = "invalid_headers"
+    NOT_READABLE = "not_readable"
+    """Decoding failed with an error that nobody foresaw."""

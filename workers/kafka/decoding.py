@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
+
+import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from workers import telemetry
 from workers.core.batcher import estimate_tokens
 from workers.core.dead_letters import dead_letter
 from workers.core.decode import Decoded, decode
+from workers.core.reasons import Reason
 from workers.core.records import Event, Finished, Headers, Source, record_key
 from workers.core.siblings import Siblings
 from workers.errors import Skipped, Undecodable
@@ -16,22 +20,27 @@ from workers.mapping.mapping import Mapping
 from workers.mapping.sources import Record
 from workers.settings import Settings
 
+log = structlog.get_logger(__name__)
+
+_FRAMES = 20
+"""How many calls a logged traceback has at most: the innermost ones."""
+
 
 class Decoding:
     """Reads records, by the mapping if there is one.
 
-    Guarantee: a registered record becomes one or more events, or is finished at once, as a dead letter or skipped.
-    Never blocks.
+    Guarantee: a registered record becomes one or more events, or is finished at once, as a dead letter or skipped. An
+    unforeseen error of decoding makes a dead letter, too: one record never ends the worker. Never blocks.
     """
 
     def __init__(self, settings: Settings, mapping: Mapping | None = None) -> None:
         self._events = settings.events
         self._dead_letters = settings.topics.dead_letters
         self._mapping = mapping
+        self._failures: set[tuple[str, str, int]] = set()
 
     def events(self, message: Message, source: Source, now_ms: int) -> list[Event] | Finished:
         """Give the events of a record, or the finished record if it holds none."""
-        value, partition = message.value(), source.origin.partition
         headers: Headers = []
         ignored: tuple[str, ...] = ()
         try:
@@ -43,13 +52,15 @@ class Decoding:
                 ignored = ("headers",)
             decoded = self._decoded(message, headers, source)
         except Undecodable as error:
-            telemetry.DEAD_LETTERS.labels(error.reason).inc()
-            key = record_key(message.key(), partition)
-            return dead_letter(self._dead_letters, source, key, value, headers, error)
+            return self._dead_letter(message, headers, source, error)
         except Skipped as skipped:
             telemetry.SKIPPED.labels(skipped.reason).inc()
             return Finished(source, ())
-        key = record_key(message.key(), partition)
+        except Exception as error:
+            self._log(error, source)
+            unreadable = Undecodable(Reason.NOT_READABLE, type(error).__name__)
+            return self._dead_letter(message, headers, source, unreadable)
+        value, key = message.value(), record_key(message.key(), source.origin.partition)
         kind, timestamp_ms = message.timestamp()
         siblings = Siblings(len(decoded)) if len(decoded) > 1 else None
         events = []
@@ -79,3 +90,29 @@ class Decoding:
             return [decode(message.value(), self._events, source)]
         record = Record(message.value(), message.key(), headers, source.origin.topic)
         return self._mapping.events(record, self._events, source)
+
+    def _dead_letter(self, message: Message, headers: Headers, source: Source, error: Undecodable) -> Finished:
+        telemetry.DEAD_LETTERS.labels(error.reason).inc()
+        key = record_key(message.key(), source.origin.partition)
+        return dead_letter(self._dead_letters, source, key, message.value(), headers, error)
+
+    def _log(self, error: Exception, source: Source) -> None:
+        """Log an unforeseen error, once for each line of code that raises it.
+
+        Without the error's message, which may repeat content: only its type, and the code that it passed.
+        """
+        innermost = traceback.extract_tb(error.__traceback__, limit=-1)[0]
+        failure = (type(error).__name__, innermost.filename, innermost.lineno or 0)
+        if failure in self._failures:
+            return
+        self._failures.add(failure)
+        log.error(
+            "a record cannot be read because of an error in this program: it becomes a dead letter, and so do others "
+            "like it, without a further line here",
+            topic=source.origin.topic,
+            partition=source.origin.partition,
+            offset=source.offset,
+            error=type(error).__name__,
+            traceback="Traceback (most recent call last):\n"
+            + "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES)),
+        )
