@@ -18,9 +18,13 @@ from confluent_kafka import Message, Producer
 from tests.command import GUARDLINE
 from tests.site import Site, eventually
 from workers.cli.dead_letters import chosen
+from workers.core.dead_letters import dead_letter
+from workers.core.records import Source, TopicPartition
+from workers.errors import Fatal, Undecodable
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.kafka.replay import Replayed, replay, stored_letters
+from workers.kafka.transactions import ProducerSession
 
 
 def event(number: int, **changes: object) -> bytes:
@@ -38,6 +42,18 @@ def sent_again(site: Site) -> Counter[str]:
     """Count the messages that were sent again, by their first positions."""
     found = [dict(headers_of(message)) for message in records_of(site, *site.settings().topics.inputs)]
     return Counter((headers["replayed.from"] or b"").decode() for headers in found if "replayed.from" in headers)
+
+
+def write_dead_letters(site: Site, *records: tuple[str, int, int, bytes]) -> None:
+    """Write the dead letters of records, as a worker does. A record is (topic, partition, offset, value)."""
+    settings = site.settings()
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "message.max.bytes": 4_000_000})
+    for topic, partition, offset, value in records:
+        source = Source(TopicPartition(topic, partition), 1, offset)
+        error = Undecodable("not_json", "line 1")
+        (output,) = dead_letter(settings.topics.dead_letters, source, b"k", value, [], error).outputs
+        producer.produce(output.topic, output.value, output.key, headers=list(output.headers or ()))
+    assert producer.flush(30) == 0
 
 
 DYING = """
@@ -196,4 +212,27 @@ def test_a_replay_sees_earlier_notes_behind_an_open_transaction(site: Site, monk
     replay(settings, lambda _: True, counts)
     assert not is_open
     assert (counts.sent, counts.sent_before) == (0, 5)
+    assert sent_again(site).total() == 5
+
+
+def test_a_replay_that_was_fenced_sends_nothing_with_a_new_producer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen replay still has the plan that it read before another one sent the messages."""
+    site.create_topics()
+    settings = site.settings()
+    write_dead_letters(site, *((settings.topics.inputs[0], 0, offset, b"{") for offset in range(5)))
+    other = Replayed()
+
+    class Frozen(ProducerSession):
+        def ready(self, deadline: float) -> None:
+            monkeypatch.undo()
+            replay(settings, lambda _: True, other)
+            self._signs.doubt = "the connection broke"
+            super().ready(deadline)
+
+    monkeypatch.setattr("workers.kafka.replay.ProducerSession", Frozen)
+    with pytest.raises(Fatal, match="Run the command again"):
+        replay(settings, lambda _: True, Replayed())
+    assert other.sent == 5
     assert sent_again(site).total() == 5

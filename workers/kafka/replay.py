@@ -133,7 +133,8 @@ def replay(
 
     Raises:
         Unavailable, Misconfigured: Kafka or a topic is not there, or this client may not use it.
-        Fatal: the broker refused a message, or fenced this run. The messages committed before are sent.
+        Fatal: the broker refused a message, or another run may have fenced this one. The messages committed before are
+            sent.
     """
     topics = settings.topics
     session = ProducerSession(settings.kafka, RUN_ID, dict.fromkeys([*topics.inputs, topics.dead_letters], BATCH_BYTES))
@@ -163,7 +164,12 @@ def _batches(letters: Iterable[Stored], count: int) -> Iterator[list[Stored]]:
 
 
 def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> None:
-    """Send some messages and their notes in one transaction."""
+    """Send some messages and their notes in one transaction.
+
+    The plan is older than the notes of a run that fenced this one. A new producer would not be fenced, and would send
+    the messages of that run again. So a run ends where its producer has to be replaced.
+    """
+    planned_with = session.producer
     deadline = time.monotonic() + kafka.transaction_timeout_s
     refused: list[str] = []
 
@@ -173,6 +179,11 @@ def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> None:
 
     session.ready(deadline)
     producer = session.producer
+    if producer is not planned_with:
+        raise Fatal(
+            "kafka: the connection broke, and another replay may have sent the same messages meanwhile. "
+            "Run the command again to go on"
+        )
     try:
         producer.begin_transaction()
         for stored in batch:
