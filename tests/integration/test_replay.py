@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from tests.command import GUARDLINE
 from tests.site import Site, eventually
@@ -236,3 +239,31 @@ def test_a_replay_that_was_fenced_sends_nothing_with_a_new_producer(
         replay(settings, lambda _: True, Replayed())
     assert other.sent == 5
     assert sent_again(site).total() == 5
+
+
+def test_messages_that_cannot_be_sent_are_counted_and_do_not_stop_the_others(site: Site) -> None:
+    site.create_topics()
+    chat = site.settings().topics.inputs[0]
+    settings = site.settings(
+        GUARDLINE_TOPICS__INPUTS=json.dumps([f"^{chat}"]), GUARDLINE_KAFKA__PROPERTIES='{"message.max.bytes": 5000}'
+    )
+    limit = ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, chat, incremental_configs=[limit])
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    for changed in admin.incremental_alter_configs([change]).values():
+        changed.result(30)
+    write_dead_letters(
+        site,
+        (f"{chat}.deleted", 0, 0, b"{"),
+        (chat, 4, 0, b"{"),
+        (chat, 2**40, 0, b"{"),
+        (chat, 0, 0, b"{0"),
+        (chat, 0, 1, os.urandom(3_000)),  # The broker refuses it.
+        (chat, 0, 2, b"{2"),
+        (chat, 0, 3, os.urandom(6_000)),  # The client refuses it.
+        (chat, 0, 4, b"{4"),
+    )
+    counts = Replayed()
+    replay(settings, lambda _: True, counts)
+    assert counts == Replayed(sent=3, elsewhere=3, refused=2)
+    assert sent_again(site) == {f"{chat}/0/{offset}": 1 for offset in (0, 2, 4)}

@@ -130,7 +130,8 @@ def _others(counts: Replayed) -> str:
         "were sent before": counts.sent_before,
         "became dead letters again after a replay (--again sends them)": counts.returned,
         "hold only the beginning of their message": counts.truncated,
-        "are of topics that are not in topics.inputs": counts.elsewhere,
+        "are of topics that are not in topics.inputs, or of a topic or partition that does not exist": counts.elsewhere,
+        "were refused by Kafka": counts.refused,
     }
     return "".join(f"; {count} {words}" for words, count in said.items() if count)
 

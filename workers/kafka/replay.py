@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from msgspec import Struct
 
 from workers.core.dead_letters import Letter, note_of, noted_offset, read_letter
 from workers.core.records import Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
+from workers.kafka import clients
 from workers.kafka.input_topics import is_input
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read, wait_for_open_transactions
 from workers.kafka.transactions import ProducerSession
 from workers.settings import Kafka, Settings
+
+log = structlog.get_logger(__name__)
 
 TRANSACTION_RECORDS = 500
 """The most messages in one transaction."""
@@ -30,6 +34,12 @@ TRANSACTION_BYTES = 8_000_000
 
 BATCH_BYTES = 16_384
 """A topic limits the size of a batch. A larger batch of messages that are small enough would be refused."""
+
+REFUSALS = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD}
+"""What Kafka says of a message whenever it is sent. The header that a replay adds can make a message too large."""
+
+ATTEMPTS = 2
+"""After a refusal librdkafka goes on with a gap in its sequence numbers, so one more transaction has to be aborted."""
 
 ABORT_S = 1.0
 
@@ -61,7 +71,9 @@ class Replayed(Struct):
     truncated: int = 0
     """They hold only the beginning of their message."""
     elsewhere: int = 0
-    """Their topic is not one of the input topics."""
+    """Their topic is not one of the input topics, or the topic or its partition does not exist any more."""
+    refused: int = 0
+    """Kafka refused their messages."""
 
 
 def stored_letters(settings: Settings) -> Iterator[Stored | None]:
@@ -101,6 +113,8 @@ def planned(
 
     `returned_too`: also messages that became dead letters again after an earlier run.
     """
+    present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
+    places = {(name, n) for name, topic in present.items() if is_input(settings.topics, name) for n in topic.partitions}
     for stored in stored_letters(settings):
         if stored is None or not is_wanted(stored):
             continue
@@ -109,7 +123,7 @@ def planned(
             counts.sent_before += 1
         elif letter.is_truncated:
             counts.truncated += 1
-        elif not is_input(settings.topics, letter.origin.topic):
+        elif letter.origin not in places:
             counts.elsewhere += 1
         elif letter.first_position is not None and not returned_too:
             counts.returned += 1
@@ -129,12 +143,12 @@ def replay(
 
     `counts` is updated after each commit. `returned_too`: see `planned`.
 
-    Guarantee: all runs together send the message of a dead letter once, however they end. Blocks.
+    Guarantee: all runs together send the message of a dead letter once, however they end. A message that Kafka refuses
+    does not prevent that the others are sent. Blocks.
 
     Raises:
         Unavailable, Misconfigured: Kafka or a topic is not there, or this client may not use it.
-        Fatal: the broker refused a message, or another run may have fenced this one. The messages committed before are
-            sent.
+        Fatal: a transaction failed, or another run may have fenced this one. The messages committed before are sent.
     """
     topics = settings.topics
     session = ProducerSession(settings.kafka, RUN_ID, dict.fromkeys([*topics.inputs, topics.dead_letters], BATCH_BYTES))
@@ -144,8 +158,7 @@ def replay(
     started = time.monotonic()
     letters = planned(settings, is_wanted, counts, returned_too=returned_too)
     for batch in _batches(letters, size):
-        _send(session, settings.kafka, batch)
-        counts.sent += len(batch)
+        _send(session, settings.kafka, batch, counts)
         if rate is not None:
             time.sleep(max(0.0, started + counts.sent / rate - time.monotonic()))
 
@@ -163,42 +176,76 @@ def _batches(letters: Iterable[Stored], count: int) -> Iterator[list[Stored]]:
         yield batch
 
 
-def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> None:
-    """Send some messages and their notes in one transaction.
+def _send(session: ProducerSession, kafka: Kafka, batch: list[Stored], counts: Replayed) -> None:
+    """Send some messages, without those that Kafka refuses. Halves find them: Kafka may refuse several at once."""
+    for _ in range(ATTEMPTS):
+        cause = _commit(session, kafka, batch)
+        if cause is None or cause.code() in REFUSALS:
+            break
+    if cause is None:
+        counts.sent += len(batch)
+        return
+    if cause.code() not in REFUSALS:
+        raise _failure(cause.str())
+    if len(batch) == 1:
+        counts.refused += 1
+        log.warning("Kafka refused a message", position=batch[0].letter.position, reason=cause.str())
+        return
+    half = len(batch) // 2
+    _send(session, kafka, batch[:half], counts)
+    _send(session, kafka, batch[half:], counts)
+
+
+def _commit(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> KafkaError | None:
+    """Send some messages and their notes in one transaction. Give the cause if it was aborted: nothing was sent.
 
     The plan is older than the notes of a run that fenced this one. A new producer would not be fenced, and would send
     the messages of that run again. So a run ends where its producer has to be replaced.
     """
     planned_with = session.producer
     deadline = time.monotonic() + kafka.transaction_timeout_s
-    refused: list[str] = []
+    failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            refused.append(f"{message.topic()}/{message.partition()}: {error.str()}")
+            failures.append(error)
 
     session.ready(deadline)
     producer = session.producer
     if producer is not planned_with:
-        raise Fatal(
-            "kafka: the connection broke, and another replay may have sent the same messages meanwhile. "
-            "Run the command again to go on"
-        )
+        raise _failure("the connection broke, and another replay may have sent them meanwhile")
     try:
         producer.begin_transaction()
         for stored in batch:
             letter = stored.letter
-            _produce(producer, letter.origin, stored.key, stored.value, letter.headers_to_send(), delivered)
             _produce(producer, stored.place, stored.key, None, note_of(stored.offset), delivered)
+            _produce(producer, letter.origin, stored.key, stored.value, letter.headers_to_send(), delivered)
         producer.commit_transaction(max(0.1, deadline - time.monotonic()))
-    except BaseException as error:
-        # An open transaction blocks readers until its timeout.
-        with suppress(KafkaException):
-            producer.abort_transaction(ABORT_S)
-        if not isinstance(error, KafkaException):
-            raise
-        said = refused[0] if refused else error.args[0].str()
-        raise Fatal(f"dead letters could not be sent again: {said}. Run the command again to go on") from error
+    except KafkaException as error:
+        last: KafkaError = error.args[0]
+        refusal = next((failure for failure in [*failures, last] if failure.code() in REFUSALS), None)
+        if refusal is None and not last.txn_requires_abort():
+            _abort(producer, ABORT_S)
+            raise _failure((failures or [last])[0].str()) from error
+        if last is refusal:
+            # The client tells the broker the end of a transaction only if it has sent a record, here at least the note.
+            producer.flush(max(0.1, deadline - time.monotonic()))
+        _abort(producer, max(ABORT_S, deadline - time.monotonic()))
+        return refusal or last
+    except BaseException:
+        _abort(producer, ABORT_S)
+        raise
+    return None
+
+
+def _abort(producer: Producer, within_s: float) -> None:
+    """Abort a transaction that may be open: it would block readers until its timeout."""
+    with suppress(KafkaException):
+        producer.abort_transaction(within_s)
+
+
+def _failure(cause: str) -> Fatal:
+    return Fatal(f"dead letters could not be sent again: {cause}. Run the command again to go on")
 
 
 def _produce(
