@@ -267,3 +267,18 @@ def test_messages_that_cannot_be_sent_are_counted_and_do_not_stop_the_others(sit
     replay(settings, lambda _: True, counts)
     assert counts == Replayed(sent=3, elsewhere=3, refused=2)
     assert sent_again(site) == {f"{chat}/0/{offset}": 1 for offset in (0, 2, 4)}
+
+
+def test_a_message_with_several_dead_letters_is_sent_once(site: Site) -> None:
+    """A worker reads a record again if offsets were reset, and a topic that was created again has new records."""
+    site.create_topics()
+    chat = site.settings().topics.inputs[0]
+    counts = Replayed()
+    write_dead_letters(site, (chat, 0, 0, b"{"), (chat, 0, 0, b"{"), (chat, 0, 1, b"{"))
+    replay(site.settings(), lambda stored: stored.letter.offset == 0, counts)
+    assert counts == Replayed(sent=1, sent_before=1)
+    write_dead_letters(site, (chat, 0, 0, b"{"), (chat, 0, 0, b"["), (chat, 0, 1, b"{"))
+    counts = Replayed()
+    replay(site.settings(), lambda _: True, counts)
+    assert counts == Replayed(sent=2, sent_before=4)
+    assert sent_again(site) == {f"{chat}/0/0": 2, f"{chat}/0/1": 1}

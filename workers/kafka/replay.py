@@ -57,7 +57,7 @@ class Stored(Struct, frozen=True):
     timestamp_ms: int
     letter: Letter
     is_sent: bool
-    """Whether its message was sent again."""
+    """Whether its message was sent again, for this dead letter or for another one of the same record."""
 
 
 class Replayed(Struct):
@@ -65,7 +65,7 @@ class Replayed(Struct):
 
     sent: int = 0
     sent_before: int = 0
-    """An earlier run has sent their messages."""
+    """An earlier run has sent their messages, or this run has, for another dead letter of the same record."""
     returned: int = 0
     """Their messages became dead letters again after an earlier run."""
     truncated: int = 0
@@ -84,16 +84,20 @@ def stored_letters(settings: Settings) -> Iterator[Stored | None]:
     Raises:
         Unavailable, Misconfigured: see `workers.kafka.reader.read`.
     """
-    # A note comes after its dead letter, so all notes are read first.
+    # All notes are read first. A note comes after its dead letter, in the same partition.
     ends: dict[TopicPartition, int] = {}
-    sent: set[tuple[TopicPartition, int]] = set()
+    identities: dict[tuple[TopicPartition, int], bytes] = {}
+    sent: set[bytes] = set()
     for message in _read(settings):
         if message is not None:
             place, offset = _place_of(message)
             ends[place] = offset
-            noted = noted_offset(_headers_of(message))
-            if noted is not None:
-                sent.add((place, noted))
+            headers = _headers_of(message)
+            letter, noted = read_letter(headers), noted_offset(headers)
+            if letter is not None:
+                identities[(place, offset)] = letter.identity(message.value())
+            elif noted is not None and (identity := identities.get((place, noted))) is not None:
+                sent.add(identity)
     for message in _read(settings):
         if message is None:
             yield None
@@ -101,7 +105,7 @@ def stored_letters(settings: Settings) -> Iterator[Stored | None]:
         place, offset = _place_of(message)
         letter = read_letter(_headers_of(message)) if offset <= ends.get(place, -1) else None
         if letter is not None:
-            is_sent = (place, offset) in sent
+            is_sent = letter.identity(message.value()) in sent
             _, timestamp_ms = message.timestamp()
             yield Stored(place, offset, message.key(), message.value(), timestamp_ms, letter, is_sent)
 
@@ -115,11 +119,13 @@ def planned(
     """
     present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
     places = {(name, n) for name, topic in present.items() if is_input(settings.topics, name) for n in topic.partitions}
+    given: set[bytes] = set()
     for stored in stored_letters(settings):
         if stored is None or not is_wanted(stored):
             continue
         letter = stored.letter
-        if stored.is_sent:
+        identity = letter.identity(stored.value)
+        if stored.is_sent or identity in given:
             counts.sent_before += 1
         elif letter.is_truncated:
             counts.truncated += 1
@@ -128,6 +134,7 @@ def planned(
         elif letter.first_position is not None and not returned_too:
             counts.returned += 1
         else:
+            given.add(identity)
             yield stored
 
 

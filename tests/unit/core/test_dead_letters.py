@@ -155,6 +155,14 @@ def test_a_message_that_is_sent_again_keeps_its_headers_and_its_first_position()
     assert again.headers_to_send() == [*own, ("replayed.from", b"chat/3/42")]
 
 
+def test_dead_letters_of_one_record_have_the_same_identity() -> None:
+    letter = Letter("not_json", "", TopicPartition("chat", 3), 42, [], False)
+    again = Letter("missing_field", "x", TopicPartition("chat", 3), 42, [("trace", b"")], False)
+    assert letter.identity(b"{") == again.identity(b"{")
+    others = [Letter("not_json", "", TopicPartition("chat", 3), 4, [], False).identity(b"2{"), letter.identity(b"")]
+    assert len({letter.identity(b"{"), letter.identity(None), *others}) == 4
+
+
 @pytest.mark.parametrize(
     "headers",
     [
