@@ -48,13 +48,13 @@ def sent_again(site: Site) -> Counter[str]:
 
 
 def write_dead_letters(site: Site, *records: tuple[str, int, int, bytes]) -> None:
-    """Write the dead letters of records, as a worker does. A record is (topic, partition, offset, value)."""
+    """Write the dead letters of records without keys, as a worker does: (topic, partition, offset, value)."""
     settings = site.settings()
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "message.max.bytes": 4_000_000})
     for topic, partition, offset, value in records:
         source = Source(TopicPartition(topic, partition), 1, offset)
         error = Undecodable("not_json", "line 1")
-        (output,) = dead_letter(settings.topics.dead_letters, source, b"k", value, [], error).outputs
+        (output,) = dead_letter(settings.topics.dead_letters, source, None, value, [], error).outputs
         producer.produce(output.topic, output.value, output.key, headers=list(output.headers or ()))
     assert producer.flush(30) == 0
 
@@ -282,3 +282,4 @@ def test_a_message_with_several_dead_letters_is_sent_once(site: Site) -> None:
     replay(site.settings(), lambda _: True, counts)
     assert counts == Replayed(sent=2, sent_before=4)
     assert sent_again(site) == {f"{chat}/0/0": 2, f"{chat}/0/1": 1}
+    assert [message.key() for message in records_of(site, chat)] == [None] * 3

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from workers.core.records import Finished, Headers, Output, Source, TopicPartition
+from workers.core.records import Finished, Headers, Output, Source, TopicPartition, record_key
 from workers.errors import Undecodable
 
 RECORD_OVERHEAD_BYTES = 512
@@ -28,6 +28,9 @@ MAX_KEY_BYTES = 1_024
 
 REASON_HEADERS = ("reason", "detail", "source.topic", "source.partition", "source.offset")
 TRUNCATED_HEADERS = ("truncated.length", "truncated.sha256")
+
+KEYLESS = "source.keyless"
+"""The last header of a dead letter whose record had no key: its own key is the number of a partition."""
 
 FIRST_POSITION = "replayed.from"
 """The header of a message that was sent again: `TOPIC/PARTITION/OFFSET` of its first record."""
@@ -72,11 +75,13 @@ def _header_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:
 
 
 def dead_letter(
-    topic: str, source: Source, key: bytes, value: bytes | None, own: Headers, error: Undecodable
+    topic: str, source: Source, key: bytes | None, value: bytes | None, own: Headers, error: Undecodable
 ) -> Finished:
     """Make the dead letter of a record that cannot be decoded: its raw value, its own headers, reason and position."""
     headers = own + _headers(source, error.reason, error.detail)
-    return Finished(source, (Output(topic, key, value, headers),), headers=own)
+    if key is None:
+        headers.append((KEYLESS, b"true"))
+    return Finished(source, (Output(topic, record_key(key, source.origin.partition), value, headers),), headers=own)
 
 
 def _headers(source: Source, reason: str, detail: str) -> Headers:
@@ -100,6 +105,7 @@ class Letter(Struct, frozen=True):
     offset: int
     own: Headers
     is_truncated: bool
+    is_keyless: bool = False
 
     @property
     def position(self) -> str:
@@ -130,14 +136,16 @@ def read_letter(headers: Headers) -> Letter | None:
     """Read the headers that a worker added after the record's own. None: the record is not a dead letter."""
     names = tuple(name for name, _ in headers)
     is_truncated = names[-2:] == TRUNCATED_HEADERS
-    end = len(names) - 2 * is_truncated
+    is_keyless = names[-1:] == (KEYLESS,)
+    end = len(names) - 2 * is_truncated - is_keyless
     begin = end - len(REASON_HEADERS)
     if begin < 0 or names[begin:end] != REASON_HEADERS:
         return None
     reason, detail, topic, partition, offset = (_text(value) for _, value in headers[begin:end])
     if not (_is_number(partition) and _is_number(offset)):
         return None
-    return Letter(reason, detail, TopicPartition(topic, int(partition)), int(offset), headers[:begin], is_truncated)
+    origin = TopicPartition(topic, int(partition))
+    return Letter(reason, detail, origin, int(offset), headers[:begin], is_truncated, is_keyless)
 
 
 def note_of(offset: int) -> Headers:

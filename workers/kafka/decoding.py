@@ -93,8 +93,7 @@ class Decoding:
 
     def _dead_letter(self, message: Message, headers: Headers, source: Source, error: Undecodable) -> Finished:
         telemetry.DEAD_LETTERS.labels(error.reason).inc()
-        key = record_key(message.key(), source.origin.partition)
-        return dead_letter(self._dead_letters, source, key, message.value(), headers, error)
+        return dead_letter(self._dead_letters, source, message.key(), message.value(), headers, error)
 
     def _log(self, error: Exception, source: Source) -> None:
         """Log an unforeseen error, once for each line of code that raises it.

@@ -53,6 +53,7 @@ class Stored(Struct, frozen=True):
     place: TopicPartition
     offset: int
     key: bytes | None
+    """The key of its record."""
     value: bytes | None
     timestamp_ms: int
     letter: Letter
@@ -107,7 +108,8 @@ def stored_letters(settings: Settings) -> Iterator[Stored | None]:
         if letter is not None:
             is_sent = letter.identity(message.value()) in sent
             _, timestamp_ms = message.timestamp()
-            yield Stored(place, offset, message.key(), message.value(), timestamp_ms, letter, is_sent)
+            key = None if letter.is_keyless else message.key()
+            yield Stored(place, offset, key, message.value(), timestamp_ms, letter, is_sent)
 
 
 def planned(

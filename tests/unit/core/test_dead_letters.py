@@ -125,7 +125,9 @@ def test_a_dead_letter_has_the_value_the_reason_and_the_position() -> None:
 
 headers_of_senders = st.lists(
     st.tuples(
-        st.sampled_from(["trace", "reason", "detail", "source.topic", "source.offset", "truncated.sha256"]),
+        st.sampled_from(
+            ["trace", "reason", "detail", "source.topic", "source.offset", "source.keyless", "truncated.sha256"]
+        ),
         st.none() | st.binary(max_size=5),
     ),
     max_size=8,
@@ -144,6 +146,16 @@ def test_a_dead_letter_is_read_back_whatever_headers_its_record_had(own: Headers
     assert (letter.own, letter.is_truncated, letter.position) == (own, is_truncated, "chat/3/42")
     assert letter.reason == ("output_too_large" if is_truncated else "not_json")
     assert noted_offset(record.outputs[0].headers or []) is None
+
+
+@given(headers_of_senders, st.none() | st.binary(max_size=2))
+def test_a_dead_letter_says_whether_its_record_had_no_key(own: Headers, key: bytes | None) -> None:
+    """The key of the dead letter does not: a record may have the key `3` itself."""
+    (output,) = dead_letter("dead", SOURCE, key, b"{", own, Undecodable("not_json", "")).outputs
+    letter = read_letter(output.headers or [])
+    assert letter is not None
+    assert output.key == (b"3" if key is None else key)
+    assert (letter.own, letter.is_keyless) == (own, key is None)
 
 
 def test_a_message_that_is_sent_again_keeps_its_headers_and_its_first_position() -> None:
