@@ -158,7 +158,7 @@ def _complaint(error: ErrorDetails) -> str:
         return f"unknown {value} (one of: {', '.join(choices)}){yaml_text.quoting(error)}"
     if error["type"] == "literal_error" and field == "on_unavailable":
         allowed = ", ".join(get_args(Policy.model_fields["on_unavailable"].annotation))
-        return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed})"
+        return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed}){yaml_text.quoting(error)}"
     if error["type"] == "extra_forbidden":
         return f"unknown field {field!r}"
     if error["type"] == "missing":

@@ -83,10 +83,10 @@ def quoting(item: ErrorDetails) -> str:
     if item["type"] not in ("string_type", "literal_error", "enum", "string_sub_type") or value is None:
         return ""
     if isinstance(value, bool):
-        word = "yes" if value else "no"
-        return (
-            f'; YAML reads {word} and {"on" if value else "off"} as a truth value: put the word into quotes, "{word}"'
-        )
+        words = ("yes", "on", "true") if value else ("no", "off", "false")
+        allowed = str(item.get("ctx", {}).get("expected", f"'{words[0]}'"))
+        quoted = next((f': put the word into quotes, "{word}"' for word in words if f"'{word}'" in allowed), "")
+        return f"; YAML reads {words[0]} and {words[1]} as a truth value{quoted}"
     if isinstance(value, int | float | date):
         return f"; YAML reads it as {kind_of(value)}: put it into quotes"
     return ""

@@ -196,7 +196,8 @@ def test_what_is_not_a_document_is_refused(text: bytes) -> None:
             "rules:\n- {language: no, decision: block}\n",
             "rule 1: language: Input should be a valid string; YAML reads no and off as a truth value: put the word",
         ),
-        ("safe: on\n", "unknown safe True .*; YAML reads yes and on as a truth value: put the word into quotes"),
+        ("safe: on\n", "unknown safe True .*; YAML reads yes and on as a truth value$"),
+        ("on_unavailable: no\n", "unknown on_unavailable False .*; YAML reads no and off as a truth value$"),
     ],
 )
 def test_a_wrong_yaml_document_is_refused_with_a_sentence(text: str, sentence: str) -> None:
