@@ -6,9 +6,9 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,12 +18,34 @@ from pydantic_settings import (
 
 from workers.settings import urls
 from workers.settings.kafka_properties import why_refused
+from workers.shown import without_passwords
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
 
 
 PATTERN = "^"
 """The beginning of an input topic that is a pattern, as in Kafka's own clients."""
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def _check_topic(name: str) -> str:
+    if name and not name.startswith(PATTERN) and not _TOPIC.fullmatch(name):
+        raise ValueError(
+            f"{without_passwords(repr(name))} is not the name of a topic: letters, digits, dots, underscores "
+            "and hyphens, at most 249"
+        )
+    return name
+
+
+def _refuse_empty(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty: name a file, or leave this setting out")
+    return path
+
+
+File = Annotated[Path | None, BeforeValidator(_refuse_empty)]
+"""A file, or none. An empty path would be the current folder."""
 
 
 class Section(BaseModel):
@@ -54,6 +76,7 @@ class Kafka(Section):
                 "kafka.bootstrap_servers: holds an `@`, and names only hosts and ports; a user and a password are "
                 "sasl.username and sasl.password in kafka.properties"
             )
+        urls.check_brokers(servers)
         return servers
 
     @field_validator("properties")
@@ -62,6 +85,17 @@ class Kafka(Section):
         for name in properties:
             if reason := why_refused(name):
                 raise ValueError(f"kafka.properties: {name!r} cannot be set: {reason}")
+        return properties
+
+    @field_validator("properties")
+    @classmethod
+    def _require_a_mechanism(cls, properties: dict[str, Any]) -> dict[str, Any]:
+        protocol = str(properties.get("security.protocol", "")).upper()
+        if protocol.startswith("SASL_") and not {"sasl.mechanism", "sasl.mechanisms"} & set(properties):
+            raise ValueError(
+                "kafka.properties: security.protocol requires a login and sasl.mechanism is not set: set it, such as "
+                "PLAIN or SCRAM-SHA-512"
+            )
         return properties
 
     @model_validator(mode="after")
@@ -114,7 +148,16 @@ class Topics(Section):
                 re.compile(name if name.startswith(PATTERN) else "")
             except re.error as error:
                 raise ValueError(f"topics.inputs: {name!r} is not a regular expression: {error}") from None
+            try:
+                _check_topic(name)
+            except ValueError as error:
+                raise ValueError(f"topics.inputs: {error}. A pattern begins with {PATTERN}") from None
         return inputs
+
+    @field_validator("verdicts", "review", "dead_letters")
+    @classmethod
+    def _check_outputs(cls, name: str) -> str:
+        return _check_topic(name)
 
     @model_validator(mode="after")
     def _check_names(self) -> Topics:
@@ -138,7 +181,7 @@ class Events(Section):
     """Of a record. As large as a topic's `max.message.bytes` allows by default, so that no record is too large."""
     max_text_chars: int = Field(65_536, ge=1_000)
     """Of a longer text the two ends are judged. About as much as the default of `guard.max_windows` can read."""
-    mapping: Path | None = None
+    mapping: File = None
     """A file that says how records of another shape become events; see docs/mapping.md."""
     on_empty_text: Literal["verdict", "skip"] = "verdict"
     carry_attributes: bool | list[str] = True
@@ -181,10 +224,10 @@ class OpenAI(Section):
     model: str | None = None
     """The name they serve it by; may be left out where they serve only one."""
     api_key: SecretStr = SecretStr("")
-    ca_file: Path | None = None
-    cert_file: Path | None = None
+    ca_file: File = None
+    cert_file: File = None
     """The certificate by which the servers know this worker, and its key if that is in a file of its own."""
-    key_file: Path | None = None
+    key_file: File = None
     timeout_s: float | None = Field(None, gt=0)
     """Of one request as a whole, its wait in the server's queue included; None as `request_timeout_s` says."""
 
@@ -278,7 +321,7 @@ class Worker(Section):
 
     id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
     """Random where it is not set: then a worker that starts again is a new member of the group."""
-    pipeline: str = "guardline"
+    pipeline: str = Field("guardline", min_length=1)
     start_within_s: float = Field(60, ge=0)
     """How long a start waits for Kafka, its topics, Redis and model servers that are not there yet; 0: not at all."""
     grace_s: float = Field(25, ge=0)
@@ -300,7 +343,8 @@ class Worker(Section):
 class Http(Section):
     """Where /livez, /readyz and /metrics are served; port 0 takes any free one."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
+    """Never empty: that would be all interfaces."""
     port: int = Field(9464, ge=0, le=65_535)
 
 

@@ -149,13 +149,25 @@ def _check_environment() -> None:
             if _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _LINK_ADDRESS.fullmatch(value)):
                 continue
             raise Misconfigured(
-                f"{variable}: there is no such variable; a setting is GUARDLINE_SECTION__NAME, with two underscores"
+                f"{variable}: there is no such variable{_variable_near(name)}; a setting is GUARDLINE_SECTION__NAME, "
+                "with two underscores"
             )
         if section.lower() not in Settings.model_fields:
             raise Misconfigured(f"{variable}: {_no_section(section.lower())}")
 
 
+def _variable_near(name: str) -> str:
+    """Suggest the variable of a setting whose underscores were written singly."""
+    variables = {f"GUARDLINE_{known.replace('.', '_').upper()}": known for known in _known()}
+    near = get_close_matches(name, variables, n=1, cutoff=0.85)
+    return f"; did you mean GUARDLINE_{variables[near[0]].replace('.', '__').upper()}?" if near else ""
+
+
 def _no_section(name: str) -> str:
+    section, _, rest = name.partition(".")
+    if rest and section in Settings.model_fields:
+        nested = rest.replace(".", ": {")
+        return f"there is no such section; nest the names: `{section}: {{{nested}: ...}}{'}' * rest.count('.')}`"
     near = get_close_matches(name, Settings.model_fields)
     return (
         f"there is no such section; did you mean {near[0]}?"

@@ -1,4 +1,4 @@
-"""Checks URLs that may hold a password. What is wrong with one is said without quoting any of it."""
+"""Checks addresses, and URLs that may hold a password. What is wrong with one is said without quoting any of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,30 @@ import re
 from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
+MAX_PORT = 65_535
+
 PERCENT = "in a user or password write `#` as %23, `/` as %2F, `:` as %3A, `?` as %3F, `@` as %40 and `%` as %25"
+
+_BROKER = re.compile(
+    r"((PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?"
+    r"([^\s:/\[\]]+(:(?P<port>[0-9]{1,5}))?|\[[0-9a-f:.%]+\](:(?P<port6>[0-9]{1,5}))?|[0-9a-f]*(:[0-9a-f]*){2,})",
+    re.IGNORECASE,
+)
+
+
+def check_brokers(servers: str) -> None:
+    """Check `kafka.bootstrap_servers`: librdkafka takes any port, and keeps its last 16 bits.
+
+    Raises:
+        ValueError: an address is not `HOST:PORT` or `HOST`.
+    """
+    for number, address in enumerate(servers.split(","), 1):
+        found = _BROKER.fullmatch(address.strip())
+        if found is None or not 0 < int(found["port"] or found["port6"] or 9092) <= MAX_PORT:
+            raise ValueError(
+                f"kafka.bootstrap_servers: number {number} is not HOST:PORT with a port from 1 to {MAX_PORT}, as in "
+                "kafka-1:9092,kafka-2:9092"
+            )
 
 
 def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
@@ -15,12 +38,19 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
     Raises:
         ValueError: it is not one, or characters of its password make it another one than was meant.
     """
+    parts = None
     try:
         parts = urlsplit(url)
         is_url = parts.port is None or parts.port >= 0
     except ValueError:
         is_url = False
-    if not is_url:
+    if parts is None or not is_url:
+        if (
+            parts
+            and re.fullmatch(r"(.*[^0-9])?:[0-9]+", parts.netloc)
+            and not re.search("[#?@]", url.partition(parts.netloc)[2])
+        ):
+            raise ValueError(f"has a port above {MAX_PORT}; if that is a part of a password: {PERCENT}")
         raise ValueError(f"is not a URL, as in {example}; {PERCENT}")
     if parts.scheme not in schemes:
         raise ValueError(f"has to begin with {' or '.join(f'{scheme}://' for scheme in schemes)}, as in {example}")

@@ -17,7 +17,35 @@ from workers.settings.table import rows
     ("variable", "value", "sentence"),
     [
         ("GUARDLINE_GURAD__ENGINE", "vllm", "GUARDLINE_GURAD__ENGINE: there is no such section; did you mean guard?"),
-        ("GUARDLINE_KAFKA_GROUP", "mine", "a setting is GUARDLINE_SECTION__NAME"),
+        (
+            "GUARDLINE_KAFKA_GROUP",
+            "mine",
+            "did you mean GUARDLINE_KAFKA__GROUP?; a setting is GUARDLINE_SECTION__NAME",
+        ),
+        ("GUARDLINE_GUARD_OPENAI_MODEL", "x", "did you mean GUARDLINE_GUARD__OPENAI__MODEL?"),
+        ("GUARDLINE_HTTP__HOST", "", "http.host: String should have at least 1 character"),
+        ("GUARDLINE_WORKER__PIPELINE", "", "worker.pipeline: String should have at least 1 character"),
+        ("GUARDLINE_EVENTS__MAPPING", "", "events.mapping: is empty: name a file, or leave this setting out"),
+        ("GUARDLINE_GUARD__OPENAI__CA_FILE", "", "guard.openai.ca_file: is empty"),
+        ("GUARDLINE_GUARD__OPENAI__CERT_FILE", "", "guard.openai.cert_file: is empty"),
+        ("GUARDLINE_GUARD__OPENAI__KEY_FILE", "", "guard.openai.key_file: is empty"),
+        ("GUARDLINE_TOPICS__INPUTS", '["chat.*"]', "topics.inputs: 'chat.*' is not the name of a topic"),
+        ("GUARDLINE_TOPICS__INPUTS", '["chat.*"]', "A pattern begins with ^"),
+        ("GUARDLINE_TOPICS__REVIEW", "a b", "topics.review: 'a b' is not the name of a topic"),
+        (
+            "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS",
+            "localhost:99092",
+            "number 1 is not HOST:PORT with a port from 1 to 65535",
+        ),
+        ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092,http://b:9092", "number 2 is not HOST:PORT"),
+        ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092,b:0", "number 2 is not HOST:PORT"),
+        ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092/b", "number 1 is not HOST:PORT"),
+        ("GUARDLINE_REDIS__URL", "redis://localhost:66379/0", "redis.url: has a port above 65535"),
+        (
+            "GUARDLINE_KAFKA__PROPERTIES",
+            '{"security.protocol": "SASL_SSL", "sasl.username": "u", "sasl.password": "pass-word"}',
+            "sasl.mechanism is not set: set it, such as PLAIN or SCRAM-SHA-512",
+        ),
         ("GUARDLINE_X__ENGINE", "vllm", "GUARDLINE_X__ENGINE: there is no such section (one of: kafka, "),
         (
             "GUARDLINE_GUARD__ENGIN",
@@ -85,6 +113,14 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
     assert "pass-word" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "servers", ["a", "a:1, b_c:65535", "SASL_SSL://a-b.c:9093", "[::1]:9092", "::1", "10.0.0.1:9092"]
+)
+def test_brokers_are_hosts_and_ports(monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
+    monkeypatch.setenv("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", servers)
+    assert load().kafka.bootstrap_servers == servers
+
+
 @pytest.mark.parametrize("mark", "#/?@%")
 @pytest.mark.parametrize(
     ("variable", "url"),
@@ -117,7 +153,7 @@ def test_no_piece_of_a_password_is_shown_whatever_characters_it_holds(
             "kafka: {group: no}",
             "kafka.group: Input should be a valid string; YAML reads no and off as a truth value: put",
         ),
-        ("guard: {engine: on}", 'as a truth value: put the word into quotes, "yes" (from the file '),
+        ("guard: {engine: on}", "as a truth value (from the file "),
         ("topics: {inputs: [yes]}", "topics.inputs, 0: Input should be a valid string; YAML reads yes and on as a"),
         (
             "worker: {id: 007}",
@@ -188,6 +224,8 @@ def test_what_kubernetes_says_of_its_services_is_no_setting(
         (b"redis: [pass-word]\n", "redis: is a section, and has to hold settings, not a list"),
         (b"kafak: {group: a}\n", "kafak: there is no such section; did you mean kafka? (from the file"),
         (b"kafka: {grupp: a}\n", "kafka.grupp: there is no such setting; did you mean kafka.group? (from the file"),
+        (b"kafka.group: a\n", "kafka.group: there is no such section; nest the names: `kafka: {group: ...}` (from"),
+        (b"guard.openai.model: a\n", "nest the names: `guard: {openai: {model: ...}}` (from"),
     ],
 )
 def test_a_wrong_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: bytes, sentence: str) -> None:
