@@ -185,10 +185,21 @@ def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Si
     assert "3 records produced" in said
     assert "2 of them are not valid events" in said
     assert "line 3: " in said
+    (wrong := file.with_name("a.csv")).write_text("id,text\n1,hi\n")
+    assert (
+        "nothing was sent: the first 2 lines hold no valid event; line 1: "
+        in site.command("produce", wrong, code=2).stderr
+    )
+    mapping = file.with_name("mapping.yaml")
+    mapping.write_text("text: message\ntenant_id: {value: acme}\n")
+    file.write_bytes(b'{"message": "hi"}\n')
+    mapped = site.command("produce", file, GUARDLINE_EVENTS__MAPPING=str(mapping)).stderr
+    assert "1 record produced" in mapped
+    assert "not checked whether they are valid events, because events.mapping is set" in mapped
     site.worker()
-    eventually(lambda: site.answered() == 6, "all are answered")
+    eventually(lambda: site.answered() == 7, "all are answered")
     letters = site.command("dead-letters").stdout.splitlines()
-    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", *["not_json"] * 4]
+    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", "invalid_field", *["not_json"] * 4]
     assert all(f"{site.settings().topics.inputs[0]}/" in letter for letter in letters)
     keys = {letter.split()[2] for letter in letters}
     assert keys > {"zürich", "'\\x1b[31m'", "''"}

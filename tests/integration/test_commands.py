@@ -176,7 +176,7 @@ def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:
         )
     with run:
         assert run.stdin is not None
-        run.stdin.write(b"{}\n{}\n{}\n")
+        run.stdin.write(3 * b'{"tenant_id": "acme", "text": "hi"}\n')
         run.stdin.flush()
         eventually(lambda: taken(site) == 3, "three records in the topic")
         run.send_signal(signal.SIGINT)

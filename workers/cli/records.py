@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from schemas.taxonomy import Surface
 from workers import settings as settings_module
-from workers.cli.tables import console, say, say_json
+from workers.cli.tables import console, counted, say, say_json
 from workers.errors import Misconfigured
 
 app = typer.Typer()
@@ -43,9 +43,12 @@ def produce_command(
             count, bad, first, is_stopped = produce(settings, lines, lambda step: progress.advance(task, step), fill)
     except OSError as error:
         raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
-    say(f"{'stopped; ' if is_stopped else ''}{count} records produced", err=True)
+    say(f"{'stopped; ' if is_stopped else ''}{counted(count, 'record')} produced", err=True)
+    if settings.events.mapping is not None:
+        say("not checked whether they are valid events, because events.mapping is set", err=True)
     if bad:
-        say(f"{bad} of them are not valid events, and will become dead letters; {first}", err=True)
+        are = "is not a valid event" if bad == 1 else "are not valid events"
+        say(f"{bad} of them {are}, and will become dead letters; {first}", err=True)
     if is_stopped:
         raise typer.Exit(128 + signal.SIGINT)
 

@@ -25,6 +25,11 @@ def say(line: str, *, err: bool = False) -> None:
     typer.echo(printable(line), err=err)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 record`, `2 records`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def say_json(value: bytes) -> None:
     """Write a JSON document as one line. Characters that are not printable become JSON escapes.
 

@@ -15,8 +15,11 @@ def topics_create() -> None:
     """Create the input and output topics, with partitions and retention from the settings."""
     from workers.kafka.topics import create
 
-    made, present = create(settings_module.load())
+    settings = settings_module.load()
+    made, present = create(settings)
     for name in made:
         say(f"created {name}")
     for name in present:
         say(f"already there: {name}")
+    for pattern in settings.topics.patterns:
+        say(f"not created: {pattern} is a pattern of input topics; create the topics themselves", err=True)

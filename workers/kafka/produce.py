@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
-from workers.errors import Fatal, Skipped, Undecodable
+from workers.errors import Fatal, Misconfigured, Skipped, Undecodable
 from workers.kafka import causes, clients
 from workers.kafka.topics import require_inputs
-from workers.settings import Settings
+from workers.settings import Events, Settings
+
+BEGINNING = 100
+"""How many lines without a valid event are read before the input is refused."""
 
 
 class Produced(NamedTuple):
@@ -38,14 +42,15 @@ def produce(
 
     The topic is the first one whose name ends in the event's surface (chat, comments), or the first topic. The key is
     the event's `attributes.conversation_id`, or its author, or its id. A line that is not a valid event goes to the
-    first topic without a key, and the worker makes a dead letter of it.
+    first topic without a key, and the worker makes a dead letter of it. Nothing is sent before the first
+    valid event is found. With `events.mapping` no line is checked, and each goes to the first topic without a key.
 
     Guarantee: when it returns, the brokers have accepted all lines. When it ends early, by Ctrl-C or because a line
     cannot be read or sent, they have accepted all lines before that one. `sent` gets the size of each line. Blocks.
 
     Raises:
         Unavailable: Kafka or an input topic is not available.
-        Misconfigured: Kafka refuses this client.
+        Misconfigured: Kafka refuses this client, or the beginning of the input holds no valid event.
         Fatal: a record was refused, or Kafka stopped answering.
     """
     kafka, inputs = settings.kafka, require_inputs(settings)
@@ -60,6 +65,8 @@ def produce(
     first = refused = ""
     is_stopped = False
     try:
+        if settings.events.mapping is None:
+            lines = with_a_valid_event(lines, settings.events, fill)
         for number, line in enumerate(lines, 1):
             sent(len(line))
             value = line.strip()
@@ -69,7 +76,8 @@ def produce(
                 value = filled(value, {"event_id": f"row-{count + 1}", **fill})
             destination: tuple[str, bytes | None] = (inputs[0], None)
             try:
-                destination = _destination(inputs, decode(value, settings.events))
+                if settings.events.mapping is None:
+                    destination = _destination(inputs, decode(value, settings.events))
             except Undecodable as error:
                 bad, first = bad + 1, first or f"line {number}: {error.detail}"
             except Skipped:
@@ -110,6 +118,30 @@ def _send(
             return
         except BufferError:
             producer.poll(0.1)
+
+
+def with_a_valid_event(lines: Iterable[bytes], events: Events, fill: Mapping[str, str] | None) -> Iterator[bytes]:
+    """Return the same lines, after one of the first `BEGINNING` was found to be an event. Lines may be empty.
+
+    Raises:
+        Misconfigured: none of them is.
+    """
+    source, held, first = iter(lines), list[bytes](), ""
+    for line in islice(source, BEGINNING):
+        held.append(line)
+        value = line.strip()
+        if not value:
+            continue
+        try:
+            decode(value if fill is None else filled(value, {"event_id": "row", **fill}), events)
+            return chain(held, source)
+        except Skipped:
+            return chain(held, source)
+        except Undecodable as error:
+            first = first or f"line {len(held)}: {error.detail}"
+    if first:
+        raise Misconfigured(f"nothing was sent: the first {len(held)} lines hold no valid event; {first}")
+    return chain(held, source)
 
 
 def filled(value: bytes, fill: Mapping[str, str]) -> bytes:

@@ -45,11 +45,8 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
     except ValueError:
         is_url = False
     if parts is None or not is_url:
-        if (
-            parts
-            and re.fullmatch(r"(.*[^0-9])?:[0-9]+", parts.netloc)
-            and not re.search("[#?@]", url.partition(parts.netloc)[2])
-        ):
+        has_port = parts is not None and re.fullmatch(r".*:[0-9]+", parts.netloc)
+        if parts and has_port and not re.search("[#?@]", url.partition(parts.netloc)[2]):
             raise ValueError(f"has a port above {MAX_PORT}; if that is a part of a password: {PERCENT}")
         raise ValueError(f"is not a URL, as in {example}; {PERCENT}")
     if parts.scheme not in schemes:

@@ -40,7 +40,7 @@ from workers.settings.table import rows
         ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092,http://b:9092", "number 2 is not HOST:PORT"),
         ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092,b:0", "number 2 is not HOST:PORT"),
         ("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", "a:9092/b", "number 1 is not HOST:PORT"),
-        ("GUARDLINE_REDIS__URL", "redis://localhost:66379/0", "redis.url: has a port above 65535"),
+        ("GUARDLINE_REDIS__URL", "redis://u:pass-word@10.0.0.1:66379/0", "redis.url: has a port above 65535"),
         (
             "GUARDLINE_KAFKA__PROPERTIES",
             '{"security.protocol": "SASL_SSL", "sasl.username": "u", "sasl.password": "pass-word"}',
