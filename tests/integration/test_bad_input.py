@@ -177,6 +177,11 @@ def test_outputs_that_are_too_large_are_shortened_or_become_a_truncated_dead_let
 
 
 def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Site) -> None:
+    too_many = site.command("topics", "create", code=2, GUARDLINE_TOPICS__REPLICATION="3").stderr
+    assert "topics.replication: cannot create " in too_many
+    created = site.command("topics", "create", GUARDLINE_TOPICS__INPUTS='["^chat.*"]')
+    assert created.stdout.count("created ") == 3
+    assert "not created: ^chat.* is a pattern of input topics" in created.stderr
     site.create_topics()
     file = Path(site.folder.name) / "events.jsonl"
     file.write_bytes(GOOD + b"\n\n{\n" + event(text=["x"]) + b"\n")
@@ -199,7 +204,7 @@ def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Si
     site.worker()
     eventually(lambda: site.answered() == 7, "all are answered")
     letters = site.command("dead-letters").stdout.splitlines()
-    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", "invalid_field", *["not_json"] * 4]
+    assert sorted(letter.split()[0] for letter in letters) == ["invalid_field", "missing_field", *["not_json"] * 4]
     assert all(f"{site.settings().topics.inputs[0]}/" in letter for letter in letters)
     keys = {letter.split()[2] for letter in letters}
     assert keys > {"zürich", "'\\x1b[31m'", "''"}

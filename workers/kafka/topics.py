@@ -42,8 +42,11 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
             if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 present.append(name)
                 continue
+            is_short = cause.code() == KafkaError.INVALID_REPLICATION_FACTOR
             raise causes.failure(
-                f"topics: cannot create {name} at {where}", cause, needs=f"CREATE on {name} or on the cluster"
+                f"topics{'.replication' if is_short else ''}: cannot create {name} at {where}",
+                cause,
+                needs=f"CREATE on {name} or on the cluster",
             ) from error
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
