@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
+.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,11 @@ $(READY): requirements/dev.txt pyproject.toml
 
 setup: $(READY) ## the environment in .venv, complete for development
 
-demo: $(READY) ## set up everything and run the main job on real input
+extra: $(READY) ## add an extra of pyproject.toml to the environment: make extra NAME=vllm
+	@test -n "$(NAME)" || (echo "name the extra: make extra NAME=vllm" >&2; exit 2)
+	@$(UV) pip install --python $(BIN)/python --editable '.[$(NAME)]'
+
+demo: $(READY) ## set up everything, and moderate messages through a crash and a change of policy
 	@$(BIN)/python -m infra.demo
 
 # The tests often wait for Kafka's timeouts, so three processes run at a time on two cores, each with its own stack.

@@ -1,6 +1,11 @@
 """The errors of the project, by what the caller does about them. A stage raises no other errors to its caller."""
 
 
+def to_install(extra: str) -> str:
+    """Say how an extra is installed. `make setup` makes an environment without pip."""
+    return f"`make extra NAME={extra}` in the clone, or pip install '.[{extra}]' in an environment of your own"
+
+
 class GuardlineError(Exception):
     """Any error that this project raises on purpose."""
 

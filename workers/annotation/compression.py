@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import IO, Any, cast
 
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 
 SUFFIXES = (".gz", ".zst")
 
@@ -49,5 +49,5 @@ def _arrow(name: str) -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError:
-        raise Misconfigured(f"{name}: .zst needs pyarrow: pip install '.[annotate]' in the clone") from None
+        raise Misconfigured(f"{name}: .zst needs pyarrow: {to_install('annotate')}") from None
     return pyarrow

@@ -11,7 +11,7 @@ from workers.annotation.delimited import Csv, CsvWriter
 from workers.annotation.json_array import JsonArray, JsonArrayWriter
 from workers.annotation.json_lines import JsonLines, JsonLinesWriter
 from workers.annotation.rows import PLAIN, Reading, Row
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 
 KINDS = {
     ".jsonl": "JSON lines",
@@ -84,7 +84,7 @@ def open_source(path: Path, reading: Reading = PLAIN) -> Source:
     try:
         from workers.annotation.parquet import Parquet
     except ModuleNotFoundError:
-        raise Misconfigured(f"{path}: Parquet needs pyarrow: pip install '.[annotate]' in the clone") from None
+        raise Misconfigured(f"{path}: Parquet needs pyarrow: {to_install('annotate')}") from None
     return Parquet(path, reading)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from workers.cli.tables import add_row, say
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 
 
 class ScoreByDefault(TyperGroup):
@@ -48,7 +48,7 @@ def score_command(
     try:
         from workers.evaluation import report as reports
     except ModuleNotFoundError:
-        raise Misconfigured("plots need matplotlib: pip install '.[eval]' in the clone") from None
+        raise Misconfigured(f"plots need matplotlib: {to_install('eval')}") from None
     _check_gold(file)
     folder = out or file.with_name(file.name + ".report")
     try:

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from workers.engines.engine import CLOSED, Refused, answer_valid
 from workers.engines.openai_protocol import KeyRefused
 from workers.engines.openai_server import Expected, Server
-from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable, to_install
 
 log = structlog.get_logger(__name__)
 
@@ -100,9 +100,7 @@ class OpenAIEngine:
         try:
             import httpx
         except ImportError as error:
-            raise Misconfigured(
-                f"guard.engine: 'openai' needs the extra: pip install '.[openai]' in the clone ({error})"
-            ) from error
+            raise Misconfigured(f"guard.engine: 'openai' needs the extra: {to_install('openai')} ({error})") from error
         client = httpx.AsyncClient(
             verify=self._tls(),
             headers=self._headers,

@@ -9,7 +9,7 @@ from typing import Any
 
 from workers.engines.engine import Refused, checked_row
 from workers.engines.in_process import InProcessEngine
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 
 
 class TransformersEngine(InProcessEngine):
@@ -27,7 +27,7 @@ class TransformersEngine(InProcessEngine):
             from transformers import AutoModelForCausalLM
         except ImportError as error:
             raise Misconfigured(
-                f"guard.engine: 'transformers' needs the extra: pip install '.[transformers]' in the clone ({error})"
+                f"guard.engine: 'transformers' needs the extra: {to_install('transformers')} ({error})"
             ) from error
         if self._cores is not None:
             torch.set_num_threads(self._cores)

@@ -17,7 +17,7 @@ from workers.engines.vllm_child import WORKER_VARIABLE
 from workers.engines.vllm_platform import chosen, platform_of, use_all_cores
 from workers.engines.vllm_reports import Reports, hint
 from workers.engines.vllm_requests import Answer, Requests
-from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
+from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable, to_install
 
 WATCH_S = 0.25
 
@@ -145,9 +145,7 @@ class VllmEngine:
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise Misconfigured(
-                f"guard.engine: 'vllm' needs the extra: pip install '.[vllm]' in the clone ({error})"
-            ) from error
+            raise Misconfigured(f"guard.engine: 'vllm' needs the extra: {to_install('vllm')} ({error})") from error
         known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
         if unknown := sorted(set(self._arguments) - known):
             raise Misconfigured(f"guard.vllm: this version of vLLM has no engine argument {', '.join(unknown)}")

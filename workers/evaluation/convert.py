@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from workers.annotation.rows import UNREADABLE
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 from workers.evaluation.public_data import Adapter, Line
 
 
@@ -100,7 +100,7 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise Misconfigured(f"{path}: Parquet needs pyarrow: pip install '.[annotate]' in the clone") from None
+        raise Misconfigured(f"{path}: Parquet needs pyarrow: {to_install('annotate')}") from None
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():

@@ -10,7 +10,7 @@ from pathlib import Path
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine, Refused, all_or_refused
 from workers.engines.transformers import TransformersEngine
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, to_install
 from workers.guard import calibration
 from workers.guard.guard import Assessment, Guard
 from workers.guard.prompt import Request
@@ -42,9 +42,7 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         import transformers  # noqa: F401  the converter needs it, and would say so less clearly
         from ctranslate2.converters import TransformersConverter
     except ImportError as error:
-        raise Misconfigured(
-            f"the conversion needs the extra: pip install '.[transformers]' in the clone ({error})"
-        ) from error
+        raise Misconfigured(f"the conversion needs the extra: {to_install('transformers')} ({error})") from error
     try:
         TransformersConverter(str(source)).convert(str(target), quantization=quantization)
         for name in ALONGSIDE:

@@ -67,4 +67,4 @@ class TestConvert:
 
 @pytest.mark.lacks("transformers")
 def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
-    assert "pip install '.[transformers]' in the clone" in run(SOURCE, tmp_path / "int8", code=2).stderr
+    assert "`make extra NAME=transformers` in the clone" in run(SOURCE, tmp_path / "int8", code=2).stderr
