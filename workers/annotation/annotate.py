@@ -122,7 +122,8 @@ class Annotation:
             is_done = True
             return Summary(findings.count, bad, findings.judged)
         finally:
-            findings.close(is_done=is_done)
+            # A file without a result would only keep the next run from reading an input that was mended.
+            findings.close(is_done=is_done or findings.is_empty)
 
     async def _judge(
         self, guard: Assessor, findings: Findings, batch: Batch, patience_s: float, progress: Progress

@@ -59,7 +59,7 @@ class Findings:
         """Cut off a line that a crash left half-written, and count the rest."""
         self._file.seek(0)
         first = self._file.readline()
-        if not first.endswith(b"\n"):
+        if not first.endswith(b"\n") or (first != header and self._holds_no_result(first, header)):
             self._file.truncate(0)
             self._file.write(header)
             self._sync()
@@ -67,7 +67,7 @@ class Findings:
         if first != header:
             self._file.close()
             raise Misconfigured(
-                f"{self._path} holds the findings of another input, or by another model or settings: "
+                f"{self._path} holds the results of another input, or by another model or settings: "
                 "remove it to begin again, or continue with what it was begun with"
             )
         end = len(first)
@@ -83,6 +83,14 @@ class Findings:
             else:
                 self._sent, self.crashes = found[AT_ENGINE], 0
         self._file.truncate(end)
+
+    def _holds_no_result(self, first: bytes, header: bytes) -> bool:
+        """Say whether an earlier run on another input left the file without a result."""
+        known = _parsed(first)
+        if not isinstance(known, dict) or known.keys() != orjson.loads(header).keys():
+            return False
+        whole = (_parsed(line) for line in self._file if line.endswith(b"\n"))
+        return all(isinstance(found, dict) and AT_ENGINE in found for found in whole)
 
     def append(self, findings: Sequence[Finding]) -> None:
         """Write one line for each finding, and sync the file to the disk."""
@@ -116,6 +124,11 @@ class Findings:
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file holds neither a finding nor a suspect."""
+        return not self.count and not self._sent
 
     def __iter__(self) -> Iterator[Finding]:
         with self._path.open("rb") as lines:

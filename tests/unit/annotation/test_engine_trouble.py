@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -94,6 +95,28 @@ async def test_rows_are_written_in_order_whichever_micro_batch_is_ready_first(fo
     await run(TroubledGuard(trouble), folder)
     found = read_lines(folder / "out.jsonl")
     assert [row["text"] for row in found] == [row["assessment"]["judged"] for row in found]
+
+
+async def test_a_run_without_a_result_leaves_nothing_that_stops_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(b"not an archive")
+    guard = TroubledGuard(lambda call, requests: None)
+    with pytest.raises(Misconfigured, match="cannot be read after row 0"):
+        await run(guard, tmp_path, suffix="jsonl.gz")
+    assert os.listdir(tmp_path) == ["in.jsonl.gz"]
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    assert await run(guard, tmp_path, suffix="jsonl.gz") == Summary(rows=1, bad=0, judged=1)
+
+
+async def test_a_run_killed_before_its_first_result_does_not_stop_the_next_run_on_another_input(folder: Path) -> None:
+    partial = folder / "out.jsonl.partial"
+    partial.write_bytes(
+        b'{"input": "another", "judged_by": "troubled", "read_by": ""}\n{"at_engine":4,"is_alone":false}\n{'
+    )
+    assert await run(TroubledGuard(lambda call, requests: None), folder) == Summary(rows=20, bad=0, judged=20)
+    partial.write_bytes(b"a file of somebody else\n")
+    (folder / "out.jsonl").unlink()
+    with pytest.raises(Misconfigured, match="holds the results of another input"):
+        await run(TroubledGuard(lambda call, requests: None), folder)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl.gz", "csv.gz"])
