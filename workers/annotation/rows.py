@@ -28,6 +28,8 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 NO_RECORD = Record(None)
 """Rows have no topic, key and headers."""
 
+TEXT_REQUIRED = "text: the field is required; --text names its column, or --mapping a mapping that says where it is"
+
 _EVENTS = Events()
 
 
@@ -70,6 +72,7 @@ class Reading:
             )
         fixed = {"event_id": parse({"value": "row"}), "tenant_id": parse({"value": "file"}), "revision": None}
         self._mapping = Mapping(document.model_copy(update=fixed))
+        self._has_text = document.text is not None
         self.name = name
         self.text_column = text_column
         self.columns = None if text_column is None else (*JUDGED, text_column)
@@ -84,7 +87,12 @@ class Reading:
         """
         if row.problem is not None:
             raise row.problem
-        (decoded,) = self._mapping.events_in(row.fields, NO_RECORD, _EVENTS)
+        try:
+            (decoded,) = self._mapping.events_in(row.fields, NO_RECORD, _EVENTS)
+        except Undecodable as error:
+            if error.reason == Reason.MISSING_FIELD and not self._has_text:
+                raise Undecodable(error.reason, TEXT_REQUIRED) from None
+            raise
         if not decoded.event["text"]:
             raise Undecodable(Reason.EMPTY_TEXT, "text: there is nothing to judge in an empty text")
         return decoded.event

@@ -48,11 +48,17 @@ class EchoingGuard:
         ]
 
 
-class AbsentGuard(EchoingGuard):
-    """Is never there."""
+class LeavingGuard(EchoingGuard):
+    """Answers once, and never again."""
+
+    def __init__(self) -> None:
+        self._answers = 1
 
     async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> list[Finding | Refused]:
-        raise Unavailable("away")
+        if not self._answers:
+            raise Unavailable("away")
+        self._answers -= 1
+        return await super().assess(requests, deadline)
 
 
 async def run(source: Path, reading: Reading = PLAIN) -> tuple[Summary, Path]:
@@ -150,8 +156,9 @@ async def test_a_run_does_not_continue_with_findings_of_another_reading(tmp_path
     source = write(tmp_path / "in.jsonl", [{**row, "other": "x"} for row in ROWS])
     for reading, error in ((PLAIN, Unavailable), (by_column("other"), Misconfigured)):
         annotation = Annotation(source, tmp_path / "out.jsonl", reading)
+        batch = Batch(max_count=1, in_flight=1)
         with pytest.raises(error, match=r"no answer from the engine|to begin again"):
-            await annotation.run(AbsentGuard(), Batch(), 0, None, lambda rows, position: None)
+            await annotation.run(LeavingGuard(), batch, 0, None, lambda rows, position: None)
         assert annotation.partial.exists()
 
 
@@ -204,6 +211,19 @@ def test_a_number_across_chunks_is_one_element(tmp_path: Path) -> None:
     source = tmp_path / "in.json"
     source.write_text(f"[{' ' * (CHUNK_BYTES - 4)}123456]")
     assert [row.raw() for row in JsonArray(source).rows(are_whole=True)] == ["123456"]
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+async def test_a_row_without_a_text_is_answered_with_the_options_that_say_where_it_is(
+    tmp_path: Path, is_mapped: bool
+) -> None:
+    (tmp_path / "mapping.yaml").write_text("language: lang")
+    source = write_lines(tmp_path / "in.jsonl", [{"body": "hello"}])
+    await run(source, by_mapping(tmp_path / "mapping.yaml") if is_mapped else PLAIN)
+    (bad,) = read_lines(tmp_path / "out.jsonl.bad.jsonl")
+    assert bad["detail"] == (
+        "text: the field is required; --text names its column, or --mapping a mapping that says where it is"
+    )
 
 
 def test_the_command_fails_if_no_row_could_be_judged(tmp_path: Path) -> None:
