@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from workers import settings as settings_module
 from workers.cli.tables import say
@@ -62,10 +63,13 @@ def try_command(
     ] = False,
 ) -> None:
     """Show the events of each record, or why it has none. The exit code is 1 if no record has an event."""
+    from workers.core.records import Source, TopicPartition
     from workers.mapping.mapping import load
     from workers.mapping.sources import Record
 
-    mapping, events = load(file, "FILE"), settings_module.load().events
+    mapping, events = load(file), settings_module.load().events
+    events = events.model_copy(update={"mapping": file})
+    origin = TopicPartition(topic or "TOPIC", 0)
     headers = [_header(one) for one in header or ()]
     counts = Counter[str]()
     with _opened(records) as lines:
@@ -75,7 +79,9 @@ def try_command(
             counts["records"] += 1
             try:
                 found = mapping.events(
-                    Record(line.rstrip(b"\r\n"), None if key is None else key.encode(), headers, topic), events
+                    Record(line.rstrip(b"\r\n"), None if key is None else key.encode(), headers, topic),
+                    events,
+                    Source(origin, 0, number),
                 )
             except (Skipped, Undecodable) as error:
                 kind = "skipped" if isinstance(error, Skipped) else "dead letter"
@@ -84,7 +90,13 @@ def try_command(
                 continue
             counts["events"] += len(found)
             for one in found:
-                _print_event(number, one, as_json=as_json)
+                shown = one
+                if "event_id" in one.ignored_fields:
+                    event_id = one.event["event_id"].replace(
+                        f"{origin.topic}/0/{number}", f"{origin.topic}/PARTITION/OFFSET", 1
+                    )
+                    shown = replace(one, event={**one.event, "event_id": event_id})
+                _print_event(number, shown, as_json=as_json)
     say(
         f"{counts['records']} records: {counts['events']} events, {counts['skipped']} records skipped, "
         f"{counts['dead letter']} dead letters",
@@ -122,8 +134,10 @@ def _print_event(number: int, decoded: Decoded, *, as_json: bool) -> None:
     others = {name: value for name, value in event.items() if name not in ("event_id", "tenant_id", "surface", "text")}
     if others:
         say(f"{'':>19}{', '.join(f'{name}: {value!r}' for name, value in others.items())}")
-    if decoded.ignored_fields:
-        say(f"{'':>19}ignored, because they cannot be read: {', '.join(decoded.ignored_fields)}")
+    if "event_id" in decoded.ignored_fields:
+        say(f"{'':>19}no event_id: the id will be {event['event_id']}")
+    if ignored := [name for name in decoded.ignored_fields if name != "event_id"]:
+        say(f"{'':>19}ignored, because they cannot be read: {', '.join(ignored)}")
 
 
 def _print_none(number: int, kind: str, error: Skipped | Undecodable, *, as_json: bool) -> None:

@@ -111,8 +111,11 @@ def from_document(document: object, events: Events, source: Source | None = None
 
 
 def _missing(field: str, events: Events) -> Undecodable:
-    hint = "" if events.mapping else "; records of another shape need a mapping (events.mapping)"
-    return Undecodable(Reason.MISSING_FIELD, f"{field}: the field is required{hint}")
+    if events.mapping:
+        hint = "the mapping does not say where it is, and the record has no field of this name"
+    else:
+        hint = "records of another shape need a mapping (events.mapping)"
+    return Undecodable(Reason.MISSING_FIELD, f"{field}: the field is required; {hint}")
 
 
 def _tenant(document: Mapping[str, object], events: Events) -> str:

@@ -56,7 +56,34 @@ def test_a_record_without_an_event_is_shown_with_the_expression_that_found_nothi
     ]
     assert tried.stderr == "2 records: 0 events, 0 records skipped, 2 dead letters\n"
     tried = run("test", mapping, "-", text='{"d": {"content": "hi"}, "where": "mail"}\n')
-    assert tried.stdout.splitlines()[-1].strip() == "ignored, because they cannot be read: event_id, surface"
+    assert tried.stdout.splitlines()[-1].strip() == "ignored, because they cannot be read: surface"
+
+
+def test_an_event_without_an_id_is_shown_with_the_id_that_its_position_will_give(tmp_path: Path) -> None:
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("tenant_id: {value: acme}\ntexts: {title: a, body: b}")
+    tried = run("test", mapping, "-", "--topic", "shop.comments", text='{"a": "x", "b": "y"}\n')
+    assert [line.strip() for line in tried.stdout.splitlines()] == [
+        "1  event        'shop.comments/PARTITION/OFFSET/title' of 'acme', comment: 'x'",
+        "no event_id: the id will be shop.comments/PARTITION/OFFSET/title",
+        "1  event        'shop.comments/PARTITION/OFFSET/body' of 'acme', comment: 'y'",
+        "no event_id: the id will be shop.comments/PARTITION/OFFSET/body",
+    ]
+    tried = run("test", mapping, "-", text='{"a": "x"}\n')
+    assert tried.stdout.splitlines()[-1].strip() == "no event_id: the id will be TOPIC/PARTITION/OFFSET/title"
+
+
+@pytest.mark.parametrize("record", ['{"body": "x"}', "[1]"])
+def test_a_field_that_the_mapping_does_not_name_is_not_answered_with_a_hint_to_use_a_mapping(
+    tmp_path: Path, record: str
+) -> None:
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("tenant_id: {value: acme}")
+    tried = run("test", mapping, "-", text=record, code=1)
+    assert tried.stdout.strip() == (
+        "1  dead letter  missing_field: text: the field is required; "
+        "the mapping does not say where it is, and the record has no field of this name"
+    )
 
 
 def test_options_set_topic_key_and_headers_and_json_shows_all_fields(tmp_path: Path) -> None:
@@ -88,11 +115,11 @@ def test_no_character_of_a_sender_reaches_the_terminal_as_a_command(tmp_path: Pa
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match=r"FILE: cannot read .*missing.yaml: No such file"):
+    with pytest.raises(Misconfigured, match=r"^cannot read /.*missing.yaml: No such file"):
         run("test", tmp_path / "missing.yaml", "-")
     (tmp_path / "mapping.yaml").write_text("text: a")
     with pytest.raises(Misconfigured, match=r"RECORDS: cannot read .*missing.jsonl: No such file"):
         run("test", tmp_path / "mapping.yaml", tmp_path / "missing.jsonl")
     (tmp_path / "latin.yaml").write_bytes(b"text: \xe9")
-    with pytest.raises(Misconfigured, match=r"FILE: .*latin.yaml is not UTF-8: .* at byte 6"):
+    with pytest.raises(Misconfigured, match=r"^/.*latin.yaml is not UTF-8: .* at byte 6"):
         run("test", tmp_path / "latin.yaml", "-")
