@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -12,6 +13,8 @@ from workers.mapping.envelopes import SCHEMA_REGISTRY, Unwrap, unwrapping
 from workers.mapping.expressions import Unusable
 from workers.mapping.sources import Source, Text, parse, parse_text
 from workers.settings import yaml_text
+
+T = TypeVar("T")
 
 SKIPPED = "skipped"
 """The reason of a condition without a name."""
@@ -30,13 +33,13 @@ def _source(written: object) -> Source | None:
 
 def _conditions(written: object) -> dict[str, Source]:
     named = written if isinstance(written, dict) else {SKIPPED: written}
-    return {str(name): parse(condition) for name, condition in named.items()}
+    return _each(named, parse)
 
 
 def _texts(written: object) -> dict[str, Text]:
     if not isinstance(written, dict) or not written:
         raise Unusable("has to be an object: a name for each text, and where it is")
-    return {str(name): parse_text(text) for name, text in written.items()}
+    return _each(written, parse_text)
 
 
 def _context(written: object) -> list[Turns]:
@@ -58,7 +61,17 @@ def _attributes(written: object) -> dict[str, Source] | None:
         return None
     if not isinstance(written, dict):
         raise Unusable("has to be an object: a name for each attribute, and where it is")
-    return {str(name): parse(source) for name, source in written.items()}
+    return _each(written, parse)
+
+
+def _each(named: dict[Any, object], compile_one: Callable[[object], T]) -> dict[str, T]:
+    compiled: dict[str, T] = {}
+    for name, written in named.items():
+        try:
+            compiled[str(name)] = compile_one(written)
+        except Unusable as error:
+            raise Unusable(f"{name}: {error}") from None
+    return compiled
 
 
 def _unwrap(written: object) -> list[Any]:
@@ -117,7 +130,7 @@ def parse_yaml(text: str, file: str) -> Document:
     try:
         return Document.model_validate(document)
     except ValidationError as error:
-        raise Misconfigured("; ".join(f"{file}: {_sentence(one)}" for one in error.errors())) from None
+        raise Misconfigured(f"{file}: {'; '.join(_sentence(one) for one in error.errors())}") from None
 
 
 def _sentence(error: ErrorDetails) -> str:

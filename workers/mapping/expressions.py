@@ -12,7 +12,13 @@ from functools import partial, reduce
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from jmespath.exceptions import (
+    EmptyExpressionError,
+    JMESPathError,
+    JMESPathTypeError,
+    LexerError,
+    ParseError,
+)
 from jmespath.functions import Functions
 from jmespath.lexer import Lexer
 from jmespath.visitor import TreeInterpreter
@@ -45,7 +51,7 @@ def compiled(expression: str) -> Find:
     try:
         tree = jmespath.compile(expression).parsed
     except JMESPathError as error:
-        raise Unusable(f"{expression!r} is not JMESPath: {_first_line(error)}") from None
+        raise Unusable(f"{expression!r} is not JMESPath: {_why(expression, error)}") from None
     _check_functions(expression, tree)
     _check_comparisons(expression, tree)
     evaluate = _function(tree)
@@ -144,5 +150,11 @@ def _comparison(node: _Node) -> Find | None:
     return lambda document: (type(found := find(document)) is not bool and found == literal) is is_wanted
 
 
-def _first_line(error: JMESPathError) -> str:
-    return str(error).strip().splitlines()[0].rstrip(":")
+def _why(expression: str, error: JMESPathError) -> str:
+    if isinstance(error, EmptyExpressionError):
+        return "it is empty"
+    if isinstance(error, LexerError):
+        return f"{error.message} at character {error.lexer_position + 1}"
+    if isinstance(error, ParseError) and error.lex_position < len(expression):
+        return f"{error.token_value!r} cannot stand at character {error.lex_position + 1}"
+    return "its end is missing"

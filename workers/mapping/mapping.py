@@ -90,9 +90,10 @@ class Mapping:
         if isinstance(scope.document, dict):
             fields = {name: scope.document[name] for name in self._kept if name in scope.document}
         for name, source in self._named:
-            fields[name] = source.find(scope)
+            fields[name] = _found(name, source, scope)
         if self._document.attributes is not None:
-            found = ((name, source.find(scope)) for name, source in self._document.attributes.items())
+            sources = self._document.attributes.items()
+            found = ((name, _found(f"attributes.{name}", source, scope)) for name, source in sources)
             fields["attributes"] = {name: value for name, value in found if value is not None}
         if self._document.context is not None:
             turns = [turn for turns in self._document.context for turn in _turns(turns, scope)]
@@ -102,7 +103,7 @@ class Mapping:
             if word := _BARE_WORD.fullmatch(self._document.tenant_id.said):
                 raise Undecodable(nothing.reason, f"{nothing.detail}; for a fixed value write {{value: {word[1]}}}")
             raise nothing
-        revision = self._document.revision and self._document.revision.find(scope)
+        revision = self._document.revision and _found("revision", self._document.revision, scope)
         return [Mapped(name, self._with_text(fields, pieces, revision, name)) for name, pieces in self._texts(scope)]
 
     def _scope(self, whole: Any, record: Record) -> Scope:
@@ -111,14 +112,14 @@ class Mapping:
             document = step(document)
         scope = Scope(document, envelope_of(whole, record), record, self._document.quotes != "keep")
         for reason, condition in self._document.skip_when.items():
-            if is_true(condition.find(scope)):
+            if is_true(_found(f"skip_when.{reason}", condition, scope)):
                 raise Skipped(reason, f"skip_when: {condition.said}")
         return scope
 
     def _texts(self, scope: Scope) -> list[tuple[str, list[Piece] | None]]:
         """Give the texts that the record has, by name; None stands for a text that the mapping does not change."""
         if self._document.texts:
-            found = [(name, text.find(scope)) for name, text in self._document.texts.items()]
+            found = [(name, _found(f"texts.{name}", text, scope)) for name, text in self._document.texts.items()]
             present = [(name, pieces) for name, pieces in found if pieces is not None]
             if not present:
                 raise _nothing("texts", scope, *self._document.texts.values())
@@ -126,7 +127,7 @@ class Mapping:
             return [*(shown or present[:1])]
         if self._document.text is None:
             return [("", None)]
-        pieces = self._document.text.find(scope)
+        pieces = _found("text", self._document.text, scope)
         if pieces is None:
             raise _nothing("text", scope, self._document.text)
         return [("", pieces)]
@@ -152,11 +153,19 @@ class Mapping:
         return document
 
 
+def _found(field: str, source: Source | Text, scope: Scope) -> Any:
+    """Give what a source finds; an error names the field."""
+    try:
+        return source.find(scope)
+    except Undecodable as error:
+        raise Undecodable(error.reason, f"{field}: {error.detail}") from None
+
+
 def _turns(turns: Turns, scope: Scope) -> list[Any]:
     if turns.role is not None:
-        pieces = turns.source.find(scope)
+        pieces = _found("context", turns.source, scope)
         return [_turn(turns.role, _shown(pieces))] if pieces else []
-    found = turns.source.find(scope)
+    found = _found("context", turns.source, scope)
     return found if isinstance(found, list) else [] if found is None else [found]
 
 
@@ -187,8 +196,8 @@ def _nothing(field: str, scope: Scope, *sources: Source | Text) -> Undecodable:
     return Undecodable(Reason.MISSING_FIELD, f"{field}: {said} finds nothing{where}{hint}")
 
 
-def load(path: Path, called: str) -> Mapping:
-    """Read and compile the mapping in a file; `called` is the setting or argument that names it.
+def load(path: Path, called: str = "") -> Mapping:
+    """Read and compile the mapping in a file; `called` is the setting or option that names it.
 
     Raises:
         Misconfigured: as `read_document`.
@@ -196,16 +205,18 @@ def load(path: Path, called: str) -> Mapping:
     return Mapping(read_document(path, called))
 
 
-def read_document(path: Path, called: str) -> Document:
-    """Read the mapping in a file; `called` is the setting or argument that names it.
+def read_document(path: Path, called: str = "") -> Document:
+    """Read the mapping in a file; `called` is the setting or option that names it.
 
     Raises:
         Misconfigured: it cannot be read, or it is not a mapping.
     """
+    said = f"{called}: " if called else ""
+    path = path.absolute()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise Misconfigured(f"{called}: cannot read {path}: {error.strerror}") from None
+        raise Misconfigured(f"{said}cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Misconfigured(f"{called}: {path} is not UTF-8: {error.reason} at byte {error.start}") from None
-    return parse_yaml(text, f"{called}: {path}")
+        raise Misconfigured(f"{said}{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    return parse_yaml(text, f"{said}{path}")

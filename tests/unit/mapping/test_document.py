@@ -25,13 +25,14 @@ from workers.mapping.document import parse_yaml
         ("tenant_id: {key: false}", "m.yaml: tenant_id: key: takes no other value than true"),
         ("tenant_id: {topic: '('}", "m.yaml: tenant_id: topic: '(' is not a regular expression: "),
         ("author_id: lower(a)", "m.yaml: author_id: 'lower(a)': there is no function lower()"),
-        ("skip_when: {deleted: 'a['}", "m.yaml: skip_when: 'a[' is not JMESPath: "),
-        ("texts: {title: 'a['}", "m.yaml: texts: 'a[' is not JMESPath: "),
+        ("skip_when: {deleted: 'a['}", "m.yaml: skip_when: deleted: 'a[' is not JMESPath: "),
+        ("texts: {title: 'a['}", "m.yaml: texts: title: 'a[' is not JMESPath: "),
         ("texts: a", "m.yaml: texts: has to be an object: a name for each text, and where it is"),
         ("texts: {a: b}\ntext: c", "m.yaml: text and texts: one of them"),
         ("quotes: drop", "m.yaml: quotes: Input should be 'keep', 'context' or 'leave_out'"),
         ("context: [{role: bot, text: a}]", "m.yaml: context: a turn is {role: user, text: SOURCE}"),
         ("attributes: a", "m.yaml: attributes: has to be an object: a name for each attribute, and where it is"),
+        ("attributes: {n: 'a['}", "m.yaml: attributes: n: 'a[' is not JMESPath: "),
         ("unwrap: avro", "m.yaml: unwrap: 'avro' is unknown (one of: schema_registry, cloudevents, debezium, "),
         ("unwrap: [debezium, schema_registry]", "m.yaml: unwrap: schema_registry has to come first"),
         ("unwrap: {field: 'a['}", "m.yaml: unwrap: 'a[' is not JMESPath: "),
@@ -44,5 +45,5 @@ def test_a_wrong_mapping_is_refused_with_its_place_and_its_cause(written: str, s
 
 
 def test_a_sentence_names_all_faults_of_a_mapping() -> None:
-    with pytest.raises(Misconfigured, match=r"m.yaml: text: .*; m.yaml: quotes: "):
+    with pytest.raises(Misconfigured, match=r"m.yaml: text: .*; quotes: "):
         parse_yaml("text: 5\nquotes: x", "m.yaml")

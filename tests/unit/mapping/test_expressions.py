@@ -48,9 +48,14 @@ def test_an_expression_finds_what_the_library_finds(expression: str, document: A
 @pytest.mark.parametrize(
     ("expression", "sentence"),
     [
-        ("d[", "'d[' is not JMESPath: Invalid jmespath expression: Incomplete expression"),
-        ("a b", "'a b' is not JMESPath: Unexpected token: b"),
-        ("", "'' is not JMESPath: "),
+        ("d[", "'d[' is not JMESPath: its end is missing"),
+        ("a ||", "'a ||' is not JMESPath: its end is missing"),
+        ("a b", "'a b' is not JMESPath: 'b' cannot stand at character 3"),
+        ("content ||| text", "'content ||| text' is not JMESPath: '|' cannot stand at character 11"),
+        ("gamers-eu", "'gamers-eu' is not JMESPath: "),
+        ("a == 'x", "is not JMESPath: Unclosed ' delimiter at character 6"),
+        ("a # b", "'a # b' is not JMESPath: Unknown token # at character 3"),
+        ("", "'' is not JMESPath: it is empty"),
         ("lower(a)", "'lower(a)': there is no function lower()"),
         ("a || b[?starts_with(@)]", "starts_with() takes 2 arguments, not 1"),
     ],

@@ -193,7 +193,15 @@ def test_a_single_condition_needs_no_name() -> None:
             "tenant_id: gamers",
             "tenant_id: 'gamers' finds nothing in the record; for a fixed value write {value: gamers}",
         ),
-        ("author_id: join('', text)", "\"join('', text)\": join() takes array-string, not string"),
+        ("author_id: join('', text)", "author_id: \"join('', text)\": join() takes array-string, not string"),
+        ("skip_when: {notice: abs(text)}", "skip_when.notice: 'abs(text)': abs() takes number, not string"),
+        ("skip_when: abs(text)", "skip_when.skipped: 'abs(text)': abs() takes number, not string"),
+        ("text: {html: abs(text)}", "text: 'abs(text)': abs() takes number, not string"),
+        ("texts: {title: abs(text)}", "texts.title: 'abs(text)': abs() takes number, not string"),
+        ("attributes: {n: abs(text)}", "attributes.n: 'abs(text)': abs() takes number, not string"),
+        ("revision: abs(text)", "revision: 'abs(text)': abs() takes number, not string"),
+        ("context: abs(text)", "context: 'abs(text)': abs() takes number, not string"),
+        ("context: {html: abs(text)}", "context: 'abs(text)': abs() takes number, not string"),
     ],
 )
 def test_a_dead_letter_names_the_field_and_the_expression(written: str, detail: str) -> None:
