@@ -28,6 +28,10 @@ FRAME_BYTES = 5
 DELETED = "deleted"
 """The reason for skipping a record that reports a deleted row."""
 
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 20
+"""An integer of so many digits may need more than 64 bits. orjson makes a float of it: two ids would become equal."""
+
 _CE = "ce_"
 _CHANGES = ("c", "u", "r")
 """The row was created, updated, or read for a snapshot."""
@@ -51,8 +55,8 @@ def json_of(value: bytes, record: Record, *, has_frame: bool) -> Any:
                 "read; have the producer write JSON, or convert the topic",
             )
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
+        return parse(value) if _LONG_NUMBER in value.translate(_AS_ZEROS) else orjson.loads(value)
+    except (orjson.JSONDecodeError, Undecodable):
         if _is_plain_text(record):
             return value.decode("utf-8", "replace")
         return parse(value)

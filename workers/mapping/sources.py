@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -123,6 +124,8 @@ def text_in(found: Any, depth: int = MAX_DEPTH) -> str | None:
         return "".join(texts) if texts else None
     if isinstance(found, dict):
         return text_in(found.get("text"), depth - 1)
+    if isinstance(found, float) and not math.isfinite(found):
+        return None
     return str(int(found)) if isinstance(found, float) and found.is_integer() else str(found)
 
 

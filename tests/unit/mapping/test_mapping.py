@@ -114,6 +114,20 @@ def test_an_edited_message_has_an_id_of_its_own(edited: object, event_id: str) -
     assert event("revision: edited", {**BASE, "edited": edited})["event_id"] == event_id
 
 
+def test_integers_of_any_length_keep_their_digits() -> None:
+    ids = [2**63, 2**64 - 1, 2**64, 12345678901234567890123, 12345678901234567890124]
+    found = [event("event_id: id\ntext: {join: [id, text]}", {**BASE, "id": one}) for one in ids]
+    assert [one["event_id"] for one in found] == [str(one) for one in ids]
+    assert [one["text"] for one in found] == [f"{one}\nhello" for one in ids]
+
+
+def test_a_number_that_is_not_finite_is_not_a_text() -> None:
+    document = {**BASE, "score": [float("inf"), float("nan"), "points"]}
+    assert event("text: score", document)["text"] == "points"
+    with pytest.raises(Undecodable, match="text: 'score' finds nothing"):
+        event("text: score", {**BASE, "score": 10**500})
+
+
 @pytest.mark.parametrize(
     ("quotes", "text", "context"),
     [
