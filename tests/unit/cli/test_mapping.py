@@ -31,9 +31,9 @@ def test_the_examples_are_listed_printed_written_and_tried(tmp_path: Path) -> No
     assert lines[0] == "   1  event        '900' of 'acme', chat: 'I will find you and kill you'"
     assert "author_id: '9'" in lines[1]
     assert (
-        lines[-1] == "   7  skipped      not_a_message: skip_when: \"t != 'MESSAGE_CREATE' && t != 'MESSAGE_UPDATE'\""
+        lines[-1] == "   8  skipped      not_a_message: skip_when: \"t != 'MESSAGE_CREATE' && t != 'MESSAGE_UPDATE'\""
     )
-    assert tried.stderr == "7 records: 4 events, 3 records skipped, 0 dead letters\n"
+    assert tried.stderr == "8 records: 5 events, 3 records skipped, 0 dead letters\n"
 
 
 def test_an_example_never_overwrites_a_file(tmp_path: Path) -> None:
