@@ -8,10 +8,11 @@ from urllib.parse import quote, unquote
 
 MASK = "**********"
 
-# A path that was meant as a URL has one slash less. Up to the last @ only behind a colon that no port follows: else it
-# is a name in a path, as in https://host/@name.
-_USER_IN_URL = re.compile(r"(?<=:/)(/?)(?:[^\s'\"/@:]*:(?!\d*/)[^\s'\"]*|[^\s'\"/@]+)(?=@)")
-_OPTIONS_IN_URL = re.compile(r"(:/[^\s'\"?]*\?)[^\s'\"]+")
+_WORD = re.compile(r"[^\s'\"]+")
+
+# In a word up to its last @. A path that was meant as a URL has one slash less. All is masked only behind a colon that
+# no port follows: else it is a name in a path, as in https://host/@name.
+_USER_IN_URL = re.compile(r"(?<=:/)(/?)(?:[^/@:]*:(?!\d*/).*\Z|[^/@]+(?=@|\Z))", re.DOTALL)
 
 
 def shown(text: str) -> str:
@@ -30,10 +31,11 @@ def printable(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return a text in which the user, the password and the options of each URL are masked."""
-    if ":/" not in text:
-        return text
-    return _OPTIONS_IN_URL.sub(rf"\1{MASK}", _USER_IN_URL.sub(rf"\1{MASK}", text))
+    """Return a text in which the user, the password and the options of each URL are masked.
+
+    The time is proportional to the text, which others may have written.
+    """
+    return _WORD.sub(_without_password, text) if ":/" in text else text
 
 
 def without(secrets: Iterable[str], text: str) -> str:
@@ -42,6 +44,16 @@ def without(secrets: Iterable[str], text: str) -> str:
     for form in sorted(every, key=len, reverse=True):
         text = text.replace(form, MASK)
     return text
+
+
+def _without_password(found: re.Match[str]) -> str:
+    word = found[0]
+    if (begin := word.find(":/")) < 0:
+        return word
+    if (at := word.rfind("@")) > begin:
+        word = _USER_IN_URL.sub(rf"\1{MASK}", word[:at]) + word[at:]
+    path, mark, options = word[begin:].partition("?")
+    return f"{word[:begin]}{path}{mark}{MASK}" if options else word
 
 
 def _escaped(char: str) -> str:

@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -48,6 +49,18 @@ def test_a_control_character_is_shown_as_an_escape() -> None:
 )
 def test_the_password_of_a_url_is_masked(text: str, expected: str) -> None:
     assert without_passwords(text) == expected
+
+
+@pytest.mark.parametrize("part", [":/a:b", ":/a", "://", ":/a@", ":/1", ":/?", ":/a:1/", "a:", "@:/a:b/"])
+def test_the_time_for_masking_is_proportional_to_the_text(part: str) -> None:
+    def took_s(length: int) -> float:
+        text = part * (length // len(part))
+        begun = time.process_time()
+        without_passwords(text)
+        return time.process_time() - begun
+
+    long = took_s(20_000)
+    assert long < 0.02 or long < 40 * took_s(2_000) + 0.02
 
 
 def test_a_secret_is_found_as_a_url_writes_it() -> None:
