@@ -31,6 +31,12 @@ def _source(written: object) -> Source | None:
     return None if written is None else parse(written)
 
 
+def _required(written: object) -> object:
+    if written is None:
+        raise Unusable("null leaves a field out, and each event needs this one; without a line it keeps its name")
+    return written
+
+
 def _conditions(written: object) -> dict[str, Source]:
     named = written if isinstance(written, dict) else {SKIPPED: written}
     return _each(named, parse)
@@ -85,7 +91,7 @@ Place = Annotated[Source | None, BeforeValidator(_source)]
 
 
 class Document(BaseModel):
-    """The fields of a mapping. A field of an event that it does not name keeps its name; null leaves a field out."""
+    """The fields of a mapping. A field that it does not name keeps its name; null leaves out an optional one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -96,11 +102,9 @@ class Document(BaseModel):
     event_id: Place = None
     revision: Place = None
     """A value that differs between versions of a message; it becomes part of the event's id."""
-    tenant_id: Place = None
+    tenant_id: Annotated[Source | None, BeforeValidator(lambda written: parse(_required(written)))] = None
     surface: Place = None
-    text: Annotated[Text | None, BeforeValidator(lambda written: None if written is None else parse_text(written))] = (
-        None
-    )
+    text: Annotated[Text | None, BeforeValidator(lambda written: parse_text(_required(written)))] = None
     texts: Annotated[dict[str, Text], BeforeValidator(_texts)] = Field(default_factory=dict)
     """Several texts of one record. Each becomes an event, and its name becomes part of the event's id."""
     quotes: Literal["keep", "context", "leave_out"] = "keep"

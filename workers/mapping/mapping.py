@@ -103,7 +103,8 @@ class Mapping:
             if word := _BARE_WORD.fullmatch(self._document.tenant_id.said):
                 raise Undecodable(nothing.reason, f"{nothing.detail}; for a fixed value write {{value: {word[1]}}}")
             raise nothing
-        revision = self._document.revision and _found("revision", self._document.revision, scope)
+        edited = self._document.revision and _found("revision", self._document.revision, scope)
+        revision = text_in(edited) if is_true(edited) else None
         return [Mapped(name, self._with_text(fields, pieces, revision, name)) for name, pieces in self._texts(scope)]
 
     def _scope(self, whole: Any, record: Record) -> Scope:
@@ -133,11 +134,11 @@ class Mapping:
         return [("", pieces)]
 
     def _with_text(
-        self, fields: dict[str, Any], pieces: list[Piece] | None, revision: object, name: str
+        self, fields: dict[str, Any], pieces: list[Piece] | None, revision: str | None, name: str
     ) -> dict[str, Any]:
         document = dict(fields)
         if (event_id := text_in(document.get("event_id"))) and (revision or name):
-            document["event_id"] = _id(event_id, text_in(revision) if revision else None, name)
+            document["event_id"] = _id(event_id, revision, name)
         if pieces is None:
             return document
         own = _shown([piece for piece in pieces if not piece.is_quote])

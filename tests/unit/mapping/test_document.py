@@ -14,6 +14,8 @@ from workers.mapping.document import parse_yaml
         ("txt: content", "m.yaml: txt: there is no such field (one of: unwrap, skip_when, event_id, "),
         ("text: content[", "m.yaml: text: 'content[' is not JMESPath: "),
         ("text: 5", "m.yaml: text: a source is an expression or an object such as {value: acme}, not 5"),
+        ("text: null", "m.yaml: text: null leaves a field out, and each event needs this one"),
+        ("tenant_id: null", "m.yaml: tenant_id: null leaves a field out, and each event needs this one"),
         ("text: {}", "m.yaml: text: a source is an expression or an object such as {value: acme}, not {}"),
         ("text: {htlm: content}", "m.yaml: text: unknown source 'htlm' (one of: value, header, topic, key, envelope, "),
         ("text: {html: a, markdown: b}", "m.yaml: text: an object has one name, and a join may also have 'with'"),

@@ -108,7 +108,7 @@ def test_events_of_a_record_without_an_id_have_different_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edited", "event_id"), [(None, "1"), (False, "1"), ("", "1"), ("2025", "1/2025"), (7.0, "1/7")]
+    ("edited", "event_id"), [(None, "1"), (False, "1"), ("", "1"), ("2025", "1/2025"), (7.0, "1/7"), (0, "1/0")]
 )
 def test_an_edited_message_has_an_id_of_its_own(edited: object, event_id: str) -> None:
     assert event("revision: edited", {**BASE, "edited": edited})["event_id"] == event_id
