@@ -23,8 +23,10 @@ def check_brokers(servers: str) -> None:
     Raises:
         ValueError: an address is not `HOST:PORT` or `HOST`.
     """
-    for number, address in enumerate(servers.split(","), 1):
-        found = _BROKER.fullmatch(address.strip())
+    # librdkafka skips what is empty, as after a comma at the end.
+    addresses = [address for one in servers.split(",") if (address := one.strip())]
+    for number, address in enumerate(addresses or [""], 1):
+        found = _BROKER.fullmatch(address)
         if found is None or not 0 < int(found["port"] or found["port6"] or 9092) <= MAX_PORT:
             raise ValueError(
                 f"kafka.bootstrap_servers: number {number} is not HOST:PORT with a port from 1 to {MAX_PORT}, as in "

@@ -114,7 +114,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
 
 
 @pytest.mark.parametrize(
-    "servers", ["a", "a:1, b_c:65535", "SASL_SSL://a-b.c:9093", "[::1]:9092", "::1", "10.0.0.1:9092"]
+    "servers", ["a", "a:1, b_c:65535", "a:9092,", "SASL_SSL://a-b.c:9093", "[::1]:9092", "::1", "10.0.0.1:9092"]
 )
 def test_brokers_are_hosts_and_ports(monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
     monkeypatch.setenv("GUARDLINE_KAFKA__BOOTSTRAP_SERVERS", servers)
