@@ -83,7 +83,10 @@ def supervisor(site: Site) -> Iterator[Supervisor]:
 def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_judged(
     site: Site, supervisor: Supervisor
 ) -> None:
-    """Without notes it would loop for ever. If crashes together counted like those alone, it would exclude others."""
+    """Without notes it would loop for ever. If crashes together counted like those alone, it would exclude others.
+
+    Two crashes beside other content and one alone; a busy Redis may miss the note of one before them.
+    """
     site.events(60)
     poison = {"event_id": "poison", "tenant_id": "acme", "surface": "chat", "text": f"so: {MARKER}"}
     site.produce([(b"room-1", json.dumps(poison).encode())])
@@ -94,7 +97,7 @@ def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_
     unjudged = {event_id for event_id, verdict in verdicts.items() if verdict["assessment"] is None}
     assert unjudged == {"poison"}, supervisor.text
     assert verdicts["poison"]["decision"] == "block"
-    assert supervisor.deaths == 3
+    assert 3 <= supervisor.deaths <= 4, supervisor.text
     assert supervisor.drain() == 0
 
 

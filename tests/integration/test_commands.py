@@ -155,12 +155,13 @@ def taken(site: Site) -> int:
 def test_produce_sends_the_lines_before_one_that_it_cannot_send(site: Site, tmp_path: Path) -> None:
     site.create_topics()
     file = tmp_path / "events.jsonl"
-    file.write_text("{}\n\n{}\n" + "x" * 2_000_000 + "\n{}\n")
+    event = '{"tenant_id": "acme", "text": "hi"}'
+    file.write_text(f"{event}\n\n{event}\n" + "x" * 2_000_000 + f"\n{event}\n")
     said = site.command("produce", file, code=1).stderr
     assert "line 4 cannot be sent: " in said
     assert "The 2 records before it were sent" in said
     assert taken(site) == 2
-    file.write_text('\n\n{"text": 7}\n')
+    file.write_text(f'\n\n{{"text": 7}}\n{event}\n')
     assert "dead letters; line 3: " in site.command("produce", file).stderr
 
 

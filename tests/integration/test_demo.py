@@ -28,7 +28,7 @@ def test_the_demo_loses_and_duplicates_nothing_and_ends_with_a_line_of_json() ->
     assert min(result["review_items"], result["dead_letters"], result["duplicates"]) > 0
     assert "killing worker demo-one" in run.stdout
     assert "the same text, before and after the switch" in run.stdout
-    assert result["mapped"] == 4
+    assert result["mapped"] == 5
     assert "Discord: block  'I will find you and kill you'" in run.stdout
 
 
