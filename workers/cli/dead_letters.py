@@ -76,14 +76,13 @@ def replay_command(
     log_to_stderr()
     settings = settings_module.load()
     wanted = chosen(reason, topic, since, until)
+    counts = Replayed()
     if is_dry:
-        counts = Replayed()
         for stored in planned(settings, wanted, counts, returned_too=returned_too):
             say(_line(stored))
             counts.sent += 1
         say(f"{counts.sent} messages would be sent again{_others(counts)}", err=True)
         return
-    counts = Replayed()
     try:
         replay(settings, wanted, counts, rate=rate, returned_too=returned_too)
     except KeyboardInterrupt:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence, Set
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -145,9 +144,8 @@ class Outbox:
         return True
 
     def give_up(self, within_s: float) -> None:
-        """Abort an open transaction, or the next owner waits for the transaction's timeout. Never raises."""
-        with suppress(KafkaException):
-            self._producer.abort_transaction(within_s)
+        """See `ProducerSession.give_up`."""
+        self._session.give_up(within_s)
 
     def _produce(self, records: Sequence[Finished], deadline: float) -> None:
         """Produce all outputs, in order within each topic.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -57,6 +56,8 @@ class Stored(Struct, frozen=True):
     value: bytes | None
     timestamp_ms: int
     letter: Letter
+    identity: bytes
+    """See `Letter.identity`."""
     is_sent: bool
     """Whether its message was sent again, for this dead letter or for another one of the same record."""
 
@@ -106,10 +107,10 @@ def stored_letters(settings: Settings) -> Iterator[Stored | None]:
         place, offset = _place_of(message)
         letter = read_letter(_headers_of(message)) if offset <= ends.get(place, -1) else None
         if letter is not None:
-            is_sent = letter.identity(message.value()) in sent
+            identity = letter.identity(message.value())
             _, timestamp_ms = message.timestamp()
             key = None if letter.is_keyless else message.key()
-            yield Stored(place, offset, key, message.value(), timestamp_ms, letter, is_sent)
+            yield Stored(place, offset, key, message.value(), timestamp_ms, letter, identity, identity in sent)
 
 
 def planned(
@@ -126,8 +127,7 @@ def planned(
         if stored is None or not is_wanted(stored):
             continue
         letter = stored.letter
-        identity = letter.identity(stored.value)
-        if stored.is_sent or identity in given:
+        if stored.is_sent or stored.identity in given:
             counts.sent_before += 1
         elif letter.is_truncated:
             counts.truncated += 1
@@ -136,7 +136,7 @@ def planned(
         elif letter.first_position is not None and not returned_too:
             counts.returned += 1
         else:
-            given.add(identity)
+            given.add(stored.identity)
             yield stored
 
 
@@ -234,23 +234,17 @@ def _commit(session: ProducerSession, kafka: Kafka, batch: list[Stored]) -> Kafk
         last: KafkaError = error.args[0]
         refusal = next((failure for failure in [*failures, last] if failure.code() in REFUSALS), None)
         if refusal is None and not last.txn_requires_abort():
-            _abort(producer, ABORT_S)
+            session.give_up(ABORT_S)
             raise _failure((failures or [last])[0].str()) from error
         if last is refusal:
             # The client tells the broker the end of a transaction only if it has sent a record, here at least the note.
             producer.flush(max(0.1, deadline - time.monotonic()))
-        _abort(producer, max(ABORT_S, deadline - time.monotonic()))
+        session.give_up(max(ABORT_S, deadline - time.monotonic()))
         return refusal or last
     except BaseException:
-        _abort(producer, ABORT_S)
+        session.give_up(ABORT_S)
         raise
     return None
-
-
-def _abort(producer: Producer, within_s: float) -> None:
-    """Abort a transaction that may be open: it would block readers until its timeout."""
-    with suppress(KafkaException):
-        producer.abort_transaction(within_s)
 
 
 def _failure(cause: str) -> Fatal:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from logging import DEBUG
 from typing import Any
 
@@ -102,6 +103,11 @@ class ProducerSession:
         if self._signs.doubt is not None or not self._signs.has_ended:
             self._replace(deadline)
         self._signs.begin()
+
+    def give_up(self, within_s: float) -> None:
+        """Abort a transaction that may be open: its readers, and the next owner, wait for its timeout. Never raises."""
+        with suppress(KafkaException):
+            self.producer.abort_transaction(within_s)
 
     def _replace(self, deadline: float) -> None:
         log.info("a new producer for the next transaction", reason=self._signs.doubt or "no end of the last was seen")

@@ -18,6 +18,7 @@ STORED = Stored(
     b"{",
     NOON_MS,
     Letter("not_json", "", TopicPartition("chat", 3), 42, [], False),
+    b"identity",
     False,
 )
 
