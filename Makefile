@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
+.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ check: $(READY) ## format, lint, mypy --strict, import borders
 format: $(READY) ## format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+generated: $(READY) ## write the generated files again: the JSON Schemas and the tables of the documentation
+	@$(BIN)/python -m schemas.generate
+	@$(BIN)/python -m infra.docs.configuration
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
 lock: $(READY) ## pin every dependency again

@@ -58,15 +58,26 @@ class Kafka(Section):
     """Where Kafka is and how the group behaves."""
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1)
+    """the brokers, as `HOST:PORT`, separated by commas"""
     group: str = Field("guardline-moderation", min_length=1)
+    """the consumer group; also the first part of the transactional id"""
     group_protocol: Literal["consumer", "classic"] = "classic"
+    """`classic` (with cooperative-sticky assignment), or `consumer`, the newer protocol: see
+    docs/operations.md#which-group-protocol"""
     session_timeout_s: float = Field(10, ge=1)
-    """How long the group waits for a worker that was killed. With `consumer` the broker has the last word."""
+    """how long the group waits for a killed worker before it gives the worker's partitions to others. At least 1, at
+    most `kafka.max_poll_interval_s`; brokers allow 6 to 1800 by default. With `consumer` the worker
+    requests this value from the brokers, which by default allow no less than 45 s
+    (`group.consumer.min.session.timeout.ms`)"""
     max_poll_interval_s: float = Field(300, ge=5)
+    """the longest time between two polls of the Kafka thread. After this time the group removes the worker. At least 5
+    """
+    # librdkafka's `socket.timeout.ms` has to be longer than this, and is at most 300 s.
     transaction_timeout_s: float = Field(10, ge=2, le=299)
-    """librdkafka takes no more: its `socket.timeout.ms` has to be longer, and 300 s is the most for that."""
+    """how long a transaction may last, 2 to 299. After this time the broker aborts a transaction that a frozen worker
+    left open"""
     properties: dict[str, str | int | float | bool] = {}
-    """Any other librdkafka property (SASL, TLS, ...), for consumer and producer alike."""
+    """any other librdkafka property; it applies to the consumer, the producer and the admin client"""
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -117,13 +128,20 @@ class Topics(Section):
     """Names of the topics, and how `guardline topics create` makes them."""
 
     inputs: list[str] = Field(["moderation.chat", "moderation.comments"], min_length=1)
-    """Names, and patterns: what begins with `^` is a regular expression for names."""
+    """the topics that workers read; none may also be an output topic. An entry that begins with `^` is a regular
+    expression, such as `^moderation\\..*`: see docs/configuration.md#input-topics-by-pattern"""
     verdicts: str = Field("moderation.verdicts", min_length=1)
+    """one verdict for each decoded event; this and the next two must be three different topics"""
     review: str = Field("moderation.review", min_length=1)
+    """one item, with the text, for each verdict whose decision is `review`"""
     dead_letters: str = Field("moderation.dead-letters", min_length=1)
+    """records that cannot be decoded, and records whose outputs are too large to write"""
     partitions: int = Field(6, ge=1)
+    """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
+    """the replication factor that `guardline topics create` gives a new topic; 3 in production"""
     retention_hours: float = Field(168, gt=0)
+    """the retention that `guardline topics create` gives a new topic"""
 
     @property
     def named(self) -> list[str]:
@@ -176,26 +194,35 @@ class Events(Section):
     """What is taken as an event, and what of it travels to its verdict."""
 
     strict: bool = False
-    """Whether a record that breaks the contract of events in anything is a dead letter."""
+    """whether every record that breaks the contract of events becomes a dead letter"""
     max_bytes: int = Field(1_048_576, ge=1)
-    """Of a record. As large as a topic's `max.message.bytes` allows by default, so that no record is too large."""
+    """a larger record becomes a dead letter. By default a topic does not accept larger records; raise this setting
+    together with the topic's `max.message.bytes`"""
     max_text_chars: int = Field(65_536, ge=1_000)
-    """Of a longer text the two ends are judged. About as much as the default of `guard.max_windows` can read."""
+    """the worker judges only the beginning and the end of a text that is longer than this. At least 1000. With its
+    default settings the guard cannot read much longer texts"""
     mapping: File = None
-    """A file that says how records of another shape become events; see docs/mapping.md."""
+    """a file that says how records of another shape become events: see docs/mapping.md. The worker reads it at start. A
+    relative path begins at the folder in which the worker is started"""
     on_empty_text: Literal["verdict", "skip"] = "verdict"
+    """`verdict`: the verdict has the decision `allow` and the reason `empty`; `skip`: the event has no outcome"""
     carry_attributes: bool | list[str] = True
-    """Which attributes a verdict has: all, none, or those that are named. A review item has all of them."""
+    """the attributes that a verdict has: `true` for all, `false` for none, or a list of names. A review item always has
+    all"""
     carry_headers: list[str] = ["traceparent", "tracestate"]
-    """Which of a record's headers its verdict and review item have."""
+    """the record's headers that its verdict and its review item have"""
 
 
 class Redis(Section):
     """Deduplication and policies."""
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
+    """a single Redis or Valkey, not a cluster; `rediss://` for TLS. In a user or password write `#` as `%23`, `/` as
+    `%2F`, `:` as `%3A`, `?` as `%3F`, `@` as `%40` and `%` as `%25`"""
     namespace: str = Field("guardline", min_length=1)
+    """the prefix of every key"""
     timeout_s: float = Field(0.5, gt=0)
+    """how long deduplication waits for an answer from Redis"""
 
     @field_validator("url")
     @classmethod
@@ -211,25 +238,35 @@ class Dedup(Section):
     """What is remembered, and for how long. The memory bound is Redis's own `maxmemory`."""
 
     enabled: bool = True
+    """whether workers look up and store events and assessments in Redis. Policies are not affected"""
     event_ttl_s: int = Field(86_400, ge=1)
+    """how long Redis keeps an event"""
     content_ttl_s: int = Field(86_400, ge=1)
+    """how long Redis keeps an assessment"""
     secret: SecretStr = SecretStr("")
-    """Key of the content hash: without it nobody can find out from Redis who wrote a guessed text."""
+    """key of the content hash. Set it to the same value for all workers. Without it, anyone who can read Redis can test
+    whether a guessed text was sent, and the worker logs a warning"""
 
 
 class OpenAI(Section):
     """Servers of vLLM or SGLang."""
 
     urls: list[str] = []
+    """with `openai`: the URLs of the vLLM or SGLang servers"""
     model: str | None = None
-    """The name they serve it by; may be left out where they serve only one."""
+    """the name under which the servers serve the model; optional where they serve only one"""
     api_key: SecretStr = SecretStr("")
+    """the bearer token that the servers require. White space around it, such as the line break at the end of a file, is
+    removed"""
     ca_file: File = None
+    """with `https`: the certificate authority, if it is your own"""
     cert_file: File = None
-    """The certificate by which the servers know this worker, and its key if that is in a file of its own."""
+    """the client certificate, if the servers require one"""
     key_file: File = None
+    """the key of the client certificate, if `cert_file` does not hold it"""
     timeout_s: float | None = Field(None, gt=0)
-    """Of one request as a whole, its wait in the server's queue included; None as `request_timeout_s` says."""
+    """timeout of one whole request, including its time in the server's queue. With several servers it must be below
+    `worker.unavailable_after_s`; a third of `worker.unavailable_after_s` is best"""
 
     @property
     def request_timeout_s(self) -> float:
@@ -263,18 +300,26 @@ class Guard(Section):
     """The model, and the engine that runs it."""
 
     engine: Literal["ctranslate2", "transformers", "vllm", "openai"] = "ctranslate2"
+    """`ctranslate2`, `vllm`, `openai` or `transformers`: see docs/engines.md"""
     model: str = Field("guard-nano", min_length=1)
+    """the bundled model for trials, the folder of a checkpoint in the engine's format, or a model on the Hugging Face
+    hub with its commit: `NAME@COMMIT`"""
     mode: Literal["score", "generate"] = "score"
-    """`score` reads the labels' log-probabilities; `generate` lets the model write, as its card does."""
+    """`score` takes one forward pass for the severity. `generate` lets the model generate its answer, as the model card
+    describes: slower, and without probabilities"""
     threads: int | None = Field(None, ge=1)
+    """CPU threads of one forward pass"""
     max_windows: int = Field(8, ge=1)
+    """at most this many windows of a long text are judged; the worst window counts"""
     context_tokens: int = Field(2048, ge=64)
+    """the largest prompt in tokens, with the template. At least 64"""
     window_tokens: int | None = Field(None, ge=32)
-    """Tokens of one window of a long content; left out, as many as a prompt has room for."""
+    """the size of one window of a long text in tokens, from 32 to `guard.context_tokens`: see
+    docs/guard.md#smaller-windows"""
     vllm: dict[str, Any] = {}
-    """vLLM's own engine arguments."""
+    """with `vllm`: vLLM's engine arguments, such as `tensor_parallel_size`"""
     allow_remote_code: bool = False
-    """Whether `vllm.trust_remote_code` may be set: it is refused unless it is said twice."""
+    """`true` permits `trust_remote_code` in `guard.vllm`, which is refused otherwise"""
     openai: OpenAI = OpenAI()
 
     @model_validator(mode="after")
@@ -291,14 +336,19 @@ class Batch(Section):
     """When a micro-batch closes, and how much may be under way."""
 
     max_count: int = Field(256, ge=1)
+    """the most events in a micro-batch"""
     max_tokens: int = Field(16_384, ge=1)
+    """the most tokens in a micro-batch, estimated from the size of the records"""
     max_age_s: float = Field(0.01, ge=0)
+    """how long the oldest event waits for others to fill its micro-batch"""
     in_flight: int = Field(4, ge=1)
-    """Micro-batches at the engine at a time; left out, as many more as the engine asks for."""
+    """how many micro-batches are at the engine at a time. If you do not set it, `vllm` on a GPU raises it to as many as
+    keep the engine busy"""
     low_water: int = Field(4_000, ge=1)
-    """Unfinished records above which intake takes next to nothing, and below which a paused one resumes."""
+    """at this number of unfinished records and above, intake takes one record every 10 ms; below it, a paused intake
+    resumes. Must be below `batch.high_water`"""
     high_water: int = Field(20_000, ge=1)
-    """Uncommitted records, finished ones included, at which intake pauses."""
+    """intake pauses at this number of uncommitted records; finished records count too"""
 
     @model_validator(mode="after")
     def _check_marks(self) -> Batch:
@@ -313,26 +363,37 @@ class Commit(Section):
     """When a transaction is due. Each costs a broker round trip or four, whatever it holds."""
 
     max_count: int = Field(5_000, ge=1)
+    """a commit is due at this number of finished records"""
     max_age_s: float = Field(0.1, ge=0)
+    """a commit is due when the oldest finished record is this old"""
 
 
 class Worker(Section):
     """This process."""
 
     id: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
-    """Random where it is not set: then a worker that starts again is a new member of the group."""
+    """the last part of the transactional id. If you set it, and with `classic`, it is also the `group.instance.id`: the
+    group keeps the worker's partitions while the worker restarts. Two workers of a group must not have the same id"""
     pipeline: str = Field("guardline", min_length=1)
+    """part of each verdict's id. When an input topic was deleted and created again, stop the workers and change this
+    setting"""
     start_within_s: float = Field(60, ge=0)
-    """How long a start waits for Kafka, its topics, Redis and model servers that are not there yet; 0: not at all."""
+    """how long a start waits for Kafka, its topics, Redis and model servers that are not available yet; then exit code
+    1. Failed attempts and the waits between them count; the time to load a model does not. 0: do not wait"""
     grace_s: float = Field(25, ge=0)
-    """After SIGTERM: how long what is under way may take. Stay below the supervisor's own grace period."""
+    """after SIGTERM: how long the worker may take to finish the events in flight. Keep it below the supervisor's own
+    grace period"""
     unavailable_after_s: float = Field(30, ge=0)
-    """How long a judgement is retried before the tenant's `on_unavailable` decides."""
+    """how long the worker retries to judge an event, counted from the first attempt. Then the policy's `on_unavailable`
+    decides"""
     hold_s: float = Field(600, ge=0)
-    """The same for tenants whose `on_unavailable` is hold; then it is review."""
+    """replaces `worker.unavailable_after_s` for tenants whose `on_unavailable` is `hold`. After this time the decision
+    is `review`"""
     engine_hangs_after_s: float = Field(300, gt=0)
-    """An engine that is asked and answers nothing at all for so long ends the worker. One that is only slow would be as
-    slow for the next owner."""
+    """if the engine has work and answers nothing for this time, the worker ends. Any answer counts, even for a part of
+    a micro-batch. So a slow engine does not count as an engine that hangs. Keep it above the longest time between two
+    answers, and above the engine's own timeouts. The worker also ends if one call has not returned for this time, and
+    the engine has meanwhile answered 32 prompts for each content that it had when that call began"""
 
     @property
     def has_name(self) -> bool:
@@ -343,9 +404,12 @@ class Worker(Section):
 class Http(Section):
     """Where /livez, /readyz and /metrics are served; port 0 takes any free one."""
 
+    # Never empty: the server would listen on all interfaces.
     host: str = Field("127.0.0.1", min_length=1)
-    """Never empty: that would be all interfaces."""
+    """the address on which the worker serves `/livez`, `/readyz` and `/metrics`; `0.0.0.0` for probes from other hosts
+    """
     port: int = Field(9464, ge=0, le=65_535)
+    """0 takes any free port. Two workers on one host need two ports"""
 
 
 class Settings(BaseSettings):

@@ -12,12 +12,14 @@ from workers.settings.kafka_properties import HARMLESS
 from workers.shown import MASK, without_passwords
 
 WORKED_OUT = {
-    "batch.in_flight": "4, or what the engine asks for at the start",
-    "guard.openai.model": "worked out at the start: the only one that is served",
-    "guard.threads": "worked out at the start: all cores",
-    "worker.id": "worked out at the start: random",
+    "batch.in_flight": "4, or more if the engine asks for it",
+    "guard.openai.model": "the only one that is served",
+    "guard.openai.timeout_s": "30; with several servers 10",
+    "guard.threads": "all cores",
+    "guard.window_tokens": "as many as fit into a prompt",
+    "worker.id": "random",
 }
-"""What stands for the value of a setting that was not set, where the worker finds the value out."""
+"""What stands for the value of a setting that was not set, where the worker finds the value out at the start."""
 
 VLLM_TEXTS = frozenset(
     {
@@ -50,10 +52,10 @@ def _leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _shown(settings: Settings, name: str, value: Any, *, is_set: bool) -> str:
-    if not is_set and name in WORKED_OUT:
-        return WORKED_OUT[name]
     if name == "guard.openai.timeout_s" and value is None:
         return f"{settings.guard.openai.request_timeout_s:g}, by the number of servers"
+    if not is_set and name in WORKED_OUT:
+        return f"worked out at the start: {WORKED_OUT[name]}"
     if value is None:
         return "not set"
     if isinstance(value, dict):

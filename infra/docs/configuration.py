@@ -1,0 +1,68 @@
+"""Writes the tables of docs/configuration.md from the settings: `python -m infra.docs.configuration`.
+
+It replaces only what stands between its two marks. A section without marks is added at the end of the page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from workers.settings.descriptions import Described, described
+from workers.settings.table import WORKED_OUT
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+BEGIN = "<!-- settings of {}: `make generated` writes this table from workers/settings/sections.py -->"
+END = "<!-- end of the table -->"
+
+
+def rendered(page: str) -> str:
+    """Return the page with its tables written again."""
+    for section, settings in groupby(described(), key=lambda one: one.name.partition(".")[0]):
+        begin = BEGIN.format(section)
+        if begin not in page:
+            page += f"\n## {section}\n\n{begin}\n{END}\n"
+        before, _, rest = page.partition(begin)
+        after = rest.partition(END)[2]
+        page = f"{before}{begin}\n{_table(settings)}{END}{after}"
+    return page
+
+
+def _table(settings: Iterable[Described]) -> str:
+    rows = [f"| `{name}` | {_default(name, field)} | {_linked(meaning)} |\n" for name, field, meaning in settings]
+    return f"| setting | default | meaning |\n|---|---|---|\n{''.join(rows)}"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    """Return the default as the settings file has it, or what the worker works out."""
+    if name in WORKED_OUT:
+        return WORKED_OUT[name]
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if value is None:
+        return "none"
+    if value in ("", [], {}):
+        return "empty"
+    if isinstance(value, list):
+        return f"`[{', '.join(value)}]`"
+    return f"`{value}`" if isinstance(value, str) else str(value).lower()
+
+
+def _linked(meaning: str) -> str:
+    """Return a docstring as a cell: the name of a page in docs/ becomes a link."""
+    return re.sub(r"docs/([\w/-]+\.md)(#[\w-]+)?", r"[\1](\1\2)", meaning).replace("|", r"\|")
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What each setting means: the docstring under its field in `sections`.
+
+Only for people who read: a worker never imports this module, because it parses the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from workers.settings import Settings, sections
+
+
+class Described(NamedTuple):
+    """A setting: its full name, its field and one line that says what it means."""
+
+    name: str
+    field: FieldInfo
+    meaning: str
+
+
+def described() -> list[Described]:
+    """Return every setting in the order of the sections, also those of a section within a section.
+
+    Raises:
+        LookupError: a setting has no docstring.
+    """
+    tree = ast.parse(inspect.getsource(sections))
+    return list(_leaves(Settings, "", {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}))
+
+
+def _leaves(section: type[BaseModel], prefix: str, classes: Mapping[str, ast.ClassDef]) -> Iterator[Described]:
+    docstrings = _docstrings(classes[section.__name__])
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{prefix}{name}.", classes)
+        elif name in docstrings:
+            yield Described(f"{prefix}{name}", field, docstrings[name])
+        else:
+            raise LookupError(f"{prefix}{name}: has no docstring under its field in workers/settings/sections.py")
+
+
+def _docstrings(section: ast.ClassDef) -> dict[str, str]:
+    """Return the text under each field, as one line."""
+    found: dict[str, str] = {}
+    for field, below in zip(section.body, section.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
