@@ -99,8 +99,7 @@ format: $(READY) ## format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 
 generated: $(READY) ## write the generated files again: the JSON Schemas and the tables of the documentation
-	@$(BIN)/python -m schemas.generate
-	@$(BIN)/python -m infra.docs.configuration
+	@$(BIN)/python -m infra.generated
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
 lock: $(READY) ## pin every dependency again

@@ -1,66 +1,182 @@
-"""Every metric of the project, with its unit and what it means when it rises.
+"""Every metric of the project: its unit, its labels, what it counts, and what a change of it means.
 
-Every label has a fixed set of values, and none names a tenant.
+Every label has a fixed set of values, and none names a tenant. docs/metrics.md is generated from this catalogue. Counts
+that users add up are made at the commit, so that work that is repeated after a rebalance counts once.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Enum, Gauge, Histogram
+from workers.metric import Catalogue, Label
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-STATE = Enum(
+CATALOGUE = Catalogue()
+
+STATE = CATALOGUE.states(
     "guardline_worker_state",
-    "The worker's current state.",
-    states=["starting", "running", "draining", "stopped", "failed"],
+    "1 for the worker's current state.",
+    "Failed, or starting again and again: the log's last line, `worker ended`, has the cause.",
+    ["starting", "running", "draining", "stopped", "failed"],
 )
-RECEIVED = Counter("guardline_records_received_total", "Records read.", ["topic"])
-DEAD_LETTERS = Counter(
-    "guardline_dead_letters_total", "Messages that nobody judged. Rising: a producer is broken.", ["reason"]
+
+# What arrives.
+
+RECEIVED = CATALOGUE.counter(
+    "guardline_records_received_total",
+    "records",
+    "Records read, also those that are read again after a rebalance.",
+    "Rising: producers send more, or the worker works off a backlog.",
+    Label("topic", bounded_by="the input topics"),
 )
-SKIPPED = Counter("guardline_skipped_total", "Records without a message, about which nothing is written.", ["reason"])
-IGNORED_FIELDS = Counter(
+DEAD_LETTERS = CATALOGUE.counter(
+    "guardline_dead_letters_total",
+    "records",
+    "Records without a verdict: they could not be decoded, or their outputs were too large.",
+    "Rising: a producer sends invalid records.",
+    Label(
+        "reason",
+        (
+            "tombstone",
+            "too_large",
+            "not_utf8",
+            "not_json",
+            "invalid_unicode",
+            "too_deep",
+            "wrong_type",
+            "missing_field",
+            "empty_text",
+            "invalid_field",
+            "invalid_headers",
+            "not_readable",
+            "output_too_large",
+        ),
+    ),
+)
+SKIPPED = CATALOGUE.counter(
+    "guardline_skipped_total",
+    "records",
+    "Records without a message, about which nothing is written.",
+    "Rising: a producer deletes messages, or sends more of what the settings skip.",
+    Label(
+        "reason",
+        bounded_by="`tombstone`, `empty_text` with `events.on_empty_text: skip`, and with a mapping `deleted` or the "
+        "name of a condition of `skip_when`",
+    ),
+)
+IGNORED_FIELDS = CATALOGUE.counter(
     "guardline_ignored_fields_total",
-    "Fields of events that could not be used as they were. Rising: a producer changed what it sends.",
-    ["field"],
+    "fields",
+    "Fields of events that could not be used as they were; the verdicts name them in `ignored_fields`.",
+    "Rising: a producer changed what it sends.",
+    Label("field", bounded_by="the fields of an event, and `headers`"),
 )
-SHORTENED = Counter(
-    "guardline_shortened_total", "Judged records whose outputs were shortened to fit into their topics."
+
+# What comes of it.
+
+DECISIONS = CATALOGUE.counter(
+    "guardline_decisions_total",
+    "verdicts",
+    "Verdicts by decision.",
+    "A rising share of one decision: the content changed, or a policy did.",
+    Label("decision", ("allow", "review", "block")),
 )
-DECISIONS = Counter("guardline_decisions_total", "Verdicts by decision.", ["decision"])
-UNKNOWN_TENANTS = Counter(
+UNAVAILABLE = CATALOGUE.counter(
+    "guardline_unavailable_total",
+    "verdicts",
+    "Verdicts without an assessment.",
+    "Rising: the engine fails, and `on_unavailable` decides.",
+)
+UNKNOWN_TENANTS = CATALOGUE.counter(
     "guardline_unknown_tenants_total",
-    "Verdicts for tenants without a policy, by the policy that decided. Rising: a tenant is new, or mistyped.",
-    ["policy"],
+    "verdicts",
+    "Verdicts for tenants without a policy, by the policy that decided (`default`: the one that is set as such).",
+    "Rising: a tenant is new, or its name is mistyped.",
+    Label("policy", ("default", "default-strict")),
 )
-DUPLICATES = Counter("guardline_duplicates_total", "Events seen before. Rising: a producer retries.")
-REUSED = Counter("guardline_assessments_reused_total", "Verdicts that reuse a stored assessment.")
-UNAVAILABLE = Counter("guardline_unavailable_total", "Verdicts without an assessment. Rising: the engine fails.")
-FORGOTTEN = Counter(
+DUPLICATES = CATALOGUE.counter(
+    "guardline_duplicates_total", "verdicts", "Verdicts on events seen before.", "Rising: a producer retries."
+)
+REUSED = CATALOGUE.counter(
+    "guardline_assessments_reused_total",
+    "verdicts",
+    "Verdicts that reuse an assessment stored in Redis.",
+    "Falling as a share of the verdicts: Redis lost its data, the model changed, or content repeats less.",
+)
+SHORTENED = CATALOGUE.counter(
+    "guardline_shortened_total",
+    "records",
+    "Judged records whose outputs were shortened to fit into their topics.",
+    "Rising: `events.max_bytes` is larger than `max.message.bytes` of an output topic allows.",
+)
+FORGOTTEN = CATALOGUE.counter(
     "guardline_forgotten_total",
-    "Verdicts that were not stored in Redis. Rising: Redis is down, or slower than the workers.",
+    "verdicts",
+    "Verdicts that were not stored in Redis, so that their repeats are judged again.",
+    "Rising: Redis is down, or slower than the workers.",
 )
-STALE = Counter(
+STALE = CATALOGUE.counter(
     "guardline_stale_completions_total",
-    "Results that were dropped because their partition had been revoked. Rising: rebalances, or slow judgements.",
+    "records",
+    "Results that were dropped because their partition had been revoked.",
+    "Rising: rebalances, or slow judgements.",
 )
-DELETED_UNREAD = Counter(
+DELETED_UNREAD = CATALOGUE.counter(
     "guardline_offsets_deleted_unread_total",
-    "Offsets of input topics that were deleted before they were read. Rising: the lag is longer than the retention.",
+    "offsets",
+    "Offsets of input topics that were deleted before a worker read them; the log names them. They include transaction "
+    "markers and compacted records.",
+    "Rising: the lag is longer than the retention, and messages are lost.",
 )
-COMMITTED = Counter("guardline_records_committed_total", "Input records whose outputs are committed.")
-COMMIT_SECONDS = Histogram(
-    "guardline_commit_seconds", "Duration of a transaction. Rising: the brokers are slow.", buckets=SECONDS
+
+# The commit.
+
+COMMITTED = CATALOGUE.counter(
+    "guardline_records_committed_total",
+    "records",
+    "Input records whose outputs are committed.",
+    "Below the records received for long: the worker does not keep up.",
 )
-ABORTS = Counter("guardline_aborts_total", "Transactions that were aborted and retried.")
-PRODUCERS_REPLACED = Counter(
+COMMIT_SECONDS = CATALOGUE.histogram(
+    "guardline_commit_seconds", "seconds", "Duration of a transaction.", "Rising: the brokers are slow.", SECONDS
+)
+ABORTS = CATALOGUE.counter(
+    "guardline_aborts_total",
+    "transactions",
+    "Transactions that were aborted and retried.",
+    "Rising: brokers restart or fail, or the group has removed this worker.",
+)
+PRODUCERS_REPLACED = CATALOGUE.counter(
     "guardline_producers_replaced_total",
-    "Producers replaced, because a request of a transaction may still be in flight. Rising: connections break.",
+    "producers",
+    "Producers replaced before a transaction, because a request of the last one may still be in flight.",
+    "Rising: connections to the brokers break.",
 )
-UNCOMMITTED = Gauge("guardline_uncommitted_records", "Records held in memory. Intake pauses at the high-water mark.")
-PAUSED = Gauge("guardline_intake_paused", "1 while backpressure pauses intake.")
-BATCH_SECONDS = Histogram("guardline_batch_seconds", "From a closed micro-batch to its verdicts.", buckets=SECONDS)
-REDIS_UP = Gauge(
+
+# What is in flight.
+
+UNCOMMITTED = CATALOGUE.gauge(
+    "guardline_uncommitted_records",
+    "records",
+    "Records held in memory.",
+    "At `batch.high_water`: intake pauses until some are committed.",
+)
+PAUSED = CATALOGUE.gauge(
+    "guardline_intake_paused",
+    "0 or 1",
+    "1 while backpressure pauses intake.",
+    "1 for long: the engine or the commits are slower than what arrives.",
+)
+BATCH_SECONDS = CATALOGUE.histogram(
+    "guardline_batch_seconds",
+    "seconds",
+    "From a closed micro-batch to its verdicts. Events of tenants that hold, and content that is suspected of crashes, "
+    "are measured separately.",
+    "Rising: the engine is slow, or is retried.",
+    SECONDS,
+)
+REDIS_UP = CATALOGUE.gauge(
     "guardline_redis_up",
-    "0 while Redis does not answer or policy changes are not followed: no deduplication, last valid policies.",
+    "0 or 1",
+    "1 while Redis answers and policy changes are followed. Checked every second, also without events.",
+    "0: no deduplication, and the last valid policies stay.",
 )

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from the settings: `python -m infra.docs.configuration`.
+"""Writes the tables of docs/configuration.md from the settings.
 
 It replaces only what stands between its two marks. A section without marks is added at the end of the page.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -16,7 +15,6 @@ from pydantic.fields import FieldInfo
 from workers.settings.descriptions import Described, described
 from workers.settings.table import WORKED_OUT
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN = "<!-- settings of {}: `make generated` writes this table from workers/settings/sections.py -->"
 END = "<!-- end of the table -->"
 
@@ -57,12 +55,3 @@ def _default(name: str, field: FieldInfo) -> str:
 def _linked(meaning: str) -> str:
     """Return a docstring as a cell: the name of a page in docs/ becomes a link."""
     return re.sub(r"docs/([\w/-]+\.md)(#[\w-]+)?", r"[\1](\1\2)", meaning).replace("|", r"\|")
-
-
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

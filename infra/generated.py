@@ -1,0 +1,35 @@
+"""Every generated file, and every page with a generated part: `make generated` writes them, a test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.docs import configuration, metrics
+from schemas import generate as schemas
+
+ROOT = Path(__file__).parents[1]
+
+
+def texts() -> dict[str, str]:
+    """Return the text of each file by its path. Of a page, only the generated parts differ from what is there now."""
+    return {
+        **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
+        "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
+        "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),
+    }
+
+
+def _present(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def main() -> None:
+    """Write them."""
+    for path, text in texts().items():
+        file = ROOT / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Dashboard and alerts, generated from the catalogue of metrics."""
