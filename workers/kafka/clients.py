@@ -37,6 +37,9 @@ REFUSED_S = 1.0
 DELIVERY_S = 30
 """How long Kafka may be away before `guardline produce` counts a record as refused."""
 
+LINGER_MS = 20
+"""How long `guardline produce` lets a record wait, so that a request holds many."""
+
 PREFETCH_KBYTES = 8_192
 """Without a bound 152,000 records lay in the queue of a consumer that had taken 2,000."""
 
@@ -229,8 +232,8 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
     }
 
 
-def producer(kafka: Kafka) -> Sender:
-    """Return the producer of events that `guardline produce` has.
+def producer(kafka: Kafka, *, linger_ms: int = LINGER_MS) -> Sender:
+    """Return the producer of events that `guardline produce` has. `linger_ms`: how long a record waits for others.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -241,17 +244,18 @@ def producer(kafka: Kafka) -> Sender:
         "bootstrap.servers": kafka.bootstrap_servers,
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
-        "linger.ms": 20,
+        "linger.ms": linger_ms,
         "message.timeout.ms": int(DELIVERY_S * 1000),
         **HEARD,
     }
     return _made(Sender, config)
 
 
-def reader(kafka: Kafka, *, follow: bool) -> Reader:
+def reader(kafka: Kafka, *, follow: bool, wait_s: float | None = None) -> Reader:
     """Return a consumer outside any group, which sees only what was committed and commits nothing.
 
-    Without `follow` it reports the end of each partition.
+    Without `follow` it reports the end of each partition. `wait_s`: how long a broker may hold a fetch of partitions
+    without new records; None for the client's default.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -264,7 +268,7 @@ def reader(kafka: Kafka, *, follow: bool) -> Reader:
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.partition.eof": not follow,
-        **({} if follow else {"fetch.wait.max.ms": int(TO_THE_END_S * 1000)}),
+        **({} if wait_s is None else {"fetch.wait.max.ms": int(wait_s * 1000)}),
         **HEARD,
     }
     return _made(Reader, config)

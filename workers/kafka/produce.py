@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaException
 
 from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
 from workers.errors import Fatal, Misconfigured, Skipped, Undecodable
-from workers.kafka import causes, clients
+from workers.kafka.sending import Sending, topic_of
 from workers.kafka.topics import require_inputs
 from workers.settings import Events, Settings
 
@@ -53,71 +53,43 @@ def produce(
         Misconfigured: Kafka refuses this client, or the beginning of the input holds no valid event.
         Fatal: a record was refused, or Kafka stopped answering.
     """
-    kafka, inputs = settings.kafka, require_inputs(settings)
-    failures: list[KafkaError] = []
-
-    def delivered(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failures.append(error)
-
-    producer = clients.producer(kafka)
-    count = bad = 0
+    inputs = require_inputs(settings)
+    sending = Sending(settings.kafka)
+    bad = 0
     first = refused = ""
     is_stopped = False
-    try:
-        if settings.events.mapping is None:
-            lines = with_a_valid_event(lines, settings.events, fill)
-        for number, line in enumerate(lines, 1):
-            sent(len(line))
-            value = line.strip()
-            if not value:
-                continue
-            if fill is not None:
-                value = filled(value, {"event_id": f"row-{count + 1}", **fill})
-            destination: tuple[str, bytes | None] = (inputs[0], None)
-            try:
-                if settings.events.mapping is None:
-                    destination = _destination(inputs, decode(value, settings.events))
-            except Undecodable as error:
-                bad, first = bad + 1, first or f"line {number}: {error.detail}"
-            except Skipped:
-                pass  # It is sent as it is, and the worker skips it.
-            try:
-                _send(producer, *destination, value, delivered)
-            except KafkaException as error:
-                refused = f"line {number} cannot be sent: {error.args[0].str()}"
-                break
-            count += 1
-            producer.poll(0)
-            if failures:
-                break
-    except KeyboardInterrupt:
-        is_stopped = True
-    finally:
-        producer.flush()
-    if failures:
-        said = f"Kafka refused {len(failures)} of {count} records: {failures[0].str()}"
-        if failures[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise causes.not_allowed(f"topics.inputs: {said}", "WRITE on the input topics")
-        raise Fatal(said)
-    if refused:
-        raise Fatal(f"{refused}. The {count} records before it were sent")
-    return Produced(count, bad, first, is_stopped)
-
-
-def _send(
-    producer: Producer,
-    topic: str,
-    key: bytes | None,
-    value: bytes,
-    delivered: Callable[[KafkaError | None, Message], None],
-) -> None:
-    while True:
+    with sending:
         try:
-            producer.produce(topic, value, key, on_delivery=delivered)
-            return
-        except BufferError:
-            producer.poll(0.1)
+            if settings.events.mapping is None:
+                lines = with_a_valid_event(lines, settings.events, fill)
+            for number, line in enumerate(lines, 1):
+                sent(len(line))
+                value = line.strip()
+                if not value:
+                    continue
+                if fill is not None:
+                    value = filled(value, {"event_id": f"row-{sending.count + 1}", **fill})
+                destination: tuple[str, bytes | None] = (inputs[0], None)
+                try:
+                    if settings.events.mapping is None:
+                        destination = _destination(inputs, decode(value, settings.events))
+                except Undecodable as error:
+                    bad, first = bad + 1, first or f"line {number}: {error.detail}"
+                except Skipped:
+                    pass  # It is sent as it is, and the worker skips it.
+                try:
+                    sending.send(*destination, value)
+                except KafkaException as error:
+                    refused = f"line {number} cannot be sent: {error.args[0].str()}"
+                    break
+                if sending.has_refusals:
+                    break
+        except KeyboardInterrupt:
+            is_stopped = True
+    sending.check()
+    if refused:
+        raise Fatal(f"{refused}. The {sending.count} records before it were sent")
+    return Produced(sending.count, bad, first, is_stopped)
 
 
 def with_a_valid_event(lines: Iterable[bytes], events: Events, fill: Mapping[str, str] | None) -> Iterator[bytes]:
@@ -159,8 +131,7 @@ def filled(value: bytes, fill: Mapping[str, str]) -> bytes:
 
 def _destination(inputs: Sequence[str], decoded: Decoded) -> tuple[str, bytes | None]:
     event = decoded.event
-    topic = next((name for name in inputs if name.rstrip("s").endswith(event["surface"])), inputs[0])
     conversation = event.get("attributes", {}).get("conversation_id")
     own_id = None if "event_id" in decoded.ignored_fields else event["event_id"]
     key = conversation or event.get("author_id") or own_id
-    return topic, None if key is None else str(key).encode()
+    return topic_of(inputs, event["surface"]), None if key is None else str(key).encode()

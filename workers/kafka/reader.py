@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -36,25 +35,33 @@ GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.
 Origin = tuple[str, int]
 
 
-def read(kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool) -> Iterator[Message | None]:
+def read(
+    kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool, wait_s: float | None = None
+) -> Iterator[Message | None]:
     """Yield committed records of the topics, and None after an interval without a record.
 
     Without `follow` it ends at the end of every partition. With `follow` it reads added partitions from their
     beginning. Reads outside any group, commits nothing, and sees only committed transactions. Blocks while the brokers
-    are down.
+    are down. `wait_s`: how long records may wait for others before they are yielded.
+
+    Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
     Raises:
         Unavailable: Kafka or a topic is not available, or the topic was deleted.
         Misconfigured: Kafka refuses this client, or the user may not read a topic.
     """
-    consumer = clients.reader(kafka, follow=follow)
+    fetch_s = wait_s if wait_s is not None or follow else clients.TO_THE_END_S
+    consumer = clients.reader(kafka, follow=follow, wait_s=fetch_s)
     try:
         partitions = _Partitions(consumer, kafka, topics)
-        start = OFFSET_BEGINNING if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(*origin, start) for origin in partitions.known])
+        starts = dict.fromkeys(partitions.known, OFFSET_BEGINNING)
+        if not from_beginning:
+            ends = [TopicPartition(*origin) for origin in partitions.known]
+            starts = _ends(clients.admin(kafka), ends, IsolationLevel.READ_COMMITTED)
+        consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])
         unread = set(partitions.known)
         while follow or unread:
-            messages = consumer.consume(500, IDLE_S if follow else clients.TO_THE_END_S)
+            messages = consumer.consume(500, IDLE_S if fetch_s is None else fetch_s)
             for message in messages:
                 failure = message.error()
                 if failure is None:
@@ -140,19 +147,19 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
     written = _ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED)
     while True:
         visible = _ends(admin, partitions, IsolationLevel.READ_COMMITTED)
-        if all(visible[partition] >= written[partition] for partition in written):
+        if all(visible[origin] >= end for origin, end in written.items()):
             return
         if time.monotonic() > deadline:
             raise Unavailable(f"kafka: a transaction on {topic} stays open: end the producer that began it")
         time.sleep(OPEN_S)
 
 
-def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[int, int]:
+def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[Origin, int]:
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka gives it no type
     answers = admin.list_offsets(
         dict.fromkeys(partitions, latest), isolation_level=level, request_timeout=clients.ANSWER_S
     )
     try:
-        return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+        return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
     except KafkaException as error:
         raise causes.failure("kafka: cannot read the ends of a topic", error.args[0]) from error
