@@ -14,6 +14,7 @@ from workers.cli import (
     config,
     dead_letters,
     evaluation,
+    load,
     mapping,
     model,
     policy,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(topics.app, name="topics")
 app.add_typer(worker.app, name="worker")
 app.add_typer(records.app)
+app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")
