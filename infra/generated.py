@@ -14,6 +14,7 @@ def texts() -> dict[str, str]:
     """Return the text of each file by its path. Of a page, only the generated parts differ from what is there now."""
     return {
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
+        "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),
     }

@@ -1,0 +1,145 @@
+"""The AsyncAPI document of all topics, made from the same models as the JSON Schemas.
+
+A topic of the workers needs its entry in `CHANNELS`; a test compares the entries with the settings.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from schemas.event import Event
+from schemas.headers import DeadLetterHeaders, ReplayNoteHeaders, TraceHeaders
+from schemas.meanings import describe
+from schemas.review import ReviewItem
+from schemas.verdict import Verdict
+
+VERSION = "3.0.0"
+
+CONTRACT_VERSION = "1.0.0"
+"""The version of the document. Its first number rises when a reader of the last version would misread a record."""
+
+KAFKA_BINDING = "0.5.0"
+
+INTRODUCTION = """\
+The topics of a Guardline moderation group. Workers read events from the input topics. For every event they write
+one verdict, and for every verdict of `review` also one review item. A record of which no event can be made becomes a
+dead letter. All outputs of a record, and its offset, are in one transaction: read them with
+`isolation.level=read_committed`.
+
+The addresses are the default names of the topics; the settings `topics.*` change them. The key of an output is the
+key of its input record, so the outputs of one key keep their order.
+
+Workers also read records that break the contract of events, and other shapes of records through a mapping. Readers
+should ignore fields that they do not know."""
+
+
+class Message(NamedTuple):
+    """A kind of record. Without a payload model, `payload` is written as it is."""
+
+    title: str
+    summary: str
+    headers: type[BaseModel]
+    model: type[BaseModel] | None = None
+    payload: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
+
+
+class Channel(NamedTuple):
+    """A topic: its default name, whether workers read or write it, and the kinds of records in it."""
+
+    address: str
+    action: str
+    messages: tuple[str, ...]
+    summary: str
+
+
+MESSAGES: Mapping[str, Message] = {
+    "event": Message("Event", "A chat message or comment to be judged.", TraceHeaders, Event),
+    "verdict": Message("Verdict", "The decision for one event. It never holds the text.", TraceHeaders, Verdict),
+    "reviewItem": Message("Review item", "A verdict and its text, for a person to decide.", TraceHeaders, ReviewItem),
+    "deadLetter": Message(
+        "Dead letter",
+        "A record that nobody judged: its value and headers, the reason, and its position.",
+        DeadLetterHeaders,
+        payload={"description": "The bytes of the record, unchanged."},
+        content_type="application/octet-stream",
+    ),
+    "replayNote": Message(
+        "Replay note",
+        "Says that the message of a dead letter was sent again. Readers of dead letters should skip it.",
+        ReplayNoteHeaders,
+        payload={"type": "null", "description": "A note has no value."},
+    ),
+}
+
+CHANNELS: Mapping[str, Channel] = {
+    "chat": Channel("moderation.chat", "receive", ("event",), "Messages of chats."),
+    "comments": Channel("moderation.comments", "receive", ("event",), "Comments."),
+    "verdicts": Channel("moderation.verdicts", "send", ("verdict",), "One verdict for each event."),
+    "review": Channel("moderation.review", "send", ("reviewItem",), "One item for each verdict of `review`."),
+    "deadLetters": Channel(
+        "moderation.dead-letters", "send", ("deadLetter", "replayNote"), "Records without a verdict."
+    ),
+}
+
+
+def document() -> dict[str, Any]:
+    """Give the document as plain JSON values."""
+    models = {model for message in MESSAGES.values() for model in (message.model, message.headers) if model is not None}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
+    )
+    describe(definitions["$defs"])
+    return {
+        "asyncapi": VERSION,
+        "info": {
+            "title": "Guardline",
+            "version": CONTRACT_VERSION,
+            "description": INTRODUCTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {name: _channel(channel) for name, channel in CHANNELS.items()},
+        "operations": {_operation_name(name, channel): _operation(name, channel) for name, channel in CHANNELS.items()},
+        "components": {
+            "messages": {name: _message(name, message) for name, message in MESSAGES.items()},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _channel(channel: Channel) -> dict[str, Any]:
+    return {
+        "address": channel.address,
+        "summary": channel.summary,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in channel.messages},
+        "bindings": {"kafka": {"topic": channel.address, "bindingVersion": KAFKA_BINDING}},
+    }
+
+
+def _operation_name(name: str, channel: Channel) -> str:
+    return f"{'read' if channel.action == 'receive' else 'write'}{name[0].upper()}{name[1:]}"
+
+
+def _operation(name: str, channel: Channel) -> dict[str, Any]:
+    return {
+        "action": channel.action,
+        "channel": {"$ref": f"#/channels/{name}"},
+        "messages": [{"$ref": f"#/channels/{name}/messages/{message}"} for message in channel.messages],
+    }
+
+
+def _message(name: str, message: Message) -> dict[str, Any]:
+    payload = message.payload if message.model is None else {"$ref": f"#/components/schemas/{message.model.__name__}"}
+    return {
+        "name": name,
+        "title": message.title,
+        "summary": message.summary,
+        "contentType": message.content_type,
+        "headers": {"$ref": f"#/components/schemas/{message.headers.__name__}"},
+        "payload": payload,
+        "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": KAFKA_BINDING}},
+    }

@@ -1,0 +1,62 @@
+"""The headers of the records: names and meanings. Every value is UTF-8.
+
+A header that a producer adds is not named here. Workers copy it to outputs only as `events.carry_headers` says.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+Digits = Annotated[str, Field(pattern=r"^[0-9]+$")]
+
+
+class TraceHeaders(BaseModel):
+    """The trace that a record belongs to (W3C Trace Context). Verdicts and review items keep the event's headers."""
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class DeadLetterReason(StrEnum):
+    """Why a record is a dead letter."""
+
+    TOMBSTONE = "tombstone"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    INVALID_UNICODE = "invalid_unicode"
+    TOO_DEEP = "too_deep"
+    WRONG_TYPE = "wrong_type"
+    MISSING_FIELD = "missing_field"
+    EMPTY_TEXT = "empty_text"
+    INVALID_FIELD = "invalid_field"
+    INVALID_HEADERS = "invalid_headers"
+    NOT_READABLE = "not_readable"
+    OUTPUT_TOO_LARGE = "output_too_large"
+
+
+class DeadLetterHeaders(BaseModel):
+    """The headers that a worker adds after the headers of the record itself."""
+
+    reason: DeadLetterReason
+    detail: str
+    """A sentence for a person: it names fields and never repeats content."""
+    source_topic: Annotated[str, Field(alias="source.topic")]
+    source_partition: Annotated[Digits, Field(alias="source.partition")]
+    source_offset: Annotated[Digits, Field(alias="source.offset")]
+    source_keyless: Annotated[str | None, Field(alias="source.keyless")] = None
+    """`true` if the record had no key. The key of the dead letter is then the number of the record's partition."""
+    truncated_length: Annotated[Digits | None, Field(alias="truncated.length")] = None
+    """Only for `output_too_large`: the length in bytes of the value, of which the dead letter holds the beginning."""
+    truncated_sha256: Annotated[str | None, Field(alias="truncated.sha256", pattern=r"^[0-9a-f]{64}$")] = None
+    """Only for `output_too_large`: the SHA-256 of the whole value, in hexadecimal."""
+    replayed_from: Annotated[str | None, Field(alias="replayed.from")] = None
+    """`TOPIC/PARTITION/OFFSET` of the first record with this message, if a replay sent the message again."""
+
+
+class ReplayNoteHeaders(BaseModel):
+    """The only header of a note that a replay writes beside the dead letters."""
+
+    replayed_offset: Annotated[Digits, Field(alias="replayed.offset")]
+    """The offset of the dead letter, in the same partition, whose message was sent again."""
