@@ -9,6 +9,7 @@ from __future__ import annotations
 from workers.metric import Catalogue, Label
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+LATENCIES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 CATALOGUE = Catalogue()
 
@@ -138,6 +139,18 @@ COMMITTED = CATALOGUE.counter(
 )
 COMMIT_SECONDS = CATALOGUE.histogram(
     "guardline_commit_seconds", "seconds", "Duration of a transaction.", "Rising: the brokers are slow.", SECONDS
+)
+INTAKE_TO_COMMIT_SECONDS = CATALOGUE.latencies(
+    "guardline_intake_to_commit_seconds",
+    "From the poll that read a record to the commit of its outputs.",
+    "Rising: the worker waits for the engine, for Kafka, or for slow records before it in the partition.",
+    LATENCIES,
+)
+EVENT_TO_COMMIT_SECONDS = CATALOGUE.latencies(
+    "guardline_event_to_commit_seconds",
+    "From the time of an event (`created_at`, where it has one) to the commit of its verdict.",
+    "Rising, while the time from intake does not: events wait in Kafka, or arrive there late.",
+    LATENCIES,
 )
 ABORTS = CATALOGUE.counter(
     "guardline_aborts_total",

@@ -118,8 +118,10 @@ class Ledger:
         partition = self._partitions.get(origin)
         return partition is not None and partition.epoch == epoch
 
-    def register(self, origin: TopicPartition, offset: int) -> Source | None:
-        """Register a received record. None if the partition is not assigned.
+    def register(
+        self, origin: TopicPartition, offset: int, timestamp_ms: int | None = None, received_at_ms: int = 0
+    ) -> Source | None:
+        """Register a received record. None if the partition is not assigned. The times become those of its source.
 
         Raises:
             Fatal: this offset, or a later one, was registered in this epoch. Offsets go back only if the log changed.
@@ -135,7 +137,7 @@ class Ledger:
         partition.last_registered = offset
         partition.under_way.append(offset)
         self.uncommitted += 1
-        return Source(origin, partition.epoch, offset)
+        return Source(origin, partition.epoch, offset, timestamp_ms, received_at_ms)
 
     def complete(self, finished: Sequence[Finished], now: float) -> int:
         """Take finished records in any order; return how many were stale (of an ended epoch, or finished before)."""

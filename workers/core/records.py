@@ -13,6 +13,8 @@ from msgspec import Struct
 from schemas.event import EventDict
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
     from workers.core.siblings import Siblings
 
 NOTHING_LOST = "Nothing was lost: the owner of the partitions goes on from the last commit"
@@ -27,11 +29,16 @@ class TopicPartition(NamedTuple):
 
 
 class Source(Struct, frozen=True, gc=False):
-    """The position of one input record; `epoch` counts the assignments of the partition to this worker."""
+    """The position of one input record; `epoch` counts the assignments of the partition to this worker.
+
+    `timestamp_ms` is Kafka's timestamp, None if the record has none. `received_at_ms` is the time of the poll.
+    """
 
     origin: TopicPartition
     epoch: int
     offset: int
+    timestamp_ms: int | None = None
+    received_at_ms: int = 0
 
 
 Headers = list[tuple[str, bytes | None]]
@@ -63,30 +70,31 @@ class Memory(Struct, frozen=True, gc=False):
 class Finished(Struct, frozen=True, gc=False):
     """An input record that needs no more work: its outputs wait for the next transaction.
 
-    `headers` are those of the input record. A dead letter needs them if the outputs are too large.
+    `headers` are those of the input record. A dead letter needs them if the outputs are too large. `counted` are the
+    counters that rise by one when the record is committed. `created_at` has the times of its events, where they have
+    one.
     """
 
     source: Source
     outputs: tuple[Output, ...]
     memories: tuple[Memory, ...] = ()
     headers: Headers | None = None
+    counted: tuple[Counter, ...] = ()
+    created_at: tuple[str, ...] = ()
 
 
 class Event(Struct, gc=False):
     """One event in flight. Each stage fills more of its fields; see `moderation/pipeline.py`.
 
     `body` is the decoded JSON. `tokens` is an estimate for the size of micro-batches. `headers` is None for a record
-    without headers. `timestamp_ms` is Kafka's timestamp. `ignored_fields` and `truncated_text_chars` are those of
-    `Decoded`.
+    without headers. `ignored_fields` and `truncated_text_chars` are those of `Decoded`.
     """
 
     source: Source
     key: bytes
     body: EventDict
-    received_at_ms: int
     tokens: int = 1
     headers: Headers | None = None
-    timestamp_ms: int | None = None
     ignored_fields: tuple[str, ...] = ()
     truncated_text_chars: int = 0
     siblings: Siblings | None = None

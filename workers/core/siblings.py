@@ -22,4 +22,6 @@ class Siblings:
             return None
         outputs = tuple(output for one in present for output in one.outputs)
         memories = tuple(memory for one in present for memory in one.memories)
-        return Finished(finished.source, outputs, memories, finished.headers)
+        counted = tuple(counter for one in present for counter in one.counted)
+        created_at = tuple(time for one in present for time in one.created_at)
+        return Finished(finished.source, outputs, memories, finished.headers, counted, created_at)

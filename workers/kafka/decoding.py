@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
+from msgspec.structs import replace
 
 from workers import telemetry
 from workers.core.batcher import estimate_tokens
@@ -39,7 +40,7 @@ class Decoding:
         self._mapping = mapping
         self._failures: set[tuple[str, str, int]] = set()
 
-    def events(self, message: Message, source: Source, now_ms: int) -> list[Event] | Finished:
+    def events(self, message: Message, source: Source) -> list[Event] | Finished:
         """Give the events of a record, or the finished record if it holds none."""
         headers: Headers = []
         ignored: tuple[str, ...] = ()
@@ -54,30 +55,23 @@ class Decoding:
         except Undecodable as error:
             return self._dead_letter(message, headers, source, error)
         except Skipped as skipped:
-            telemetry.SKIPPED.labels(skipped.reason).inc()
-            return Finished(source, ())
+            return Finished(source, (), counted=(telemetry.SKIPPED.labels(skipped.reason),))
         except Exception as error:
             self._log(error, source)
             unreadable = Undecodable(Reason.NOT_READABLE, type(error).__name__)
             return self._dead_letter(message, headers, source, unreadable)
         value, key = message.value(), record_key(message.key(), source.origin.partition)
-        kind, timestamp_ms = message.timestamp()
         siblings = Siblings(len(decoded)) if len(decoded) > 1 else None
         events = []
         for place, one in enumerate(decoded):
-            ignored_fields = ignored + one.ignored_fields
-            for field in ignored_fields:
-                telemetry.IGNORED_FIELDS.labels(field).inc()
             events.append(
                 Event(
                     source,
                     key,
                     one.event,
-                    now_ms,
                     estimate_tokens(len(value or b"") if self._mapping is None else len(one.event["text"])),
                     headers or None,
-                    timestamp_ms if kind != TIMESTAMP_NOT_AVAILABLE else None,
-                    ignored_fields,
+                    ignored + one.ignored_fields,
                     one.truncated_text_chars,
                     siblings,
                     place,
@@ -92,8 +86,8 @@ class Decoding:
         return self._mapping.events(record, self._events, source)
 
     def _dead_letter(self, message: Message, headers: Headers, source: Source, error: Undecodable) -> Finished:
-        telemetry.DEAD_LETTERS.labels(error.reason).inc()
-        return dead_letter(self._dead_letters, source, message.key(), message.value(), headers, error)
+        letter = dead_letter(self._dead_letters, source, message.key(), message.value(), headers, error)
+        return replace(letter, counted=(telemetry.DEAD_LETTERS.labels(error.reason),))
 
     def _log(self, error: Exception, source: Source) -> None:
         """Log an unforeseen error, once for each line of code that raises it.

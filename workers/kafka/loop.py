@@ -13,13 +13,14 @@ from concurrent.futures import Future
 from functools import partial
 
 import structlog
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from workers import telemetry
 from workers.core.ledger import Ledger
 from workers.core.records import Event, Finished, Memory, Source, TopicPartition
 from workers.errors import Fatal
 from workers.kafka import clients, expired_offsets, membership
+from workers.kafka.counting import count_committed
 from workers.kafka.decoding import Decoding
 from workers.kafka.input_topics import NewTopics
 from workers.kafka.intake import Intake
@@ -204,11 +205,12 @@ class KafkaThread(threading.Thread):
             origin = origins.get((topic, partition)) or origins.setdefault(
                 (topic, partition), TopicPartition(topic, partition)
             )
-            source = register(origin, offset)
+            kind, timestamp_ms = message.timestamp()
+            source = register(origin, offset, None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms, now_ms)
             if source is None:
                 continue
             received[topic] = received.get(topic, 0) + 1
-            read = self._decoding.events(message, source, now_ms)
+            read = self._decoding.events(message, source)
             if isinstance(read, Finished):
                 finished.append(read)
             else:
@@ -251,7 +253,7 @@ class KafkaThread(threading.Thread):
         self.ledger.settle(prefix, now)
         if len(prefix):
             self._remember([memory for record in prefix.records() for memory in record.memories])  # 8
-        telemetry.COMMITTED.inc(len(prefix))
+        count_committed(prefix, time.time())
         telemetry.COMMIT_SECONDS.observe(now - started)
 
     def _commit_before_revoke(self) -> None:

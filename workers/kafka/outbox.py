@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
+from msgspec.structs import replace
 
 from workers import telemetry
 from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
@@ -283,14 +284,14 @@ class Outbox:
         smaller = shrunk(record, self._max_bytes) if is_judged else None
         if smaller is None:
             return self._replace(ledger, record)
+        smaller = replace(smaller, counted=(*smaller.counted, telemetry.SHORTENED))
         ledger.replace(smaller)
-        telemetry.SHORTENED.inc()
         return smaller
 
     def _replace(self, ledger: Ledger, record: Finished) -> Finished:
-        smaller = too_large(record, self._dead_letters, self._max_bytes[self._dead_letters])
+        letter = too_large(record, self._dead_letters, self._max_bytes[self._dead_letters])
+        smaller = replace(letter, counted=(telemetry.DEAD_LETTERS.labels(OUTPUT_TOO_LARGE),))
         ledger.replace(smaller)
-        telemetry.DEAD_LETTERS.labels(OUTPUT_TOO_LARGE).inc()
         return smaller
 
     def _fits(self, record: Finished) -> bool:

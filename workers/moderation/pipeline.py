@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from workers import telemetry
 from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
 from workers.core.records import Event, Finished, Memory, Output, Source
+from workers.moderation.counting import counters
 from workers.moderation.judge import Judge
 from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
@@ -112,7 +112,7 @@ class Pipeline:
         await self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
         part = self._current(part)
         self._deliver(self._decide(part, closed_at))
-        self._count(part, closed_at)
+        telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
         """Set the verdict ids. The present policies say which tenants share assessments, and how long to retry."""
@@ -162,17 +162,13 @@ class Pipeline:
         judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
         policies = self._policies.snapshot()
         default = policies.get(DEFAULT, self._default)
-        unknown = sum([event.body["tenant_id"] not in policies for event in part])
-        if unknown:
-            telemetry.UNKNOWN_TENANTS.labels(default.id).inc(unknown)
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
         carry_attributes, carry_headers = self._settings.events.carry_attributes, self._carry_headers
-        decisions = Counter[str]()
         finished: list[Finished] = []
         for event in part:
-            policy = policies.get(event.body["tenant_id"], default)
-            decided = verdict(event, policy, judged_ms, carry_attributes)
-            decisions[decided.decision] += 1
+            body = event.body
+            own_policy = policies.get(body["tenant_id"])
+            decided = verdict(event, default if own_policy is None else own_policy, judged_ms, carry_attributes)
             headers = None
             if event.headers:
                 headers = [header for header in event.headers if header[0] in carry_headers] or None
@@ -186,16 +182,18 @@ class Pipeline:
                 event.verdict_id,
                 decided.assessment if is_new else None,
             )
-            done = Finished(event.source, outputs, (memory,), event.headers)
+            counted = counters(
+                decided.decision,
+                event.duplicate_of is not None,
+                event.is_reused,
+                event.assessment is None and not event.is_empty,
+                default.id if own_policy is None else None,
+                event.ignored_fields,
+            )
+            created_at = body.get("created_at")
+            times = () if created_at is None else (created_at,)
+            done = Finished(event.source, outputs, (memory,), event.headers, counted, times)
             record = done if event.siblings is None else event.siblings.finish(event.place, done)
             if record is not None:
                 finished.append(record)
-        for decision, count in decisions.items():
-            telemetry.DECISIONS.labels(decision).inc(count)
         return finished
-
-    def _count(self, part: Sequence[Event], closed_at: float) -> None:
-        telemetry.DUPLICATES.inc(sum([event.duplicate_of is not None for event in part]))
-        telemetry.REUSED.inc(sum([event.is_reused for event in part]))
-        telemetry.UNAVAILABLE.inc(sum([event.assessment is None and not event.is_empty for event in part]))
-        telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)

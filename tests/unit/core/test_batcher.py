@@ -14,7 +14,7 @@ BODY: EventDict = {"event_id": "e", "tenant_id": "acme", "surface": "chat", "tex
 
 
 def event(offset: int, tokens: int = 1) -> Event:
-    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", BODY, 0, tokens)
+    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", BODY, tokens)
 
 
 @given(st.lists(st.lists(st.integers(1, 40), max_size=8), max_size=8), st.integers(1, 6), st.integers(1, 50))

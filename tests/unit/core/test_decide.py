@@ -62,9 +62,9 @@ policies = st.builds(
 )
 
 
-SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41)
-OWN_ID = verdict_id("p", SOURCE, "e1")
 RECEIVED_AT_MS = 1_764_000_000_000
+SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41, RECEIVED_AT_MS - 1, RECEIVED_AT_MS)
+OWN_ID = verdict_id("p", SOURCE, "e1")
 
 
 def decided(body: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> Decided:
@@ -76,8 +76,6 @@ def event_of(body: EventDict, assessment: dict[str, Any] | None = None) -> Event
         SOURCE,
         b"k",
         body,
-        RECEIVED_AT_MS,
-        timestamp_ms=RECEIVED_AT_MS - 1,
         ignored_fields=("language",),
         truncated_text_chars=7,
         verdict_id=OWN_ID,

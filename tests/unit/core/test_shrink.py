@@ -25,7 +25,7 @@ POLICY = CompiledPolicy(Policy(id="x", on_unavailable="review"))
 
 def judged(**changes: object) -> Finished:
     body = cast(EventDict, {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello", **changes})
-    event = Event(SOURCE, b"k", body, 0, verdict_id="0" * 32, ignored_fields=("language",), truncated_text_chars=7)
+    event = Event(SOURCE, b"k", body, verdict_id="0" * 32, ignored_fields=("language",), truncated_text_chars=7)
     decided = verdict(event, POLICY, 1.5)
     return Finished(SOURCE, (Output("verdicts", b"k", decided.value), Output("reviews", b"k", decided.review)))
 

@@ -29,7 +29,7 @@ def test_an_unforeseen_error_of_decoding_makes_a_dead_letter_and_one_log_line_wi
     source = Source(TopicPartition("chat", 3), 1, 42)
     with monkeypatch.context() as broken, capture_logs() as lines:
         broken.setattr(Mapping, "events", failing)
-        first, second = (decoding.events(message, source, 0) for _ in range(2))
+        first, second = (decoding.events(message, source) for _ in range(2))
     assert isinstance(first, Finished)
     assert first == second
     (letter,) = first.outputs
@@ -40,6 +40,6 @@ def test_an_unforeseen_error_of_decoding_makes_a_dead_letter_and_one_log_line_wi
     assert (line["error"], line["topic"], line["partition"], line["offset"]) == ("RuntimeError", "chat", 3, 42)
     assert "in failing" in line["traceback"]
     assert CONTENT not in str(line)
-    events = decoding.events(message, source, 0)
+    events = decoding.events(message, source)
     assert isinstance(events, list)
     assert events[0].body["text"] == CONTENT

@@ -86,7 +86,7 @@ def judge_of(
 
 def event_of(text: str, source: Source) -> Event:
     body: EventDict = {"event_id": text, "tenant_id": "acme", "surface": "chat", "text": text}
-    return Event(source, b"k", body, 0, content_key=text.encode().rjust(16))
+    return Event(source, b"k", body, content_key=text.encode().rjust(16))
 
 
 async def judged(judge: Judge, events: Sequence[Event], patience_s: float = 5) -> list[dict[str, Any] | None]:

@@ -49,7 +49,7 @@ def dedup_of(site: Site, redis: Redis) -> RememberingDedup:
 
 def event_at(offset: int, **changes: str) -> Event:
     body = cast(EventDict, {"event_id": "e", "tenant_id": "acme", "surface": "chat", "text": "hello", **changes})
-    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", body, 0, verdict_id=f"v{offset}")
+    return Event(Source(TopicPartition("t", 0), 1, offset), b"k", body, verdict_id=f"v{offset}")
 
 
 async def look_up(dedup: Dedup, event: Event) -> Event:
