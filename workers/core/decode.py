@@ -21,6 +21,7 @@ from workers.core.json_text import parse
 from workers.core.reasons import Reason as Reason
 from workers.core.records import Source
 from workers.errors import Skipped, Undecodable
+from workers.refusals import in_words
 from workers.settings import Events
 
 UNNAMED = "unnamed"
@@ -176,8 +177,8 @@ def _bad_input(value: bytes, error: ValidationError) -> Undecodable:
     if place == "text" and kind == "string_too_short":
         return Undecodable(Reason.EMPTY_TEXT, "text: there is nothing to judge in an empty text")
     if place == "text" and kind == "string_too_long":
-        return Undecodable(Reason.TOO_LARGE, f"text: {message}")
-    return Undecodable(Reason.INVALID_FIELD, f"{place}: {message}"[:_MAX_DETAIL_CHARS])
+        return Undecodable(Reason.TOO_LARGE, f"text: {in_words(first)}")
+    return Undecodable(Reason.INVALID_FIELD, f"{place}: {in_words(first)}"[:_MAX_DETAIL_CHARS])
 
 
 def _not_json(value: bytes, message: str) -> Undecodable:

@@ -18,6 +18,7 @@ from schemas.taxonomy import Category, Role, Severity
 from workers.annotation.json_lines import JsonLines
 from workers.errors import Misconfigured
 from workers.guard.generating import lines_of
+from workers.refusals import in_words
 
 STREAM_LEVELS = {0: Severity.SAFE, 1: Severity.UNSAFE, 2: Severity.CONTROVERSIAL}
 """The meaning of the numbers in `pred_risk_levels` (eval/eval_stream.py of QwenLM/Qwen3Guard)."""
@@ -103,7 +104,7 @@ def gold_of(fields: Mapping[str, Any], where: str) -> Gold:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise Misconfigured(f"{where}: gold {place}: {first['msg']}") from None
+        raise Misconfigured(f"{where}: gold {place}: {in_words(first)}") from None
 
 
 def said(fields: Mapping[str, Any]) -> Said:

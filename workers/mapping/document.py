@@ -12,6 +12,7 @@ from workers.errors import Misconfigured
 from workers.mapping.envelopes import SCHEMA_REGISTRY, Unwrap, unwrapping
 from workers.mapping.expressions import Unusable
 from workers.mapping.sources import Source, Text, parse, parse_text
+from workers.refusals import in_words
 from workers.settings import yaml_text
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ def _source(written: object) -> Source | None:
 def _required(written: object) -> object:
     if written is None:
         raise Unusable("null leaves a field out, and each event needs this one; without a line it keeps its name")
+    if isinstance(written, dict) and written.get("value", written) in (None, ""):
+        raise Unusable("value: has to be a text that is not empty, because each event needs this field")
     return written
 
 
@@ -141,8 +144,7 @@ def _sentence(error: ErrorDetails) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{place}: there is no such field (one of: {', '.join(Document.model_fields)})"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    return f"{place}: {in_words(error)}" if place else in_words(error)
 
 
 def unwraps(document: Document) -> list[Unwrap]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from workers.core.fields import text_of
 from workers.core.records import Headers
 from workers.mapping.expressions import Find, Unusable, compiled
 from workers.mapping.rich_text import Converter, Piece, from_html, from_markdown, from_plain, from_slack
@@ -115,18 +115,14 @@ def parse_text(written: object) -> Text:
 
 def text_in(found: Any, depth: int = MAX_DEPTH) -> str | None:
     """Give the text of a JSON value: a string, a number, or pieces (strings, and objects with a `text`) joined."""
-    if isinstance(found, str):
-        return found
-    if found is None or isinstance(found, bool) or not depth:
+    if not depth:
         return None
     if isinstance(found, list):
         texts = [text for one in found if (text := text_in(one, depth - 1)) is not None]
         return "".join(texts) if texts else None
     if isinstance(found, dict):
         return text_in(found.get("text"), depth - 1)
-    if isinstance(found, float) and not math.isfinite(found):
-        return None
-    return str(int(found)) if isinstance(found, float) and found.is_integer() else str(found)
+    return text_of(found)
 
 
 def _expression(written: str) -> Source:

@@ -14,6 +14,7 @@ from schemas.policy import Policy
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
 from workers.errors import Misconfigured
 from workers.policy.presets import PRESETS
+from workers.refusals import in_words
 from workers.settings import yaml_text
 
 _CHOICES: Mapping[str, type[StrEnum]] = {
@@ -163,4 +164,4 @@ def _complaint(error: ErrorDetails) -> str:
         return f"unknown field {field!r}"
     if error["type"] == "missing":
         return f"{field!r} is required"
-    return f"{field or 'rules'}: {error['msg']}{yaml_text.quoting(error)}"
+    return f"{field or 'rules'}: {in_words(error)}{yaml_text.quoting(error)}"

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pydantic_settings import (
 )
 
 from workers.errors import Misconfigured
+from workers.refusals import in_words
 from workers.settings import yaml_text
 from workers.settings.sections import CONFIG_FILE_VARIABLE, Settings
 
@@ -30,6 +32,9 @@ OTHER_VARIABLES = {CONFIG_FILE_VARIABLE, "GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL
 
 ENVIRONMENT = "environment"
 """The origin of what comes from a variable."""
+
+TYPES = {"bool", "float", "int", "list[str]", "str"}
+"""The last part of an error's place where several types are allowed: the type that the error is about."""
 
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -55,8 +60,8 @@ def load(**flags: Any) -> Settings:
     except ValidationError as error:
         places = origins()
         # One sentence for each setting: where several types are allowed, each has an error of its own.
-        sentences = {_name(item): _sentence(item, places) for item in reversed(error.errors())}
-        raise Misconfigured("; ".join(reversed(sentences.values()))) from None
+        settings = groupby(error.errors(), key=_name)
+        raise Misconfigured("; ".join(_sentence(name, [*items], places) for name, items in settings)) from None
 
 
 def _name(item: ErrorDetails) -> str:
@@ -72,14 +77,20 @@ def _name(item: ErrorDetails) -> str:
     return ".".join(path) or "settings"
 
 
-def _sentence(item: ErrorDetails, places: dict[str, str]) -> str:
+def _sentence(name: str, items: list[ErrorDetails], places: dict[str, str]) -> str:
     """Say what is wrong with a setting, and where it was written. It must not hold the value, which may be a secret."""
-    name, said = _name(item), item["msg"].removeprefix("Value error, ")
+    item = items[0]
+    place = item["loc"][name.count(".") + 1 :]
+    said = in_words(item)
+    if place and place[-1] in TYPES:
+        place = place[:-1]
+        types = [in_words(one).removeprefix("has to be ") for one in items if one["loc"][:-1] == item["loc"][:-1]]
+        said = f"has to be {' or '.join(types)}"
     if item["type"] == "extra_forbidden":
         said = f"{name}: there is no such setting{_suggestion(name)}"
     # What the sections themselves refuse names its setting already.
     elif item["type"] != "value_error" or (item["loc"] and not said.startswith(str(item["loc"][0]))):
-        part = "".join(f", {part!r}" for part in item["loc"][name.count(".") + 1 :][:1])
+        part = f", {place[0]!r}" if place else ""
         said = f"{name}{part}: {said}{yaml_text.quoting(item)}"
     return said + (f" (from {_place(name, places[name])})" if "." in name and name in places else "")
 

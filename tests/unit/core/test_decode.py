@@ -109,7 +109,7 @@ def test_a_strict_worker_gives_the_reason_of_each_refusal(value: bytes | None, r
         (written(text=""), "text: there is nothing to judge in an empty text"),
         (written(unknown=float("nan")), "NaN is not JSON; send null or leave the field out"),
         (written()[:-1] + b"\xff}", f"byte {len(written()) - 1} is not UTF-8"),
-        (written(event_id=7), "event_id: Input should be a valid string"),
+        (written(event_id=7), "event_id: has to be a text"),
     ],
 )
 def test_a_strict_worker_says_what_is_wrong(value: bytes | None, sentence: str) -> None:

@@ -75,6 +75,7 @@ def test_a_field_that_finds_nothing_is_left_out() -> None:
         (["I will ", {"type": "bold", "text": "find you"}, None, " 2", 3, 4.0], "I will find you 234"),
         ({"type": "doc", "text": [{"text": "nested"}]}, "nested"),
         (5, "5"),
+        (2.0**53, "9007199254740992.0"),
     ],
 )
 def test_a_text_in_pieces_is_one_text(text: object, found: str) -> None:

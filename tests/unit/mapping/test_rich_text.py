@@ -172,8 +172,9 @@ def test_the_time_for_a_long_run_behind_the_beginning_of_a_mark_is_proportional_
     for prefix in (one.replace("_", " ") for one in prefixes.split()):
         for run in RUNS:
             assert took_s(prefix, run, 300) < 0.05, (prefix, run)
-            long = took_s(prefix, run, 3_000)
-            assert long < 0.01 or long < 4 * took_s(prefix, run, 1_500) + 0.01, (prefix, run)
+            # On a busy machine a single run may take any time.
+            pairs = ((took_s(prefix, run, 3_000), took_s(prefix, run, 1_500)) for _ in range(5))
+            assert any(long < max(0.01, 4 * half) for long, half in pairs), (prefix, run)
 
 
 def test_the_time_for_runs_of_stars_of_each_length_is_proportional_to_the_text() -> None:

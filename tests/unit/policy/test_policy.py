@@ -169,8 +169,8 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
         ({"on_unavailable": "allow"}, "unknown on_unavailable 'allow' (one of: hold, review, block)"),
         ({"preset": "lose"}, "unknown preset 'lose' (one of: strict, loose, social, "),
         ({"id": "other"}, "its id is 'other', and has to be 'acme'; it may be left out"),
-        ({"rules": None}, "policy for tenant 'acme': rules: Input should be a valid list"),
-        ({"version": -1}, "version: Input should be greater than or equal to 0"),
+        ({"rules": None}, "policy for tenant 'acme': rules: has to be a list"),
+        ({"version": -1}, "version: has to be at least 0"),
     ],
 )
 def test_a_wrong_document_is_refused_with_a_sentence(fields: dict[str, Any], sentence: str) -> None:
@@ -194,7 +194,7 @@ def test_what_is_not_a_document_is_refused(text: bytes) -> None:
         ("- 1\n", "a policy is an object"),
         (
             "rules:\n- {language: no, decision: block}\n",
-            "rule 1: language: Input should be a valid string; YAML reads no and off as a truth value: put the word",
+            "rule 1: language: has to be a text; YAML reads no and off as a truth value: put the word",
         ),
         ("safe: on\n", "unknown safe True .*; YAML reads yes and on as a truth value$"),
         ("on_unavailable: no\n", "unknown on_unavailable False .*; YAML reads no and off as a truth value$"),
