@@ -8,6 +8,8 @@ from importlib.metadata import entry_points, version
 from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from workers.cli import (
     annotate,
@@ -22,6 +24,7 @@ from workers.cli import (
     topics,
     worker,
 )
+from workers.cli.help import in_plain_words
 from workers.cli.report import report
 from workers.cli.tables import say
 from workers.errors import GuardlineError, Misconfigured
@@ -29,6 +32,7 @@ from workers.errors import GuardlineError, Misconfigured
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(topics.app, name="topics")
@@ -77,11 +81,18 @@ def _add_extensions() -> None:
                 continue
 
 
+def command_line() -> TyperGroup:
+    """Return the command with all its commands."""
+    command = get_group(app)
+    in_plain_words(command)
+    return command
+
+
 def main() -> NoReturn:
     """Run the command."""
     _add_extensions()
     try:
-        app()
+        command_line()()
     except GuardlineError as error:
         sys.exit(report(error))
     except OSError as error:
