@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import hypothesis
@@ -34,7 +37,10 @@ _left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that this environment cannot run: `needs(package)` requires a package, `lacks` forbids it."""
+    """Deselect tests that this environment cannot run: `needs(package)` requires a package, `lacks` forbids it.
+
+    `mounts`: the test mounts a file system.
+    """
     reasons = {item: reason for item in items if (reason := _why_not(item))}
     if reasons:
         items[:] = [item for item in items if item not in reasons]
@@ -51,7 +57,15 @@ def _why_not(item: pytest.Item) -> str | None:
     for mark in item.iter_markers("lacks"):
         if find_spec(mark.args[0]) is not None:
             return f"need an environment without {mark.args[0]}: make test runs them"
+    if item.get_closest_marker("mounts") is not None and not _can_mount():
+        return "mount a file system in a user namespace, which this kernel or container does not permit"
     return None
+
+
+@cache
+def _can_mount() -> bool:
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return which("unshare") is not None and subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """The commands `guardline devstack up`, `status` and `down`: JSON on standard output, sentences on standard error."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,13 @@ Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The
 def up(data: Data = None) -> None:
     """Start Kafka and Valkey in the background, and print their addresses as JSON: those of the last run, if free."""
     before = commands.ports_of_last_run(data)
+    began = time.monotonic()
+    typer.echo(f"starting Apache Kafka and Valkey; their data is in {commands.folder_of(data)}", err=True)
     addresses = commands.up(data)
     if before and before != commands.ports_of_last_run(data):
         typer.echo("the ports of the last run are in use: export the new addresses", err=True)
+    seconds = time.monotonic() - began
+    typer.echo(f"both answer after {seconds:.0f} s, and run until: guardline devstack down", err=True)
     _print(addresses)
 
 

@@ -16,25 +16,25 @@ STOP_TIMEOUT_S = 30.0
 def up(data: Path | None = None) -> Addresses:
     """Start a stack in the background, and return when both servers answer. Raises DevstackError."""
     with Stack() as stack:
-        addresses = stack.start(_folder(data))
+        addresses = stack.start(folder_of(data))
         stack.detach()
     return addresses
 
 
 def ports_of_last_run(data: Path | None = None) -> list[int]:
     """The ports of the last run on `data`; empty if there was none."""
-    return state.ports_of_last_run(_folder(data))
+    return state.ports_of_last_run(folder_of(data))
 
 
 def status(data: Path | None = None) -> Addresses:
     """The addresses of the stack that runs on `data`. Raises DevstackError when none does."""
-    now = _running(_folder(data))
+    now = _running(folder_of(data))
     return Addresses(now.kafka, now.redis)
 
 
 def down(data: Path | None = None) -> None:
     """End the stack that runs on `data`, and return when it has ended; its data stays. Raises DevstackError."""
-    folder = _folder(data)
+    folder = folder_of(data)
     now = _running(folder)
     try:
         supervisor = psutil.Process(now.supervisor_pid)
@@ -50,7 +50,8 @@ def down(data: Path | None = None) -> None:
         ) from None
 
 
-def _folder(data: Path | None) -> Path:
+def folder_of(data: Path | None) -> Path:
+    """The data folder: `data`, or the default one."""
     return (data or default_data_folder()).expanduser().resolve()
 
 

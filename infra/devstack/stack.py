@@ -60,6 +60,8 @@ class Stack:
             self._tell(class_path)
             return self._answer(data)
         except BaseException:
+            # The supervisor does not read its standard input before both servers answer.
+            self._supervisor.terminate()
             self.stop()
             raise
 

@@ -144,8 +144,10 @@ def main() -> None:
         sys.exit(1)
     state.clear(data)
     supervisor = Supervisor(data, jars)
+    has_started = False
     try:
         _say(state=supervisor.start())
+        has_started = True
         _serve(supervisor, parent)
     except (DevstackError, OSError) as error:
         _say(error=_sentence(data, error))
@@ -154,7 +156,7 @@ def main() -> None:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        supervisor.stop(at_once=throw_away)
+        supervisor.stop(at_once=throw_away or not has_started)
         state.clear(data)
         held.close()
         if throw_away:
