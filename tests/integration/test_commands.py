@@ -213,6 +213,20 @@ def test_verdicts_follow_ends_when_its_output_is_closed(site: Site) -> None:
             run.kill()
 
 
+def test_ctrl_c_ends_followed_verdicts_with_its_own_exit_code(site: Site) -> None:
+    site.create_topics()
+    with inheriting():
+        run = subprocess.Popen(
+            [GUARDLINE, "verdicts", "--follow"], env={**os.environ, **site.environment}, stderr=subprocess.PIPE
+        )
+    with run:
+        assert run.stderr is not None
+        assert run.stderr.readline().startswith(b"waiting for new verdicts")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+        assert run.stderr.read() == b""
+
+
 def test_verdicts_continues_after_records_that_are_not_verdicts(site: Site) -> None:
     site.create_topics()
     settings = site.settings()

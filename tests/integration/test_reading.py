@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from redis import Redis
 from tests.command import GUARDLINE, inheriting
 from tests.site import Site
 from workers.errors import Unavailable
-from workers.kafka import reader
+from workers.kafka import merge, reader
 from workers.kafka.reader import read
 
 pytestmark = pytest.mark.timeout(180)
@@ -81,6 +82,29 @@ def test_text_of_senders_cannot_steer_a_terminal_in_any_command(site: Site, tmp_
         assert "Traceback" not in said
         assert all(line.isprintable() for line in said.split("\n")), (command, said)
         assert "\nguardline: fine" not in said, command
+
+
+def test_records_of_all_partitions_are_read_in_the_order_of_their_times(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a partition has so much that it is paused, and where one is empty."""
+    site.create_topics()
+    settings = site.settings()
+    topic = settings.topics.verdicts
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    now = int(time.time() * 1000)
+    times = {0: range(now, now + 400), 1: range(now + 399, now, -7), 2: range(now + 4_000, now - 100, -1_000)}
+    for partition, stamps in times.items():
+        for number, stamp in enumerate(stamps):
+            producer.produce(topic, str(number), partition=partition, timestamp=stamp)
+    assert producer.flush(30) == 0
+    pairs = ([(partition, stamp) for stamp in stamps] for partition, stamps in times.items())
+    expected = [*heapq.merge(*pairs, key=lambda pair: pair[1])]
+    for full in (merge.FULL_BYTES, 20 * merge.RECORD_BYTES):
+        monkeypatch.setattr(merge, "FULL_BYTES", full)
+        records = read(settings.kafka, [topic], from_beginning=True, follow=False)
+        found = [(one.partition(), one.timestamp()[1]) for one in records if one is not None]
+        assert found == expected
 
 
 def test_followed_verdicts_include_added_partitions_and_end_with_the_topic(

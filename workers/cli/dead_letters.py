@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers import settings as settings_module
-from workers.cli.tables import say
+from workers.cli.tables import counted, say
+from workers.core.dead_letters import REASONS
 from workers.core.times import read_time
 from workers.errors import Misconfigured
 from workers.process.logs import log_to_stderr
@@ -22,6 +24,11 @@ app = typer.Typer()
 
 MAX_SHOWN_BYTES = 2_000
 """How much of a value is printed; it may have a megabyte."""
+
+MAX_KINDS = 10
+"""How many kinds of dead letters the line about those that were left out names."""
+
+FILTERS = "--reason, --topic, --since and --until"
 
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only those with this reason; may be repeated.")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only records of this topic; may be repeated.")]
@@ -49,11 +56,19 @@ def dead_letters_command(
         return
     from workers.kafka.replay import stored_letters
 
+    left_out: Counter[str] = Counter()
     for stored in stored_letters(settings_module.load()):
-        if stored is not None and wanted(stored) and (sent_too or not stored.is_sent):
-            say(_line(stored))
-            if has_value:
-                say(f"    {_shown_value(stored.value)}")
+        if stored is None or (stored.is_sent and not sent_too):
+            continue
+        if not wanted(stored):
+            left_out[f"{stored.letter.reason} in {stored.letter.origin.topic}"] += 1
+            continue
+        say(_line(stored))
+        if has_value:
+            say(f"    {_shown_value(stored.value)}")
+    if left_out:
+        those = ", ".join(f"{count} {what}" for what, count in left_out.most_common(MAX_KINDS))
+        say(f"{counted(left_out.total(), 'dead letter')} left out by {FILTERS}: {those}", err=True)
 
 
 @app.command("replay")
@@ -81,14 +96,14 @@ def replay_command(
         for stored in planned(settings, wanted, counts, returned_too=returned_too):
             say(_line(stored))
             counts.sent += 1
-        say(f"{counts.sent} messages would be sent again{_others(counts)}", err=True)
+        say(f"{counted(counts.sent, 'message')} would be sent again{_others(counts)}", err=True)
         return
     try:
         replay(settings, wanted, counts, rate=rate, returned_too=returned_too)
     except KeyboardInterrupt:
-        say(f"stopped; {counts.sent} messages sent again", err=True)
+        say(f"stopped; {counted(counts.sent, 'message')} sent again", err=True)
         raise typer.Exit(128 + signal.SIGINT) from None
-    say(f"{counts.sent} messages sent again{_others(counts)}", err=True)
+    say(f"{counted(counts.sent, 'message')} sent again{_others(counts)}", err=True)
 
 
 def chosen(
@@ -97,8 +112,11 @@ def chosen(
     """Give the condition that the flags describe.
 
     Raises:
-        Misconfigured: a time cannot be read.
+        Misconfigured: there is no such reason, or a time cannot be read.
     """
+    for reason in reasons or ():
+        if reason not in REASONS:
+            raise Misconfigured(f"--reason: there is no reason {reason!r} (one of: {', '.join(REASONS)})")
     begin_ms, end_ms = _milliseconds("--since", since), _milliseconds("--until", until)
 
     def wanted(stored: Stored) -> bool:
@@ -126,11 +144,12 @@ def _milliseconds(option: str, given: str | None) -> float | None:
 
 def _others(counts: Replayed) -> str:
     said = {
-        "were sent before": counts.sent_before,
-        "became dead letters again after a replay (--again sends them)": counts.returned,
-        "hold only the beginning of their message": counts.truncated,
-        "are of topics that are not in topics.inputs, or of a topic or partition that does not exist": counts.elsewhere,
-        "were refused by Kafka": counts.refused,
+        "sent before": counts.sent_before,
+        "came back after a replay (--again sends those)": counts.returned,
+        "cut off: only the beginning of the message is kept": counts.truncated,
+        "from a topic that is not in topics.inputs, or from a topic or partition that does not exist": counts.elsewhere,
+        "refused by Kafka": counts.refused,
+        f"left out by {FILTERS}": counts.unwanted,
     }
     return "".join(f"; {count} {words}" for words, count in said.items() if count)
 

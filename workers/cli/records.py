@@ -47,19 +47,21 @@ def produce_command(
     if settings.events.mapping is not None:
         say("not checked whether they are valid events, because events.mapping is set", err=True)
     if bad:
-        are = "is not a valid event" if bad == 1 else "are not valid events"
-        say(f"{bad} of them {are}, and will become dead letters; {first}", err=True)
+        one, more = "is not a valid event and becomes a dead letter", "are not valid events and become dead letters"
+        say(f"{bad} of them {one if bad == 1 else more}: {first}", err=True)
     if is_stopped:
         raise typer.Exit(128 + signal.SIGINT)
 
 
 @app.command("verdicts")
 def verdicts_command(
-    follow: Annotated[bool, typer.Option(help="Go on with new ones.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new ones, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    from_beginning: Annotated[bool, typer.Option(help="With --follow: begin with those that are there.")] = False,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="With --follow: begin with those that are there.")
+    ] = False,
 ) -> None:
-    """Print verdicts. Without --follow, those that are there."""
+    """Print verdicts. Without --follow, those that are there, in the order of their times."""
     from workers.kafka.reader import read
 
     settings = settings_module.load()
@@ -84,7 +86,7 @@ def verdicts_command(
                 place = f"{message.topic()}/{message.partition()}/{message.offset()}"
                 say(f"{place} is not a verdict: another program writes to topics.verdicts", err=True)
     except KeyboardInterrupt:
-        return
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def _is_reader_gone() -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from workers.core.reasons import Reason
 from workers.core.records import Finished, Headers, Output, Source, TopicPartition, record_key
 from workers.errors import Undecodable
 
@@ -19,6 +20,9 @@ RECORD_OVERHEAD_BYTES = 512
 """An upper bound of what a record batch adds to key, value and headers. Too low a bound would abort transactions."""
 
 OUTPUT_TOO_LARGE = "output_too_large"
+REASONS = (*Reason, OUTPUT_TOO_LARGE)
+"""Every reason that a dead letter can have."""
+
 TRUNCATED_BYTES = 65_536
 
 MIN_DEAD_LETTER_BYTES = 4_096
@@ -56,6 +60,10 @@ def too_large(record: Finished, dead_letters: str, max_bytes: int) -> Finished:
         ("truncated.length", str(len(value)).encode()),
         ("truncated.sha256", hashlib.sha256(value).hexdigest().encode()),
     ]
+    if largest.key == record_key(None, record.source.origin.partition):
+        # A record's own key may be the same number. To know would cost every event a field, and nobody sends this
+        # dead letter again.
+        headers.append((KEYLESS, b"true"))
     if record.headers and 2 * _header_bytes(record.headers) <= max_bytes - MIN_DEAD_LETTER_BYTES:
         headers = [*record.headers, *headers]
     frame = Output(dead_letters, largest.key[:MAX_KEY_BYTES], None, headers)
@@ -135,9 +143,10 @@ class Letter(Struct, frozen=True):
 def read_letter(headers: Headers) -> Letter | None:
     """Read the headers that a worker added after the record's own. None: the record is not a dead letter."""
     names = tuple(name for name, _ in headers)
-    is_truncated = names[-2:] == TRUNCATED_HEADERS
     is_keyless = names[-1:] == (KEYLESS,)
-    end = len(names) - 2 * is_truncated - is_keyless
+    end = len(names) - is_keyless
+    is_truncated = names[end - 2 : end] == TRUNCATED_HEADERS
+    end -= 2 * is_truncated
     begin = end - len(REASON_HEADERS)
     if begin < 0 or names[begin:end] != REASON_HEADERS:
         return None

@@ -18,6 +18,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from workers.errors import Unavailable
 from workers.kafka import causes, clients
+from workers.kafka.merge import Merge, Origin
 from workers.kafka.topics import find
 from workers.settings import Kafka
 
@@ -32,17 +33,16 @@ OPEN_S = 0.1
 
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
-Origin = tuple[str, int]
-
 
 def read(
     kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool, wait_s: float | None = None
 ) -> Iterator[Message | None]:
     """Yield committed records of the topics, and None after an interval without a record.
 
-    Without `follow` it ends at the end of every partition. With `follow` it reads added partitions from their
-    beginning. Reads outside any group, commits nothing, and sees only committed transactions. Blocks while the brokers
-    are down. `wait_s`: how long records may wait for others before they are yielded.
+    Without `follow` it ends at the end of every partition, and gives the records of all partitions in the order of
+    their timestamps. With `follow` it reads added partitions from their beginning. Reads outside any group, commits
+    nothing, and sees only committed transactions. Blocks while the brokers are down. `wait_s`: how long records may
+    wait for others before they are yielded.
 
     Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
@@ -60,12 +60,15 @@ def read(
             starts = _ends(clients.admin(kafka), ends, IsolationLevel.READ_COMMITTED)
         consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])
         unread = set(partitions.known)
+        merge = Merge(consumer, unread)
         while follow or unread:
             messages = consumer.consume(500, IDLE_S if fetch_s is None else fetch_s)
             for message in messages:
                 failure = message.error()
-                if failure is None:
+                if failure is None and follow:
                     yield message
+                elif failure is None:
+                    merge.add(message)
                 elif failure.code() == KafkaError._PARTITION_EOF:
                     unread.discard((str(message.topic()), int(message.partition() or 0)))
                 elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
@@ -73,6 +76,7 @@ def read(
                     raise causes.not_allowed(f"topics: this user may not read {topic}", f"READ on {topic}")
                 elif failure.code() in GONE:
                     partitions.look_soon()
+            yield from merge.ready()
             if not messages:
                 yield None
             if added := partitions.added():

@@ -66,6 +66,8 @@ class Replayed(Struct):
     """How many of the wanted dead letters a run has sent, and why it has not sent the others."""
 
     sent: int = 0
+    unwanted: int = 0
+    """The condition of the run left them out."""
     sent_before: int = 0
     """An earlier run has sent their messages, or this run has, for another dead letter of the same record."""
     returned: int = 0
@@ -124,7 +126,10 @@ def planned(
     places = {(name, n) for name, topic in present.items() if is_input(settings.topics, name) for n in topic.partitions}
     given: set[bytes] = set()
     for stored in stored_letters(settings):
-        if stored is None or not is_wanted(stored):
+        if stored is None:
+            continue
+        if not is_wanted(stored):
+            counts.unwanted += 1
             continue
         letter = stored.letter
         if stored.is_sent or stored.identity in given:

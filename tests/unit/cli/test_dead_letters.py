@@ -49,3 +49,8 @@ def test_a_dead_letter_is_chosen_by_reason_topic_and_time(
 def test_a_time_that_cannot_be_read_is_a_sentence(option: str) -> None:
     with pytest.raises(Misconfigured, match=f"{option}: 'now' is not a time: give an RFC 3339 time"):
         chosen(None, None, *("now" if one == option else None for one in ("--since", "--until")))
+
+
+def test_an_unknown_reason_is_a_sentence_with_the_known_ones() -> None:
+    with pytest.raises(Misconfigured, match=r"there is no reason 'json' \(one of: .*not_json, .*output_too_large\)"):
+        chosen(["not_json", "json"], None, None, None)

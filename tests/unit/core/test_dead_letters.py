@@ -22,7 +22,7 @@ from workers.core.dead_letters import (
     size_of,
     too_large,
 )
-from workers.core.records import Finished, Headers, Memory, Output, Source, TopicPartition
+from workers.core.records import Finished, Headers, Memory, Output, Source, TopicPartition, record_key
 from workers.errors import Undecodable
 
 SOURCE = Source(TopicPartition("chat", 3), 1, 42)
@@ -146,6 +146,14 @@ def test_a_dead_letter_is_read_back_whatever_headers_its_record_had(own: Headers
     assert (letter.own, letter.is_truncated, letter.position) == (own, is_truncated, "chat/3/42")
     assert letter.reason == ("output_too_large" if is_truncated else "not_json")
     assert noted_offset(record.outputs[0].headers or []) is None
+
+
+@given(headers_of_senders, st.sampled_from([None, b"", b"k", b"30"]))
+def test_a_truncated_dead_letter_says_whether_its_record_had_no_key(own: Headers, key: bytes | None) -> None:
+    record = too_large(large(b"x" * 9_000, own, record_key(key, 3)), "dead", 8_000)
+    letter = read_letter(record.outputs[0].headers or [])
+    assert letter is not None
+    assert (letter.own, letter.is_truncated, letter.is_keyless) == (own, True, key is None)
 
 
 @given(headers_of_senders, st.none() | st.binary(max_size=2))
