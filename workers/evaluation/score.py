@@ -24,12 +24,14 @@ def score(samples: Iterable[Sample], *, by: Sequence[str], rounds: int, seed: in
     """Return the report as plain values: `all`, `by` field and value, `categories`, `refusal`, `datasets`.
 
     Raises:
-        Misconfigured: no sample has a gold severity, or a field has too many values.
+        Misconfigured: no sample has a gold severity, or a field has no or too many values.
     """
     everyone = Counts()
+    known: set[str] = set()
     groups: dict[str, dict[str, Counts]] = {field: {} for field in by}
     for sample in samples:
         everyone.add(sample)
+        known.update(sample.fields)
         for field in by:
             value = _value(sample, field)
             if value is not None:
@@ -41,6 +43,9 @@ def score(samples: Iterable[Sample], *, by: Sequence[str], rounds: int, seed: in
                 members.add(sample)
     if not everyone.total:
         raise Misconfigured("no line has gold.severity: there is nothing to score against")
+    for field in by:
+        if field not in BY and not groups[field]:
+            raise Misconfigured(f"--by: no line has a value for {field!r} (fields: {', '.join(sorted(known))})")
     bootstrap = Bootstrap(rounds, seed)
     report: dict[str, Any] = {
         "all": figures_of(everyone, bootstrap),

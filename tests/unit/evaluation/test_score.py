@@ -176,7 +176,7 @@ def test_errors_that_would_waste_the_judging_are_found_before_it(tmp_path: Path)
     [
         ("{", "line 2: not_json"),
         ({"output": "Safety: Safe"}, "line 2: has no field .gold."),
-        ({"output": "Safety: Safe", "gold": {"severity": "unsafe"}}, "line 2: gold severity: Input should be 'Safe'"),
+        ({"output": "Safety: Safe", "gold": {"severity": "unsafe"}}, "line 2: gold severity: has to be 'Safe'"),
         ({"output": "Safety: Safe", "gold": {"label": "Safe"}}, "gold label: Extra inputs"),
         ({"gold": {"severity": "Safe"}, "pred_risk_levels": [7]}, "line 2: has no valid output of a guard"),
         ({"gold": {"severity": "Safe"}, "pred_risk_levels": [-1]}, "line 2: has no valid output of a guard"),
@@ -195,6 +195,8 @@ def test_input_that_cannot_be_grouped_or_scored_is_reported_in_a_sentence(tmp_pa
     rows = [{"id": n, "gold": {"severity": "Safe"}, "output": "Safety: Safe"} for n in range(300)]
     with pytest.raises(Misconfigured, match="id: has more than 250 values"):
         score(samples(write_lines(tmp_path / "a.jsonl", rows)), by=("id",), rounds=100, seed=0)
+    with pytest.raises(Misconfigured, match=r"--by: no line has a value for 'surfase' \(fields: gold, id, output\)"):
+        score(samples(tmp_path / "a.jsonl"), by=("surfase",), rounds=100, seed=0)
     with pytest.raises(Misconfigured, match=r"no line has gold\.severity"):
         score(samples(write_lines(tmp_path / "b.jsonl", [{"gold": {}, "output": ""}])), by=(), rounds=100, seed=0)
     assert "no such file" in evaluate(tmp_path / "none.jsonl", code=2)
