@@ -24,7 +24,10 @@ from workers.mapping.document import parse_yaml
         ("text: {first: a}", "m.yaml: text: first: has to be a list of sources"),
         ("tenant_id: {html: a}", "m.yaml: tenant_id: unknown source 'html'"),
         ("tenant_id: {header: 5}", "m.yaml: tenant_id: header: has to be a text, not 5"),
-        ("tenant_id: {value: null}", "m.yaml: tenant_id: value: has to be a text that is not empty, because each event"),
+        (
+            "tenant_id: {value: null}",
+            "m.yaml: tenant_id: value: has to be a text that is not empty, because each event",
+        ),
         ("tenant_id: {value: ''}", "m.yaml: tenant_id: value: has to be a text that is not empty"),
         ("text: {value: }", "m.yaml: text: value: has to be a text that is not empty"),
         ("tenant_id: {key: false}", "m.yaml: tenant_id: key: takes no other value than true"),
