@@ -1,0 +1,264 @@
+{{/* Refuses values that contradict each other, or that would put a secret into a manifest, with one sentence each. A sentence names
+     the value, says what is wrong and what to do. It never shows a value that may be a secret. */}}
+
+{{- define "guardline.checks" -}}
+{{- $found := dict "sentences" list -}}
+{{- include "guardline.checks.required" (dict "root" . "found" $found) -}}
+{{- include "guardline.checks.model" (dict "root" . "found" $found) -}}
+{{- include "guardline.checks.secretsIn" (dict "found" $found "at" "config" "value" .Values.config) -}}
+{{- include "guardline.checks.config" (dict "found" $found "at" "config" "config" .Values.config) -}}
+{{- include "guardline.checks.env" (dict "found" $found "at" "" "of" .Values) -}}
+{{- include "guardline.checks.env" (dict "found" $found "at" "modelServer." "of" .Values.modelServer) -}}
+{{- include "guardline.checks.env" (dict "found" $found "at" "model.download." "of" .Values.model.download) -}}
+{{- range $name, $worker := include "guardline.workers" . | fromYaml -}}
+{{- $at := printf "workers.%s" $name -}}
+{{- include "guardline.checks.secretsIn" (dict "found" $found "at" (printf "%s.config" $at) "value" ($worker.config | default dict)) -}}
+{{- include "guardline.checks.config" (dict "found" $found "at" (printf "%s.config" $at) "config" ($worker.config | default dict)) -}}
+{{- include "guardline.checks.env" (dict "found" $found "at" (printf "%s." $at) "of" $worker) -}}
+{{- include "guardline.checks.worker" (dict "root" $ "found" $found "at" $at "name" $name "worker" $worker) -}}
+{{- include "guardline.checks.autoscaling" (dict "root" $ "found" $found "at" $at "worker" $worker) -}}
+{{- end -}}
+{{- if $found.sentences -}}
+{{- fail (printf "\n%s\n" (join "\n" $found.sentences)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Adds a sentence. Arguments: found, say. */}}
+{{- define "guardline.refuse" -}}
+{{- $_ := set .found "sentences" (append .found.sentences (printf "- %s" .say)) -}}
+{{- end }}
+
+{{- define "guardline.checks.required" -}}
+{{- $values := .root.Values -}}
+{{- $secrets := $values.secretEnv | default dict -}}
+{{- $settings := include "guardline.settings" .root | fromYaml -}}
+{{- if not $values.image.repository -}}
+{{- include "guardline.refuse" (dict "found" .found "say" "image.repository: is not set; no image is published, so build one from infra/docker and name it here") -}}
+{{- end -}}
+{{- if not (or (dig "kafka" "bootstrap_servers" "" $settings) $values.env.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS $secrets.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" "config.kafka.bootstrap_servers: is not set; name the brokers, as in kafka-bootstrap:9092") -}}
+{{- end -}}
+{{- if not (or (dig "redis" "url" "" $settings) $values.env.GUARDLINE_REDIS__URL $secrets.GUARDLINE_REDIS__URL) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" "config.redis.url: is not set; name your Redis or Valkey, as in redis://valkey:6379/0, or set secretEnv.GUARDLINE_REDIS__URL if the URL holds a password") -}}
+{{- end -}}
+{{- end }}
+
+{{/* Where a secret stands in a tree of values. Arguments: found, at (the path), value. */}}
+{{- define "guardline.checks.secretsIn" -}}
+{{- $ := . -}}
+{{- if kindIs "map" .value -}}
+{{- range $key, $value := .value -}}
+{{- $at := printf "%s.%s" $.at $key -}}
+{{- if and (include "guardline.isSecretName" $key) $value (not (kindIs "map" $value)) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s: holds a secret, which would be in a ConfigMap for everybody to read; put it into a Secret and name it in secretEnv.%s" $at (include "guardline.variable" $at))) -}}
+{{- else -}}
+{{- include "guardline.checks.secretsIn" (dict "found" $.found "at" $at "value" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $i, $value := .value -}}
+{{- include "guardline.checks.secretsIn" (dict "found" $.found "at" $.at "value" $value) -}}
+{{- end -}}
+{{- else if include "guardline.hasPassword" (.value | toString) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: is a URL with a password, which would be in a ConfigMap for everybody to read; put the URL into a Secret and name it in secretEnv.%s" .at (include "guardline.variable" .at))) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The environment variable of a setting: config.redis.url is GUARDLINE_REDIS__URL. A property of Kafka is a part of a map. */}}
+{{- define "guardline.variable" -}}
+{{- $path := regexReplaceAll "^.*?config\\." . "" -}}
+{{- if hasPrefix "kafka.properties." $path -}}
+GUARDLINE_KAFKA__PROPERTIES as JSON
+{{- else -}}
+GUARDLINE_{{ $path | replace "." "__" | upper }}
+{{- end -}}
+{{- end }}
+
+{{- define "guardline.isSecretName" -}}
+{{- if regexMatch "(?i)((^|[._-])(password|passwd|secret|api_?key|access_?key|token)|user[._]info|key[.]pem|(^|[._])ssl_key)$" . -}}true{{- end -}}
+{{- end }}
+
+{{- define "guardline.hasPassword" -}}
+{{- if regexMatch "://[^/@?#]*:[^@]*@" . -}}true{{- end -}}
+{{- end }}
+
+{{/* What the chart sets itself. Arguments: found, at, config. */}}
+{{- define "guardline.checks.config" -}}
+{{- $ := . -}}
+{{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
+{{- $parts := splitList "." $path -}}
+{{- $value := $.config -}}
+{{- range $parts -}}
+{{- $value = ternary (get (ternary $value dict (kindIs "map" $value)) .) "" (kindIs "map" $value) -}}
+{{- end -}}
+{{- if $value -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.%s: the chart sets it: %s" $.at $path $instead)) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Variables with a secret value, and variables that the chart or its checks would not see. Arguments: found, at, of. */}}
+{{- define "guardline.checks.env" -}}
+{{- $ := . -}}
+{{- $env := .of.env | default dict -}}
+{{- range $name, $value := $env -}}
+{{- $upper := upper $name -}}
+{{- if or (include "guardline.isSecretName" $name) (include "guardline.hasPassword" ($value | toString)) (eq $upper "GUARDLINE_KAFKA__PROPERTIES") -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: may hold a secret, which would be in the manifest for everybody to read; put it into a Secret and name it in %ssecretEnv.%s" $.at $name $.at $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := merge (dict) $env (.of.secretEnv | default dict) -}}
+{{- $upper := upper $name -}}
+{{- if has $upper (list "GUARDLINE_CONFIG" "GUARDLINE_WORKER__ID" "GUARDLINE_HTTP__HOST" "GUARDLINE_HTTP__PORT") -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart sets it" $.at $name)) -}}
+{{- else if has $upper (list "GUARDLINE_WORKER__GRACE_S" "GUARDLINE_WORKER__START_WITHIN_S" "GUARDLINE_GUARD__ENGINE" "GUARDLINE_GUARD__CONTEXT_TOKENS" "GUARDLINE_GUARD__MODEL" "GUARDLINE_GUARD__VLLM") -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart reads this setting; set it in config" $.at $name)) -}}
+{{- else if and (hasPrefix "GUARDLINE_" $upper) (not (regexMatch "^GUARDLINE_[A-Z]+__[A-Z0-9_]+$" $upper)) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: is no setting of Guardline; a setting is GUARDLINE_SECTION__NAME, with two underscores" $.at $name)) -}}
+{{- end -}}
+{{- if and (hasKey $env $name) (hasKey ($.of.secretEnv | default dict) $name) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: is in %ssecretEnv too; leave one of them out" $.at $name $.at)) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The volume of the model, and the model server. */}}
+{{- define "guardline.checks.model" -}}
+{{- $found := .found -}}
+{{- $model := .root.Values.model -}}
+{{- $server := .root.Values.modelServer -}}
+{{- $guard := dig "guard" dict (include "guardline.settings" .root | fromYaml) -}}
+{{- $sources := list -}}
+{{- range list "claim" "hostPath" "image" "download" -}}
+{{- if get $model . -}}{{- $sources = append $sources (printf "model.%s" .) -}}{{- end -}}
+{{- end -}}
+{{- if gt (len $sources) 1 -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "model: %s are set; the checkpoint has one source, so keep one of them" (join " and " $sources))) -}}
+{{- end -}}
+{{- if and (not $sources) (hasPrefix (printf "%s/" (trimSuffix "/" $model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "config.guard.model: is below model.mountPath (%s), and no volume is mounted there; set one of model.claim, model.hostPath, model.image and model.download" $model.mountPath)) -}}
+{{- end -}}
+{{- if and $model.image (semverCompare "<1.31.0-0" .root.Capabilities.KubeVersion.Version) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "model.image: Kubernetes %s has no image volumes; use 1.35 or newer, or another source" .root.Capabilities.KubeVersion.Version)) -}}
+{{- end -}}
+{{- if $server.enabled -}}
+{{- if not $guard.model -}}
+{{- include "guardline.refuse" (dict "found" $found "say" "config.guard.model: is not set; the model server and the workers need the same checkpoint") -}}
+{{- end -}}
+{{- if ne ($guard.engine | default "") "openai" -}}
+{{- include "guardline.refuse" (dict "found" $found "say" "modelServer.enabled: no worker would use the server; set config.guard.engine to openai") -}}
+{{- end -}}
+{{- range $server.args -}}
+{{- if regexMatch "^--(api[-_]key|max[-_]model[-_]len|gpu[-_]memory[-_]utilization|port|host|model|served[-_]model[-_]name)([= ]|$)" . -}}
+{{- $name := regexFind "^--[a-z_-]+" . -}}
+{{- $instead := get (dict "--api-key" "modelServer.apiKey, which names a Secret" "--max-model-len" "config.guard.context_tokens" "--gpu-memory-utilization" "modelServer.gpu.memoryFraction" "--model" "config.guard.model" "--served-model-name" "config.guard.openai.model") ($name | replace "_" "-") -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "modelServer.args: %s is set by the chart%s" $name (ternary (printf "; set %s" $instead) "" (ne $instead "")))) -}}
+{{- end -}}
+{{- end -}}
+{{- include "guardline.checks.gpu" (dict "found" $found "at" "modelServer" "of" $server "usesGpu" true) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Arguments: found, at, of (a worker or the model server), usesGpu. */}}
+{{- define "guardline.checks.gpu" -}}
+{{- $gpu := .of.gpu -}}
+{{- if and .usesGpu (eq (int $gpu.count) 0) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: is 0, and vLLM needs a GPU; set it to 1" .at)) -}}
+{{- end -}}
+{{- if and (gt (int $gpu.count) 1) (gt (int $gpu.podsPerCard) 1) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.podsPerCard: a pod with several GPUs cannot share them; set count or podsPerCard to 1" .at)) -}}
+{{- end -}}
+{{- $fraction := include "guardline.memoryFraction" $gpu | float64 -}}
+{{- if gt (mulf $fraction (float64 $gpu.podsPerCard)) 0.98 -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.memoryFraction: %v for each of %d pods is more than a card has; use at most %v" .at $fraction (int $gpu.podsPerCard) (divf (floor (divf 98.0 $gpu.podsPerCard)) 100))) -}}
+{{- end -}}
+{{- range $where, $amounts := .of.resources -}}
+{{- range $name, $amount := $amounts -}}
+{{- if contains "/" $name -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.resources.%s.%s: is a device; set %s.gpu.count and %s.gpu.resource" $.at $where $name $.at $.at)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Arguments: root, found, at, name, worker. */}}
+{{- define "guardline.checks.worker" -}}
+{{- $worker := .worker -}}
+{{- $config := include "guardline.config" . | fromYaml -}}
+{{- $guard := $config.guard | default dict -}}
+{{- if has .name (list "vllm" "topics" "policies" "config" "monitoring" "account" "jobs") -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: the name belongs to another part of the chart; choose another one" .at)) -}}
+{{- end -}}
+{{- $grace := float64 (dig "worker" "grace_s" 25 $config) -}}
+{{- $seconds := include "guardline.terminationSeconds" . | float64 -}}
+{{- if lt $seconds (addf $grace 5) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.terminationGracePeriodSeconds: %v is too short for worker.grace_s (%v): Kubernetes would kill the worker before its last commit; use at least %v" .at $seconds $grace (addf $grace 5))) -}}
+{{- end -}}
+{{- $within := float64 (dig "worker" "start_within_s" 60 $config) -}}
+{{- $startup := include "guardline.startupSeconds" $worker | float64 -}}
+{{- if le $startup $within -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.startupSeconds: %v is not above worker.start_within_s (%v): Kubernetes would kill a worker that still waits for Kafka" .at $startup $within)) -}}
+{{- end -}}
+{{- include "guardline.checks.gpu" (dict "found" .found "at" .at "of" $worker "usesGpu" (eq ($guard.engine | default "") "vllm")) -}}
+{{- if and (gt (int $worker.gpu.count) 0) (ne ($guard.engine | default "ctranslate2") "vllm") -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: the engine %s uses no GPU; set guard.engine to vllm in config, or count to 0" .at ($guard.engine | default "ctranslate2"))) -}}
+{{- end -}}
+{{- if and (eq ($guard.engine | default "") "openai") (not (dig "openai" "urls" list $guard)) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: the engine is openai, and there is no server; set modelServer.enabled, or guard.openai.urls in config" .at)) -}}
+{{- end -}}
+{{- if and (not $worker.mountModel) (hasPrefix (printf "%s/" (trimSuffix "/" .root.Values.model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.mountModel: is false, and guard.model is below model.mountPath" .at)) -}}
+{{- end -}}
+{{- if and (eq $worker.kind "Deployment") (gt (int $worker.gpu.podsPerCard) 1) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: the pods of a Deployment start together, and vLLM measures a card's free memory when it starts; use StatefulSet where pods share a card" .at)) -}}
+{{- end -}}
+{{- if not (and (dig "requests" "cpu" "" $worker.resources) (dig "limits" "memory" "" $worker.resources)) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.resources: requests.cpu and limits.memory are required: without them one worker can take a whole node" .at)) -}}
+{{- end -}}
+{{- $ports := list "http" -}}
+{{- range $worker.ports -}}
+{{- if or (has .name $ports) (eq (int .port) 9464) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.ports: %s is taken; http, 9464, is the port of the probes and metrics" $.at .name)) -}}
+{{- end -}}
+{{- $ports = append $ports .name -}}
+{{- end -}}
+{{- end }}
+
+{{/* Arguments: root, found, at, worker. */}}
+{{- define "guardline.checks.autoscaling" -}}
+{{- $scaling := .worker.autoscaling -}}
+{{- if $scaling.enabled -}}
+{{- $found := .found -}}
+{{- $at := printf "%s.autoscaling" .at -}}
+{{- $config := include "guardline.config" . | fromYaml -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.minReplicas: %d is above maxReplicas (%d)" $at (int $scaling.minReplicas) (int $scaling.maxReplicas))) -}}
+{{- end -}}
+{{- $inputs := dig "topics" "inputs" (list "moderation.chat" "moderation.comments") $config -}}
+{{- $partitions := mul (dig "topics" "partitions" 6 $config) (len $inputs) -}}
+{{- if and .root.Values.topicsJob.enabled (not (regexMatch "(^|,)\\^" (join "," $inputs))) (gt (int $scaling.maxReplicas) (int $partitions)) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.maxReplicas: %d workers cannot share the %d partitions of topics.inputs; use at most %d, or raise topics.partitions" $at (int $scaling.maxReplicas) (int $partitions) (int $partitions))) -}}
+{{- end -}}
+{{- $every := int (include "guardline.scaleDownEverySeconds" .) -}}
+{{- $termination := int (include "guardline.terminationSeconds" .) -}}
+{{- if lt $every $termination -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.scaleDownEverySeconds: %d is below the termination (%d): the next worker would be removed while the last one still drains" $at $every $termination)) -}}
+{{- end -}}
+{{- if not (or $scaling.kafka.enabled $scaling.prometheus.enabled) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s: neither kafka nor prometheus is enabled, so KEDA has nothing to scale by" $at)) -}}
+{{- end -}}
+{{- if and $scaling.prometheus.enabled (not $scaling.prometheus.serverAddress) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.prometheus.serverAddress: is not set; name your Prometheus, as in http://prometheus.monitoring:9090" $at)) -}}
+{{- end -}}
+{{- $properties := dig "kafka" "properties" dict $config -}}
+{{- $protocol := index $properties "security.protocol" | default "" | upper -}}
+{{- if and $scaling.kafka.enabled (hasPrefix "SASL" $protocol) -}}
+{{- if not $scaling.kafka.authentication -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka.authentication: is not set, and the brokers require a login (security.protocol); name the Secret with KEDA's username and password" $at)) -}}
+{{- end -}}
+{{- if not (include "guardline.keda.sasl" $properties) -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka: KEDA has no login mechanism that matches sasl.mechanism in kafka.properties; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or GSSAPI" $at)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,89 @@
+{{/* What the values become: each worker with its defaults, and the settings that the chart itself computes. */}}
+
+{{/* All workers with their defaults, as a map in YAML. */}}
+{{- define "guardline.workers" -}}
+{{- $all := dict -}}
+{{- range $name, $worker := .Values.workers -}}
+{{- if $worker -}}
+{{- $merged := mergeOverwrite (deepCopy $.Values.workerDefaults) (deepCopy $worker) -}}
+{{- /* A budget is replaced: minAvailable and maxUnavailable exclude each other. */ -}}
+{{- if hasKey $worker "podDisruptionBudget" -}}{{- $_ := set $merged "podDisruptionBudget" $worker.podDisruptionBudget -}}{{- end -}}
+{{- $_ := set $all $name $merged -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end }}
+
+{{/* config without what is null, such as a section whose settings are all commented out. Argument: root. */}}
+{{- define "guardline.settings" -}}
+{{- $settings := deepCopy .Values.config -}}
+{{- include "guardline.dropNulls" $settings -}}
+{{- toYaml $settings -}}
+{{- end }}
+
+{{- define "guardline.dropNulls" -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $ $key -}}
+{{- else if kindIs "map" $value -}}{{- include "guardline.dropNulls" $value -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* guardline.yaml of the Jobs, or of a worker. Arguments: root, worker (optional). */}}
+{{- define "guardline.config" -}}
+{{- $config := include "guardline.settings" .root | fromYaml -}}
+{{- with .worker -}}
+{{- $config = mergeOverwrite $config (deepCopy (.config | default dict)) -}}
+{{- include "guardline.dropNulls" $config -}}
+{{- $guard := $config.guard | default dict -}}
+{{- if eq ($guard.engine | default "") "vllm" -}}
+{{- $vllm := mergeOverwrite (dict "gpu_memory_utilization" (include "guardline.memoryFraction" .gpu | float64)) ($guard.vllm | default dict) -}}
+{{- $config = mergeOverwrite $config (dict "guard" (dict "vllm" $vllm)) -}}
+{{- else if and (eq ($guard.engine | default "") "openai") $.root.Values.modelServer.enabled (not (dig "openai" "urls" list $guard)) -}}
+{{- $urls := include "guardline.modelServer.urls" $.root | fromYamlArray -}}
+{{- $config = mergeOverwrite $config (dict "guard" (dict "openai" (dict "urls" $urls))) -}}
+{{- end -}}
+{{- $config = mergeOverwrite $config (dict "http" (dict "host" "0.0.0.0" "port" 9464)) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end }}
+
+{{/* The fraction of a card's memory for vLLM. Argument: gpu. Two on a card get 0.45 each. */}}
+{{- define "guardline.memoryFraction" -}}
+{{- .memoryFraction | default (divf (floor (divf 90.0 .podsPerCard)) 100) -}}
+{{- end }}
+
+{{/* The tokens of a prompt. Argument: root. The default is the one of guard.context_tokens. */}}
+{{- define "guardline.contextTokens" -}}
+{{- dig "guard" "context_tokens" 2048 (include "guardline.settings" . | fromYaml) | int -}}
+{{- end }}
+
+{{/* Seconds from SIGTERM to SIGKILL: the drain, the last commit and the end of the engine. Arguments: root, worker. */}}
+{{- define "guardline.terminationSeconds" -}}
+{{- $config := include "guardline.config" . | fromYaml -}}
+{{- .worker.terminationGracePeriodSeconds | default (add 15 (ceil (dig "worker" "grace_s" 25 $config))) | int -}}
+{{- end }}
+
+{{- define "guardline.startupSeconds" -}}
+{{- .startupSeconds | default (ternary 900 300 (gt (int .gpu.count) 0)) | int -}}
+{{- end }}
+
+{{/* Seconds between two workers that a scale-down removes. Arguments: root, worker. */}}
+{{- define "guardline.scaleDownEverySeconds" -}}
+{{- .worker.autoscaling.scaleDownEverySeconds | default (add 15 (include "guardline.terminationSeconds" .)) | int -}}
+{{- end }}
+
+{{- define "guardline.modelServer.name" -}}
+{{- printf "%s-vllm" (include "guardline.fullname" .) -}}
+{{- end }}
+
+{{- define "guardline.modelServer.urls" -}}
+{{- $name := include "guardline.modelServer.name" . -}}
+{{- if eq .Values.modelServer.kind "StatefulSet" -}}
+{{- range $i := until (int .Values.modelServer.replicas) }}
+- {{ printf "http://%s-%d.%s:8000" $name $i $name }}
+{{- end -}}
+{{- else }}
+- {{ printf "http://%s:8000" $name }}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,325 @@
+"""What every pod of the chart must have, and how the chart computes what depends on the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.helm.rendered import (
+    EXAMPLES,
+    Document,
+    containers,
+    example,
+    merged,
+    of_kind,
+    one,
+    pods,
+    release_of,
+    render,
+)
+
+ALL = pytest.mark.parametrize("name", EXAMPLES)
+
+
+def worker_of(documents: list[Document], name: str = "moderation") -> Document:
+    """Return the StatefulSet or Deployment of a worker."""
+    [found] = [
+        document
+        for document in of_kind(documents, "StatefulSet", "Deployment")
+        if document["metadata"]["labels"]["app.kubernetes.io/component"] == name
+    ]
+    return found
+
+
+def env_of(container: Document) -> dict[str, Document]:
+    return {variable["name"]: variable for variable in container["env"]}
+
+
+@ALL
+def test_every_container_is_confined(name: str) -> None:
+    documents = release_of(name)
+    for pod in pods(documents):
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        security = pod["spec"]["securityContext"]
+        assert (security["runAsNonRoot"], security["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
+        assert security["runAsUser"] > 0
+    for container in containers(documents):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]["cpu"]
+        assert container["resources"]["limits"]["memory"]
+        # The only writable folder, and where libraries look for it.
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert "readOnly" not in mounts["/tmp"]
+        assert env_of(container)["HOME"]["value"] == "/tmp"
+
+
+@ALL
+def test_every_mount_has_its_volume_and_every_volume_a_mount(name: str) -> None:
+    for pod in pods(release_of(name)):
+        inside = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        mounted = {mount["name"] for container in inside for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+@ALL
+def test_every_long_running_container_has_its_probes(name: str) -> None:
+    for document in of_kind(release_of(name), "StatefulSet", "Deployment"):
+        [container] = document["spec"]["template"]["spec"]["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"]["port"] in ports
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] > 60
+
+
+@ALL
+def test_every_selector_finds_pods_of_its_own_component_only(name: str) -> None:
+    documents = release_of(name)
+    labels = {
+        pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["metadata"]["labels"] for pod in pods(documents)
+    }
+    for document in documents:
+        spec = document.get("spec") or {}
+        selectors = {
+            "Service": lambda spec=spec: spec["selector"],
+            "NetworkPolicy": lambda spec=spec: spec["podSelector"]["matchLabels"],
+        }
+        if document["kind"] in ("StatefulSet", "Deployment", "PodDisruptionBudget"):
+            selector = spec["selector"]["matchLabels"]
+        elif document["kind"] in selectors:
+            selector = selectors[document["kind"]]()
+        else:
+            continue
+        found = [component for component, own in labels.items() if selector.items() <= own.items()]
+        assert found == [document["metadata"]["labels"]["app.kubernetes.io/component"]]
+
+
+@ALL
+def test_the_service_monitor_finds_the_services_of_the_workers_only(name: str) -> None:
+    documents = render(example(name, monitoring={"serviceMonitor": {"enabled": True}}))
+    monitor = one(documents, "ServiceMonitor")
+    selector = monitor["spec"]["selector"]["matchLabels"].items()
+    found = [service for service in of_kind(documents, "Service") if selector <= service["metadata"]["labels"].items()]
+    assert [service["metadata"]["name"] for service in found] == ["prod-guardline-moderation-pods"]
+    ports = {port["name"] for port in found[0]["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+@ALL
+def test_a_statefulset_names_a_service_that_exists(name: str) -> None:
+    documents = release_of(name)
+    services = {service["metadata"]["name"] for service in of_kind(documents, "Service")}
+    for document in of_kind(documents, "StatefulSet"):
+        assert document["spec"]["serviceName"] in services
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
+def test_a_worker_is_named_by_its_pod(kind: str) -> None:
+    worker = worker_of(render(example("cpu", workers={"moderation": {"kind": kind}})))
+    assert worker["kind"] == kind
+    variables = env_of(worker["spec"]["template"]["spec"]["containers"][0])
+    assert variables["GUARDLINE_WORKER__ID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+@pytest.mark.parametrize(("grace_s", "seconds"), [(25, 40), (0, 15), (40.5, 56), (600, 615)])
+def test_the_termination_is_longer_than_the_drain(grace_s: float, seconds: int) -> None:
+    for values in (
+        {"config": {"worker": {"grace_s": grace_s}}},
+        {"workers": {"moderation": {"config": {"worker": {"grace_s": grace_s}}}}},
+    ):
+        pod = worker_of(render(example("cpu", **values)))["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] == seconds
+
+
+def test_a_changed_setting_restarts_only_the_workers_that_have_it() -> None:
+    second: Document = {"command": ["guardline", "worker", "moderation"], "config": {"kafka": {"group": "second"}}}
+
+    def templates(**changes: Any) -> dict[str, Document]:
+        documents = render(merged(example("cpu", workers={"second": second}), changes))
+        return {name: worker_of(documents, name)["spec"]["template"] for name in ("moderation", "second")}
+
+    before = templates()
+    own = templates(workers={"second": {"config": {"batch": {"max_count": 64}}}})
+    assert (own["moderation"] == before["moderation"], own["second"] == before["second"]) == (True, False)
+    shared = templates(config={"batch": {"max_count": 64}})
+    assert (shared["moderation"] == before["moderation"], shared["second"] == before["second"]) == (False, False)
+    assert templates() == before
+
+
+def test_one_entry_makes_another_worker() -> None:
+    entry = {
+        "command": ["guardline", "worker", "gateway"],
+        "kind": "Deployment",
+        "replicas": 3,
+        "resources": {"requests": {"cpu": "500m"}},
+        "env": {"GUARDLINE_KAFKA__GROUP": "gateway", "SOME_NUMBER": 3},
+        "secretEnv": {"GATEWAY_KEY": {"secret": "gateway", "key": "key"}},
+        "ports": [{"name": "api", "port": 8080}],
+        "autoscaling": {"enabled": True},
+    }
+    documents = render(example("cpu", workers={"gateway": entry}))
+    gateway = worker_of(documents, "gateway")
+    [container] = gateway["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["guardline", "worker", "gateway"]
+    # What the entry does not say comes from the defaults.
+    assert container["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+    assert env_of(container)["SOME_NUMBER"]["value"] == "3"
+    assert env_of(container)["GATEWAY_KEY"]["valueFrom"] == {"secretKeyRef": {"name": "gateway", "key": "key"}}
+    assert {"name": "api", "containerPort": 8080} in container["ports"]
+    assert one(documents, "Service", "-gateway")["spec"]["ports"] == [
+        {"name": "api", "port": 8080, "targetPort": "api"}
+    ]
+    assert one(documents, "NetworkPolicy", "-gateway")["spec"]["ingress"][1] == {
+        "ports": [{"port": "api", "protocol": "TCP"}]
+    }
+    assert one(documents, "ScaledObject", "-gateway")["spec"]["scaleTargetRef"]["kind"] == "Deployment"
+    assert "replicas" not in gateway["spec"]
+    assert worker_of(documents)["spec"]["replicas"] == 2
+
+
+def test_a_workers_budget_replaces_the_default_and_an_empty_one_removes_it() -> None:
+    documents = render(example("cpu", workers={"moderation": {"podDisruptionBudget": {"minAvailable": "50%"}}}))
+    budget = one(documents, "PodDisruptionBudget")["spec"]
+    assert (budget["minAvailable"], budget.get("maxUnavailable")) == ("50%", None)
+    documents = render(example("cpu", workers={"moderation": {"podDisruptionBudget": {}}}))
+    assert of_kind(documents, "PodDisruptionBudget") == []
+
+
+def test_an_entry_that_is_null_leaves_its_worker_out() -> None:
+    documents = render(example("cpu", workers={"moderation": None}))
+    assert of_kind(documents, "StatefulSet", "Deployment", "PodDisruptionBudget", "Service") == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fraction"),
+    [({}, 0.45), ({"podsPerCard": 3}, 0.3), ({"podsPerCard": 1}, 0.9), ({"memoryFraction": 0.4}, 0.4)],
+)
+def test_vllm_in_a_worker_takes_its_part_of_the_card(gpu: Document, fraction: float) -> None:
+    documents = render(example("gpu-in-process", workers={"moderation": {"gpu": gpu}}))
+    config = yaml.safe_load(one(documents, "ConfigMap")["data"]["moderation.yaml"])
+    assert config["guard"]["vllm"] == {"dtype": "bfloat16", "gpu_memory_utilization": fraction}
+    worker = worker_of(documents)["spec"]
+    [container] = worker["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu.shared"] == 1
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in container["volumeMounts"]
+    # vLLM measures the free memory when it starts, so the pods of a card start one after the other.
+    shares = (gpu.get("podsPerCard") or 2) > 1
+    assert worker["podManagementPolicy"] == ("OrderedReady" if shares else "Parallel")
+
+
+@pytest.mark.parametrize(
+    ("kind", "urls"),
+    [
+        ("Deployment", ["http://prod-guardline-vllm:8000"]),
+        ("StatefulSet", [f"http://prod-guardline-vllm-{i}.prod-guardline-vllm:8000" for i in range(2)]),
+    ],
+)
+def test_the_model_server_and_its_workers_agree(kind: str, urls: list[str]) -> None:
+    documents = render(example("gpu-model-server", modelServer={"kind": kind, "gpu": {"podsPerCard": 2}}))
+    config = yaml.safe_load(one(documents, "ConfigMap")["data"]["moderation.yaml"])
+    assert config["guard"]["openai"]["urls"] == urls
+    server = one(documents, kind, "-vllm")["spec"]["template"]["spec"]
+    [vllm] = server["containers"]
+    assert vllm["args"][:6] == [
+        config["guard"]["model"],
+        "--host=0.0.0.0",
+        "--port=8000",
+        f"--max-model-len={config['guard']['context_tokens']}",
+        "--gpu-memory-utilization=0.45",
+        f"--served-model-name={config['guard']['openai']['model']}",
+    ]
+    worker = worker_of(documents)["spec"]["template"]["spec"]
+    assert [volume for volume in worker["volumes"] if volume["name"] == "model"] == [
+        volume for volume in server["volumes"] if volume["name"] == "model"
+    ]
+    keys = [env_of(vllm)["VLLM_API_KEY"], env_of(worker["containers"][0])["GUARDLINE_GUARD__OPENAI__API_KEY"]]
+    assert [key["valueFrom"]["secretKeyRef"] for key in keys] == [{"name": "guardline", "key": "vllm-api-key"}] * 2
+    # The server of a worker of this release only.
+    [rule] = one(documents, "NetworkPolicy", "-vllm")["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"]["matchExpressions"][0]["values"] == ["moderation"]
+
+
+def test_an_upgrade_needs_no_further_gpu() -> None:
+    documents = render(example("gpu-model-server", modelServer={"kind": "Deployment"}))
+    strategy = one(documents, "Deployment", "-vllm")["spec"]["strategy"]["rollingUpdate"]
+    assert strategy == {"maxSurge": 0, "maxUnavailable": 1}
+    assert worker_of(documents)["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@pytest.mark.parametrize(
+    ("source", "volume"),
+    [
+        ({"claim": "models"}, {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}),
+        ({"hostPath": "/srv/models"}, {"hostPath": {"path": "/srv/models", "type": "Directory"}}),
+        ({"image": {"reference": "r.example/m:1"}}, {"image": {"reference": "r.example/m:1"}}),
+        (
+            {"download": {"image": {"repository": "x"}, "command": ["get"], "size": "3Gi"}},
+            {"emptyDir": {"sizeLimit": "3Gi"}},
+        ),
+    ],
+)
+def test_each_source_of_the_model_is_a_volume_that_workers_only_read(source: Document, volume: Document) -> None:
+    pod = worker_of(render(example("cpu", model=source)))["spec"]["template"]["spec"]
+    assert {"name": "model", **volume} in pod["volumes"]
+    assert {"name": "model", "mountPath": "/models", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    writers = [
+        container
+        for container in pod.get("initContainers", [])
+        if {"name": "model", "mountPath": "/models"} in container["volumeMounts"]
+    ]
+    assert len(writers) == ("download" in source)
+
+
+def test_a_changed_job_is_another_job() -> None:
+    def names(**changes: Any) -> set[str]:
+        return {job["metadata"]["name"] for job in of_kind(render(example("production", **changes)), "Job")}
+
+    before = names()
+    assert names() == before
+    assert names(workers={"moderation": {"replicas": 7}}) == before
+    assert len(names(policies={"tenants": {"kids": {"preset": "social"}}}) & before) == 1
+    assert len(names(config={"topics": {"partitions": 24}}) & before) == 0
+    assert len(names(image={"digest": "", "tag": "2"}) & before) == 0
+
+
+def test_keda_adds_up_the_topics_of_the_group() -> None:
+    values = example("production", config={"kafka": {"group": "mine"}})
+    spec = one(render(values), "ScaledObject")["spec"]
+    [kafka] = [trigger for trigger in spec["triggers"] if trigger["type"] == "kafka"]
+    assert "topic" not in kafka["metadata"]
+    assert kafka["metadata"]["consumerGroup"] == "mine"
+    assert kafka["metadata"]["offsetResetPolicy"] == "earliest"
+    assert (kafka["metadata"]["tls"], kafka["metadata"]["sasl"]) == ("enable", "scram_sha512")
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 12)
+
+
+def test_a_scale_down_waits_for_the_drain_of_the_last_one() -> None:
+    documents = render(example("production", config={"worker": {"grace_s": 100}}))
+    down = one(documents, "ScaledObject")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    [policy] = down["policies"]
+    termination = worker_of(documents)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert (policy["type"], policy["value"]) == ("Pods", 1)
+    assert policy["periodSeconds"] >= termination > 100
+
+
+def test_without_egress_rules_workers_connect_anywhere_and_with_them_only_there() -> None:
+    closed = one(release_of("production"), "NetworkPolicy", "-moderation")["spec"]
+    assert closed["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for port in closed["egress"][0]["ports"]] == [53, 53]
+    assert len(closed["egress"]) == 4
+    free = one(release_of("cpu"), "NetworkPolicy", "-moderation")["spec"]
+    assert free["policyTypes"] == ["Ingress"]
+    assert "egress" not in free
+
+
+def test_openshift_chooses_the_user() -> None:
+    documents = render(example("cpu", podSecurityContext={"runAsUser": None, "runAsGroup": None, "fsGroup": None}))
+    for pod in pods(documents):
+        assert set(pod["spec"]["securityContext"]) == {"runAsNonRoot", "fsGroupChangePolicy", "seccompProfile"}

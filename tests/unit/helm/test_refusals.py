@@ -1,0 +1,56 @@
+"""Bad values are refused, each with a sentence that names the value and never shows a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helm_python.errors import HelmError
+
+from tests.unit.helm.rendered import Document, example, render
+
+SECRET = "s3cr3t-value"
+
+
+TABLE = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text(encoding="utf-8"))
+CONTRADICTIONS, MISFITS = TABLE["contradictions"], TABLE["misfits"]
+
+
+def refusal(name: str, changes: Document) -> str:
+    """Return what Helm says of an example with changes."""
+    with pytest.raises(HelmError) as caught:
+        render(example(name, **changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS, ids=lambda case: case["said"][:70])
+def test_a_contradiction_is_refused_with_its_sentence(case: Document) -> None:
+    said = refusal(case["example"], case["values"])
+    assert f"- {case['said']}" in said.splitlines()
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("case", MISFITS, ids=lambda case: case["said"][:70])
+def test_the_schema_names_the_value_that_does_not_fit(case: Document) -> None:
+    assert case["said"] in refusal("cpu", case["values"])
+
+
+def test_all_contradictions_are_said_at_once() -> None:
+    said = refusal("cpu", {"config": {"kafka": None, "redis": None, "dedup": {"secret": SECRET}}})
+    assert len([line for line in said.splitlines() if line.startswith("- ")]) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"guard": {"openai": {"urls": ["https://guard:8000"]}}}},
+        {"config": {"redis": {"url": "redis://guard@valkey:6379/0"}}},
+        {"config": {"batch": {"max_tokens": 100}, "guard": {"context_tokens": 100, "window_tokens": 50}}},
+        {"config": {"kafka": {"properties": {"ssl.certificate.pem": "CERTIFICATE", "sasl.username": "guard"}}}},
+        {"config": {"kafka": {"token_provider": "mine:token"}}},
+        {"env": {"GUARDLINE_KAFKA__GROUP": "mine", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}},
+    ],
+)
+def test_what_only_looks_like_a_secret_is_accepted(changes: Document) -> None:
+    assert render(example("cpu", **changes))
