@@ -152,17 +152,60 @@ EVENT_TO_COMMIT_SECONDS = CATALOGUE.latencies(
     "Rising, while the time from intake does not: events wait in Kafka, or arrive there late.",
     LATENCIES,
 )
-ABORTS = CATALOGUE.counter(
-    "guardline_aborts_total",
+TRANSACTIONS = CATALOGUE.counter(
+    "guardline_transactions_total",
     "transactions",
-    "Transactions that were aborted and retried.",
-    "Rising: brokers restart or fail, or the group has removed this worker.",
+    "Transactions by their end. What an aborted one held is committed by a later one.",
+    "Aborted ones rising: brokers restart or fail, or the group has removed this worker.",
+    Label("result", ("committed", "aborted")),
 )
 PRODUCERS_REPLACED = CATALOGUE.counter(
     "guardline_producers_replaced_total",
     "producers",
     "Producers replaced before a transaction, because a request of the last one may still be in flight.",
     "Rising: connections to the brokers break.",
+)
+
+# How far it is behind.
+
+LAG_RECORDS = CATALOGUE.gauge(
+    "guardline_lag_records",
+    "records",
+    "Offsets of the worker's partitions that are not committed: unread, in flight or finished. The ends of the "
+    "partitions are at most 2 s old. Partitions without an owner are in no worker's lag.",
+    "Rising: events arrive faster than they are judged.",
+)
+LAG_SECONDS = CATALOGUE.gauge(
+    "guardline_lag_seconds",
+    "seconds",
+    "Age of the oldest record of the worker's partitions that is not committed, by Kafka's timestamp; 0 without one. "
+    "If nothing of a partition was read yet, its age counts from when the worker learnt of it.",
+    "Rising: the worker does not keep up, or an event does not finish.",
+)
+OLDEST_DEADLINE_SECONDS = CATALOGUE.gauge(
+    "guardline_oldest_deadline_seconds",
+    "seconds",
+    "Time until that record misses `worker.target_s`, negative when it has; `worker.target_s` without one.",
+    "Falling: more workers are needed soon. Negative: the target is missed.",
+)
+OLDEST_UNCOMMITTED_SECONDS = CATALOGUE.gauge(
+    "guardline_oldest_uncommitted_seconds",
+    "seconds",
+    "Time since the worker read the first record that it has not committed; 0 without one.",
+    "Rising, while records are committed: one event does not finish, and holds its partition.",
+)
+ASSIGNED = CATALOGUE.gauge(
+    "guardline_assigned_partitions",
+    "partitions",
+    "Partitions that the group has assigned to this worker.",
+    "0 for long: there are more workers than partitions.",
+)
+REBALANCES = CATALOGUE.counter(
+    "guardline_rebalances_total",
+    "changes",
+    "Changes of the assignment. Lost partitions were given to another worker before this one could commit.",
+    "Rising: workers start and stop. Lost ones rising: workers were frozen, or cut off from the brokers.",
+    Label("kind", ("assigned", "revoked", "lost")),
 )
 
 # What is in flight.
@@ -178,6 +221,18 @@ PAUSED = CATALOGUE.gauge(
     "0 or 1",
     "1 while backpressure pauses intake.",
     "1 for long: the engine or the commits are slower than what arrives.",
+)
+PAUSES = CATALOGUE.counter(
+    "guardline_pauses_total",
+    "pauses",
+    "Times that backpressure, or a drain, began to pause partitions.",
+    "Rising: intake pauses and resumes; each pause discards prefetched records.",
+)
+PAUSED_SECONDS = CATALOGUE.counter(
+    "guardline_paused_seconds_total",
+    "seconds",
+    "Time in which at least one partition was paused.",
+    "Rising: the engine or the commits are slower than what arrives, or one record holds its partition.",
 )
 BATCH_SECONDS = CATALOGUE.histogram(
     "guardline_batch_seconds",

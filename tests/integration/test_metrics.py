@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -48,7 +49,13 @@ def test_the_metrics_count_the_work(site: Site) -> None:
         "guardline_assessments_reused_total": 2,
         "guardline_unavailable_total": 0,
         "guardline_stale_completions_total": 0,
-        "guardline_aborts_total": 0,
+        'guardline_transactions_total{result="aborted"}': 0,
+        "guardline_lag_records": 0,
+        "guardline_lag_seconds": 0,
+        "guardline_oldest_deadline_seconds": 30,
+        "guardline_oldest_uncommitted_seconds": 0,
+        "guardline_assigned_partitions": 8,
+        'guardline_rebalances_total{kind="assigned"}': 1,
         "guardline_uncommitted_records": 0,
         "guardline_intake_paused": 0,
         "guardline_redis_up": 1,
@@ -61,3 +68,35 @@ def test_the_metrics_count_the_work(site: Site) -> None:
         if "timings" in documents[0]:
             assert began_ms <= documents[0]["timings"]["received_at"] <= ended_ms
             assert 0 <= documents[0]["timings"]["judged_ms"] < ended_ms - began_ms
+
+
+def test_the_lag_and_the_deadline_show_what_waits_for_the_engine(site: Site) -> None:
+    """Also while backpressure pauses all partitions, when the consumer itself learns of no new record."""
+    site.create_topics()
+    gate = Path(site.folder.name) / "gate"
+    worker = site.worker(
+        *(sys.executable, "-m", "tests.chaos.faulty_worker", "gate", gate),
+        GUARDLINE_BATCH__MAX_COUNT="10",
+        GUARDLINE_BATCH__LOW_WATER="20",
+        GUARDLINE_BATCH__HIGH_WATER="60",
+        GUARDLINE_WORKER__TARGET_S="1",
+    )
+    eventually(lambda: worker.has_partitions, "it has partitions")
+    gate.touch()
+    site.events(400)
+    eventually(lambda: worker.metric("guardline_intake_paused") == 1, "intake pauses")
+    site.events(100, 400)
+    eventually(lambda: worker.metric("guardline_lag_records") == 500, "the lag counts what is unread")
+    eventually(lambda: worker.metric("guardline_oldest_deadline_seconds") < 0, "the target is missed")
+    assert worker.metric("guardline_lag_seconds") > 1
+    assert worker.metric("guardline_oldest_uncommitted_seconds") > 1
+    assert worker.metric("guardline_records_committed_total") == 0
+    gate.unlink()
+    site.check()
+    eventually(lambda: worker.metric("guardline_lag_records") == 0, "the lag is 0")
+    eventually(lambda: worker.metric("guardline_oldest_deadline_seconds") == 1, "no event waits")
+    assert worker.metric("guardline_lag_seconds") == worker.metric("guardline_oldest_uncommitted_seconds") == 0
+    assert worker.metric("guardline_pauses_total") >= 1
+    assert worker.metric("guardline_paused_seconds_total") > 1
+    assert worker.metric("guardline_intake_to_commit_seconds_count") == 500
+    assert worker.metric("guardline_intake_to_commit_seconds_sum") > 1

@@ -41,6 +41,8 @@ def test_every_label_has_a_fixed_set_of_values_and_none_names_a_tenant() -> None
         "field",
         "decision",
         "policy",
+        "result",
+        "kind",
     }
     assert [label for label in labels if not label.values and not label.bounded_by] == []
 

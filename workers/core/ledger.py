@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from workers.core.records import Finished, Source, TopicPartition
 from workers.errors import Fatal
@@ -17,7 +18,7 @@ from workers.errors import Fatal
 @dataclass(slots=True)
 class _Partition:
     epoch: int
-    under_way: deque[int] = field(default_factory=deque)
+    under_way: deque[Source] = field(default_factory=deque)
     finished: dict[int, Finished] = field(default_factory=dict)
     prefix: list[Finished] = field(default_factory=list)
     last_registered: int = -1
@@ -27,6 +28,19 @@ class _Partition:
     @property
     def is_idle(self) -> bool:
         return not self.under_way and not self.prefix
+
+
+class Front(NamedTuple):
+    """Where a partition stands.
+
+    `source` is its first record that is not committed, None if there is none. `offset` is the next offset to commit,
+    None if nothing was read or committed in this epoch; `end` is the one after the last record that was read.
+    """
+
+    origin: TopicPartition
+    source: Source | None
+    offset: int | None
+    end: int
 
 
 class Prefix(dict[TopicPartition, tuple[int, list[Finished]]]):
@@ -98,6 +112,10 @@ class Ledger:
         """The partitions of the current assignment."""
         return list(self._partitions)
 
+    def fronts(self) -> list[Front]:
+        """Say where each partition stands."""
+        return [_front(origin, partition) for origin, partition in self._partitions.items()]
+
     @property
     def idle(self) -> dict[TopicPartition, int]:
         """The partitions without uncommitted records, each with its epoch."""
@@ -135,9 +153,10 @@ class Ledger:
                 "topic was created again, or its log was truncated. The next start reads the records that it has now"
             )
         partition.last_registered = offset
-        partition.under_way.append(offset)
+        source = Source(origin, partition.epoch, offset, timestamp_ms, received_at_ms)
+        partition.under_way.append(source)
         self.uncommitted += 1
-        return Source(origin, partition.epoch, offset, timestamp_ms, received_at_ms)
+        return source
 
     def complete(self, finished: Sequence[Finished], now: float) -> int:
         """Take finished records in any order; return how many were stale (of an ended epoch, or finished before)."""
@@ -151,7 +170,7 @@ class Ledger:
                 or partition.epoch != source.epoch
                 or source.offset in partition.finished
                 or not partition.under_way
-                or not partition.under_way[0] <= source.offset <= partition.last_registered
+                or not partition.under_way[0].offset <= source.offset <= partition.last_registered
             ):
                 stale += 1
                 continue
@@ -166,7 +185,7 @@ class Ledger:
     def _advance(self, partition: _Partition) -> None:
         under_way, finished = partition.under_way, partition.finished
         before = len(partition.prefix)
-        while under_way and (record := finished.pop(under_way[0], None)) is not None:
+        while under_way and (record := finished.pop(under_way[0].offset, None)) is not None:
             under_way.popleft()
             partition.prefix.append(record)
         self._ready += len(partition.prefix) - before
@@ -222,3 +241,14 @@ class Ledger:
             if held.source == record.source:
                 partition.prefix[index] = record
                 return
+
+
+def _front(origin: TopicPartition, partition: _Partition) -> Front:
+    after_last = max(partition.committed, partition.last_registered + 1)
+    if partition.prefix:
+        first = partition.prefix[0].source
+    elif partition.under_way:
+        first = partition.under_way[0]
+    else:
+        return Front(origin, None, after_last or None, after_last)
+    return Front(origin, first, first.offset, after_last)

@@ -1,4 +1,4 @@
-"""Counts what is committed. Work that is repeated, because a rebalance or a crash came first, counts once."""
+"""Counts what is committed. Work that a rebalance or a crash repeats counts once."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ from operator import methodcaller
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
-from msgspec import DecodeError, Struct, json
 
+from workers import telemetry
 from workers.core.decode import Reason
+from workers.core.lag import Lag
 from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
-from workers.kafka import causes, clients, membership
+from workers.kafka import causes, clients, membership, statistics
 from workers.kafka.topic_watch import ConsumerLog
 from workers.settings import Settings
 
@@ -77,20 +78,6 @@ FENCED = (
 )
 
 
-class _Broker(Struct):
-    source: str
-    """`configured`, `learned`, or `logical`: a coordinator, which is a second name for one of the others."""
-
-
-class _Statistics(Struct):
-    brokers: dict[str, _Broker]
-
-    @property
-    def is_stranded(self) -> bool:
-        """Whether the client knows no broker to which it could send a request (librdkafka's issue 5301)."""
-        return all(broker.source == "logical" for broker in self.brokers.values())
-
-
 class Intake:
     """Polls records of the assigned partitions.
 
@@ -110,6 +97,8 @@ class Intake:
         self._stranded_reports = 0
         self._held: set[TopicPartition] = set()
         self._silent_until: float | None = time.monotonic() + SILENT_S
+        self._paused_at = 0.0
+        self.lag = Lag(ledger)
         self.log = ConsumerLog(shows_debug=clients.shows_debug(settings.kafka))
         self.consumer = clients.consumer(settings, on_statistics=self._on_statistics, logger=self.log)
         self.subscribe(topics)
@@ -156,6 +145,8 @@ class Intake:
         A pause discards the prefetched records of the partition, so change this seldom.
         """
         wanted = set(origins)
+        if wanted or self._held:
+            self._count_pause(begins=not self._held)
         for change, changed in (
             (self.consumer.pause, wanted - self._held),
             (self.consumer.resume, self._held - wanted),
@@ -163,6 +154,14 @@ class Intake:
             if changed:
                 change([KafkaPartition(topic, partition) for topic, partition in changed])
         self._held = wanted
+
+    def _count_pause(self, *, begins: bool) -> None:
+        now = time.monotonic()
+        if begins:
+            telemetry.PAUSES.inc()
+        else:
+            telemetry.PAUSED_SECONDS.inc(now - self._paused_at)
+        self._paused_at = now
 
     def give_up(self) -> None:
         """Stop committing: the worker ends because it failed."""
@@ -204,14 +203,18 @@ class Intake:
 
     def _on_statistics(self, text: str) -> None:
         try:
-            is_stranded = json.decode(text, type=_Statistics).is_stranded
-        except DecodeError:  # librdkafka does not escape strings: a client.id with a quotation mark is enough.
-            is_stranded = False
-        self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
+            found = statistics.read(text)
+            is_stranded = found is not None and found.is_stranded
+            self._stranded_reports = self._stranded_reports + 1 if is_stranded else 0
+            if found is not None:
+                self.lag.report(found.ends)
+        except Exception as error:
+            self._failure = error
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         try:
             self._ledger.assign(_origins(partitions))
+            self._count_rebalance("assigned")
             self._held.difference_update(_origins(partitions))  # A newly assigned partition is not paused.
             self._silent_until = None
             log.info("partitions assigned", partitions=_named(partitions))
@@ -224,18 +227,23 @@ class Intake:
                 self._commit_before_revoke()
         except Exception as error:
             self._failure = error
-        self._forget(partitions, "partitions revoked")
+        self._forget(partitions, "revoked")
 
     def _on_lost(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        self._forget(partitions, "partitions lost")
+        self._forget(partitions, "lost")
 
     def _forget(self, partitions: list[KafkaPartition], what: str) -> None:
         try:
             self._ledger.revoke(_origins(partitions))
             self._held.difference_update(_origins(partitions))
-            log.info(what, partitions=_named(partitions))
+            self._count_rebalance(what)
+            log.info(f"partitions {what}", partitions=_named(partitions))
         except Exception as error:
             self._failure = error
+
+    def _count_rebalance(self, what: str) -> None:
+        telemetry.REBALANCES.labels(what).inc()
+        telemetry.ASSIGNED.set(len(self._ledger.assigned))
 
 
 _headers = methodcaller("headers")

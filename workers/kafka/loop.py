@@ -24,6 +24,7 @@ from workers.kafka.counting import count_committed
 from workers.kafka.decoding import Decoding
 from workers.kafka.input_topics import NewTopics
 from workers.kafka.intake import Intake
+from workers.kafka.lag_watch import LagWatch
 from workers.kafka.outbox import Outbox
 from workers.kafka.progress import Progress
 from workers.kafka.questions import Questions
@@ -85,6 +86,7 @@ class KafkaThread(threading.Thread):
         self._quit = False
         self._left: int | None = None
         self._is_held = False
+        self._is_limited = False
         self.turns = 0
         self.ledger = Ledger()
         membership.check(settings)
@@ -92,6 +94,7 @@ class KafkaThread(threading.Thread):
         expired_offsets.warn(settings)
         self._intake = Intake(settings, checked.inputs, self.ledger, self._commit_before_revoke)
         self._questions = Questions(settings.kafka)
+        self._lag = LagWatch(self._intake.lag, self._questions, settings.worker.target_s)
         self._counting: deque[Future[None]] = deque()
         self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
         self._decoding = Decoding(settings, mapping)
@@ -169,6 +172,7 @@ class KafkaThread(threading.Thread):
         elif positions := self._progress.positions(now):
             self._commit(self._drain_deadline(), limit=0, positions=positions)
         telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
+        self._lag.check(now, self.ledger.assigned, is_limited=self._is_limited)
 
     def _poll(self) -> list[Message]:
         """Poll as many records as the water marks allow: a full batch below the low mark, one record above it.
@@ -185,7 +189,8 @@ class KafkaThread(threading.Thread):
         share = max(limits.high_water // (len(ledger.assigned) + 1), 2 * limits.in_flight * limits.max_count)
         self._intake.hold(ledger.assigned if self._is_held else ledger.stuck(share))
         telemetry.PAUSED.set(self._is_held)
-        if is_thirsty and not is_full:
+        self._is_limited = not is_thirsty or is_full
+        if not self._is_limited:
             room = limits.high_water - ledger.uncommitted
             return self._intake.poll(min(POLL_COUNT, room), BUSY_POLL_S if ledger.uncommitted else IDLE_POLL_S)
         self._has_completed.wait(BUSY_POLL_S)
@@ -247,13 +252,14 @@ class KafkaThread(threading.Thread):
         self._topics.check(time.monotonic())
         started = time.monotonic()
         if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
-            telemetry.ABORTS.inc()
+            telemetry.TRANSACTIONS.labels("aborted").inc()
             return
         now = time.monotonic()
         self.ledger.settle(prefix, now)
         if len(prefix):
             self._remember([memory for record in prefix.records() for memory in record.memories])  # 8
         count_committed(prefix, time.time())
+        telemetry.TRANSACTIONS.labels("committed").inc()
         telemetry.COMMIT_SECONDS.observe(now - started)
 
     def _commit_before_revoke(self) -> None:

@@ -383,6 +383,9 @@ class Worker(Section):
     grace_s: float = Field(25, ge=0)
     """after SIGTERM: how long the worker may take to finish the events in flight. Keep it below the supervisor's own
     grace period"""
+    target_s: float = Field(30, gt=0)
+    """How long an event may wait for its verdict, from Kafka's timestamp. The worker only measures this: the metric
+    `guardline_oldest_deadline_seconds` says how much of it is left for the oldest event, for alerts and autoscalers."""
     unavailable_after_s: float = Field(30, ge=0)
     """how long the worker retries to judge an event, counted from the first attempt. Then the policy's `on_unavailable`
     decides"""
