@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
+.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +155,10 @@ quality-windows: $(READY) ## measure what smaller windows find among harmless se
 quality-modes: $(READY) ## compare one forward pass with the model card's method on held-out texts: make quality-modes DATA=FILE
 	@test -n "$(DATA)" || (echo "name the file with the labelled texts: make quality-modes DATA=FILE" >&2; exit 2)
 	@$(BIN)/python -m tests.quality.modes --data $(DATA) --texts $(or $(TEXTS),2500)
+
+quality-language: $(READY) ## measure the language detector's accuracy, time and memory: make quality-language DATA=FILE
+	@test -n "$(DATA)" || (echo "name the file with the texts and their languages: make quality-language DATA=FILE" >&2; exit 2)
+	@$(BIN)/python -m tests.quality.language --data $(DATA) --texts $(or $(TEXTS),3000)
 
 bench-guard-vllm: $(VLLM)/.ready ## compare our guard with the model card's recipe, on the same vLLM
 	@$(ON_CPU) $(VLLM)/bin/python -m tests.benchmarks.guard_vllm

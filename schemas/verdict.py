@@ -1,6 +1,6 @@
 """A verdict: what comes out for every event that can be decoded, exactly once."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -58,6 +58,9 @@ class Verdict(BaseModel):
     surface: Surface
     author_id: Id | None = None
     language: Language | None = None
+    """The language that the policy decided by; null if it is not known."""
+    language_source: Literal["producer", "detector"] | None = None
+    """Who named the language: the event, or the detector (`language.detector`); null if the language is not known."""
     role: Role
     assessment: Assessment | None
     """Null for an event without text, and for one that could not be judged: the tenant's `on_unavailable` decided."""

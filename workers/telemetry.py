@@ -103,6 +103,13 @@ REUSED = CATALOGUE.counter(
     "Verdicts that reuse an assessment stored in Redis.",
     "Falling as a share of the verdicts: Redis lost its data, the model changed, or content repeats less.",
 )
+LANGUAGES = CATALOGUE.counter(
+    "guardline_languages_total",
+    "events",
+    "Events by who named their language, with `language.detector`.",
+    "A rising share of `unknown`: short texts, or a language that is not among `language.candidates`.",
+    Label("source", ("producer", "detector", "unknown")),
+)
 SHORTENED = CATALOGUE.counter(
     "guardline_shortened_total",
     "records",

@@ -27,6 +27,7 @@ from workers.annotation.rows import PLAIN, Reading, Row, request_of
 from workers.core.batcher import estimate_tokens
 from workers.errors import Misconfigured, OneAtFault, Unavailable, Undecodable
 from workers.guard.guard import Refused, Request
+from workers.guard.languages import Languages
 from workers.guard.patience import ask_with_patience
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
@@ -92,7 +93,13 @@ class Annotation:
         self._reading = reading
 
     async def run(
-        self, guard: Assessor, batch: Batch, patience_s: float, policy: CompiledPolicy | None, progress: Progress
+        self,
+        guard: Assessor,
+        batch: Batch,
+        patience_s: float,
+        policy: CompiledPolicy | None,
+        progress: Progress,
+        languages: Languages | None = None,
     ) -> Summary:
         """Judge the rows that are not judged yet, and write the output.
 
@@ -118,7 +125,7 @@ class Annotation:
                 raise Unavailable(
                     f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to continue"
                 ) from error
-            bad = self._write(findings, policy)
+            bad = self._write(findings, policy, languages)
             is_done = True
             return Summary(findings.count, bad, findings.judged)
         finally:
@@ -156,7 +163,7 @@ class Annotation:
             for task, _ in in_flight_tasks:
                 task.cancel()
 
-    def _write(self, findings: Findings, policy: CompiledPolicy | None) -> int:
+    def _write(self, findings: Findings, policy: CompiledPolicy | None, languages: Languages | None) -> int:
         """Join rows and findings; give the number of bad rows. Only the last step can be seen from outside."""
         output, side = (path.with_name(path.name + ".writing") for path in (self.output, self.bad))
         writer = open_writer(output, self.output.name, self.source, has_decision=policy is not None)
@@ -170,7 +177,8 @@ class Annotation:
                     line = {"row": number, **finding["bad"], "value": row.raw()}
                     bad.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
                 else:
-                    writer.write(row, finding if policy is None else {**finding, **self._decided(policy, row, finding)})
+                    decided = {} if policy is None else self._decided(policy, languages, row, finding)
+                    writer.write(row, {**finding, **decided})
         writer.close()
         if count:
             _put(side, self.bad)
@@ -209,13 +217,16 @@ class Annotation:
         (finding,) = await _find(guard, [self._event_or_problem(row)], patience_s)
         return finding
 
-    def _decided(self, policy: CompiledPolicy, row: Row, finding: Finding) -> Finding:
+    def _decided(self, policy: CompiledPolicy, languages: Languages | None, row: Row, finding: Finding) -> Finding:
         event = self._reading.event_of(row)
+        language = event.get("language")
+        if languages is not None:
+            language = languages.missing_in(event) or language
         decision, reasons = policy.decide(
             finding["assessment"],
             surface=event["surface"],
             role=event.get("role", "user"),
-            language=event.get("language"),
+            language=language,
         )
         return {"decision": decision, "reasons": reasons}
 

@@ -15,6 +15,7 @@ from schemas.policy import Policy
 from workers.annotation.annotate import Annotation, Summary
 from workers.annotation.rows import PLAIN, Reading
 from workers.errors import Fatal
+from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.guard.patience import start_with_patience
 from workers.policy.policy import CompiledPolicy
@@ -69,6 +70,9 @@ async def _run(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     guard = load_guard(settings.guard)
     await start_with_patience(guard.start, settings.worker.start_within_s)
+    languages = None if policy is None else load_languages(settings.language)
+    if languages is not None:
+        await languages.start()
     bar = Progress(
         TextColumn("{task.fields[rows]} rows"),
         BarColumn(),
@@ -91,7 +95,7 @@ async def _run(
                 bar.update(shown, completed=position, rows=rows, rate=rate)
 
             patience_s = settings.worker.unavailable_after_s
-            summary = await annotation.run(guard, settings.batch, patience_s, policy, progress)
+            summary = await annotation.run(guard, settings.batch, patience_s, policy, progress, languages)
     finally:
         await guard.close()
     return summary, time.monotonic() - started, guard.fingerprint

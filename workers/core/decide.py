@@ -66,6 +66,9 @@ def verdict(
     body, source = event.body, event.source
     topic, partition = source.origin
     surface, role, language = body["surface"], body.get("role", "user"), body.get("language")
+    language_source = None if language is None else "producer"
+    if event.detected_language is not None:
+        language, language_source = event.detected_language, "detector"
     if body["text"]:
         decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
     else:
@@ -79,6 +82,7 @@ def verdict(
         "surface": surface,
         "author_id": body.get("author_id"),
         "language": language,
+        "language_source": language_source,
         "role": role,
         "decision": decision,
         "reasons": reasons,

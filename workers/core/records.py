@@ -117,6 +117,8 @@ class Event(Struct, gc=False):
     """Whether its assessment comes from Redis."""
 
     # From here on, it was looked up or judged.
+    detected_language: str | None = None
+    """The language that the detector found; None if the producer named one, or there is no detector."""
     assessment: dict[str, Any] | None = None
     """A `schemas.assessment.Assessment` as a dict; None for an event that could not be judged or has no text."""
 

@@ -14,6 +14,7 @@ from workers import telemetry
 from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
 from workers.core.records import Event, Finished, Memory, Output, Source
+from workers.guard.languages import Languages
 from workers.moderation.counting import counters
 from workers.moderation.judge import Judge
 from workers.policy.document import DEFAULT
@@ -51,6 +52,7 @@ class Pipeline:
         is_current: Callable[[Source], bool],
         deliver: Callable[[list[Finished]], None],
         fail: Callable[[BaseException], None],
+        languages: Languages | None = None,
     ) -> None:
         self._settings = settings
         self._dedup = dedup
@@ -60,6 +62,7 @@ class Pipeline:
         self._is_current = is_current
         self._deliver = deliver
         self._fail = fail
+        self._languages = languages
         self._carry_headers = frozenset(settings.events.carry_headers)
         limits = settings.batch
         self._batcher = Batcher(max_count=limits.max_count, max_tokens=limits.max_tokens, max_age_s=limits.max_age_s)
@@ -109,7 +112,11 @@ class Pipeline:
 
     async def _finish(self, part: Sequence[Event], closed_at: float) -> None:
         """Judge and decide one part. Its events wait for each other, and for no other part."""
-        await self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
+        judged = self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
+        if self._languages is None:
+            await judged
+        else:
+            await asyncio.gather(judged, self._languages.fill(part))
         part = self._current(part)
         self._deliver(self._decide(part, closed_at))
         telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)

@@ -12,6 +12,7 @@ import structlog
 
 from workers import telemetry
 from workers.guard.guard import Guard
+from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import hang_watch, topics
 from workers.kafka.clients import LOOK_S
@@ -66,6 +67,11 @@ class Worker:
             settings = filled(settings, guard.prompts_at_a_time)
             life.watch(guard.watch())
 
+            languages = load_languages(settings.language)
+            if languages is not None:
+                life.close_with(languages.close)
+                await life.wait_for(languages.start)
+
             policies = PolicyCache(redis_url=settings.redis.url.get_secret_value(), namespace=settings.redis.namespace)
             life.close_with(policies.close)
             await life.wait_for(policies.start)
@@ -114,6 +120,7 @@ class Worker:
                 is_current=kafka.is_current,
                 deliver=kafka.deliver,
                 fail=life.end,
+                languages=languages,
             )
             _collect_seldom()
             kafka.start()

@@ -15,6 +15,7 @@ from workers.core.decide import Decided, verdict, verdict_id
 from workers.core.records import Event, Source, TopicPartition
 from workers.policy.policy import CompiledPolicy
 
+UNSAFE: dict[str, Any] = {"severity": "Unsafe", "categories": [], "scores": {}, "category_scores": {}}
 EVENT: EventDict = {"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hello"}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -157,6 +158,27 @@ def test_the_policy_gets_the_fields_of_the_event(condition: dict[str, str], fiel
     matching = cast(EventDict, {**EVENT, **condition})
     assert decided(matching, assessment, policy).decision == "review"
     assert decided(cast(EventDict, {**EVENT, field: other}), assessment, policy).decision == "block"
+
+
+@pytest.mark.parametrize(
+    ("named", "detected", "language", "source", "decision"),
+    [
+        (None, None, None, None, "block"),
+        ("de-AT", None, "de-AT", "producer", "review"),
+        (None, "de", "de", "detector", "review"),
+        ("und", "de", "de", "detector", "review"),
+        (None, "en", "en", "detector", "block"),
+    ],
+)
+def test_the_policy_decides_by_a_detected_language_and_the_verdict_says_who_named_it(
+    named: str | None, detected: str | None, language: str | None, source: str | None, decision: str
+) -> None:
+    policy = CompiledPolicy(Policy.model_validate({"id": "acme", "rules": [{"language": "de", "decision": "review"}]}))
+    event = event_of(cast(EventDict, {**EVENT, "language": named}), UNSAFE)
+    event.detected_language = detected
+    written = verdict(event, policy, 1.5)
+    document = orjson.loads(written.value)
+    assert (document["language"], document["language_source"], written.decision) == (language, source, decision)
 
 
 def test_an_event_without_a_role_comes_from_a_user() -> None:

@@ -31,6 +31,8 @@ from workers.settings.table import rows
         ("GUARDLINE_GUARD__OPENAI__KEY_FILE", "", "guard.openai.key_file: is empty"),
         ("GUARDLINE_TOPICS__INPUTS", '["chat.*"]', "topics.inputs: 'chat.*' is not the name of a topic"),
         ("GUARDLINE_TOPICS__INPUTS", '["chat.*"]', "A pattern begins with ^"),
+        ("GUARDLINE_LANGUAGE__CANDIDATES", '["en", "English"]', "number 2 is not two letters of ISO 639-1, such as en"),
+        ("GUARDLINE_LANGUAGE__CANDIDATES", '["en"]', "one language only: every text would be found to be in it"),
         ("GUARDLINE_TOPICS__REVIEW", "a b", "topics.review: 'a b' is not the name of a topic"),
         (
             "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS",
