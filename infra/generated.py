@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infra import chart
 from infra.docs import configuration, metrics
 from schemas import generate as schemas
 
@@ -16,6 +17,7 @@ def texts() -> dict[str, str]:
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
+        "helm/guardline/files/settings.json": chart.settings(),
         "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),
     }
 

@@ -3,18 +3,19 @@
 
 {{- define "guardline.checks" -}}
 {{- $found := dict "sentences" list -}}
+{{- $known := .Files.Get "files/settings.json" | fromJsonArray -}}
 {{- include "guardline.checks.required" (dict "root" . "found" $found) -}}
 {{- include "guardline.checks.model" (dict "root" . "found" $found) -}}
 {{- include "guardline.checks.secretsIn" (dict "found" $found "at" "config" "value" .Values.config) -}}
-{{- include "guardline.checks.config" (dict "found" $found "at" "config" "config" .Values.config) -}}
-{{- include "guardline.checks.env" (dict "found" $found "at" "" "of" .Values) -}}
-{{- include "guardline.checks.env" (dict "found" $found "at" "modelServer." "of" .Values.modelServer) -}}
-{{- include "guardline.checks.env" (dict "found" $found "at" "model.download." "of" .Values.model.download) -}}
+{{- include "guardline.checks.config" (dict "found" $found "known" $known "at" "config" "config" .Values.config) -}}
+{{- include "guardline.checks.env" (dict "found" $found "known" $known "at" "" "of" .Values) -}}
+{{- include "guardline.checks.env" (dict "found" $found "known" $known "at" "modelServer." "of" .Values.modelServer) -}}
+{{- include "guardline.checks.env" (dict "found" $found "known" $known "at" "model.download." "of" .Values.model.download) -}}
 {{- range $name, $worker := include "guardline.workers" . | fromYaml -}}
 {{- $at := printf "workers.%s" $name -}}
 {{- include "guardline.checks.secretsIn" (dict "found" $found "at" (printf "%s.config" $at) "value" ($worker.config | default dict)) -}}
-{{- include "guardline.checks.config" (dict "found" $found "at" (printf "%s.config" $at) "config" ($worker.config | default dict)) -}}
-{{- include "guardline.checks.env" (dict "found" $found "at" (printf "%s." $at) "of" $worker) -}}
+{{- include "guardline.checks.config" (dict "found" $found "known" $known "at" (printf "%s.config" $at) "config" ($worker.config | default dict)) -}}
+{{- include "guardline.checks.env" (dict "found" $found "known" $known "at" (printf "%s." $at) "of" $worker) -}}
 {{- include "guardline.checks.worker" (dict "root" $ "found" $found "at" $at "name" $name "worker" $worker) -}}
 {{- include "guardline.checks.autoscaling" (dict "root" $ "found" $found "at" $at "worker" $worker) -}}
 {{- end -}}
@@ -82,9 +83,35 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if regexMatch "://[^/@?#]*:[^@]*@" . -}}true{{- end -}}
 {{- end }}
 
-{{/* What the chart sets itself. Arguments: found, at, config. */}}
+{{/* Settings that do not exist. Below a setting that is a map, any name is possible. Arguments: found, at (the path of value),
+     value, below (the settings above, such as "kafka."), known (the names of all settings). */}}
+{{- define "guardline.checks.names" -}}
+{{- $ := . -}}
+{{- range $key, $value := .value -}}
+{{- $name := printf "%s%s" $.below $key -}}
+{{- if not (has $name $.known) -}}
+{{- $further := printf "%s." $name -}}
+{{- $inside := list -}}
+{{- $siblings := list -}}
+{{- range $.known -}}
+{{- if hasPrefix $further . -}}{{- $inside = append $inside . -}}{{- end -}}
+{{- if hasPrefix $.below . -}}{{- $siblings = append $siblings (trimPrefix $.below . | splitList "." | first) -}}{{- end -}}
+{{- end -}}
+{{- if not $inside -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.%s: there is no such setting (one of: %s)" $.at $key (join ", " (uniq $siblings)))) -}}
+{{- else if not (or (kindIs "map" $value) (kindIs "invalid" $value)) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.%s: is a section, and has to hold settings" $.at $key)) -}}
+{{- else -}}
+{{- include "guardline.checks.names" (dict "found" $.found "at" (printf "%s.%s" $.at $key) "value" $value "below" $further "known" $.known) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What the chart sets itself. Arguments: found, at, config, known. */}}
 {{- define "guardline.checks.config" -}}
 {{- $ := . -}}
+{{- include "guardline.checks.names" (dict "found" .found "at" .at "value" .config "below" "" "known" .known) -}}
 {{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
 {{- $parts := splitList "." $path -}}
 {{- $value := $.config -}}
@@ -97,7 +124,8 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- end }}
 
-{{/* Variables with a secret value, and variables that the chart or its checks would not see. Arguments: found, at, of. */}}
+{{/* Variables with a secret value, and variables that the chart or its checks would not see. Arguments: found, at, of,
+     known. */}}
 {{- define "guardline.checks.env" -}}
 {{- $ := . -}}
 {{- $env := .of.env | default dict -}}
@@ -113,8 +141,15 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart sets it" $.at $name)) -}}
 {{- else if has $upper (list "GUARDLINE_WORKER__GRACE_S" "GUARDLINE_WORKER__START_WITHIN_S" "GUARDLINE_GUARD__ENGINE" "GUARDLINE_GUARD__CONTEXT_TOKENS" "GUARDLINE_GUARD__MODEL" "GUARDLINE_GUARD__VLLM") -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart reads this setting; set it in config" $.at $name)) -}}
-{{- else if and (hasPrefix "GUARDLINE_" $upper) (not (regexMatch "^GUARDLINE_[A-Z]+__[A-Z0-9_]+$" $upper)) -}}
-{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: is no setting of Guardline; a setting is GUARDLINE_SECTION__NAME, with two underscores" $.at $name)) -}}
+{{- else if hasPrefix "GUARDLINE_" $upper -}}
+{{- $setting := trimPrefix "GUARDLINE_" $upper | lower | replace "__" "." -}}
+{{- $is := dict "known" false -}}
+{{- range $.known -}}
+{{- if or (eq . $setting) (hasPrefix (printf "%s." .) $setting) (hasPrefix (printf "%s." $setting) .) -}}{{- $_ := set $is "known" true -}}{{- end -}}
+{{- end -}}
+{{- if not $is.known -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: there is no such setting; a setting is GUARDLINE_SECTION__NAME, with two underscores" $.at $name)) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (hasKey $env $name) (hasKey ($.of.secretEnv | default dict) $name) -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: is in %ssecretEnv too; leave one of them out" $.at $name $.at)) -}}

@@ -41,7 +41,7 @@ def render(values: Document, name: str = "prod", namespace: str = "moderation") 
     """Return the manifests of a release."""
     texts = chart().render(values, name=name, namespace=namespace)
     manifests = [text for path, text in texts.items() if not path.endswith("NOTES.txt")]
-    return [document for text in manifests for document in yaml.safe_load_all(text) if document]
+    return [document for text in manifests for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 @cache

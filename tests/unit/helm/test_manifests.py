@@ -19,6 +19,9 @@ CRDS = {path.stem: path for path in (Path(__file__).parent / "crds").glob("*.jso
 VERSIONS = ["1.29", "1.33", "1.37"]
 """The oldest Kubernetes that the chart supports, one between, and the newest whose schemas the library has."""
 
+# Without this the library reads and parses the same large files for each document.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+
 ALL = pytest.mark.parametrize("name", EXAMPLES)
 
 
