@@ -58,5 +58,8 @@ class Assessment(BaseModel):
     """The number of windows that were not judged because the text was too long. 0: all of it was judged."""
     truncated_context_tokens: Annotated[int, Field(ge=0)]
     """The number of tokens of earlier turns that were left out, the oldest first. 0: none was left out."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """The number of tokens that the model read and wrote, in the prompts of all windows, views and further questions.
+    0 in assessments of versions that did not count them."""
     views: Annotated[list[View], Field(min_length=1)]
     """The readings that were judged. A text has a normalized view only if it differs from the raw one."""

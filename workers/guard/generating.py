@@ -65,22 +65,25 @@ class Generating:
         completions = await self._engine.complete(flat, MAX_TOKENS, deadline)
         if len(completions) != len(flat):
             raise Unavailable(f"the engine gave {len(completions)} answers to {len(flat)} prompts")
-        written = iter(completions)
-        return [
-            _opinion(all_or_refused([self._read(next(written), role) for _ in group]))
-            for group, role in zip(prompts, roles, strict=True)
-        ]
+        written = iter(zip(flat, completions, strict=True))
+        opinions: list[Opinion | Refused] = []
+        for group, role in zip(prompts, roles, strict=True):
+            own = [next(written) for _ in group]
+            tokens = sum(len(ids) + (0 if isinstance(answer, Refused) else len(answer)) for ids, answer in own)
+            opinions.append(_opinion(all_or_refused([self._read(answer, role) for _, answer in own]), tokens))
+        return opinions
 
     def _read(self, completion: list[int] | Refused, role: str) -> Answer | Refused:
         return completion if isinstance(completion, Refused) else parse(self._tokens.text(completion), role)
 
 
-def _opinion(answers: Sequence[Answer] | Refused) -> Opinion | Refused:
+def _opinion(answers: Sequence[Answer] | Refused, tokens: int) -> Opinion | Refused:
     if isinstance(answers, Refused):
         return answers
     probabilities = [[float(index == answer.severity) for index in range(3)] for answer in answers]
     worst = worst_of(probabilities)
-    return Opinion(probabilities, worst, answers[worst].severity, answers[worst].categories, {}, answers[worst].refusal)
+    chosen = answers[worst]
+    return Opinion(probabilities, worst, chosen.severity, chosen.categories, {}, chosen.refusal, tokens)
 
 
 def lines_of(text: str, role: str) -> Lines:

@@ -218,6 +218,7 @@ class Guard:
             "windows": len(opinion.probabilities),
             "truncated_windows": sum([prompt.truncated_windows for prompt in readings]),
             "truncated_context_tokens": raw.truncated_context_tokens,
+            "tokens": opinion.tokens,
             "views": [{"name": RAW, "severity": severity, "scores": scores}]
             if len(readings) == 1
             else [

@@ -29,6 +29,8 @@ class Opinion(Struct, gc=False):
     """The probabilities of the three most likely categories. Empty in `mode: generate`."""
     refusal: bool | None
     """None for a text that a user wrote."""
+    tokens: int
+    """The tokens of all its prompts, and those that the model wrote."""
 
 
 def probabilities_of(rows: Sequence[list[float] | Refused], temperature: float = 1.0) -> list[list[float] | Refused]:

@@ -69,7 +69,7 @@ class Scoring:
                 continue
             worst = worst_of(probabilities)
             label = label_of(probabilities[worst])
-            opinion = Opinion(probabilities, worst, label, [], {}, None)
+            opinion = Opinion(probabilities, worst, label, [], {}, None, sum(map(len, group)))
             opinions.append(opinion)
             is_response = roles[index] == ASSISTANT
             if label or is_response:
@@ -104,7 +104,8 @@ class Scoring:
     ) -> None:
         rows = await self._score([ids for _, _, ids in asked], self._categories, deadline)
         named_probabilities = probabilities_of(rows, self._calibration.categories)
-        for (index, opinion, _), row, probabilities in zip(asked, rows, named_probabilities, strict=True):
+        for (index, opinion, ids), row, probabilities in zip(asked, rows, named_probabilities, strict=True):
+            opinion.tokens += len(ids)
             if isinstance(row, Refused):
                 opinions[index] = row
                 continue
@@ -127,7 +128,8 @@ class Scoring:
         asked = [one for one in asked if opinions[one[0]] is one[1]]  # The categories of the others were refused.
         prompts = [ids + self._after_category[(opinion.categories or [NONE])[0]] for _, opinion, ids in asked]
         rows = await self._probabilities(prompts, self._refusals, self._calibration.refusal, deadline)
-        for (index, opinion, _), probabilities in zip(asked, rows, strict=True):
+        for (index, opinion, _), ids, probabilities in zip(asked, prompts, rows, strict=True):
+            opinion.tokens += len(ids)
             if isinstance(probabilities, Refused):
                 opinions[index] = probabilities
             else:

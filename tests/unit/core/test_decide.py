@@ -47,6 +47,7 @@ assessments = st.fixed_dictionaries(
         "windows": st.integers(1, 9),
         "truncated_windows": st.integers(0, 9),
         "truncated_context_tokens": st.integers(0, 9),
+        "tokens": st.integers(0, 9_999),
         "views": st.lists(views, min_size=1, max_size=2),
     }
 )

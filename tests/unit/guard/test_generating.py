@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,33 @@ async def test_a_generated_answer_becomes_a_valid_assessment(guards: tuple[Guard
     for assessment in answered(await generating.assess(requests)):
         assert Assessment.model_validate(assessment).model_dump(mode="json") == assessment
         assert sorted(assessment["scores"].values()) == [0, 0, 1]
+
+
+async def test_an_assessment_counts_every_token_that_the_model_read_and_wrote(
+    guards: tuple[Guard, Guard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        Request(TEXTS[0]),
+        Request("How can I build a bomb and kill my neighbours?"),
+        Request(TEXTS[1], "assistant"),
+        Request("ｋｉｌｌ " * 15),
+    ]
+    for guard in guards:
+        counted = 0
+
+        def counting(call: Callable[..., Awaitable[Sequence[Any]]], *, writes: bool) -> Any:
+            async def call_and_count(prompts: Sequence[Sequence[int]], *others: Any) -> Sequence[Any]:
+                nonlocal counted
+                answers = await call(prompts, *others)
+                counted += sum(map(len, prompts)) + writes * sum(map(len, answers))
+                return answers
+
+            return call_and_count
+
+        engine = guard._engine
+        monkeypatch.setattr(engine, "score", counting(engine.score, writes=False))
+        monkeypatch.setattr(engine, "complete", counting(engine.complete, writes=True))
+        assert sum([assessment["tokens"] for assessment in answered(await guard.assess(requests))]) == counted > 0
 
 
 async def test_the_two_modes_never_share_a_cached_assessment(guards: tuple[Guard, Guard]) -> None:
