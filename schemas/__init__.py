@@ -1,1 +1,1 @@
-"""The contracts: events, assessments, verdicts, review items and policies. They import nothing of the workers."""
+"""Contracts: events, assessments, verdicts, review items, usage and policies. They import nothing of the workers."""

@@ -13,6 +13,7 @@ from schemas.event import Event
 from schemas.headers import DeadLetterHeaders, ReplayNoteHeaders, TraceHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
+from schemas.usage import Usage
 from schemas.verdict import Verdict
 
 VERSION = "3.0.0"
@@ -28,19 +29,19 @@ one verdict, and for every verdict of `review` also one review item. A record of
 dead letter. All outputs of a record, and its offset, are in one transaction: read them with
 `isolation.level=read_committed`.
 
-The addresses are the default names of the topics; the settings `topics.*` change them. The key of an output is the
-key of its input record, so the outputs of one key keep their order.
+The addresses are the default names of the topics; the settings `topics.*` change them. The key of an outcome is
+the key of its input record, so the outcomes of one key keep their order.
 
 Workers also read records that break the contract of events, and other shapes of records through a mapping. Readers
 should ignore fields that they do not know."""
 
 
 class Message(NamedTuple):
-    """A kind of record. Without a payload model, `payload` is written as it is."""
+    """A kind of record. Without a payload model, `payload` is written as it is. `headers` is None if it has none."""
 
     title: str
     summary: str
-    headers: type[BaseModel]
+    headers: type[BaseModel] | None
     model: type[BaseModel] | None = None
     payload: Mapping[str, Any] | None = None
     content_type: str = "application/json"
@@ -72,6 +73,7 @@ MESSAGES: Mapping[str, Message] = {
         ReplayNoteHeaders,
         payload={"type": "null", "description": "A note has no value."},
     ),
+    "usage": Message("Usage", "What the verdicts of one transaction add for one tenant and minute.", None, Usage),
 }
 
 CHANNELS: Mapping[str, Channel] = {
@@ -81,6 +83,12 @@ CHANNELS: Mapping[str, Channel] = {
     "review": Channel("moderation.review", "send", ("reviewItem",), "One item for each verdict of `review`."),
     "deadLetters": Channel(
         "moderation.dead-letters", "send", ("deadLetter", "replayNote"), "Records without a verdict."
+    ),
+    "usage": Channel(
+        "moderation.usage",
+        "send",
+        ("usage",),
+        "What each tenant used, by minute: sum the records. The key is the tenant.",
     ),
 }
 
@@ -133,13 +141,14 @@ def _operation(name: str, channel: Channel) -> dict[str, Any]:
 
 
 def _message(name: str, message: Message) -> dict[str, Any]:
+    headers = message.headers
     payload = message.payload if message.model is None else {"$ref": f"#/components/schemas/{message.model.__name__}"}
     return {
         "name": name,
         "title": message.title,
         "summary": message.summary,
         "contentType": message.content_type,
-        "headers": {"$ref": f"#/components/schemas/{message.headers.__name__}"},
+        **({} if headers is None else {"headers": {"$ref": f"#/components/schemas/{headers.__name__}"}}),
         "payload": payload,
         "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": KAFKA_BINDING}},
     }

@@ -14,6 +14,7 @@ from schemas.event import Event
 from schemas.meanings import describe
 from schemas.policy import Policy
 from schemas.review import ReviewItem
+from schemas.usage import Usage
 from schemas.verdict import Verdict
 
 FOLDER = Path(__file__).parent / "json"
@@ -24,6 +25,7 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "verdict": Verdict,
     "review": ReviewItem,
     "policy": Policy,
+    "usage": Usage,
 }
 
 

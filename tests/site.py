@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,30 @@ class Process:
 class Outcome:
     """What a read_committed reader sees: for each input position its verdicts and dead letters.
 
-    `reviewed` counts the review items of a position; `partitions` are those of an output topic that have a key.
+    `reviewed` counts the review items of a position; `partitions` are those of an output topic that have a key. `usage`
+    has the sums of the usage topic by tenant and minute: events, cache hits, tokens.
     """
 
     by_position: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     order: dict[tuple[str, int], list[tuple[str, int, int]]] = field(default_factory=lambda: defaultdict(list))
     partitions: dict[tuple[str, bytes | None], set[int]] = field(default_factory=lambda: defaultdict(set))
     reviewed: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    usage: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     verdicts: int = 0
     dead_letters: int = 0
+
+    @property
+    def judged(self) -> dict[tuple[str, str], list[int]]:
+        """The verdicts by tenant and by the minute in which their events were read: their number, and their tokens."""
+        found: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        for documents in self.by_position.values():
+            for document in documents:
+                if "verdict_id" in document:
+                    minute = datetime.fromtimestamp(document["timings"]["received_at"] // 60_000 * 60, UTC)
+                    total = found[(document["tenant_id"], minute.strftime("%Y-%m-%dT%H:%M:%SZ"))]
+                    total[0] += 1
+                    total[1] += (document["assessment"] or {}).get("tokens", 0)
+        return found
 
     @property
     def to_review(self) -> dict[tuple[str, int, int], int]:
@@ -151,6 +167,7 @@ class Site:
             "GUARDLINE_TOPICS__VERDICTS": f"{name}.verdicts",
             "GUARDLINE_TOPICS__REVIEW": f"{name}.review",
             "GUARDLINE_TOPICS__DEAD_LETTERS": f"{name}.dead-letters",
+            "GUARDLINE_TOPICS__USAGE": f"{name}.usage",
             "GUARDLINE_TOPICS__PARTITIONS": str(partitions),
             "GUARDLINE_HTTP__PORT": "0",
             "GUARDLINE_GUARD__THREADS": "1",
@@ -240,6 +257,12 @@ class Site:
             if message is None:
                 continue
             topic, partition = str(message.topic()), int(message.partition() or 0)
+            if topic == settings.topics.usage:
+                document = json.loads(message.value() or b"")
+                total = outcome.usage[(document["tenant_id"], document["minute"])]
+                for index, name in enumerate(("events", "cache_hits", "tokens")):
+                    total[index] += document[name]
+                continue
             outcome.partitions[(topic, message.key())].add(partition)
             if topic != settings.topics.dead_letters:
                 document = json.loads(message.value() or b"")
@@ -293,6 +316,7 @@ class Site:
         """Every position that was sent has exactly one visible output, in order within its partition and key.
 
         Every verdict with the decision `review` has one review item; `has_all_reviews` is False if a test deletes them.
+        The usage topic counts every verdict once.
         No offset is committed without the outputs below it, and no output is visible without its offset.
         """
         outcome = Outcome()
@@ -301,8 +325,10 @@ class Site:
             nonlocal outcome
             outcome = self.outcome()
             # The parts of one transaction need not become visible at the same moment.
-            return len(outcome.by_position) >= len(self.sent) and (
-                not has_all_reviews or outcome.reviewed.keys() >= outcome.to_review.keys()
+            return (
+                len(outcome.by_position) >= len(self.sent)
+                and (not has_all_reviews or outcome.reviewed.keys() >= outcome.to_review.keys())
+                and (not self.settings().topics.usage or self._counted(outcome) >= outcome.verdicts)
             )
 
         try:
@@ -316,6 +342,14 @@ class Site:
         assert set(outcome.by_position) == set(self.sent)
         if has_all_reviews:
             assert outcome.reviewed == outcome.to_review
+        if self.settings().topics.usage:
+            judged = outcome.judged
+            assert {place: events for place, (events, _, _) in outcome.usage.items()} == {
+                place: count for place, (count, _) in judged.items()
+            }
+            for place, (_, cache_hits, tokens) in outcome.usage.items():
+                # The verdicts do not say which of them reuse an assessment.
+                assert tokens == judged[place][1] if cache_hits == 0 else tokens <= judged[place][1]
         scattered = {key: partitions for key, partitions in outcome.partitions.items() if len(partitions) != 1}
         assert not scattered, f"keys in several partitions: {scattered}"
         doubled = {position: len(found) for position, found in outcome.by_position.items() if len(found) != 1}
@@ -326,6 +360,10 @@ class Site:
                 assert last.get((topic, partition), -1) < offset, "out of order"
                 last[(topic, partition)] = offset
         return outcome
+
+    @staticmethod
+    def _counted(outcome: Outcome) -> int:
+        return sum(events for events, _, _ in outcome.usage.values())
 
     def _has_offsets(self, outcome: Outcome) -> bool:
         offsets = self.committed()

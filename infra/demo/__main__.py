@@ -281,7 +281,7 @@ def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], fol
         show.say("nothing could be produced")
         return 1
     began = time.monotonic()
-    for message in read(settings.kafka, settings.topics.outputs, from_beginning=True, follow=True):
+    for message in read(settings.kafka, settings.topics.outcomes, from_beginning=True, follow=True):
         if message is not None:
             tally.take(message, settings, texts)
         show.progress(tally, len(sent))
@@ -330,7 +330,7 @@ def _summary(
 ) -> int:
     # Counts the topics again, instead of using the counts of the run.
     final = Tally()
-    for message in read(settings.kafka, settings.topics.outputs, from_beginning=True, follow=False):
+    for message in read(settings.kafka, settings.topics.outcomes, from_beginning=True, follow=False):
         if message is not None:
             final.take(message, settings, texts)
     lost = sum(final.outputs[position] == 0 for position in sent) + len(final.to_review - final.reviewed.keys())

@@ -16,6 +16,13 @@ def event(event_id: str, text: str, tenant: str = "acme") -> tuple[bytes, bytes]
     return b"k", json.dumps({"event_id": event_id, "tenant_id": tenant, "surface": "chat", "text": text}).encode()
 
 
+def usage_of(site: Site, *flags: str) -> dict[str, tuple[int, int]]:
+    """Return the events and cache hits of each tenant that `guardline usage` prints."""
+    rows = [json.loads(line) for line in site.command("usage", "--json", *flags).stdout.splitlines()]
+    assert all(row["tokens"] > 0 and row["engine_ms"] > 0 for row in rows)
+    return {row["tenant_id"]: (row["events"], row["cache_hits"]) for row in rows}
+
+
 def test_the_metrics_count_the_work(site: Site) -> None:
     site.create_topics()
     policy = Path(site.folder.name) / "policy.yaml"
@@ -64,6 +71,10 @@ def test_the_metrics_count_the_work(site: Site) -> None:
     assert worker.metric("guardline_commit_seconds_count") > 0
     assert 0 < worker.metric("guardline_commit_seconds_sum") < (ended_ms - began_ms) / 1000
     assert worker.metric("guardline_batch_seconds_count") >= 2
+    assert usage_of(site) == {"acme": (5, 2), "other": (1, 0)}
+    assert usage_of(site, "--tenant", "other", "--since", "2026-01-01T00:00:00Z", "--by", "day") == {"other": (1, 0)}
+    assert usage_of(site, "--until", "2026-01-01T00:00:00+02:00") == {}
+    assert "│ acme   │ 5 " in site.command("usage").stdout
     for documents in outcome.by_position.values():
         if "timings" in documents[0]:
             assert began_ms <= documents[0]["timings"]["received_at"] <= ended_ms

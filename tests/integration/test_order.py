@@ -30,6 +30,6 @@ def test_murmur2_of_the_key_chooses_the_output_partition(site: Site) -> None:
     for (_, key), fallen in found.items():
         assert key is not None
         assert fallen == {({**MURMUR2, **MURMUR2_OF_A_PARTITION}[key] & 0x7FFF_FFFF) % partitions}
-    for topic in site.settings().topics.outputs:
+    for topic in site.settings().topics.outcomes:
         assert {key for name, key in found if name == topic} >= MURMUR2.keys()
         assert {key for name, key in found if name == topic} & MURMUR2_OF_A_PARTITION.keys()

@@ -22,6 +22,7 @@ from workers.cli import (
     policy,
     records,
     topics,
+    usage,
     worker,
 )
 from workers.cli.help import in_plain_words
@@ -40,6 +41,7 @@ app.add_typer(worker.app, name="worker")
 app.add_typer(records.app)
 app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(usage.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(annotate.app)

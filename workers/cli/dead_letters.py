@@ -5,15 +5,14 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import counted, say
+from workers.cli.times import seconds_of
 from workers.core.dead_letters import REASONS
-from workers.core.times import read_time
 from workers.errors import Misconfigured
 from workers.process.logs import log_to_stderr
 
@@ -117,29 +116,18 @@ def chosen(
     for reason in reasons or ():
         if reason not in REASONS:
             raise Misconfigured(f"--reason: there is no reason {reason!r} (one of: {', '.join(REASONS)})")
-    begin_ms, end_ms = _milliseconds("--since", since), _milliseconds("--until", until)
+    begin_s, end_s = seconds_of("--since", since), seconds_of("--until", until)
 
     def wanted(stored: Stored) -> bool:
         letter = stored.letter
         return (
             (not reasons or letter.reason in reasons)
             and (not topics or letter.origin.topic in topics)
-            and (begin_ms is None or stored.timestamp_ms >= begin_ms)
-            and (end_ms is None or stored.timestamp_ms < end_ms)
+            and (begin_s is None or stored.timestamp_ms >= begin_s * 1000)
+            and (end_s is None or stored.timestamp_ms < end_s * 1000)
         )
 
     return wanted
-
-
-def _milliseconds(option: str, given: str | None) -> float | None:
-    if given is None:
-        return None
-    time = read_time(given)
-    if time is None:
-        raise Misconfigured(
-            f"{option}: {given!r} is not a time: give an RFC 3339 time with a zone, as in 2026-01-31T12:00:00Z"
-        )
-    return datetime.fromisoformat(time).timestamp() * 1000
 
 
 def _others(counts: Replayed) -> str:

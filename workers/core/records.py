@@ -67,12 +67,22 @@ class Memory(Struct, frozen=True, gc=False):
     has_verdict: bool = True
 
 
+class Used(Struct, frozen=True, gc=False):
+    """What one verdict adds to the usage of its tenant, in the minute since 1970 in which its event was read."""
+
+    tenant_id: str
+    minute: int
+    tokens: int
+    engine_ms: float
+    is_cache_hit: bool
+
+
 class Finished(Struct, frozen=True, gc=False):
     """An input record that needs no more work: its outputs wait for the next transaction.
 
     `headers` are those of the input record. A dead letter needs them if the outputs are too large. `counted` are the
     counters that rise by one when the record is committed. `created_at` has the times of its events, where they have
-    one.
+    one. `usage` has an entry for each verdict, and none if no usage topic is set.
     """
 
     source: Source
@@ -81,6 +91,7 @@ class Finished(Struct, frozen=True, gc=False):
     headers: Headers | None = None
     counted: tuple[Counter, ...] = ()
     created_at: tuple[str, ...] = ()
+    usage: tuple[Used, ...] = ()
 
 
 class Event(Struct, gc=False):
@@ -121,6 +132,9 @@ class Event(Struct, gc=False):
     """The language that the detector found; None if the producer named one, or there is no detector."""
     assessment: dict[str, Any] | None = None
     """A `schemas.assessment.Assessment` as a dict; None for an event that could not be judged or has no text."""
+    engine_ms: float | None = None
+    """The engine's time with which it is charged. None if its assessment is reused, from Redis or from an equal content
+    in flight, and if it was not judged."""
 
     @property
     def is_empty(self) -> bool:

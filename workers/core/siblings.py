@@ -8,7 +8,8 @@ from workers.core.records import Finished
 class Siblings:
     """The events of one record, each known by its place among them. Owned by the event-loop thread.
 
-    Guarantee: `finish` gives the record once, when the last event is finished, with all outputs in the events' order.
+    Guarantee: `finish` gives the record once, when the last event is finished, with all outputs in the events' order,
+    and the usage of all events.
     """
 
     def __init__(self, count: int) -> None:
@@ -24,4 +25,5 @@ class Siblings:
         memories = tuple(memory for one in present for memory in one.memories)
         counted = tuple(counter for one in present for counter in one.counted)
         created_at = tuple(time for one in present for time in one.created_at)
-        return Finished(finished.source, outputs, memories, finished.headers, counted, created_at)
+        usage = tuple(used for one in present for used in one.usage)
+        return Finished(finished.source, outputs, memories, finished.headers, counted, created_at, usage)

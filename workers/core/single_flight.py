@@ -34,6 +34,8 @@ class Work(Struct, Generic[Flight], eq=False):
     is_settled: bool = False
     assessment: dict[str, Any] | None = None
     """The answer to every waiter, once the work is settled. None: the content could not be judged."""
+    engine_ms: float | None = None
+    """The engine's time for it, until a waiter is charged with it."""
 
     def is_spent(self, now: float) -> bool:
         """Say whether a waiter that joins now would have less than half of its timeout before the work fails."""
@@ -92,10 +94,10 @@ class SingleFlight(Generic[Flight]):
             work.has_failed = True
             work.deadline = max(work.deadline, work.joined_at + work.patience_s / 2)
 
-    def settle(self, work: Work[Flight], assessment: dict[str, Any] | None) -> None:
+    def settle(self, work: Work[Flight], assessment: dict[str, Any] | None, engine_ms: float | None = None) -> None:
         """Answer all waiters of a work, once. No event can join it afterwards."""
         assert not work.is_settled
-        work.is_settled, work.assessment = True, assessment
+        work.is_settled, work.assessment, work.engine_ms = True, assessment, engine_ms
         if self._works.get((work.key, work.patience_s)) is work:
             del self._works[work.key, work.patience_s]
 

@@ -90,7 +90,7 @@ class KafkaThread(threading.Thread):
         self.turns = 0
         self.ledger = Ledger()
         membership.check(settings)
-        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics.dead_letters, checked.max_bytes)
+        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics, checked.max_bytes)
         expired_offsets.warn(settings)
         self._intake = Intake(settings, checked.inputs, self.ledger, self._commit_before_revoke)
         self._questions = Questions(settings.kafka)

@@ -20,10 +20,11 @@ from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, R
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
 from workers.core.shrink import shrunk
+from workers.core.usage import MIN_USAGE_BYTES, outputs_of
 from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.kafka.topic_watch import DELETED
 from workers.kafka.transactions import AWAY, ProducerSession
-from workers.settings import Kafka
+from workers.settings import Kafka, Topics
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +76,14 @@ LIMIT_LOWERED = (
 class Outbox:
     """Commits finished prefixes.
 
-    Guarantee: after `commit` returns True, every output of the prefix is visible to read_committed readers exactly
-    once, and the offsets of its records are committed. After False none of them is visible. Blocks for up to the
-    transaction's timeout.
+    Guarantee: after `commit` returns True, every output of the prefix, and its usage, is visible to read_committed
+    readers exactly once, and the offsets of its records are committed. After False none of them is visible. Blocks for
+    up to the transaction's timeout.
     """
 
-    def __init__(self, kafka: Kafka, worker_id: str, dead_letters: str, max_bytes: dict[str, int]) -> None:
-        self._dead_letters = dead_letters
+    def __init__(self, kafka: Kafka, worker_id: str, topics: Topics, max_bytes: dict[str, int]) -> None:
+        self._dead_letters = dead_letters = topics.dead_letters
+        self._usage = topics.usage
         self._max_bytes = max_bytes
         self._surely_fits = min(max_bytes.values()) - RECORD_OVERHEAD_BYTES
         self._timeout_s = kafka.transaction_timeout_s
@@ -92,6 +94,11 @@ class Outbox:
             raise Misconfigured(
                 f"topics.dead_letters: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead letter may need "
                 f"{MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
+            )
+        if self._usage and max_bytes[self._usage] < MIN_USAGE_BYTES:
+            raise Misconfigured(
+                f"topics.usage: {self._usage} takes {max_bytes[self._usage]} bytes; a record of it may need "
+                f"{MIN_USAGE_BYTES}: raise the topic's max.message.bytes"
             )
         self._session = ProducerSession(kafka, worker_id, max_bytes)
 
@@ -149,7 +156,7 @@ class Outbox:
         self._session.give_up(within_s)
 
     def _produce(self, records: Sequence[Finished], deadline: float) -> None:
-        """Produce all outputs, in order within each topic.
+        """Produce all outputs, in order within each topic, and the usage of all records.
 
         produce_batch is three times as fast, but it drops headers silently. So records with headers go one by one.
         """
@@ -166,6 +173,8 @@ class Outbox:
                         one.topic, one.value, one.key, headers=one.headers, on_delivery=self._on_delivery
                     ),
                 )
+        for usage in outputs_of(self._usage, records):
+            plain.setdefault(usage.topic, []).append({"key": usage.key, "value": usage.value})
         for topic, messages in plain.items():
             self._produce_plain(topic, messages, deadline)
 
@@ -238,7 +247,7 @@ class Outbox:
                 raise Fatal(DELETED.format(topic=", ".join(gone))) from error
         for failure in [*causes, cause]:
             if failure.code() in INCURABLE:
-                topics = ", ".join(sorted({output.topic for record in records for output in record.outputs}))
+                topics = ", ".join(sorted(self._written_to(records)))
                 raise Fatal(
                     f"cannot write results to {topics}: {INCURABLE[failure.code()]} ({failure.str()})"
                 ) from error
@@ -252,8 +261,12 @@ class Outbox:
 
     def _missing(self, records: Sequence[Finished]) -> str:
         """Name the output topics that do not exist: with a slow broker this may appear as a timeout of any record."""
-        missing = self._gone({output.topic for record in records for output in record.outputs})
+        missing = self._gone(self._written_to(records))
         return f"; {', '.join(missing)}: {INCURABLE[KafkaError.UNKNOWN_TOPIC_OR_PART]}" if missing else ""
+
+    def _written_to(self, records: Sequence[Finished]) -> set[str]:
+        topics = {output.topic for record in records for output in record.outputs}
+        return topics | {self._usage} if any(record.usage for record in records) else topics
 
     def _gone(self, topics: Set[str]) -> list[str]:
         try:

@@ -33,16 +33,26 @@ OPEN_S = 0.1
 
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
+CLOCKS_MS = 300_000
+"""How much earlier than a given time a reader begins: clocks differ."""
+
 
 def read(
-    kafka: Kafka, topics: list[str], *, from_beginning: bool, follow: bool, wait_s: float | None = None
+    kafka: Kafka,
+    topics: list[str],
+    *,
+    from_beginning: bool,
+    follow: bool,
+    wait_s: float | None = None,
+    since_ms: int | None = None,
 ) -> Iterator[Message | None]:
     """Yield committed records of the topics, and None after an interval without a record.
 
     Without `follow` it ends at the end of every partition, and gives the records of all partitions in the order of
     their timestamps. With `follow` it reads added partitions from their beginning. Reads outside any group, commits
     nothing, and sees only committed transactions. Blocks while the brokers are down. `wait_s`: how long records may
-    wait for others before they are yielded.
+    wait for others before they are yielded. With `since_ms` it leaves out most records that were written before this
+    time, in milliseconds since 1970.
 
     Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
@@ -55,7 +65,12 @@ def read(
     try:
         partitions = _Partitions(consumer, kafka, topics)
         starts = dict.fromkeys(partitions.known, OFFSET_BEGINNING)
-        if not from_beginning:
+        if since_ms is not None:
+            at = max(0, since_ms - CLOCKS_MS)
+            wanted = [TopicPartition(*origin, at) for origin in partitions.known]
+            found = consumer.offsets_for_times(wanted, clients.ANSWER_S)
+            starts = {(one.topic, one.partition): one.offset for one in found}
+        elif not from_beginning:
             ends = [TopicPartition(*origin) for origin in partitions.known]
             starts = _ends(clients.admin(kafka), ends, IsolationLevel.READ_COMMITTED)
         consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])

@@ -31,6 +31,7 @@ def check(admin: AdminClient, settings: Settings, answer_s: float) -> None:
         topics.verdicts: ("topics.verdicts", OUTPUT),
         topics.review: ("topics.review", OUTPUT),
         topics.dead_letters: ("topics.dead_letters", OUTPUT),
+        **({topics.usage: ("topics.usage", OUTPUT)} if topics.usage else {}),
     }
     names = TopicCollection([*wanted])
     # The client gives up later than the wait below: which of the two ends first would change the sentence.

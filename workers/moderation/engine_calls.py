@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+from workers.core.engine_time import EngineTime
 from workers.core.records import NOTHING_LOST
 from workers.errors import Fatal
 from workers.guard.guard import Refused, Request
@@ -70,6 +72,7 @@ class EngineCalls:
         self._hangs_after_s = hangs_after_s
         self._asked = 0
         self._came_back = 0
+        self._engine_time = EngineTime()
 
     @property
     def is_full(self) -> bool:
@@ -97,12 +100,15 @@ class EngineCalls:
                 for _ in range(taken):
                     self._turns.release()
 
-    async def assess(self, requests: Sequence[Request], deadline: float) -> Sequence[Assessment | Refused]:
-        """Call the guard within a turn.
+    async def assess(
+        self, requests: Sequence[Request], deadline: float
+    ) -> tuple[Sequence[Assessment | Refused], float]:
+        """Call the guard within a turn. Return the answers, and the seconds of engine time that the call used.
 
         Raises:
             Unavailable: the engine failed. Fatal: it hangs, or does not recover.
         """
+        begun = self._engine_time.begin(time.monotonic())
         call = asyncio.ensure_future(self._guard.assess(requests, deadline))
         self._asked += len(requests)
         prompts = OVERTAKEN_TIMES * self._asked
@@ -111,9 +117,10 @@ class EngineCalls:
         while True:
             await asyncio.wait([call], timeout=self._hangs_after_s / HANG_TICKS)
             if call.done():
+                engine_s = self._engine_time.end(begun, time.monotonic())
                 self._asked -= len(requests)
                 self._came_back += 1
-                return call.result()
+                return call.result(), engine_s
             ticks, since_progress = ticks + 1, since_progress + 1
             if progress != self._progress:
                 since_progress, progress = 0, self._progress

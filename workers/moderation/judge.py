@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from schemas.event import EventDict
+from workers.core.engine_time import shares
 from workers.core.records import Event, Source
 from workers.core.single_flight import SingleFlight, Work, deadline_of
 from workers.errors import Unavailable
@@ -34,7 +35,8 @@ class Judge:
 
     Guarantee: every event gets an assessment or None. A revoked partition never cancels work for which another
     partition waits. If the engine fails, the judge retries for the event's timeout from the first attempt on, and for
-    at least half of it if the event joined later. Between attempts it holds no turn at the engine.
+    at least half of it if the event joined later. Between attempts it holds no turn at the engine. The engine's time
+    for a content is charged to one of the events with this content.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Judge:
             await asyncio.shield(joined)
         for event, work in zip(events, works, strict=True):
             event.assessment = work.assessment
+            # The first of the events that share a work is charged with it.
+            event.engine_ms, work.engine_ms = work.engine_ms, None
 
     async def _fly(self, flight: Flight, works: Sequence[Work[Flight]]) -> None:
         try:
@@ -139,14 +143,15 @@ class Judge:
         if not wanted:
             return
         try:
-            answers = await self._calls.assess([_request(work.body) for work in wanted], deadline_of(wanted))
+            answers, engine_s = await self._calls.assess([_request(work.body) for work in wanted], deadline_of(wanted))
         except Unavailable:
             self._single_flight.fail(wanted, time.monotonic())
             raise
-        for work, answer in zip(wanted, answers, strict=True):
+        tokens = [0 if isinstance(answer, Refused) else answer.get("tokens", 0) for answer in answers]
+        for work, answer, engine_ms in zip(wanted, answers, shares(engine_s * 1000, tokens), strict=True):
             if isinstance(answer, Refused):
                 log.warning("the guard refused an event", error=str(answer))
-            self._single_flight.settle(work, None if isinstance(answer, Refused) else answer)
+            self._single_flight.settle(work, None if isinstance(answer, Refused) else answer, engine_ms)
 
 
 def _request(body: EventDict) -> Request:

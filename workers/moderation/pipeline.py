@@ -14,6 +14,7 @@ from workers import telemetry
 from workers.core.batcher import Batcher
 from workers.core.decide import verdict, verdict_id
 from workers.core.records import Event, Finished, Memory, Output, Source
+from workers.core.usage import used_by
 from workers.guard.languages import Languages
 from workers.moderation.counting import counters
 from workers.moderation.judge import Judge
@@ -170,6 +171,7 @@ class Pipeline:
         policies = self._policies.snapshot()
         default = policies.get(DEFAULT, self._default)
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
+        counts_usage = bool(self._settings.topics.usage)
         carry_attributes, carry_headers = self._settings.events.carry_attributes, self._carry_headers
         finished: list[Finished] = []
         for event in part:
@@ -199,7 +201,8 @@ class Pipeline:
             )
             created_at = body.get("created_at")
             times = () if created_at is None else (created_at,)
-            done = Finished(event.source, outputs, (memory,), event.headers, counted, times)
+            usage = (used_by(event),) if counts_usage else ()
+            done = Finished(event.source, outputs, (memory,), event.headers, counted, times, usage)
             record = done if event.siblings is None else event.siblings.finish(event.place, done)
             if record is not None:
                 finished.append(record)

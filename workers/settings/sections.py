@@ -131,11 +131,13 @@ class Topics(Section):
     """the topics that workers read; none may also be an output topic. An entry that begins with `^` is a regular
     expression, such as `^moderation\\..*`: see docs/configuration.md#input-topics-by-pattern"""
     verdicts: str = Field("moderation.verdicts", min_length=1)
-    """one verdict for each decoded event; this and the next two must be three different topics"""
+    """one verdict for each decoded event; this and the next three must be different topics"""
     review: str = Field("moderation.review", min_length=1)
     """one item, with the text, for each verdict whose decision is `review`"""
     dead_letters: str = Field("moderation.dead-letters", min_length=1)
     """records that cannot be decoded, and records whose outputs are too large to write"""
+    usage: str = "moderation.usage"
+    """what each tenant used, by minute: see docs/usage.md. Empty: the worker writes no usage"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
@@ -154,9 +156,14 @@ class Topics(Section):
         return [name for name in self.inputs if name.startswith(PATTERN)]
 
     @property
+    def outcomes(self) -> list[str]:
+        """The topics with the outcomes of records."""
+        return [self.verdicts, self.review, self.dead_letters]
+
+    @property
     def outputs(self) -> list[str]:
         """The topics that a worker writes."""
-        return [self.verdicts, self.review, self.dead_letters]
+        return [*self.outcomes, *([self.usage] if self.usage else [])]
 
     @field_validator("inputs")
     @classmethod
@@ -172,7 +179,7 @@ class Topics(Section):
                 raise ValueError(f"topics.inputs: {error}. A pattern begins with {PATTERN}") from None
         return inputs
 
-    @field_validator("verdicts", "review", "dead_letters")
+    @field_validator("verdicts", "review", "dead_letters", "usage")
     @classmethod
     def _check_outputs(cls, name: str) -> str:
         return _check_topic(name)
@@ -184,8 +191,8 @@ class Topics(Section):
             raise ValueError(f"topics: {sorted(both)} are both read and written: the worker would feed itself")
         if len(set(self.outputs)) < len(self.outputs):
             raise ValueError(
-                f"topics: verdicts, review and dead_letters have to be three topics, not {self.outputs}: a reader "
-                "could not tell their records apart"
+                f"topics: verdicts, review, dead_letters and usage have to be different topics, not {self.outputs}: a "
+                "reader could not tell their records apart"
             )
         return self
 

@@ -98,7 +98,7 @@ from workers.settings.table import rows
         (
             "GUARDLINE_TOPICS__REVIEW",
             "moderation.verdicts",
-            "topics: verdicts, review and dead_letters have to be three",
+            "topics: verdicts, review, dead_letters and usage have to be different",
         ),
         ("GUARDLINE_TOPICS__DEAD_LETTERS", "", "topics.dead_letters: is empty"),
         ("GUARDLINE_KAFKA__PROPERTIES", '{"acks": 1}', "kafka.properties: 'acks' cannot be set"),
