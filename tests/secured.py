@@ -24,15 +24,19 @@ USER = "worker"
 
 @dataclass(frozen=True)
 class Secured:
-    """A broker with three listeners: `open` to tests, `secure` (SASL_SSL, SCRAM) and `mutual` (SSL with certificates).
+    """A broker with four listeners: `open` to tests, and three with TLS.
 
-    `ca` signed its certificate, which names 127.0.0.1 alone.
+    `secure` wants a password (SCRAM), `mutual` a certificate, and `token` an unsigned token for OAUTHBEARER: a client
+    has to send the next token before its last one expires. `ca` signed the broker's certificate, which names 127.0.0.1
+    alone; its key and the certificate are in `server`.
     """
 
     open: str
     secure: str
     mutual: str
+    token: str
     ca: Path
+    server: Path
     password: str
     admin: AdminClient
 
@@ -86,27 +90,33 @@ def secured(folder: Path, password: str) -> Iterator[Secured]:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(folder / "ca.pem")
     _write_key_store(ca.issue_cert(HOST), folder / "server.pem")
-    secure, mutual = free_ports(2)
+    secure, mutual, token = free_ports(3)
 
     def listeners(port: int, controller_port: int) -> Collection[str]:
         plain = f"PLAINTEXT://{HOST}:{port},"
-        others = f"SECURE://{HOST}:{secure},MUTUAL://{HOST}:{mutual}"
+        others = f"SECURE://{HOST}:{secure},MUTUAL://{HOST}:{mutual},TOKEN://{HOST}:{token}"
         return (
             f"listeners={plain}CONTROLLER://{HOST}:{controller_port},{others}",
             f"advertised.listeners={plain}{others}",
         )
 
-    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    security = "org.apache.kafka.common.security"
+    scram = f"{security}.scram.ScramLoginModule required;"
+    oauth = f'{security}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="unused";'
+    protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL,TOKEN:SASL_SSL"
     lines = [
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL",
+        f"listener.security.protocol.map={protocols}",
         "sasl.enabled.mechanisms=SCRAM-SHA-512",
         f"listener.name.secure.scram-sha-512.sasl.jaas.config={scram}",
+        "listener.name.token.sasl.enabled.mechanisms=OAUTHBEARER",
+        f"listener.name.token.oauthbearer.sasl.jaas.config={oauth}",
+        "listener.name.token.oauthbearer.connections.max.reauth.ms=60000",
         "listener.name.mutual.ssl.client.auth=required",
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users=User:ANONYMOUS",
         "allow.everyone.if.no.acl.found=false",
     ]
-    for name in ("secure", "mutual"):
+    for name in ("secure", "mutual", "token"):
         lines += [
             f"listener.name.{name}.ssl.keystore.type=PEM",
             f"listener.name.{name}.ssl.keystore.location={folder / 'server.pem'}",
@@ -115,7 +125,16 @@ def secured(folder: Path, password: str) -> Iterator[Secured]:
         ]
     with broker(*lines, listeners=listeners) as address:
         admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-        made = Secured(address, f"{HOST}:{secure}", f"{HOST}:{mutual}", folder / "ca.pem", password, admin)
+        made = Secured(
+            open=address,
+            secure=f"{HOST}:{secure}",
+            mutual=f"{HOST}:{mutual}",
+            token=f"{HOST}:{token}",
+            ca=folder / "ca.pem",
+            server=folder / "server.pem",
+            password=password,
+            admin=admin,
+        )
         made.set_password(password)
         yield made
 

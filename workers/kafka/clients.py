@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.errors import Misconfigured
-from workers.kafka import causes
+from workers.kafka import causes, tokens
 from workers.settings import Kafka, Settings
 from workers.settings.kafka_properties import hidden_values
 from workers.shown import without
@@ -127,7 +127,7 @@ def consumer(
         Misconfigured: librdkafka refuses the settings.
     """
     callbacks: dict[str, Any] = {} if on_statistics is None else {"stats_cb": on_statistics}
-    return _made(Reader, {**consumer_config(settings), **callbacks}, logger)
+    return _made(Reader, settings.kafka, {**consumer_config(settings), **callbacks}, logger)
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def transactional_producer(
     Raises:
         Misconfigured: librdkafka refuses the settings.
     """
-    return _made(Sender, transactional_producer_config(kafka, worker_id, max_bytes), logger)
+    return _made(Sender, kafka, transactional_producer_config(kafka, worker_id, max_bytes), logger)
 
 
 def transactional_id(kafka: Kafka, worker_id: str) -> str:
@@ -248,7 +248,7 @@ def producer(kafka: Kafka, *, linger_ms: int = LINGER_MS) -> Sender:
         "message.timeout.ms": int(DELIVERY_S * 1000),
         **HEARD,
     }
-    return _made(Sender, config)
+    return _made(Sender, kafka, config)
 
 
 def reader(kafka: Kafka, *, follow: bool, wait_s: float | None = None) -> Reader:
@@ -271,7 +271,7 @@ def reader(kafka: Kafka, *, follow: bool, wait_s: float | None = None) -> Reader
         **({} if wait_s is None else {"fetch.wait.max.ms": int(wait_s * 1000)}),
         **HEARD,
     }
-    return _made(Reader, config)
+    return _made(Reader, kafka, config)
 
 
 def onlooker(kafka: Kafka) -> Reader:
@@ -291,7 +291,7 @@ def onlooker(kafka: Kafka) -> Reader:
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
     }
-    return _made(Reader, config, is_polled=False)
+    return _made(Reader, kafka, config, is_polled=False)
 
 
 def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Admin:
@@ -306,7 +306,7 @@ def admin(kafka: Kafka, *, logger: Logger | None = None, debug: str = "") -> Adm
         "bootstrap.servers": kafka.bootstrap_servers,
         **({"debug": debug} if debug else HEARD),
     }
-    return _made(Admin, config, logger)
+    return _made(Admin, kafka, config, logger)
 
 
 def present_topics(client: Admin | Reader, kafka: Kafka, answer_s: float = ANSWER_S) -> dict[str, TopicMetadata]:
@@ -354,11 +354,16 @@ _Client = TypeVar("_Client", Admin, Reader, Sender)
 
 
 def _made(
-    make: type[_Client], config: dict[str, Any], logger: Logger | None = None, *, is_polled: bool = True
+    make: type[_Client], kafka: Kafka, config: dict[str, Any], logger: Logger | None = None, *, is_polled: bool = True
 ) -> _Client:
     heard = causes.Heard()
     # Reports pile up in a client that nobody polls.
     listening: dict[str, Any] = {"error_cb": heard.add} if is_polled else {**SILENT}
+    if kafka.token_provider is not None:
+        token_provider = tokens.provider(kafka.token_provider)
+        # Fetched here first: the constructor would wait for 10 s, and not say why no token came.
+        token_provider.fetch(str(kafka.properties.get("sasl.oauthbearer.config", "")))
+        listening["oauth_cb"] = token_provider.fetch
     try:
         client = make({**config, **listening}, logger=logger or heard)
     except KafkaException as error:

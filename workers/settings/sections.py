@@ -16,7 +16,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from workers.settings import urls
+from workers.settings import secret_files, urls
 from workers.settings.kafka_properties import why_refused
 from workers.shown import without_passwords
 
@@ -78,6 +78,12 @@ class Kafka(Section):
     left open"""
     properties: dict[str, str | int | float | bool] = {}
     """any other librdkafka property; it applies to the consumer, the producer and the admin client"""
+    property_files: dict[str, str] = {}
+    """properties whose values are in files, such as `sasl.password`: the name of the property, and the absolute path of
+    its file. See docs/configuration.md#secrets-from-files"""
+    token_provider: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    """the function that returns tokens for the mechanism `OAUTHBEARER`, as `package.module:function`: see
+    docs/configuration.md#tokens-from-a-function"""
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -89,6 +95,23 @@ class Kafka(Section):
             )
         urls.check_brokers(servers)
         return servers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, data: Any) -> Any:
+        files = data.get("property_files") if isinstance(data, dict) else None
+        properties = data.get("properties", {}) if isinstance(files, dict) else None
+        if not isinstance(files, dict) or not isinstance(properties, dict):
+            return data
+        read = {}
+        for name, path in files.items():
+            if name in properties:
+                raise ValueError(f"kafka.property_files: {name!r} is in kafka.properties too: set one of the two")
+            try:
+                read[name] = secret_files.read(path)
+            except ValueError as error:
+                raise ValueError(f"kafka.property_files: {name!r}: {error}") from None
+        return {**data, "properties": {**properties, **read}}
 
     @field_validator("properties")
     @classmethod
@@ -108,6 +131,24 @@ class Kafka(Section):
                 "PLAIN or SCRAM-SHA-512"
             )
         return properties
+
+    @model_validator(mode="after")
+    def _check_token_provider(self) -> Kafka:
+        if self.token_provider is None:
+            return self
+        mechanism = self.properties.get("sasl.mechanism", self.properties.get("sasl.mechanisms"))
+        protocol = str(self.properties.get("security.protocol", "")).upper()
+        if mechanism != "OAUTHBEARER" or not protocol.startswith("SASL_"):
+            raise ValueError(
+                "kafka.token_provider: no client would ask for a token: in kafka.properties set security.protocol to "
+                "SASL_SSL and sasl.mechanism to OAUTHBEARER"
+            )
+        if self.properties.get("sasl.oauthbearer.method") == "oidc":
+            raise ValueError(
+                "kafka.token_provider: sasl.oauthbearer.method is oidc, with which librdkafka gets the tokens itself: "
+                "set one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_session(self) -> Kafka:
@@ -493,9 +534,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: flags, environment, file."""
+        """Order the sources: flags, environment, files that it names, the settings file."""
         path = os.environ.get(CONFIG_FILE_VARIABLE)
-        sources = [init_settings, env_settings]
+        files = (variable.source(settings_cls) for variable in secret_files.variables(settings_cls))
+        sources: list[PydanticBaseSettingsSource] = [init_settings, secret_files.environment(settings_cls), *files]
         if path:
             sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=Path(path)))
         return tuple(sources)

@@ -1,4 +1,4 @@
-"""Reads the settings: flags before environment variables before a YAML file before defaults.
+"""Reads the settings: flags before environment variables before files that variables name before a YAML file.
 
 Everything that is wrong is reported as one sentence that names the setting.
 """
@@ -24,7 +24,8 @@ from pydantic_settings import (
 
 from workers.errors import Misconfigured
 from workers.refusals import in_words
-from workers.settings import yaml_text
+from workers.settings import secret_files, yaml_text
+from workers.settings.secret_files import names_of
 from workers.settings.sections import CONFIG_FILE_VARIABLE, Settings
 
 OTHER_VARIABLES = {CONFIG_FILE_VARIABLE, "GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL"}
@@ -98,21 +99,11 @@ def _sentence(name: str, items: list[ErrorDetails], places: dict[str, str]) -> s
 def _suggestion(name: str) -> str:
     section, _, own = name.rpartition(".")
     near = get_close_matches(
-        own, [known.rpartition(".")[2] for known in _known() if known.rpartition(".")[0] == section]
+        own, [known.rpartition(".")[2] for known in names_of(Settings) if known.rpartition(".")[0] == section]
     )
-    anywhere = [known for known in _known() if known.rpartition(".")[2] == own]
+    anywhere = [known for known in names_of(Settings) if known.rpartition(".")[2] == own]
     found = [f"{section}.{one}" for one in near] or anywhere
     return f"; did you mean {found[0]}?" if found else ""
-
-
-def _known(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Return the names of all settings."""
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _known(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
 
 
 def _place(name: str, origin: str) -> str:
@@ -169,7 +160,7 @@ def _check_environment() -> None:
 
 def _variable_near(name: str) -> str:
     """Suggest the variable of a setting whose underscores were written singly."""
-    variables = {f"GUARDLINE_{known.replace('.', '_').upper()}": known for known in _known()}
+    variables = {f"GUARDLINE_{known.replace('.', '_').upper()}": known for known in names_of(Settings)}
     near = get_close_matches(name, variables, n=1, cutoff=0.85)
     return f"; did you mean GUARDLINE_{variables[near[0]].replace('.', '__').upper()}?" if near else ""
 
@@ -188,10 +179,15 @@ def _no_section(name: str) -> str:
 
 
 def _unreadable() -> Iterator[str]:
-    """Return the variables that the library fails on when it reads each alone."""
+    """Return the variables that the library fails on when it reads each alone, or the file that it names."""
+    files = secret_files.variables(Settings)
+    sources = [(variable.name, variable.source(Settings)) for variable in files]
     for variable, value in os.environ.items():
-        source = EnvSettingsSource(Settings)
-        source.env_vars = {variable.lower(): value}
+        if variable not in (file.name for file in files):
+            source = EnvSettingsSource(Settings)
+            source.env_vars = {variable.lower(): value}
+            sources.append((variable, source))
+    for variable, source in sources:
         try:
             source()
         except SettingsError:
@@ -207,6 +203,8 @@ def origins() -> dict[str, str]:
     for origin, source in _sources():
         for name, is_map in _names(source()):
             found[name] = f"{found[name]}, {origin}" if is_map and name in found else origin
+    if "kafka.property_files" in found:
+        found["kafka.properties"] = ", ".join(filter(None, (found.get("kafka.properties"), "kafka.property_files")))
     return found
 
 
@@ -224,5 +222,6 @@ def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
     sources: list[tuple[str, PydanticBaseSettingsSource]] = []
     if path:
         sources.append((f"file {path}", YamlConfigSettingsSource(Settings, yaml_file=Path(path))))
-    sources.append((ENVIRONMENT, EnvSettingsSource(Settings)))
+    sources += [(f"file {one.path}", one.source(Settings)) for one in secret_files.variables(Settings)]
+    sources.append((ENVIRONMENT, secret_files.environment(Settings)))
     return sources

@@ -58,7 +58,7 @@ def _shown(settings: Settings, name: str, value: Any, *, is_set: bool) -> str:
         return f"worked out at the start: {WORKED_OUT[name]}"
     if value is None:
         return "not set"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and name != "kafka.property_files":
         value = _masked(value, _is_harmless_property if name == "kafka.properties" else _is_harmless_argument)
     return without_passwords(str(value))
 

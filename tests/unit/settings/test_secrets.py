@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from workers.errors import Misconfigured
 from workers.settings import Settings, load
 from workers.settings.kafka_properties import HARMLESS, why_refused
+from workers.settings.secret_files import variable_of
 from workers.settings.table import rows
 from workers.shown import MASK
 
@@ -65,6 +66,33 @@ def test_a_canary_in_a_setting_is_never_shown(name: str, monkeypatch: pytest.Mon
     for value in values(SETTINGS[name]):
         monkeypatch.setenv("GUARDLINE_" + name.upper().replace(".", "__"), value)
         assert CANARY not in shown(), value
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_canary_in_a_file_that_a_variable_names_is_never_shown(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, file = f"{variable_of(name)}_FILE", tmp_path / "secret"
+    monkeypatch.setenv(variable, CANARY)  # Somebody writes the secret where the path belongs.
+    assert variable in shown()
+    assert CANARY not in shown()
+    monkeypatch.setenv(variable, str(file))
+    for value in values(SETTINGS[name]):
+        file.write_text(f"{value}\n")
+        assert CANARY not in shown(), value
+
+
+@pytest.mark.parametrize("value", [CANARY, f"x{CANARY}/y", ""])
+def test_a_canary_in_a_file_of_a_property_is_never_shown(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(CANARY)
+    for name in ("sasl.password", "no.such", "group.id"):
+        monkeypatch.setenv("GUARDLINE_KAFKA__PROPERTY_FILES", json.dumps({name: str(file)}))
+        assert CANARY not in shown()
+        monkeypatch.setenv("GUARDLINE_KAFKA__PROPERTY_FILES", json.dumps({name: value}))
+        assert CANARY not in shown()
 
 
 @pytest.mark.parametrize("name", sorted({name.rpartition(".")[0] for name in SETTINGS}))
