@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 from hypothesis import Phase
 
-from infra.devstack.stack import Stack, running
 from tests.site import Site
+from tests.stack import Stack, running
 
 # No deadline: the time of an example depends more on the load of the machine than on the code.
 hypothesis.settings.register_profile("guardline", deadline=None)
@@ -32,6 +32,11 @@ RUN_BY = {
     "sklearn": "make test-nano",
 }
 """The packages that have their own environments, each with the target that runs its tests."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--docker", action="store_true", help="run the tests that need a Docker engine and the image")
+
 
 _left_out = pytest.StashKey[dict[str, int]]()
 
@@ -54,6 +59,8 @@ def _why_not(item: pytest.Item) -> str | None:
     for mark in item.iter_markers("needs"):
         if find_spec(mark.args[0]) is None:
             return f"need {mark.args[0]}: {RUN_BY[mark.args[0]]} runs them"
+    if item.get_closest_marker("engine") and not item.config.getoption("--docker"):
+        return "need a Docker engine: make test-docker runs them"
     for mark in item.iter_markers("lacks"):
         if find_spec(mark.args[0]) is not None:
             return f"need an environment without {mark.args[0]}: make test runs them"
@@ -81,7 +88,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The embedded stack, started once."""
+    """The servers that GUARDLINE_TEST_STACK names, started once."""
     with running() as stack:
         yield stack
 

@@ -12,8 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,25 +45,6 @@ def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 40)
         if now > end:
             raise AssertionError(f"after {deadline_s} s still not: {what}")
         time.sleep(min(max(0.05, now - began), 0.5))
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Suspend a process during the block. Its threads stop one after the other, and some still answer until then."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        threads = Path(f"/proc/{pid}/task")
-        eventually(lambda: all(_has_stopped(thread) for thread in threads.iterdir()), "all threads have stopped")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def _has_stopped(thread: Path) -> bool:
-    try:
-        return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
-    except (FileNotFoundError, ProcessLookupError):  # It has ended.
-        return True
 
 
 @dataclass

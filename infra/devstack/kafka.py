@@ -63,7 +63,7 @@ class Broker:
         """
         storage = self.folder / "kafka"
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = _properties(storage, self) + "".join(f"{line}\n" for line in further)
+        lines = properties(storage, self) + "".join(f"{line}\n" for line in further)
         self.properties.write_text(lines, encoding="utf-8")
         if (storage / "meta.properties").exists():
             return
@@ -94,12 +94,13 @@ class Broker:
                 if "No space left on device" in said:
                     raise DevstackError(f"the disk is full: Kafka cannot write to {self.folder}.")
                 raise DevstackError(f"Kafka ended while it started: {last_line(self.log)} (all of it in {self.log})")
-            if _listens(self.port) and self._answers():
+            if _listens(self.port) and self.answers():
                 return
             time.sleep(0.05)
         raise DevstackError(f"Kafka did not answer within {START_TIMEOUT_S:.0f} s; see {self.log}")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a metadata request to the broker lists the broker. May block for 3 seconds."""
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "socket.timeout.ms": 3000})
         try:
             return any(broker.port == self.port for broker in admin.list_topics(timeout=3).brokers.values())
@@ -164,7 +165,8 @@ def _listens(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _properties(storage: Path, broker: Broker) -> str:
+def properties(storage: Path, broker: Broker) -> str:
+    """The configuration of a broker that keeps its data in `storage`."""
     port, controller_port = broker.port, broker.controller_port
     listeners = f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}"
     advertised = f"PLAINTEXT://{HOST}:{port}"

@@ -26,15 +26,8 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     log = folder / "valkey.log"
     log.touch()
     log_start = log.stat().st_size
-    settings = {
-        "port": port,
-        "bind": HOST,
-        "dir": storage,
-        "appendonly": "yes",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-    }
-    command = [binary, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]
+    named = {**settings(port), "bind": HOST, "dir": str(storage)}
+    command = [binary, *(part for name, value in named.items() for part in (f"--{name}", value))]
     process = children.spawn(command, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -42,14 +35,20 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
             if b"Address already in use" in log.read_bytes()[log_start:]:
                 raise PortTakenError
             raise DevstackError(f"Valkey ended while it started: {last_line(log)} (all of it in {log})")
-        if _answers(port):
+        if answers(port):
             return process
         time.sleep(0.02)
     children.stop(process, at_once=True)
     raise DevstackError(f"Valkey did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
 
 
-def _answers(port: int) -> bool:
+def settings(port: int) -> dict[str, str]:
+    """The settings of a Valkey that loses nothing, wherever it runs."""
+    return {"port": str(port), "appendonly": "yes", "save": "", "maxmemory-policy": "noeviction"}
+
+
+def answers(port: int) -> bool:
+    """Whether a Valkey answers PING on a loopback port. May block for a second."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")

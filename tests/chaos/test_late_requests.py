@@ -14,9 +14,9 @@ import pytest
 
 from infra.devstack import children, jars
 from infra.devstack.kafka import Broker, free_ports
-from infra.devstack.stack import Stack
 from tests.chaos.proxy import Api, Proxy
 from tests.site import Process, Site, eventually
+from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(150)
 

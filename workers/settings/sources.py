@@ -28,8 +28,14 @@ from workers.settings import secret_files, yaml_text
 from workers.settings.secret_files import names_of
 from workers.settings.sections import CONFIG_FILE_VARIABLE, Settings
 
-OTHER_VARIABLES = {CONFIG_FILE_VARIABLE, "GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL"}
-"""What is no setting of a worker: the last two belong to the embedded stack."""
+OTHER_VARIABLES = {
+    CONFIG_FILE_VARIABLE,
+    "GUARDLINE_CACHE",
+    "GUARDLINE_MAVEN_URL",
+    "GUARDLINE_TEST_STACK",
+    "GUARDLINE_TEST_NETWORK",
+}
+"""The variables that are not settings of a worker: all but the first belong to the embedded stack and to the tests."""
 
 ENVIRONMENT = "environment"
 """The origin of what comes from a variable."""

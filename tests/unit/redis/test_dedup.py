@@ -11,9 +11,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from infra.devstack.stack import Stack
 from schemas.event import EventDict
 from tests.site import Site
+from tests.stack import Stack
 from workers.core.records import Event, Memory, Source, TopicPartition
 from workers.redis.dedup import Dedup
 from workers.redis.memories import Memories
