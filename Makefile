@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
+.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,16 @@ format: $(READY) ## format the code and fix what the linter can fix
 
 generated: $(READY) ## write the generated files again: the JSON Schemas and the tables of the documentation
 	@$(BIN)/python -m infra.generated
+
+# Never with -q: mkdocs then passes over broken links.
+DOCS := $(VENV)-docs
+$(DOCS)/.ready: $(READY) requirements/docs.txt
+	@test -x $(DOCS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(DOCS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(DOCS)/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## build the documentation site in build/site; a broken link or a page outside the menu fails
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
 IN_IMAGES := --extra openai --extra otel --extra registry --extra language

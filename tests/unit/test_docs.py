@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from workers.cli.app import app
@@ -48,6 +50,19 @@ def test_the_guarantees_name_tests() -> None:
     guaranteed = page.partition("## What is guaranteed")[2].partition("## What is not guaranteed")[0]
     without = [part.splitlines()[0] for part in guaranteed.split("### ")[1:] if not NAMED_TEST.search(part)]
     assert without == []
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    listed = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages - set(leaves(listed)) == set(), "add it to nav in mkdocs.yml"
+
+
+def leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for inner in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from leaves(inner)
 
 
 def test_make_alone_lists_every_target() -> None:
