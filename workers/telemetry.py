@@ -241,6 +241,20 @@ PAUSED_SECONDS = CATALOGUE.counter(
     "Time in which at least one partition was paused.",
     "Rising: the engine or the commits are slower than what arrives, or one record holds its partition.",
 )
+QUEUE_SECONDS = CATALOGUE.histogram(
+    "guardline_queue_seconds",
+    "seconds",
+    "From the poll to the closed micro-batch, of the first event of each micro-batch.",
+    "Rising: events wait for a free place at the engine. More in flight, a faster engine or more workers help.",
+    SECONDS,
+)
+BATCH_EVENTS = CATALOGUE.histogram(
+    "guardline_batch_events",
+    "events",
+    "Events in a micro-batch.",
+    "Falling under load: `batch.max_age_s` or `batch.max_tokens` closes micro-batches before they are full.",
+    (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
 BATCH_SECONDS = CATALOGUE.histogram(
     "guardline_batch_seconds",
     "seconds",
@@ -249,9 +263,73 @@ BATCH_SECONDS = CATALOGUE.histogram(
     "Rising: the engine is slow, or is retried.",
     SECONDS,
 )
+
+# The engine.
+
+ENGINE_CALL_SECONDS = CATALOGUE.histogram(
+    "guardline_engine_call_seconds",
+    "seconds",
+    "Duration of a call to the guard, with all its forward passes. A micro-batch needs one call, and one more after "
+    "each failure.",
+    "Rising: the engine is overloaded, or texts became longer.",
+    SECONDS,
+)
+ENGINE_PROMPTS = CATALOGUE.counter(
+    "guardline_engine_prompts_total",
+    "prompts",
+    "Prompts that the engine was given: one for each window, view and forward pass.",
+    "Rising faster than the verdicts: texts are longer, disguised, or unsafe more often.",
+)
+ENGINE_TOKENS = CATALOGUE.counter(
+    "guardline_engine_tokens_total",
+    "tokens",
+    "Tokens of these prompts, those that the engine has in its prefix cache included.",
+    "Rising faster than the verdicts: texts are longer.",
+)
+JOINED = CATALOGUE.counter(
+    "guardline_joined_total",
+    "events",
+    "Events that shared the judgement of equal content in flight.",
+    "Rising: the same content is sent again and again, as spam is.",
+)
+FAILED_ATTEMPTS = CATALOGUE.counter(
+    "guardline_failed_attempts_total",
+    "attempts",
+    "Attempts that failed and may be tried again: calls to the guard, requests to one model server, calls to Redis.",
+    "Rising: that part is down or overloaded. Results are delayed until another attempt succeeds.",
+    Label("at", ("engine", "model_server", "redis")),
+)
+OPEN_CIRCUITS = CATALOGUE.gauge(
+    "guardline_open_circuits",
+    "circuits",
+    "Parts that are not called at the moment, because they have failed: a use of Redis, or a number of model servers.",
+    "Above 0: the worker goes on without that part.",
+    Label("circuit", ("redis_lookups", "redis_writes", "redis_notes", "model_servers")),
+)
+
+# Redis and the policies.
+
 REDIS_UP = CATALOGUE.gauge(
     "guardline_redis_up",
     "0 or 1",
     "1 while Redis answers and policy changes are followed. Checked every second, also without events.",
     "0: no deduplication, and the last valid policies stay.",
+)
+POLICIES = CATALOGUE.gauge(
+    "guardline_policies",
+    "policies",
+    "Policies in force in this worker, the default included.",
+    "Falling to 0: Redis has lost its data, and a worker that started later found none.",
+)
+POLICY_CHANGE = CATALOGUE.gauge(
+    "guardline_policy_change",
+    "number",
+    "Number of the newest change of a policy that this worker has applied.",
+    "Different between workers for more than seconds: the lower ones do not follow the changes.",
+)
+POLICIES_REFUSED = CATALOGUE.counter(
+    "guardline_policies_refused_total",
+    "documents",
+    "Stored policies that were refused, because they are invalid or older than the one in force.",
+    "Rising: a policy that was set is not in force; the log has the reason.",
 )

@@ -67,7 +67,23 @@ def test_the_metrics_count_the_work(site: Site) -> None:
         "guardline_intake_paused": 0,
         "guardline_redis_up": 1,
     }
+    expected |= {
+        "guardline_policies": 2,
+        "guardline_policy_change": 2,
+        "guardline_policies_refused_total": 0,
+        'guardline_open_circuits{circuit="redis_lookups"}': 0,
+        'guardline_open_circuits{circuit="model_servers"}': 0,
+        'guardline_failed_attempts_total{at="engine"}': 0,
+        "guardline_event_to_commit_seconds_count": 0,
+        "guardline_intake_to_commit_seconds_count": 9,
+        "guardline_batch_events_sum": 6,
+    }
     assert {name: worker.metric(name) for name in expected} == expected
+    batches = worker.metric("guardline_batch_events_count")
+    assert worker.metric("guardline_queue_seconds_count") == batches
+    assert worker.metric("guardline_engine_call_seconds_count") >= 1
+    assert worker.metric("guardline_engine_prompts_total") >= 3
+    assert worker.metric("guardline_engine_tokens_total") > 20 * worker.metric("guardline_engine_prompts_total")
     assert worker.metric("guardline_commit_seconds_count") > 0
     assert 0 < worker.metric("guardline_commit_seconds_sum") < (ended_ms - began_ms) / 1000
     assert worker.metric("guardline_batch_seconds_count") >= 2

@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from workers import telemetry
+
 Row = TypeVar("Row")
 
 MAX_CANDIDATES = 128
@@ -123,6 +125,8 @@ async def answer_valid(
 
     An id outside the vocabulary crashes some engines.
     """
+    telemetry.ENGINE_PROMPTS.inc(len(prompts))
+    telemetry.ENGINE_TOKENS.inc(sum([len(prompt) for prompt in prompts]))
     room = context_tokens - asked_tokens
     refused: dict[int, Refused] = {}
     for index, prompt in enumerate(prompts):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from workers import telemetry
 from workers.engines.engine import CLOSED, Refused, answer_valid
 from workers.engines.openai_protocol import KeyRefused
 from workers.engines.openai_server import Expected, Server
@@ -120,8 +121,12 @@ class OpenAIEngine:
             else:
                 self._expected.weights.add(server.weights)
         self._client, self._servers = client, servers
+        telemetry.OPEN_CIRCUITS.labels("model_servers").set_function(self._count_open)
         self._is_closing.clear()
         self._mending = [asyncio.create_task(self._mend(server)) for server in servers]
+
+    def _count_open(self) -> int:
+        return sum(server.trouble is not None for server in self._servers)
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -228,8 +233,10 @@ class OpenAIEngine:
                 asked.append(self._next_after(asked))
                 try:
                     return await ask_server(asked[-1], part)
-                except KeyRefused:
-                    self._end_without_key()
+                except Unavailable as error:
+                    telemetry.FAILED_ATTEMPTS.labels("model_server").inc()
+                    if isinstance(error, KeyRefused):
+                        self._end_without_key()
                     raise
         raise AssertionError("unreachable")
 

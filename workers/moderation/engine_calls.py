@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+from workers import telemetry
 from workers.core.engine_time import EngineTime
 from workers.core.records import NOTHING_LOST
 from workers.errors import Fatal
@@ -108,7 +109,8 @@ class EngineCalls:
         Raises:
             Unavailable: the engine failed. Fatal: it hangs, or does not recover.
         """
-        begun = self._engine_time.begin(time.monotonic())
+        began = time.monotonic()
+        begun = self._engine_time.begin(began)
         call = asyncio.ensure_future(self._guard.assess(requests, deadline))
         self._asked += len(requests)
         prompts = OVERTAKEN_TIMES * self._asked
@@ -120,6 +122,7 @@ class EngineCalls:
                 engine_s = self._engine_time.end(begun, time.monotonic())
                 self._asked -= len(requests)
                 self._came_back += 1
+                telemetry.ENGINE_CALL_SECONDS.observe(time.monotonic() - began)
                 return call.result(), engine_s
             ticks, since_progress = ticks + 1, since_progress + 1
             if progress != self._progress:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from schemas.event import EventDict
+from workers import telemetry
 from workers.core.engine_time import shares
 from workers.core.records import Event, Source
 from workers.core.single_flight import SingleFlight, Work, deadline_of
@@ -77,6 +78,7 @@ class Judge:
         join = self._single_flight.join
         works = [join(event.content_key, event.body, event.source, event.patience_s, flight, now) for event in events]
         own = [work for work in dict.fromkeys(works) if work.flight is flight]
+        telemetry.JOINED.inc(len(works) - len(own))
         if own:
             task = loop.create_task(self._fly(flight, own))
             self._tasks.add(task)
@@ -145,6 +147,7 @@ class Judge:
         try:
             answers, engine_s = await self._calls.assess([_request(work.body) for work in wanted], deadline_of(wanted))
         except Unavailable:
+            telemetry.FAILED_ATTEMPTS.labels("engine").inc()
             self._single_flight.fail(wanted, time.monotonic())
             raise
         tokens = [0 if isinstance(answer, Refused) else answer.get("tokens", 0) for answer in answers]

@@ -107,6 +107,9 @@ class Pipeline:
     async def _run(self, batch: list[Event]) -> None:
         """Run a micro-batch through all stages; events that may take long are in parts of their own."""
         closed_at = time.monotonic()
+        if batch:
+            telemetry.QUEUE_SECONDS.observe(max(0.0, time.time() - batch[0].source.received_at_ms / 1000))
+            telemetry.BATCH_EVENTS.observe(len(batch))
         self._begin(batch)
         await self._dedup.look_up(batch)
         await asyncio.gather(*[self._finish(part, closed_at) for part in self._parts(batch)])

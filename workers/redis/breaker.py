@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
+from workers import telemetry
 from workers.redis.client import said_of, what_redis_does
 
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_S = 1.0
 """How long Redis is not called after a failed call."""
+
+
+Use = Literal["redis_lookups", "redis_writes", "redis_notes"]
 
 
 class Breaker:
@@ -26,9 +30,11 @@ class Breaker:
     client does, `redis.timeout_s`.
     """
 
-    def __init__(self, without: str) -> None:
+    def __init__(self, use: Use, without: str) -> None:
+        self._use = use
         self._without = without
         self._open_until = 0.0
+        telemetry.OPEN_CIRCUITS.labels(use).set_function(lambda: not self.is_up)
 
     @property
     def is_up(self) -> bool:
@@ -44,6 +50,7 @@ class Breaker:
         except (NoConnection, NoAnswer, InvalidResponse, ResponseError, OSError) as error:
             if self.is_up:
                 log.warning(f"{what_redis_does(error)}: {self._without}", reason=said_of(error))
+            telemetry.FAILED_ATTEMPTS.labels("redis").inc()
             self._open_until = time.monotonic() + RETRY_AFTER_S
             return None
         self._open_until = 0.0

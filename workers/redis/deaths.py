@@ -104,7 +104,7 @@ class Deaths:
         self._open: set[str] = set()
         self._ended: set[str] = set()
         self._has_engine_died = False
-        self._breaker = Breaker("what is at the engine is not noted")
+        self._breaker = Breaker("redis_notes", "what is at the engine is not noted")
         self._beating: asyncio.Task[None] | None = None
 
     @property

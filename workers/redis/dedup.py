@@ -64,7 +64,7 @@ class Dedup:
         self._redis = redis
         self._is_enabled = settings.enabled
         self._keys = Keys(namespace, secret=settings.secret.get_secret_value(), fingerprint=fingerprint)
-        self._breaker = Breaker("events are judged without deduplication")
+        self._breaker = Breaker("redis_lookups", "events are judged without deduplication")
         self.claims = Claims()
 
     @property

@@ -56,7 +56,7 @@ class Memories:
         self._set_each = redis.register_script(SET_EACH)
         self._has_msetex = True
         self._waiting: deque[Memory] = deque()
-        self._breaker = Breaker("verdicts wait to be remembered")
+        self._breaker = Breaker("redis_writes", "verdicts wait to be remembered")
         self._has_work = asyncio.Event()
         self._is_closing = False
         self._has_ended = asyncio.Event()

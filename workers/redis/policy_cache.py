@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from workers import telemetry
 from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import DEFAULT, Deleted, InvalidPolicy, is_spent, parse_stored, subject
 from workers.policy.policy import CompiledPolicy
@@ -157,6 +158,7 @@ class PolicyCache:
         await self._redis.xread({self._keys.changes: last_id}, count=1)
         self._publish(policies)
         self._last_id, self._sequence = last_id, sequence
+        telemetry.POLICY_CHANGE.set(sequence)
         self._is_answered = True
         self._loaded.set()
         log.info("policies loaded", count=len(policies))
@@ -181,11 +183,13 @@ class PolicyCache:
             else:
                 self._refuse("a change of a policy names no tenant")
         self._publish(policies)
+        telemetry.POLICY_CHANGE.set(self._sequence)
         return is_whole
 
     def _publish(self, policies: dict[str, CompiledPolicy]) -> None:
         self._policies = policies
         self._snapshot = MappingProxyType(policies)
+        telemetry.POLICIES.set(len(policies))
 
     def _take(self, policies: dict[str, CompiledPolicy], tenant: Any, document: Any) -> None:
         name = bytes(tenant).decode("utf-8", "replace")
@@ -225,6 +229,7 @@ class PolicyCache:
     def _refuse(self, reason: str) -> None:
         self.refused += 1
         self.last_error = reason
+        telemetry.POLICIES_REFUSED.inc()
         log.warning("policy refused: the last good one stays", reason=reason)
 
 

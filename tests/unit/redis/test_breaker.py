@@ -26,7 +26,7 @@ async def test_after_a_failure_redis_is_not_called_for_a_while(
     redis: Redis, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_AFTER_S", 0.3)
-    breaker = Breaker("all goes on")
+    breaker = Breaker("redis_lookups", "all goes on")
     asked = 0
 
     async def ask(client: Redis) -> Any:
@@ -45,7 +45,7 @@ async def test_after_a_failure_redis_is_not_called_for_a_while(
 
 
 async def test_a_command_that_redis_refuses_opens_the_breaker_and_raises_nothing(redis: Redis, site: Site) -> None:
-    breaker = Breaker("all goes on")
+    breaker = Breaker("redis_lookups", "all goes on")
     key = f"{site.settings().redis.namespace}:text"
     await redis.set(key, "no number", ex=60)
     assert await breaker.ask(redis.incr, key) is None
@@ -53,7 +53,7 @@ async def test_a_command_that_redis_refuses_opens_the_breaker_and_raises_nothing
 
 
 async def test_a_bug_of_the_caller_does_not_count_as_a_failure_of_redis(redis: Redis) -> None:
-    breaker = Breaker("all goes on")
+    breaker = Breaker("redis_lookups", "all goes on")
     with pytest.raises(DataError):
         await breaker.ask(redis.set, "key", object())
     with pytest.raises(ValueError, match="a bug"):
