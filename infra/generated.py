@@ -6,6 +6,7 @@ from pathlib import Path
 
 from infra import chart
 from infra.docs import configuration, metrics
+from infra.observability import alerts, dashboard
 from schemas import generate as schemas
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,11 @@ def texts() -> dict[str, str]:
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "helm/guardline/files/settings.json": chart.settings(),
+        "infra/observability/alerts.yaml": alerts.rules(),
+        "infra/observability/dashboard.json": dashboard.rendered(),
+        # Helm reads no file outside the chart.
+        "helm/guardline/files/alerts.yaml": alerts.rules(),
+        "helm/guardline/files/dashboard.json": dashboard.rendered(),
         "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),
     }
 

@@ -1,0 +1,151 @@
+"""The alerts, and the Prometheus rules that are made from them.
+
+An alert is about a symptom that somebody has to act on. `critical` wakes a person; `warning` waits for working hours.
+Each has a page in docs/runbooks. Causes without a symptom are on the dashboard.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+MADE_BY = "# `make generated` writes this file from infra/observability/alerts.py.\n"
+
+GROUP = "by (namespace, job)"
+"""One alert for each deployment, however many workers it has."""
+
+
+class Alert(NamedTuple):
+    """One alert.
+
+    `expression` is PromQL, and `hold` how long it has to be true. `page` is a file in docs/runbooks, without `.md`.
+    """
+
+    name: str
+    severity: Literal["critical", "warning"]
+    expression: str
+    hold: str
+    summary: str
+    description: str
+    page: str
+
+
+def _has_risen(counter: str) -> str:
+    """Return the condition that a counter rose in the last 15 minutes, or that it is new and not 0.
+
+    `increase` alone sees nothing of what a worker counted before its first scrape.
+    """
+    return f"increase({counter}[15m]) > 0 or ({counter} > 0 unless {counter} offset 15m)"
+
+
+ALERTS = (
+    Alert(
+        "GuardlineTargetMissed",
+        "critical",
+        f"min {GROUP} (guardline_oldest_deadline_seconds) < 0",
+        "2m",
+        "Events wait for their verdict for longer than worker.target_s.",
+        "The oldest event missed its target {{ $value | humanizeDuration }} ago (a negative time).",
+        "target-missed",
+    ),
+    Alert(
+        "GuardlineNoWorker",
+        "critical",
+        'absent(guardline_worker_state{guardline_worker_state="running"} == 1)',
+        "2m",
+        "No worker runs: no event gets a verdict.",
+        "No worker that Prometheus scrapes is in the state running.",
+        "no-worker",
+    ),
+    Alert(
+        "GuardlineMessagesLost",
+        "critical",
+        _has_risen("guardline_offsets_deleted_unread_total"),
+        "0m",
+        "Records were deleted before a worker read them: these messages get no verdict.",
+        "{{ $labels.instance }} found that offsets of an input topic were deleted unread; its log names them.",
+        "messages-lost",
+    ),
+    Alert(
+        "GuardlineEngineUnavailable",
+        "critical",
+        f"sum {GROUP} (rate(guardline_unavailable_total[5m])) > 0.05 * "
+        f"sum {GROUP} (rate(guardline_decisions_total[5m]))",
+        "5m",
+        "More than 5 % of the verdicts have no assessment: the policies' on_unavailable decides.",
+        "{{ $value | humanize }} verdicts per second have no assessment.",
+        "engine-unavailable",
+    ),
+    Alert(
+        "GuardlineWorkerRestarts",
+        "warning",
+        'changes(process_start_time_seconds{job="guardline"}[15m]) > 2',
+        "0m",
+        "A worker ends and starts again and again.",
+        "{{ $labels.instance }} started {{ $value }} times in 15 minutes.",
+        "worker-restarts",
+    ),
+    Alert(
+        "GuardlineDeadLetters",
+        "warning",
+        f"sum {GROUP} (rate(guardline_dead_letters_total[15m])) > 0.01 * "
+        f"sum {GROUP} (rate(guardline_records_committed_total[15m]))",
+        "10m",
+        "More than 1 % of the records become dead letters: these messages get no verdict.",
+        "{{ $value | humanize }} records per second become dead letters.",
+        "dead-letters",
+    ),
+    Alert(
+        "GuardlineRedisDown",
+        "warning",
+        f"min {GROUP} (guardline_redis_up) == 0",
+        "5m",
+        "A worker does not reach Redis: repeats are judged again, and changes of policies have no effect.",
+        "At least one worker has had no answer from Redis for 5 minutes.",
+        "redis-down",
+    ),
+    Alert(
+        "GuardlinePolicyRefused",
+        "warning",
+        _has_risen("guardline_policies_refused_total"),
+        "0m",
+        "A policy that was set is not in force.",
+        "{{ $labels.instance }} refused a policy; its log has the reason.",
+        "policy-refused",
+    ),
+)
+
+
+def rules() -> str:
+    """Return the file of Prometheus rules."""
+    return MADE_BY + yaml.safe_dump(
+        {"groups": [{"name": "guardline", "rules": [_rule(alert) for alert in ALERTS]}]},
+        sort_keys=False,
+        allow_unicode=True,
+        width=1_000,
+    )
+
+
+def _rule(alert: Alert) -> dict[str, Any]:
+    return {
+        "alert": alert.name,
+        "expr": alert.expression,
+        "for": alert.hold,
+        "labels": {"severity": alert.severity},
+        "annotations": {
+            "summary": alert.summary,
+            "description": alert.description,
+            "runbook_url": f"{_documentation()}/runbooks/{alert.page}/",
+        },
+    }
+
+
+def _documentation() -> str:
+    """Return the address of the docs, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["urls"]["Documentation"])

@@ -1,0 +1,130 @@
+"""Writes the Grafana dashboard: its panels from panels.py, their descriptions from the catalogue of metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from infra.observability.panels import ROWS, Panel
+from workers.telemetry import CATALOGUE
+
+SELECTOR = 'job=~"$job",instance=~"$instance"'
+"""Every query shows the chosen workers."""
+
+WIDTH, HEIGHT, STAT_HEIGHT = 24, 8, 4
+"""Of the grid, of a plot, and of a number."""
+
+_SERIES = re.compile(r"\b((?:guardline|process)_[a-z_]+)\b(?:\{([^}]*)\})?(?=[^(]|$)")
+_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def selecting(expression: str) -> str:
+    """Add the selector to each series of an expression."""
+
+    def add(found: re.Match[str]) -> str:
+        return f"{found[1]}{{{','.join(filter(None, (found[2], SELECTOR)))}}}"
+
+    # A label name after `by (` looks like a series without the context, and one label is named like its metric.
+    return _SERIES.sub(add, expression)
+
+
+def metrics_in(expression: str) -> set[str]:
+    """Name the metrics of an expression, without the suffixes of a histogram."""
+    names = {name for name, _ in _SERIES.findall(expression)}
+    histograms = {metric.name for metric in CATALOGUE if metric.kind == "histogram"}
+    found = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    return {base if (base := re.sub(r"_(bucket|sum|count)$", "", name)) in histograms else name for name in names} | (
+        found & histograms
+    )
+
+
+def rendered() -> str:
+    """Return the dashboard as JSON."""
+    document = {
+        "uid": "guardline",
+        "title": "Guardline",
+        "description": "Made by `make generated` from infra/observability/panels.py.",
+        "tags": ["guardline"],
+        "schemaVersion": 39,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": _variables()},
+        "panels": list(_panels()),
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _variables() -> list[dict[str, Any]]:
+    return [
+        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
+        _variable("job", "Job", "label_values(guardline_worker_state, job)"),
+        _variable("instance", "Worker", 'label_values(guardline_worker_state{job=~"$job"}, instance)'),
+    ]
+
+
+def _variable(name: str, label: str, query: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": _DATASOURCE,
+        "query": {"query": query, "refId": name},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _panels() -> Iterator[dict[str, Any]]:
+    ids, top = count(1), 0
+    for title, panels in ROWS.items():
+        yield {
+            "id": next(ids),
+            "type": "row",
+            "title": title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": _place(0, top, WIDTH, 1),
+        }
+        top, left = top + 1, 0
+        height = STAT_HEIGHT if panels[0].is_stat else HEIGHT
+        width = WIDTH // 6 if panels[0].is_stat else WIDTH // 3 if len(panels) % 4 else WIDTH // 4
+        for panel in panels:
+            if left + width > WIDTH:
+                top, left = top + height, 0
+            yield _panel(panel, next(ids), _place(left, top, width, height))
+            left += width
+        top += height
+
+
+def _place(left: int, top: int, width: int, height: int) -> dict[str, int]:
+    return {"x": left, "y": top, "w": width, "h": height}
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+    names = set().union(*(metrics_in(expression) for expression, _ in panel.queries))
+    described = [f"`{metric.name}`: {metric.help}" for metric in CATALOGUE if metric.name in names]
+    return {
+        "id": number,
+        "type": "stat" if panel.is_stat else "timeseries",
+        "title": panel.title,
+        "description": "\n\n".join(described),
+        "datasource": _DATASOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+        "targets": [
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": _DATASOURCE,
+                "expr": selecting(expression),
+                "legendFormat": legend,
+            }
+            for index, (expression, legend) in enumerate(panel.queries)
+        ],
+    }

@@ -1,0 +1,165 @@
+"""The panels of the dashboard, in rows. A test checks that every metric of the catalogue is in one of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Panel(NamedTuple):
+    """A plot. `queries` are pairs of PromQL and legend; `RATE` is the window of a rate. `unit` is one of Grafana's."""
+
+    title: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+    is_stat: bool = False
+
+
+RATE = "$__rate_interval"
+
+
+def _rate(counter: str, by: str = "") -> str:
+    return f"sum{by and f' by ({by}) '}(rate({counter}[{RATE}]))"
+
+
+def _share(part: str, whole: str) -> str:
+    return f"{_rate(part)} / {_rate(whole)}"
+
+
+def _quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (f"histogram_quantile({quantile}, sum by (le) (rate({histogram}_bucket[{RATE}])))", name)
+        for quantile, name in ((0.5, "median"), (0.95, "95 %"), (0.99, "99 %"))
+    )
+
+
+def _each(gauge: str) -> tuple[tuple[str, str], ...]:
+    return ((gauge, "{{instance}}"),)
+
+
+ROWS: dict[str, tuple[Panel, ...]] = {
+    "At a glance": (
+        Panel(
+            "Time until the oldest event misses its target",
+            "s",
+            (("min(guardline_oldest_deadline_seconds)", ""),),
+            True,
+        ),
+        Panel("Lag", "short", (("sum(guardline_lag_records)", ""),), True),
+        Panel("Verdicts a second", "ops", ((_rate("guardline_decisions_total"), ""),), True),
+        Panel(
+            "Workers that run",
+            "short",
+            (('sum(guardline_worker_state{guardline_worker_state="running"})', ""),),
+            True,
+        ),
+        Panel(
+            "Verdicts without an assessment",
+            "percentunit",
+            ((_share("guardline_unavailable_total", "guardline_decisions_total"), ""),),
+            True,
+        ),
+        Panel("Redis", "bool_on_off", (("min(guardline_redis_up)", ""),), True),
+    ),
+    "Delay": (
+        Panel("Time until the oldest event misses its target", "s", _each("guardline_oldest_deadline_seconds")),
+        Panel("Lag in records", "short", _each("guardline_lag_records")),
+        Panel("Lag in seconds", "s", _each("guardline_lag_seconds")),
+        Panel("From the time of the event to the commit", "s", _quantiles("guardline_event_to_commit_seconds")),
+        Panel("From intake to the commit", "s", _quantiles("guardline_intake_to_commit_seconds")),
+        Panel("Oldest record in a worker", "s", _each("guardline_oldest_uncommitted_seconds")),
+    ),
+    "Flow": (
+        Panel("Records read, by topic", "ops", ((_rate("guardline_records_received_total", "topic"), "{{topic}}"),)),
+        Panel("Records committed", "ops", ((_rate("guardline_records_committed_total", "instance"), "{{instance}}"),)),
+        Panel("Records in memory", "short", _each("guardline_uncommitted_records")),
+        Panel(
+            "Share of the time in which partitions are paused",
+            "percentunit",
+            ((f"rate(guardline_paused_seconds_total[{RATE}])", "{{instance}}"),),
+        ),
+        Panel(
+            "Pauses",
+            "short",
+            (
+                (f"sum(increase(guardline_pauses_total[{RATE}]))", "pauses"),
+                ("sum(guardline_intake_paused)", "workers that pause"),
+            ),
+        ),
+        Panel("Partitions", "short", _each("guardline_assigned_partitions")),
+    ),
+    "Verdicts": (
+        Panel("Decisions", "ops", ((_rate("guardline_decisions_total", "decision"), "{{decision}}"),)),
+        Panel(
+            "Repeats",
+            "percentunit",
+            (
+                (_share("guardline_duplicates_total", "guardline_decisions_total"), "the same event"),
+                (_share("guardline_assessments_reused_total", "guardline_decisions_total"), "assessment from Redis"),
+                (_share("guardline_joined_total", "guardline_decisions_total"), "shared in flight"),
+            ),
+        ),
+        Panel("Without an assessment", "ops", ((_rate("guardline_unavailable_total"), "verdicts"),)),
+        Panel("Tenants without a policy", "ops", ((_rate("guardline_unknown_tenants_total", "policy"), "{{policy}}"),)),
+    ),
+    "Input": (
+        Panel("Dead letters", "ops", ((_rate("guardline_dead_letters_total", "reason") + " > 0", "{{reason}}"),)),
+        Panel("Skipped records", "ops", ((_rate("guardline_skipped_total", "reason"), "{{reason}}"),)),
+        Panel("Ignored fields", "ops", ((_rate("guardline_ignored_fields_total", "field"), "{{field}}"),)),
+        Panel(
+            "Shortened and lost",
+            "ops",
+            (
+                (_rate("guardline_shortened_total"), "outputs shortened"),
+                (_rate("guardline_offsets_deleted_unread_total"), "offsets deleted unread"),
+            ),
+        ),
+    ),
+    "Engine": (
+        Panel("Call to the guard", "s", _quantiles("guardline_engine_call_seconds")),
+        Panel("From a closed micro-batch to its verdicts", "s", _quantiles("guardline_batch_seconds")),
+        Panel("Wait for a micro-batch", "s", _quantiles("guardline_queue_seconds")),
+        Panel("Events in a micro-batch", "short", _quantiles("guardline_batch_events")),
+        Panel(
+            "Prompts and tokens a second",
+            "ops",
+            ((_rate("guardline_engine_prompts_total"), "prompts"), (_rate("guardline_engine_tokens_total"), "tokens")),
+        ),
+        Panel("Failed attempts", "ops", ((_rate("guardline_failed_attempts_total", "at"), "{{at}}"),)),
+        Panel("Open circuits", "short", (("sum by (circuit) (guardline_open_circuits)", "{{circuit}}"),)),
+    ),
+    "Kafka": (
+        Panel("Commit", "s", _quantiles("guardline_commit_seconds")),
+        Panel("Transactions", "ops", ((_rate("guardline_transactions_total", "result"), "{{result}}"),)),
+        Panel(
+            "Rebalances",
+            "short",
+            ((f"sum by (kind) (increase(guardline_rebalances_total[{RATE}]))", "{{kind}}"),),
+        ),
+        Panel(
+            "Repaired",
+            "short",
+            (
+                (f"sum(increase(guardline_producers_replaced_total[{RATE}]))", "producers replaced"),
+                (f"sum(increase(guardline_stale_completions_total[{RATE}]))", "stale results"),
+            ),
+        ),
+    ),
+    "Redis and policies": (
+        Panel("Redis", "bool_on_off", _each("guardline_redis_up")),
+        Panel("Verdicts not stored", "ops", ((_rate("guardline_forgotten_total"), "verdicts"),)),
+        Panel(
+            "Policies",
+            "short",
+            (
+                ("guardline_policies", "{{instance}}"),
+                (f"sum(increase(guardline_policies_refused_total[{RATE}]))", "refused"),
+            ),
+        ),
+        Panel("Newest change of a policy", "none", _each("guardline_policy_change")),
+    ),
+    "Processes": (
+        Panel("State", "none", (("guardline_worker_state == 1", "{{instance}} {{guardline_worker_state}}"),)),
+        Panel("CPU", "percentunit", ((f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}"),)),
+        Panel("Memory", "bytes", _each("process_resident_memory_bytes")),
+    ),
+}
