@@ -192,7 +192,10 @@ class Site:
     def produce(
         self, values: Iterable[tuple[bytes | None, bytes | None]], *, topic: int = 0, headers: Any = None
     ) -> None:
-        """Send (key, value) pairs; their positions are what `outcome` has to answer, but for those of tombstones."""
+        """Send (key, value) pairs; their positions are what `outcome` has to answer, but for those of tombstones.
+
+        `headers`: those of each record, or a function that gives those of a record by its number.
+        """
         settings = self.settings()
 
         def delivered(error: object, message: Message) -> None:
@@ -208,8 +211,9 @@ class Site:
                 "message.max.bytes": 4_000_000,
             }
         )
-        for key, value in values:
-            producer.produce(settings.topics.inputs[topic], value, key, headers=headers, on_delivery=delivered)
+        for number, (key, value) in enumerate(values):
+            own = headers(number) if callable(headers) else headers
+            producer.produce(settings.topics.inputs[topic], value, key, headers=own, on_delivery=delivered)
             producer.poll(0)
         assert producer.flush(30) == 0
 

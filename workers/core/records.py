@@ -82,7 +82,8 @@ class Finished(Struct, frozen=True, gc=False):
 
     `headers` are those of the input record. A dead letter needs them if the outputs are too large. `counted` are the
     counters that rise by one when the record is committed. `created_at` has the times of its events, where they have
-    one. `usage` has an entry for each verdict, and none if no usage topic is set.
+    one. `usage` has an entry for each verdict, and none if no usage topic is set. `trace` is the span of its
+    micro-batch, None without traces.
     """
 
     source: Source
@@ -92,6 +93,7 @@ class Finished(Struct, frozen=True, gc=False):
     counted: tuple[Counter, ...] = ()
     created_at: tuple[str, ...] = ()
     usage: tuple[Used, ...] = ()
+    trace: object | None = None
 
 
 class Event(Struct, gc=False):

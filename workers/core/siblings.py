@@ -26,4 +26,5 @@ class Siblings:
         counted = tuple(counter for one in present for counter in one.counted)
         created_at = tuple(time for one in present for time in one.created_at)
         usage = tuple(used for one in present for used in one.usage)
-        return Finished(finished.source, outputs, memories, finished.headers, counted, created_at, usage)
+        headers, trace = finished.headers, finished.trace
+        return Finished(finished.source, outputs, memories, headers, counted, created_at, usage, trace)

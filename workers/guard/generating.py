@@ -112,5 +112,6 @@ def parse(text: str, role: str) -> Answer | Refused:
     """
     severity, categories, refusal = lines_of(text, role)
     if severity is None or (role == Role.ASSISTANT and refusal is None):
-        return Refused("unreadable_answer", f"the model wrote {text[:200]!r}")
+        # Never the answer itself: the log has this sentence, and a model may repeat the content.
+        return Refused("unreadable_answer", f"an answer of {len(text)} characters lacks a line that it must have")
     return Answer(severity, (categories or []) if severity else [], refusal)

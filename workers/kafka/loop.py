@@ -33,6 +33,7 @@ from workers.kafka.topic_watch import TopicWatch
 from workers.kafka.topics import Checked
 from workers.mapping.mapping import Mapping as RecordMapping
 from workers.settings import Settings
+from workers.tracing.stages import UNTRACED, Stage, Stages
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +75,14 @@ class KafkaThread(threading.Thread):
         submit: Callable[[list[Event]], None],
         remember: Callable[[list[Memory]], None],
         ended: Callable[[BaseException | None], None],
+        stages: Stages = UNTRACED,
     ) -> None:
         super().__init__(name="kafka", daemon=True)
         self._settings = settings
         self._submit = submit
         self._remember = remember
         self._ended = ended
+        self._stages = stages
         self._completed: deque[list[Finished]] = deque()
         self._has_completed = threading.Event()
         self._stop_by: float | None = None
@@ -162,7 +165,8 @@ class KafkaThread(threading.Thread):
             self._topics.watch(topics)
         self._count_unread()
         if messages:
-            self._take_in(messages)
+            with self._stages.stage("decode", {"messaging.batch.message_count": len(messages)}) as stage:
+                self._take_in(messages, stage)
         self._collect()  # 1
         commit = self._settings.commit
         now = time.monotonic()
@@ -196,7 +200,7 @@ class KafkaThread(threading.Thread):
         self._has_completed.wait(BUSY_POLL_S)
         return self._intake.poll(TRICKLE_COUNT, 0)
 
-    def _take_in(self, messages: list[Message]) -> None:
+    def _take_in(self, messages: list[Message], stage: Stage) -> None:
         """Register and decode. A record that holds no event is finished at once, as a dead letter or skipped."""
         events: list[Event] = []
         finished: list[Finished] = []
@@ -224,6 +228,8 @@ class KafkaThread(threading.Thread):
             self._submit(events)
         if finished:
             self._completed.append(finished)
+            stage.link(record.headers for record in finished)
+        stage.set({"guardline.events": len(events)})
         for topic, count in received.items():
             telemetry.RECEIVED.labels(topic).inc(count)
 
@@ -251,7 +257,11 @@ class KafkaThread(threading.Thread):
             return
         self._topics.check(time.monotonic())
         started = time.monotonic()
-        if not self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline):  # 3 to 7
+        with (self._stages if len(prefix) else UNTRACED).stage("commit") as stage:
+            is_committed = self._outbox.commit(self.ledger, prefix, self._intake.consumer, deadline)  # 3 to 7
+            stage.set({"guardline.records": len(prefix), "guardline.committed": is_committed})
+            stage.follow(record.trace for record in prefix.records())
+        if not is_committed:
             telemetry.TRANSACTIONS.labels("aborted").inc()
             return
         now = time.monotonic()

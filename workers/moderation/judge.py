@@ -23,6 +23,7 @@ from workers.guard.guard import Refused, Request
 from workers.guard.patience import ask_with_patience
 from workers.moderation.engine_calls import Assessor, EngineCalls
 from workers.redis.deaths import Deaths
+from workers.tracing.stages import UNTRACED, Stages
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +49,10 @@ class Judge:
         batches_in_flight: int,
         is_current: Callable[[Source], bool],
         hangs_after_s: float,
+        stages: Stages = UNTRACED,
     ) -> None:
         self._notes = notes
+        self._stages = stages
         self._calls = EngineCalls(guard, notes, batches_in_flight=batches_in_flight, hangs_after_s=hangs_after_s)
         self._single_flight: SingleFlight[Flight] = SingleFlight(is_current)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,13 +147,16 @@ class Judge:
         wanted = self._single_flight.begin(works, time.monotonic())
         if not wanted:
             return
+        requests = [_request(work.body) for work in wanted]
         try:
-            answers, engine_s = await self._calls.assess([_request(work.body) for work in wanted], deadline_of(wanted))
+            with self._stages.stage("engine", {"guardline.contents": len(wanted)}) as stage:
+                answers, engine_s = await self._calls.assess(requests, deadline_of(wanted))
+                tokens = [0 if isinstance(answer, Refused) else answer.get("tokens", 0) for answer in answers]
+                stage.set({"guardline.tokens": sum(tokens)})
         except Unavailable:
             telemetry.FAILED_ATTEMPTS.labels("engine").inc()
             self._single_flight.fail(wanted, time.monotonic())
             raise
-        tokens = [0 if isinstance(answer, Refused) else answer.get("tokens", 0) for answer in answers]
         for work, answer, engine_ms in zip(wanted, answers, shares(engine_s * 1000, tokens), strict=True):
             if isinstance(answer, Refused):
                 log.warning("the guard refused an event", error=str(answer))

@@ -22,6 +22,7 @@ from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
 from workers.redis.dedup import Dedup
 from workers.settings import Settings
+from workers.tracing.stages import UNTRACED, Stages
 
 LOOK_AGAIN_S = 0.005
 """How often a micro-batch that is due checks whether the judge has a free place."""
@@ -54,6 +55,7 @@ class Pipeline:
         deliver: Callable[[list[Finished]], None],
         fail: Callable[[BaseException], None],
         languages: Languages | None = None,
+        stages: Stages = UNTRACED,
     ) -> None:
         self._settings = settings
         self._dedup = dedup
@@ -64,7 +66,9 @@ class Pipeline:
         self._deliver = deliver
         self._fail = fail
         self._languages = languages
-        self._carry_headers = frozenset(settings.events.carry_headers)
+        self._stages = stages
+        self._consumer = {"messaging.system": "kafka", "messaging.consumer.group.name": settings.kafka.group}
+        self._carry_headers = stages.carried.union(settings.events.carry_headers)
         limits = settings.batch
         self._batcher = Batcher(max_count=limits.max_count, max_tokens=limits.max_tokens, max_age_s=limits.max_age_s)
         self._timer: asyncio.TimerHandle | None = None
@@ -110,11 +114,16 @@ class Pipeline:
         if batch:
             telemetry.QUEUE_SECONDS.observe(max(0.0, time.time() - batch[0].source.received_at_ms / 1000))
             telemetry.BATCH_EVENTS.observe(len(batch))
-        self._begin(batch)
-        await self._dedup.look_up(batch)
-        await asyncio.gather(*[self._finish(part, closed_at) for part in self._parts(batch)])
+        with self._stages.stage(
+            "micro-batch", {**self._consumer, "messaging.batch.message_count": len(batch)}
+        ) as stage:
+            stage.link(event.headers for event in batch)
+            self._begin(batch)
+            with self._stages.stage("dedup"):
+                await self._dedup.look_up(batch)
+            await asyncio.gather(*[self._finish(part, closed_at, stage.context) for part in self._parts(batch)])
 
-    async def _finish(self, part: Sequence[Event], closed_at: float) -> None:
+    async def _finish(self, part: Sequence[Event], closed_at: float, trace: object | None) -> None:
         """Judge and decide one part. Its events wait for each other, and for no other part."""
         judged = self._judge.judge([event for event in part if not event.is_reused and not event.is_empty])
         if self._languages is None:
@@ -122,7 +131,8 @@ class Pipeline:
         else:
             await asyncio.gather(judged, self._languages.fill(part))
         part = self._current(part)
-        self._deliver(self._decide(part, closed_at))
+        with self._stages.stage("decide", {"guardline.events": len(part)}):
+            self._deliver(self._decide(part, closed_at, trace))
         telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
@@ -164,7 +174,7 @@ class Pipeline:
         gone = {event.source for event in stale}
         return [event for event in part if event.source not in gone]
 
-    def _decide(self, part: Sequence[Event], closed_at: float) -> list[Finished]:
+    def _decide(self, part: Sequence[Event], closed_at: float, trace: object | None) -> list[Finished]:
         """Decide by the present policies, because the engine may have taken minutes.
 
         This also applies to events that could not be judged. `_begin` has set before who shares assessments and how
@@ -205,7 +215,7 @@ class Pipeline:
             created_at = body.get("created_at")
             times = () if created_at is None else (created_at,)
             usage = (used_by(event),) if counts_usage else ()
-            done = Finished(event.source, outputs, (memory,), event.headers, counted, times, usage)
+            done = Finished(event.source, outputs, (memory,), event.headers, counted, times, usage, trace)
             record = done if event.siblings is None else event.siblings.finish(event.place, done)
             if record is not None:
                 finished.append(record)

@@ -29,6 +29,7 @@ from workers.redis.dedup import Dedup
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
+from workers.tracing.stages import stages_of
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,8 @@ class Worker:
         file = settings.events.mapping
         mapping = None if file is None else load_mapping(file, "events.mapping")
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
+            stages = stages_of(settings.telemetry.traces, settings.worker.id)
+            life.close_with(stages.close)
             guard = self._guard or load_guard(settings.guard)
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
@@ -102,6 +105,7 @@ class Worker:
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
                     remember=life.from_thread(memories.add),
                     ended=life.from_thread(life.end),
+                    stages=stages,
                 )
             )
             judge = Judge(
@@ -110,6 +114,7 @@ class Worker:
                 batches_in_flight=settings.batch.in_flight,
                 is_current=kafka.is_current,
                 hangs_after_s=settings.worker.engine_hangs_after_s,
+                stages=stages,
             )
             pipeline: Pipeline = Pipeline(
                 settings,
@@ -121,6 +126,7 @@ class Worker:
                 deliver=kafka.deliver,
                 fail=life.end,
                 languages=languages,
+                stages=stages,
             )
             _collect_seldom()
             kafka.start()

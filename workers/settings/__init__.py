@@ -12,6 +12,7 @@ from workers.settings.sections import (
     OpenAI,
     Redis,
     Settings,
+    Telemetry,
     Topics,
     Worker,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "OpenAI",
     "Redis",
     "Settings",
+    "Telemetry",
     "Topics",
     "Worker",
     "load",

@@ -493,6 +493,14 @@ class Http(Section):
     """0 takes any free port. Two workers on one host need two ports"""
 
 
+class Telemetry(Section):
+    """What a worker tells of its work, besides metrics and logs."""
+
+    traces: bool = False
+    """whether a worker records traces with OpenTelemetry, with the extra `otel`. The variables `OTEL_*` say where they
+    go: see docs/traces.md"""
+
+
 class Settings(BaseSettings):
     """Every setting of a worker. `GUARDLINE_KAFKA__GROUP` is `kafka.group` in the file."""
 
@@ -514,6 +522,7 @@ class Settings(BaseSettings):
     commit: Commit = Commit()
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
+    telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")
     def _check_patience(self) -> Settings:
