@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping
+.PHONY: help setup extra demo test test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -223,3 +223,6 @@ bench-recovery: $(READY) ## measure how long partitions stop when a worker ends,
 
 bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for each platform
 	@$(BIN)/python -m tests.benchmarks.mapping
+
+bench-observability: $(READY) ## compare records/s with metrics, logs and traces with records/s without; MEMORY=1: the memory over a million events
+	@$(BIN)/python -m tests.benchmarks.observability $(if $(MEMORY),--memory)

@@ -20,9 +20,14 @@ class Run(NamedTuple):
 
 
 def run_worker(site: Site, count: int, *mode: str, threads: int | None = None, **changes: str) -> Run:
-    """Run it, with `threads` for the engine (all cores: None) and further settings; check that each position has
-    exactly one output.
-    """
+    """Run it as `timed_run` does, and check that each position has exactly one output."""
+    found = timed_run(site, count, *mode, threads=threads, **changes)
+    site.check()
+    return found
+
+
+def timed_run(site: Site, count: int, *mode: str, threads: int | None = None, **changes: str) -> Run:
+    """Run it, with `threads` for the engine (all cores: None) and further settings."""
     environment = {**os.environ, **site.environment, **changes}
     del environment["GUARDLINE_GUARD__THREADS"]
     if threads is not None:
@@ -37,5 +42,4 @@ def run_worker(site: Site, count: int, *mode: str, threads: int | None = None, *
     )
     assert run.returncode == 0, run.stderr[-2000:]
     clock = json.loads(run.stdout)
-    site.check()
     return Run(count / clock["wall_s"], count / clock["flow_s"], clock["cpu_s"] / count * 1e6)

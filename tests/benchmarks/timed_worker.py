@@ -1,9 +1,10 @@
 """A whole worker with a clock: with the engine of the settings, or with a stand-in.
 
-    python -m tests.benchmarks.timed_worker COUNT [instant | simulated-gpu]
+    python -m tests.benchmarks.timed_worker COUNT [instant | simulated-gpu] [unobserved]
 
 It ends by itself when COUNT records are committed, and prints one JSON object: the seconds since its first poll (of
 wall time, and of CPU time of the whole process), and those since its first record, without the joining of the group.
+`unobserved`: without metrics and logs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import uvloop
 from confluent_kafka import Consumer, Message
 
+from tests.benchmarks import unobserved
 from tests.benchmarks.stand_ins import InstantEngine, SimulatedGpu, UncheckedGuard
 from workers.core.ledger import Ledger, Prefix
 from workers.guard.load import checkpoint_folder
@@ -71,10 +73,12 @@ class Clock:
 async def main() -> None:
     """Run until everything is committed."""
     log_to_stderr()
+    if "unobserved" in sys.argv:
+        unobserved.observe_nothing()
     settings = load()
     Clock(int(sys.argv[1]))
     guard = None
-    for name in sys.argv[2:]:
+    for name in STAND_INS.keys() & sys.argv[2:]:
         guard = UncheckedGuard(STAND_INS[name](), checkpoint_folder("guard-nano"), name)
     await Worker(settings, guard).run()
 
