@@ -1,22 +1,29 @@
-"""Writes the table of docs/metrics.md from the catalogue of metrics."""
+"""Writes the tables of docs/metrics.md from the catalogue of metrics and the list of alerts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from infra.observability.alerts import ALERTS
 from workers.metric import Label, Metric
 from workers.telemetry import CATALOGUE
 
-BEGIN = "<!-- metrics: `make generated` writes this table from workers/telemetry.py -->\n"
+METRICS = "<!-- metrics: `make generated` writes this table from workers/telemetry.py -->\n"
+ALERTED = "<!-- alerts: `make generated` writes this table from infra/observability/alerts.py -->\n"
 END = "<!-- end of the table -->\n"
 
 
 def rendered(page: str) -> str:
-    """Return the page with its table written again: one row for each metric."""
-    before, _, rest = page.partition(BEGIN)
-    rows = [(_named(metric), _kind(metric), _meaning(metric), metric.reading) for metric in CATALOGUE]
-    table = _table(("metric", "kind, unit", "meaning", "a change says"), rows)
-    return f"{before}{BEGIN}{table}{END}{rest.partition(END)[2]}"
+    """Return the page with its tables written again: one row for each metric, and one for each alert."""
+    metrics = [(_named(metric), _kind(metric), _meaning(metric), metric.reading) for metric in CATALOGUE]
+    alerts = [(f"[{one.name}](runbooks/{one.page}.md)", one.severity, one.summary) for one in ALERTS]
+    page = _replaced(page, METRICS, _table(("metric", "kind, unit", "meaning", "a change says"), metrics))
+    return _replaced(page, ALERTED, _table(("alert", "severity", "meaning"), alerts))
+
+
+def _replaced(page: str, begin: str, table: str) -> str:
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}{table}{END}{rest.partition(END)[2]}"
 
 
 def _named(metric: Metric) -> str:

@@ -93,8 +93,8 @@ ALERTS = (
     Alert(
         "GuardlineDeadLetters",
         "warning",
-        f"sum {GROUP} (rate(guardline_dead_letters_total[15m])) > 0.01 * "
-        f"sum {GROUP} (rate(guardline_records_committed_total[15m]))",
+        f"sum {GROUP} (rate(guardline_dead_letters_total[5m])) > 0.01 * "
+        f"sum {GROUP} (rate(guardline_records_committed_total[5m]))",
         "10m",
         "More than 1 % of the records become dead letters: these messages get no verdict.",
         "{{ $value | humanize }} records per second become dead letters.",
@@ -140,7 +140,7 @@ def _rule(alert: Alert) -> dict[str, Any]:
         "annotations": {
             "summary": alert.summary,
             "description": alert.description,
-            "runbook_url": f"{_documentation()}/runbooks/{alert.page}/",
+            "runbook_url": f"{_documentation()}/runbooks/{alert.page}.html",
         },
     }
 

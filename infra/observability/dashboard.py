@@ -18,6 +18,7 @@ WIDTH, HEIGHT, STAT_HEIGHT = 24, 8, 4
 """Of the grid, of a plot, and of a number."""
 
 _SERIES = re.compile(r"\b((?:guardline|process)_[a-z_]+)\b(?:\{([^}]*)\})?(?=[^(]|$)")
+_PART = re.compile(r"_(bucket|sum|count)$")
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -27,18 +28,13 @@ def selecting(expression: str) -> str:
     def add(found: re.Match[str]) -> str:
         return f"{found[1]}{{{','.join(filter(None, (found[2], SELECTOR)))}}}"
 
-    # A label name after `by (` looks like a series without the context, and one label is named like its metric.
     return _SERIES.sub(add, expression)
 
 
 def metrics_in(expression: str) -> set[str]:
-    """Name the metrics of an expression, without the suffixes of a histogram."""
-    names = {name for name, _ in _SERIES.findall(expression)}
+    """Name the metrics of an expression. A histogram has three series, and one name."""
     histograms = {metric.name for metric in CATALOGUE if metric.kind == "histogram"}
-    found = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
-    return {base if (base := re.sub(r"_(bucket|sum|count)$", "", name)) in histograms else name for name in names} | (
-        found & histograms
-    )
+    return {base if (base := _PART.sub("", name)) in histograms else name for name, _ in _SERIES.findall(expression)}
 
 
 def rendered() -> str:

@@ -104,6 +104,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Input": (
         Panel("Dead letters", "ops", ((_rate("guardline_dead_letters_total", "reason") + " > 0", "{{reason}}"),)),
         Panel("Skipped records", "ops", ((_rate("guardline_skipped_total", "reason"), "{{reason}}"),)),
+        Panel("Languages", "ops", ((_rate("guardline_languages_total", "source"), "{{source}}"),)),
         Panel("Ignored fields", "ops", ((_rate("guardline_ignored_fields_total", "field"), "{{field}}"),)),
         Panel(
             "Shortened and lost",
