@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas.event import Event
-from schemas.headers import DeadLetterHeaders, ReplayNoteHeaders, TraceHeaders
+from schemas.headers import DeadLetterHeaders, EventHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
 from schemas.usage import Usage
@@ -57,9 +57,9 @@ class Channel(NamedTuple):
 
 
 MESSAGES: Mapping[str, Message] = {
-    "event": Message("Event", "A chat message or comment to be judged.", TraceHeaders, Event),
-    "verdict": Message("Verdict", "The decision for one event. It never holds the text.", TraceHeaders, Verdict),
-    "reviewItem": Message("Review item", "A verdict and its text, for a person to decide.", TraceHeaders, ReviewItem),
+    "event": Message("Event", "A chat message or comment to be judged.", EventHeaders, Event),
+    "verdict": Message("Verdict", "The decision for one event. It never holds the text.", VerdictHeaders, Verdict),
+    "reviewItem": Message("Review item", "A verdict and its text, for a person to decide.", VerdictHeaders, ReviewItem),
     "deadLetter": Message(
         "Dead letter",
         "A record that nobody judged: its value and headers, the reason, and its position.",

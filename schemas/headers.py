@@ -4,7 +4,7 @@ A header that a producer adds is not named here. Workers copy it to outputs only
 """
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -16,6 +16,32 @@ class TraceHeaders(BaseModel):
 
     traceparent: str | None = None
     tracestate: str | None = None
+
+
+class EventHeaders(TraceHeaders):
+    """The headers of an event. With `cloudevents.read` it may be a CloudEvent in binary mode."""
+
+    ce_id: str | None = None
+    """Stands in for a missing `event_id`."""
+    ce_time: str | None = None
+    """Stands in for a missing `created_at`."""
+    ce_source: str | None = None
+    """Becomes the attribute `ce_source` of the event, unless the event has one of this name."""
+
+
+class VerdictHeaders(TraceHeaders):
+    """The headers of a verdict or a review item. Those of a CloudEvent are written with `cloudevents.write`."""
+
+    ce_specversion: Literal["1.0"] | None = None
+    ce_id: str | None = None
+    """The `verdict_id`; for a review item with `/review` behind it."""
+    ce_source: str | None = None
+    """The setting `cloudevents.source`."""
+    ce_type: Literal["guardline.verdict.v1", "guardline.review.v1"] | None = None
+    """The kind of record, with its `schema_version`."""
+    ce_time: str | None = None
+    """When the worker decided, as RFC 3339 in UTC."""
+    content_type: Annotated[Literal["application/json"] | None, Field(alias="content-type")] = None
 
 
 class DeadLetterReason(StrEnum):

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
+import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.event import MAX_ID_CHARS, EventDict
+from workers.core.cloudevents import NOTHING, Attributes, stand_in
 from workers.core.fields import identifier, optional_fields, shortened, text_of
 from workers.core.json_text import parse
 from workers.core.reasons import Reason as Reason
@@ -45,11 +47,14 @@ class Decoded(Struct, frozen=True, gc=False):
     truncated_text_chars: int = 0
 
 
-def decode(value: bytes | None, events: Events, source: Source | None = None) -> Decoded:
+def decode(
+    value: bytes | None, events: Events, source: Source | None = None, attributes: Attributes = NOTHING
+) -> Decoded:
     """Give the event in a record's value, a UTF-8 JSON object.
 
     This accepts everything that `schemas.event.Event` accepts, and gives the same values. Fields that the record does
-    not have are not in the dict. Without `events.strict` it also accepts the records described in `from_document`.
+    not have are not in the dict, unless the CloudEvent around them has them: `attributes`. Without `events.strict` it
+    also accepts the records described in `from_document`.
 
     Raises:
         Undecodable: with a `Reason`.
@@ -59,9 +64,11 @@ def decode(value: bytes | None, events: Events, source: Source | None = None) ->
     try:
         event: EventDict = _validate(value, strict=True)
     except ValidationError as error:
-        if events.strict:
-            raise _bad_input(value, error) from None
-        return from_document(parse(value), events, source)
+        if not events.strict:
+            return from_document(parse(value), events, source, attributes)
+        event = _strictly(value, attributes, error)
+    if attributes:
+        stand_in(cast(dict[str, Any], event), attributes)
     if events.strict:
         # pydantic's parser accepts NaN and Infinity in unknown fields; they are not JSON (RFC 8259, section 6).
         if b"NaN" in value or b"Infinity" in value:
@@ -69,6 +76,24 @@ def decode(value: bytes | None, events: Events, source: Source | None = None) ->
     elif len(event["text"]) > events.max_text_chars:
         return _within(Decoded(event), events)
     return Decoded(event)
+
+
+def _strictly(value: bytes, attributes: Attributes, error: ValidationError) -> EventDict:
+    """Validate a record again with the id that its CloudEvent has.
+
+    Raises:
+        Undecodable: it breaks the contract in anything else.
+    """
+    if "event_id" in attributes:
+        try:
+            document = orjson.loads(value)
+            stand_in(document, attributes)
+            return cast(EventDict, _validate(orjson.dumps(document), strict=True))
+        except ValidationError as second:
+            error = second
+        except (AttributeError, TypeError, ValueError):  # It is not JSON, or not an object.
+            pass
+    raise _bad_input(value, error)
 
 
 def present(value: bytes | None, events: Events) -> bytes:
@@ -87,7 +112,9 @@ def present(value: bytes | None, events: Events) -> bytes:
     return value
 
 
-def from_document(document: object, events: Events, source: Source | None = None) -> Decoded:
+def from_document(
+    document: object, events: Events, source: Source | None = None, attributes: Attributes = NOTHING
+) -> Decoded:
     """Give the event in a JSON value. Reads it field by field, also with `events.strict`.
 
     Only `tenant_id` and `text` are required. Ids may be numbers. null, an empty string and a missing field mean the
@@ -100,6 +127,9 @@ def from_document(document: object, events: Events, source: Source | None = None
     """
     if not isinstance(document, Mapping):
         raise Undecodable(Reason.WRONG_TYPE, "the value is JSON, but not an object")
+    if attributes:
+        document = dict(document)
+        stand_in(document, attributes)
     tenant_id, text = _tenant(document, events), _text(document, events)
     fields, ignored = optional_fields(document)
     fields.setdefault("surface", _surface_of(source))

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from workers import telemetry
 from workers.core.batcher import estimate_tokens
+from workers.core.cloudevents import NOTHING, opened
 from workers.core.dead_letters import dead_letter
 from workers.core.decode import Decoded, decode
 from workers.core.reasons import Reason
@@ -37,6 +38,7 @@ class Decoding:
     def __init__(self, settings: Settings, mapping: Mapping | None = None) -> None:
         self._events = settings.events
         self._dead_letters = settings.topics.dead_letters
+        self._reads_cloud_events = settings.cloudevents.read
         self._mapping = mapping
         self._failures: set[tuple[str, str, int]] = set()
 
@@ -80,10 +82,16 @@ class Decoding:
         return events
 
     def _decoded(self, message: Message, headers: Headers, source: Source) -> list[Decoded]:
+        value, attributes = message.value(), NOTHING
+        # A value that is too large is refused unread.
+        if self._reads_cloud_events and headers and len(value or b"") <= self._events.max_bytes:
+            data, attributes = opened(value, headers)
+            # A mapping removes the envelope itself, and may read its attributes.
+            value = data if self._mapping is None else value
         if self._mapping is None:
-            return [decode(message.value(), self._events, source)]
-        record = Record(message.value(), message.key(), headers, source.origin.topic)
-        return self._mapping.events(record, self._events, source)
+            return [decode(value, self._events, source, attributes)]
+        record = Record(value, message.key(), headers, source.origin.topic)
+        return self._mapping.events(record, self._events, source, attributes)
 
     def _dead_letter(self, message: Message, headers: Headers, source: Source, error: Undecodable) -> Finished:
         letter = dead_letter(self._dead_letters, source, message.key(), message.value(), headers, error)

@@ -5,13 +5,12 @@ A record without the envelope is unchanged: a topic may hold both kinds while it
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
+from workers.core.cloudevents import PREFIX, data_of
 from workers.core.json_text import parse
 from workers.core.reasons import Reason
 from workers.errors import Skipped, Undecodable
@@ -32,7 +31,6 @@ _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 20
 """An integer of so many digits may need more than 64 bits. orjson makes a float of it: two ids would become equal."""
 
-_CE = "ce_"
 _CHANGES = ("c", "u", "r")
 """The row was created, updated, or read for a snapshot."""
 
@@ -72,9 +70,9 @@ def _is_plain_text(record: Record) -> bool:
 def envelope_of(document: Any, record: Record) -> Any:
     """Give the envelope of a document: the attributes of a CloudEvent in binary mode, else the document itself."""
     attributes = {
-        name.removeprefix(_CE): (value or b"").decode("utf-8", "replace")
+        name.removeprefix(PREFIX): (value or b"").decode("utf-8", "replace")
         for name, value in record.headers
-        if name.startswith(_CE)
+        if name.startswith(PREFIX)
     }
     return attributes if "specversion" in attributes else document
 
@@ -101,12 +99,7 @@ def from_cloud_event(document: Any) -> Any:
     """Give the data of a CloudEvent in structured mode."""
     if not isinstance(document, dict) or "specversion" not in document:
         return document
-    if "data_base64" not in document:
-        return document.get("data")
-    try:
-        return _parsed(base64.b64decode(document["data_base64"], validate=True))
-    except (binascii.Error, TypeError, ValueError):
-        raise Undecodable(Reason.INVALID_FIELD, "data_base64: it is not base64") from None
+    return data_of(document)
 
 
 def from_debezium(document: Any) -> Any:

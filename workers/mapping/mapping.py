@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from schemas.event import MAX_ID_CHARS
+from workers.core.cloudevents import NOTHING, Attributes, stand_in
 from workers.core.decode import Decoded, from_document, present
 from workers.core.reasons import Reason
 from workers.core.records import Source as Position
@@ -50,7 +51,9 @@ class Mapping:
         kept = {*FIELDS, "text", "context", "attributes"} - document.model_fields_set
         self._kept = tuple(kept - {"text"} if document.texts else kept)
 
-    def events(self, record: Record, events: Events, position: Position | None = None) -> list[Decoded]:
+    def events(
+        self, record: Record, events: Events, position: Position | None = None, attributes: Attributes = NOTHING
+    ) -> list[Decoded]:
         """Give the events of a record, one at least.
 
         Raises:
@@ -59,9 +62,16 @@ class Mapping:
                 `events.on_empty_text` is `skip`.
         """
         whole = json_of(present(record.value, events), record, has_frame=self._has_frame)
-        return self.events_in(whole, record, events, position)
+        return self.events_in(whole, record, events, position, attributes)
 
-    def events_in(self, whole: Any, record: Record, events: Events, position: Position | None = None) -> list[Decoded]:
+    def events_in(
+        self,
+        whole: Any,
+        record: Record,
+        events: Events,
+        position: Position | None = None,
+        attributes: Attributes = NOTHING,
+    ) -> list[Decoded]:
         """Give the events of a record whose JSON is already parsed.
 
         Raises:
@@ -69,7 +79,7 @@ class Mapping:
         """
         decoded: list[Decoded] = []
         skipped: Skipped | None = None
-        for name, document in self._documents(whole, record):
+        for name, document in self._documents(whole, record, attributes):
             try:
                 one = from_document(document, events, position)
             except Skipped as error:
@@ -83,7 +93,7 @@ class Mapping:
             raise skipped
         return decoded
 
-    def _documents(self, whole: Any, record: Record) -> list[Mapped]:
+    def _documents(self, whole: Any, record: Record, attributes: Attributes) -> list[Mapped]:
         """Give the events of a record as they are before their fields are read and checked."""
         scope = self._scope(whole, record)
         fields: dict[str, Any] = {}
@@ -103,6 +113,8 @@ class Mapping:
             if word := _BARE_WORD.fullmatch(self._document.tenant_id.said):
                 raise Undecodable(nothing.reason, f"{nothing.detail}; for a fixed value write {{value: {word[1]}}}")
             raise nothing
+        if attributes:
+            stand_in(fields, attributes)
         edited = self._document.revision and _found("revision", self._document.revision, scope)
         revision = text_in(edited) if is_true(edited) else None
         return [Mapped(name, self._with_text(fields, pieces, revision, name)) for name, pieces in self._texts(scope)]

@@ -2,6 +2,7 @@
 
 from workers.settings.sections import (
     Batch,
+    CloudEvents,
     Commit,
     Dedup,
     Events,
@@ -20,6 +21,7 @@ from workers.settings.sources import load, origins
 
 __all__ = [
     "Batch",
+    "CloudEvents",
     "Commit",
     "Dedup",
     "Events",

@@ -261,6 +261,25 @@ class Events(Section):
     """the record's headers that its verdict and its review item have"""
 
 
+class CloudEvents(Section):
+    """CloudEvents around events and outputs."""
+
+    read: bool = False
+    """whether a record may be a CloudEvent, in binary or structured mode: `ce_id` and `ce_time` then stand in for a
+    missing `event_id` and `created_at`. See docs/contracts.md#cloudevents"""
+    write: bool = False
+    """whether verdicts and review items have the headers of a CloudEvent in binary mode"""
+    source: str = Field("/guardline", min_length=1)
+    """the `ce_source` of outputs: a URI or a path that names this deployment"""
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        if not re.fullmatch(r"[!-~]+", source) or any(mark in source for mark in '<>"{}|\\^`'):
+            raise ValueError("cloudevents.source: is not a URI or a path, such as https://acme.example/moderation")
+        return source
+
+
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 
@@ -514,6 +533,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
     events: Events = Events()
+    cloudevents: CloudEvents = CloudEvents()
     language: Language = Language()
     redis: Redis = Redis()
     dedup: Dedup = Dedup()
@@ -523,6 +543,16 @@ class Settings(BaseSettings):
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
     telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _check_headers(self) -> Settings:
+        carried = [name for name in self.events.carry_headers if name.startswith("ce_") or name == "content-type"]
+        if self.cloudevents.write and carried:
+            raise ValueError(
+                f"events.carry_headers: {', '.join(carried)} cannot be carried with cloudevents.write, which writes "
+                "headers of these names itself"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_patience(self) -> Settings:
