@@ -40,7 +40,7 @@ from workers.guard.guard import Guard, Refused, Request
 from workers.kafka import clients
 from workers.kafka.loop import KafkaThread
 from workers.kafka.outbox import Outbox
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 
@@ -137,7 +137,7 @@ FAILING: dict[str, tuple[type, str]] = {
     "submit": (Batcher, "add"),
     "remember": (Memories, "_write"),
     "follow": (PolicyCache, "_read_changes"),
-    "beat": (Deaths, "_beat_for_ever"),
+    "beat": (CrashNotes, "_beat_for_ever"),
 }
 
 

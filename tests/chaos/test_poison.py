@@ -25,7 +25,7 @@ class Supervisor:
     """Starts the worker again whenever it dies, as an orchestrator does."""
 
     def __init__(self, site: Site, **changes: str) -> None:
-        self.deaths = 0
+        self.crashes = 0
         self._environment = {**os.environ, **site.environment, **changes}
         self._log = Path(site.folder.name) / "dying.log"
         self._is_over = False
@@ -41,7 +41,7 @@ class Supervisor:
 
     def _supervise(self) -> None:
         while self._worker.wait() != 0 and not self._is_over:
-            self.deaths += 1
+            self.crashes += 1
             self._worker = self._start()
 
     @property
@@ -97,7 +97,7 @@ def test_a_prompt_that_crashes_the_worker_gets_no_assessment_and_the_others_are_
     unjudged = {event_id for event_id, verdict in verdicts.items() if verdict["assessment"] is None}
     assert unjudged == {"poison"}, supervisor.text
     assert verdicts["poison"]["decision"] == "block"
-    assert 3 <= supervisor.deaths <= 4, supervisor.text
+    assert 3 <= supervisor.crashes <= 4, supervisor.text
     assert supervisor.drain() == 0
 
 

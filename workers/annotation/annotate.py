@@ -28,7 +28,7 @@ from workers.core.batcher import estimate_tokens
 from workers.errors import Misconfigured, OneAtFault, Unavailable, Undecodable
 from workers.guard.guard import Refused, Request
 from workers.guard.languages import Languages
-from workers.guard.patience import ask_with_patience
+from workers.guard.retries import ask_with_retries
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
 
@@ -96,7 +96,7 @@ class Annotation:
         self,
         guard: Assessor,
         batch: Batch,
-        patience_s: float,
+        retry_s: float,
         policy: CompiledPolicy | None,
         progress: Progress,
         languages: Languages | None = None,
@@ -108,7 +108,7 @@ class Annotation:
 
         Raises:
             Misconfigured: the input cannot be read to its end, or `partial` belongs to another input, model or reading.
-            Unavailable: the engine gave no answer for `patience_s`. The next run continues.
+            Unavailable: the engine gave no answer for `retry_s`. The next run continues.
             Fatal: the engine cannot recover.
         """
         about = {"input": _identity(self._path), "judged_by": guard.fingerprint, "read_by": self._reading.name}
@@ -116,14 +116,14 @@ class Annotation:
         is_done = False
         try:
             try:
-                await self._judge(guard, findings, batch, patience_s, progress)
+                await self._judge(guard, findings, batch, retry_s, progress)
             except (asyncio.CancelledError, Misconfigured):
                 findings.note_end()
                 raise
             except Unavailable as error:
                 findings.note_end()
                 raise Unavailable(
-                    f"no answer from the engine for {patience_s:g} s: {error}. Run the same command to continue"
+                    f"no answer from the engine for {retry_s:g} s: {error}. Run the same command to continue"
                 ) from error
             bad = self._write(findings, policy, languages)
             is_done = True
@@ -133,7 +133,7 @@ class Annotation:
             findings.close(is_done=is_done or findings.is_empty)
 
     async def _judge(
-        self, guard: Assessor, findings: Findings, batch: Batch, patience_s: float, progress: Progress
+        self, guard: Assessor, findings: Findings, batch: Batch, retry_s: float, progress: Progress
     ) -> None:
         rows = self.source.rows(are_whole=False)
         for row in islice(rows, findings.count):
@@ -141,7 +141,7 @@ class Annotation:
         if findings.count:
             progress(findings.count, position)
         for row in islice(rows, findings.suspects):
-            findings.append([await self._find_alone(guard, findings, row, patience_s)])
+            findings.append([await self._find_alone(guard, findings, row, retry_s)])
             progress(findings.count, row.position)
         in_flight_tasks: deque[tuple[asyncio.Task[list[Finding]], int]] = deque()
 
@@ -156,7 +156,7 @@ class Annotation:
                     await settle()
                 events = [event for event, _ in chunk]
                 findings.note_sent(len(events))
-                in_flight_tasks.append((asyncio.create_task(_find(guard, events, patience_s)), chunk[-1][1]))
+                in_flight_tasks.append((asyncio.create_task(_find(guard, events, retry_s)), chunk[-1][1]))
             while in_flight_tasks:
                 await settle()
         finally:
@@ -209,12 +209,12 @@ class Annotation:
         except OneAtFault as error:
             return error
 
-    async def _find_alone(self, guard: Assessor, findings: Findings, row: Row, patience_s: float) -> Finding:
+    async def _find_alone(self, guard: Assessor, findings: Findings, row: Row, retry_s: float) -> Finding:
         """Judge the row after the findings with nothing else at the engine: if the process dies, this row did it."""
         if findings.crashes >= CRASHES_ALONE:
             return _bad(Undecodable("engine_died", f"{findings.crashes} runs crashed while they judged this row alone"))
         findings.note_alone()
-        (finding,) = await _find(guard, [self._event_or_problem(row)], patience_s)
+        (finding,) = await _find(guard, [self._event_or_problem(row)], retry_s)
         return finding
 
     def _decided(self, policy: CompiledPolicy, languages: Languages | None, row: Row, finding: Finding) -> Finding:
@@ -231,10 +231,10 @@ class Annotation:
         return {"decision": decision, "reasons": reasons}
 
 
-async def _find(guard: Assessor, events: Sequence[EventDict | OneAtFault], patience_s: float) -> list[Finding]:
+async def _find(guard: Assessor, events: Sequence[EventDict | OneAtFault], retry_s: float) -> list[Finding]:
     requests = [request_of(event) for event in events if not isinstance(event, OneAtFault)]
-    deadline = time.monotonic() + patience_s
-    found = iter(await ask_with_patience(lambda: guard.assess(requests, deadline), lambda: deadline))
+    deadline = time.monotonic() + retry_s
+    found = iter(await ask_with_retries(lambda: guard.assess(requests, deadline), lambda: deadline))
     return [_finding(event if isinstance(event, OneAtFault) else next(found)) for event in events]
 
 

@@ -17,7 +17,7 @@ from workers.annotation.rows import PLAIN, Reading
 from workers.errors import Fatal
 from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.guard.patience import start_with_patience
+from workers.guard.retries import start_with_retries
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Settings
 
@@ -69,7 +69,7 @@ async def _run(
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     guard = load_guard(settings.guard)
-    await start_with_patience(guard.start, settings.worker.start_within_s)
+    await start_with_retries(guard.start, settings.worker.start_within_s)
     languages = None if policy is None else load_languages(settings.language)
     if languages is not None:
         await languages.start()
@@ -94,8 +94,8 @@ async def _run(
                 rate = (rows - first) / max(1e-3, time.monotonic() - started)
                 bar.update(shown, completed=position, rows=rows, rate=rate)
 
-            patience_s = settings.worker.unavailable_after_s
-            summary = await annotation.run(guard, settings.batch, patience_s, policy, progress, languages)
+            retry_s = settings.worker.unavailable_after_s
+            summary = await annotation.run(guard, settings.batch, retry_s, policy, progress, languages)
     finally:
         await guard.close()
     return summary, time.monotonic() - started, guard.fingerprint

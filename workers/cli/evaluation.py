@@ -76,7 +76,7 @@ def calibrate_command(
     from workers.evaluation import calibrate
     from workers.evaluation.samples import check_gold
     from workers.guard.load import NANO, NANO_JUDGES, checkpoint_folder, load_engine, make_guard
-    from workers.guard.patience import start_with_patience
+    from workers.guard.retries import start_with_retries
 
     _check_gold(file)
     check_gold(file)
@@ -89,7 +89,7 @@ def calibrate_command(
 
     async def answers() -> dict[str, calibrate.Answers]:
         guard = make_guard(settings, calibrate.ListeningEngine(load_engine(settings, folder)), folder)
-        await start_with_patience(guard.start, everything.worker.start_within_s)
+        await start_with_retries(guard.start, everything.worker.start_within_s)
         try:
             return await calibrate.answers_of(guard, JsonLines(file).rows(are_whole=True), at_once=64)
         finally:

@@ -118,7 +118,7 @@ class Event(Struct, gc=False):
     verdict_id: str = ""
     is_shared: bool = False
     """Whether its tenant shares assessments of equal content with other tenants."""
-    patience_s: float = 0.0
+    retry_s: float = 0.0
     """How long the judge retries before the policy's `on_unavailable` decides."""
 
     # From here on, it was looked up.

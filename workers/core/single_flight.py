@@ -23,7 +23,7 @@ class Work(Struct, Generic[Flight], eq=False):
 
     key: bytes
     body: EventDict
-    patience_s: float
+    retry_s: float
     flight: Flight
     waiters: list[Source]
     joined_at: float
@@ -39,7 +39,7 @@ class Work(Struct, Generic[Flight], eq=False):
 
     def is_spent(self, now: float) -> bool:
         """Say whether a waiter that joins now would have less than half of its timeout before the work fails."""
-        return self.has_failed and self.deadline - now < self.patience_s / 2
+        return self.has_failed and self.deadline - now < self.retry_s / 2
 
 
 class SingleFlight(Generic[Flight]):
@@ -60,12 +60,12 @@ class SingleFlight(Generic[Flight]):
         return len(self._works)
 
     def join(
-        self, key: bytes, body: EventDict, source: Source, patience_s: float, flight: Flight, now: float
+        self, key: bytes, body: EventDict, source: Source, retry_s: float, flight: Flight, now: float
     ) -> Work[Flight]:
         """Join the work on this content. If there is none, create one in `flight`."""
-        work = self._works.get((key, patience_s))
+        work = self._works.get((key, retry_s))
         if work is None or work.is_spent(now):
-            work = self._works[key, patience_s] = Work(key, body, patience_s, flight, [source], now)
+            work = self._works[key, retry_s] = Work(key, body, retry_s, flight, [source], now)
         else:
             work.waiters.append(source)
             work.joined_at = now
@@ -84,7 +84,7 @@ class SingleFlight(Generic[Flight]):
             if not any(map(self._is_current, work.waiters)):
                 self.settle(work, None)
                 continue
-            work.deadline = min(work.deadline, now + work.patience_s)
+            work.deadline = min(work.deadline, now + work.retry_s)
             wanted.append(work)
         return wanted
 
@@ -92,14 +92,14 @@ class SingleFlight(Generic[Flight]):
         """Note a failed attempt. A waiter that joined shortly before it still has half of its timeout."""
         for work in works:
             work.has_failed = True
-            work.deadline = max(work.deadline, work.joined_at + work.patience_s / 2)
+            work.deadline = max(work.deadline, work.joined_at + work.retry_s / 2)
 
     def settle(self, work: Work[Flight], assessment: dict[str, Any] | None, engine_ms: float | None = None) -> None:
         """Answer all waiters of a work, once. No event can join it afterwards."""
         assert not work.is_settled
         work.is_settled, work.assessment, work.engine_ms = True, assessment, engine_ms
-        if self._works.get((work.key, work.patience_s)) is work:
-            del self._works[work.key, work.patience_s]
+        if self._works.get((work.key, work.retry_s)) is work:
+            del self._works[work.key, work.retry_s]
 
 
 def deadline_of(works: Sequence[Work[Any]]) -> float:

@@ -14,7 +14,7 @@ from workers import settings as settings_module
 from workers.annotation.command import annotate
 from workers.evaluation.samples import check_gold, has_judgements
 from workers.guard.load import load_guard
-from workers.guard.patience import start_with_patience
+from workers.guard.retries import start_with_retries
 from workers.settings import Settings
 
 
@@ -50,6 +50,6 @@ def _note(digest: str, fingerprint: str) -> bytes:
 
 async def _fingerprint(settings: Settings) -> str:
     guard = load_guard(settings.guard)
-    await start_with_patience(guard.start, settings.worker.start_within_s)
+    await start_with_retries(guard.start, settings.worker.start_within_s)
     await guard.close()
     return guard.fingerprint

@@ -23,9 +23,9 @@ async def watch(thread: KafkaThread, kafka: Kafka) -> None:
         Fatal: the thread hangs. librdkafka does not keep every timeout that it is given.
     """
     # A commit and its abort may take the transaction's timeout each, and a revoke in the same turn the same again.
-    patience = math.ceil((4 * kafka.transaction_timeout_s + 5) / WATCH_S)
+    limit = math.ceil((4 * kafka.transaction_timeout_s + 5) / WATCH_S)
     turns, ticks = thread.turns, 0
-    while ticks < patience:
+    while ticks < limit:
         await asyncio.sleep(WATCH_S)
         turns, ticks = thread.turns, ticks + 1 if turns == thread.turns else 0
-    raise Fatal(HANGS.format(seconds=patience * WATCH_S))
+    raise Fatal(HANGS.format(seconds=limit * WATCH_S))

@@ -17,7 +17,7 @@ from workers.core.engine_time import EngineTime
 from workers.core.records import NOTHING_LOST
 from workers.errors import Fatal
 from workers.guard.guard import Refused, Request
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 
 Assessment = dict[str, Any]
 
@@ -62,7 +62,7 @@ class EngineCalls:
     engine answers `OVERTAKEN_TIMES` as many contents as it had.
     """
 
-    def __init__(self, guard: Assessor, notes: Deaths, *, batches_in_flight: int, hangs_after_s: float) -> None:
+    def __init__(self, guard: Assessor, notes: CrashNotes, *, batches_in_flight: int, hangs_after_s: float) -> None:
         self._guard = guard
         self._notes = notes
         self._batches_in_flight = batches_in_flight

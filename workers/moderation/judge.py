@@ -20,9 +20,9 @@ from workers.core.records import Event, Source
 from workers.core.single_flight import SingleFlight, Work, deadline_of
 from workers.errors import Unavailable
 from workers.guard.guard import Refused, Request
-from workers.guard.patience import ask_with_patience
+from workers.guard.retries import ask_with_retries
 from workers.moderation.engine_calls import Assessor, EngineCalls
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 from workers.tracing.stages import UNTRACED, Stages
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class Judge:
     def __init__(
         self,
         guard: Assessor,
-        notes: Deaths,
+        notes: CrashNotes,
         *,
         batches_in_flight: int,
         is_current: Callable[[Source], bool],
@@ -79,7 +79,7 @@ class Judge:
         loop = asyncio.get_running_loop()
         flight, now = loop.create_future(), time.monotonic()
         join = self._single_flight.join
-        works = [join(event.content_key, event.body, event.source, event.patience_s, flight, now) for event in events]
+        works = [join(event.content_key, event.body, event.source, event.retry_s, flight, now) for event in events]
         own = [work for work in dict.fromkeys(works) if work.flight is flight]
         telemetry.JOINED.inc(len(works) - len(own))
         if own:
@@ -138,7 +138,7 @@ class Judge:
                 await self._attempt(works)
 
         try:
-            await ask_with_patience(attempt, lambda: deadline_of(works))
+            await ask_with_retries(attempt, lambda: deadline_of(works))
         except Unavailable as error:
             lost = self._settle_as_none(works)
             log.warning("events could not be judged", events=lost, error=str(error))

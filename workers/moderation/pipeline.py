@@ -146,7 +146,7 @@ class Pipeline:
             policy = policies.get(event.body["tenant_id"], default)
             event.verdict_id = verdict_id(worker.pipeline, event.source, event.body["event_id"])
             event.is_shared = policy.shared_cache
-            event.patience_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
+            event.retry_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
 
     def _parts(self, batch: Sequence[Event]) -> list[Sequence[Event]]:
         """Divide a micro-batch into parts that do not wait for each other, each with one retry time.
@@ -155,7 +155,7 @@ class Pipeline:
         """
         usual_s = self._settings.worker.unavailable_after_s
         suspects = self._judge.suspects(batch)
-        if not suspects and all(event.is_reused or event.patience_s == usual_s for event in batch):
+        if not suspects and all(event.is_reused or event.retry_s == usual_s for event in batch):
             return [batch]
         together: dict[float, list[Event]] = {}
         alone: list[Sequence[Event]] = []
@@ -163,7 +163,7 @@ class Pipeline:
             if event.content_key in suspects and not event.is_reused:
                 alone.append([event])
             else:
-                together.setdefault(usual_s if event.is_reused else event.patience_s, []).append(event)
+                together.setdefault(usual_s if event.is_reused else event.retry_s, []).append(event)
         return [*together.values(), *alone]
 
     def _current(self, part: Sequence[Event]) -> Sequence[Event]:

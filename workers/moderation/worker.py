@@ -24,7 +24,7 @@ from workers.moderation.pipeline import Pipeline
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis import client as redis_client
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 from workers.redis.dedup import Dedup
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
@@ -80,11 +80,11 @@ class Worker:
             await life.wait_for(policies.start)
             life.watch(policies.watch())
 
-            notes = Deaths(
+            notes = CrashNotes(
                 redis,
                 namespace=settings.redis.namespace,
                 worker_id=settings.worker.id,
-                deaths_ttl_s=settings.dedup.content_ttl_s,
+                crashes_ttl_s=settings.dedup.content_ttl_s,
             )
             await notes.start()
             life.close_with(notes.close)

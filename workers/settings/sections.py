@@ -555,12 +555,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_patience(self) -> Settings:
-        timeout_s, patience_s = self.guard.openai.request_timeout_s, self.worker.unavailable_after_s
-        if len(self.guard.openai.urls) > 1 and timeout_s >= patience_s > 0:
+    def _check_timeout(self) -> Settings:
+        timeout_s, retry_s = self.guard.openai.request_timeout_s, self.worker.unavailable_after_s
+        if len(self.guard.openai.urls) > 1 and timeout_s >= retry_s > 0:
             raise ValueError(
                 f"guard.openai.timeout_s: {timeout_s:g} leaves no time to ask another server within "
-                f"worker.unavailable_after_s ({patience_s:g}); a third of that lets three be asked"
+                f"worker.unavailable_after_s ({retry_s:g}); a third of that lets three be asked"
             )
         return self
 

@@ -42,9 +42,9 @@ class TroubledGuard:
         ]
 
 
-async def run(guard: TroubledGuard, folder: Path, patience_s: float = 30, suffix: str = "jsonl") -> Summary:
+async def run(guard: TroubledGuard, folder: Path, retry_s: float = 30, suffix: str = "jsonl") -> Summary:
     annotation = Annotation(folder / f"in.{suffix}", folder / f"out.{suffix}")
-    return await annotation.run(guard, BATCH, patience_s, None, lambda rows, position: None)
+    return await annotation.run(guard, BATCH, retry_s, None, lambda rows, position: None)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_an_engine_that_does_not_answer_ends_the_run_and_the_next_run_cont
             raise Unavailable("connection refused")
 
     with pytest.raises(Unavailable, match=r"no answer from the engine for 0\.2 s: connection refused\. Run the same"):
-        await run(TroubledGuard(trouble), folder, patience_s=0.2)
+        await run(TroubledGuard(trouble), folder, retry_s=0.2)
     assert not (folder / "out.jsonl").exists()
     guard = TroubledGuard(lambda call, requests: None)
     assert await run(guard, folder) == Summary(rows=20, bad=0, judged=8)

@@ -12,10 +12,10 @@ from schemas.event import EventDict
 from workers.core.records import Source, TopicPartition
 from workers.core.single_flight import SingleFlight, Work, deadline_of
 
-PATIENCES_S = (4.0, 40.0)
+RETRY_TIMES_S = (4.0, 40.0)
 PARTITIONS = [TopicPartition("t", number) for number in range(3)]
 
-patiences = st.sampled_from(PATIENCES_S)
+retry_times = st.sampled_from(RETRY_TIMES_S)
 partitions = st.integers(0, 2)
 keys = st.sampled_from([b"a", b"b", b"c"])
 
@@ -27,10 +27,10 @@ def body_of(key: bytes) -> EventDict:
 class Waiter:
     """A position that joined, and the answer that it must get."""
 
-    def __init__(self, work: Work[int], key: bytes, patience_s: float, joined_at: float) -> None:
+    def __init__(self, work: Work[int], key: bytes, retry_s: float, joined_at: float) -> None:
         self.work = work
         self.key = key
-        self.patience_s = patience_s
+        self.retry_s = retry_s
         self.joined_at = joined_at
 
 
@@ -50,20 +50,20 @@ class Machine(RuleBasedStateMachine):
     def is_current(self, source: Source) -> bool:
         return self.epochs[source.origin] == source.epoch
 
-    @rule(batch=st.lists(keys, min_size=1, max_size=4), patience_s=patiences, at=partitions)
-    def join(self, batch: list[bytes], patience_s: float, at: int) -> None:
+    @rule(batch=st.lists(keys, min_size=1, max_size=4), retry_s=retry_times, at=partitions)
+    def join(self, batch: list[bytes], retry_s: float, at: int) -> None:
         number, own = len(self.flights), []
         for key in batch:
             source = Source(PARTITIONS[at], self.epochs[PARTITIONS[at]], len(self.waiters))
             open_now = {id(work) for flight in self.flights for work in flight if not work.is_settled}
-            work = self.single_flight.join(key, body_of(key), source, patience_s, number, self.now)
+            work = self.single_flight.join(key, body_of(key), source, retry_s, number, self.now)
             assert not work.is_settled, "nobody joins what was answered"
             assert not work.is_spent(self.now), "nobody joins spent work"
             assert work.body["text"] == key.decode()
             if id(work) not in open_now and work not in own:
                 assert work.flight == number
                 own.append(work)
-            self.waiters[source] = Waiter(work, key, patience_s, self.now)
+            self.waiters[source] = Waiter(work, key, retry_s, self.now)
         self.flights.append(own)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 10.0, 30.0]))
@@ -86,8 +86,8 @@ class Machine(RuleBasedStateMachine):
             assert work.is_settled != has_waiters, "all else is given up"
         for work in works:
             first = self.first_tried_at.setdefault(id(work), self.now)
-            latest = max(first + work.patience_s, work.joined_at + work.patience_s / 2)
-            assert first + work.patience_s <= work.deadline <= latest, "the timeout begins with the first attempt"
+            latest = max(first + work.retry_s, work.joined_at + work.retry_s / 2)
+            assert first + work.retry_s <= work.deadline <= latest, "the timeout begins with the first attempt"
         if works:
             self.at_engine[flight] = works
 
@@ -120,8 +120,8 @@ class Machine(RuleBasedStateMachine):
     def _lose(self, work: Work[int]) -> None:
         for source in work.waiters:
             waiter = self.waiters[source]
-            assert waiter.patience_s == work.patience_s, "a failure is that of the waiter's own patience"
-            assert self.now - waiter.joined_at >= waiter.patience_s / 2, "half of the patience is left to each"
+            assert waiter.retry_s == work.retry_s, "a failure is that of the waiter's own patience"
+            assert self.now - waiter.joined_at >= waiter.retry_s / 2, "half of the patience is left to each"
         self.single_flight.settle(work, None)
 
     @invariant()
@@ -134,7 +134,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def equal_content_is_judged_once(self) -> None:
         open_works = [work for flight in self.flights for work in flight if not work.is_settled]
-        to_join = [(work.key, work.patience_s) for work in open_works if not work.is_spent(self.now)]
+        to_join = [(work.key, work.retry_s) for work in open_works if not work.is_spent(self.now)]
         assert len(to_join) == len(set(to_join))
 
     @invariant()

@@ -15,7 +15,7 @@ from tests.site import Site
 from workers.errors import Fatal
 from workers.guard.guard import Request
 from workers.moderation.engine_calls import OVERTAKEN_TIMES, EngineCalls
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 
 HANGS_AFTER_S = 0.3
 FAR_LONGER_S = 4 * HANGS_AFTER_S
@@ -36,7 +36,9 @@ class PacedGuard:
 
 def calls_of(site: Site, guard: PacedGuard, batches_in_flight: int) -> EngineCalls:
     settings = site.settings()
-    notes = Deaths(Redis.from_url(settings.redis.url.get_secret_value()), namespace="n", worker_id="w", deaths_ttl_s=60)
+    notes = CrashNotes(
+        Redis.from_url(settings.redis.url.get_secret_value()), namespace="n", worker_id="w", crashes_ttl_s=60
+    )
     return EngineCalls(guard, notes, batches_in_flight=batches_in_flight, hangs_after_s=HANGS_AFTER_S)
 
 

@@ -16,10 +16,10 @@ from schemas.event import EventDict
 from tests.site import Site
 from workers.core.records import Event, Source, TopicPartition
 from workers.errors import Fatal, Unavailable
-from workers.guard import patience
+from workers.guard import retries
 from workers.guard.guard import Refused, Request
 from workers.moderation.judge import Judge
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 
 KEPT, GONE = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -47,11 +47,11 @@ class ScriptedGuard:
         return [Refused("refused", "not for this model") if text == "bad" else {"of": text} for text in texts]
 
 
-class LateNotes(Deaths):
+class LateNotes(CrashNotes):
     """Removes a note only when the test allows it."""
 
-    def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
-        super().__init__(redis, namespace=namespace, worker_id=worker_id, deaths_ttl_s=deaths_ttl_s)
+    def __init__(self, redis: Redis, *, namespace: str, worker_id: str, crashes_ttl_s: int) -> None:
+        super().__init__(redis, namespace=namespace, worker_id=worker_id, crashes_ttl_s=crashes_ttl_s)
         self.may_take_back = asyncio.Event()
         self.may_take_back.set()
         self.taking_back = 0
@@ -63,11 +63,11 @@ class LateNotes(Deaths):
 
 
 @pytest.fixture
-async def notes(site: Site) -> AsyncIterator[Deaths]:
+async def notes(site: Site) -> AsyncIterator[CrashNotes]:
     """No crash happened, so the notes have no effect."""
     settings = site.settings()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=settings.redis.namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=settings.redis.namespace, worker_id="w", crashes_ttl_s=60)
         await notes.start()
         yield notes
         await notes.close()
@@ -75,7 +75,7 @@ async def notes(site: Site) -> AsyncIterator[Deaths]:
 
 def judge_of(
     guard: ScriptedGuard,
-    notes: Deaths,
+    notes: CrashNotes,
     *,
     batches_in_flight: int = 1,
     is_current: Callable[[Source], bool] = lambda _: True,
@@ -89,18 +89,18 @@ def event_of(text: str, source: Source) -> Event:
     return Event(source, b"k", body, content_key=text.encode().rjust(16))
 
 
-async def judged(judge: Judge, events: Sequence[Event], patience_s: float = 5) -> list[dict[str, Any] | None]:
+async def judged(judge: Judge, events: Sequence[Event], retry_s: float = 5) -> list[dict[str, Any] | None]:
     for event in events:
-        event.patience_s = patience_s
+        event.retry_s = retry_s
     await judge.judge(events)
     return [event.assessment for event in events]
 
 
 def judging(
-    judge: Judge, *texts: str, origin: TopicPartition = KEPT, patience_s: float = 5
+    judge: Judge, *texts: str, origin: TopicPartition = KEPT, retry_s: float = 5
 ) -> asyncio.Task[list[dict[str, Any] | None]]:
     events = [event_of(text, Source(origin, 1, offset)) for offset, text in enumerate(texts)]
-    return asyncio.create_task(judged(judge, events, patience_s))
+    return asyncio.create_task(judged(judge, events, retry_s))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -110,7 +110,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_equal_content_in_flight_is_judged_once(notes: Deaths) -> None:
+async def test_equal_content_in_flight_is_judged_once(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes, batches_in_flight=4)
@@ -124,7 +124,7 @@ async def test_equal_content_in_flight_is_judged_once(notes: Deaths) -> None:
     assert guard.calls == [["a", "b"], ["c"]]
 
 
-async def test_content_is_judged_again_after_its_flight_has_ended(notes: Deaths) -> None:
+async def test_content_is_judged_again_after_its_flight_has_ended(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     await judging(judge, "a")
@@ -132,7 +132,7 @@ async def test_content_is_judged_again_after_its_flight_has_ended(notes: Deaths)
     assert guard.calls == [["a"], ["a"]]
 
 
-async def test_a_cancelled_waiter_does_not_affect_another(notes: Deaths) -> None:
+async def test_a_cancelled_waiter_does_not_affect_another(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
@@ -145,7 +145,7 @@ async def test_a_cancelled_waiter_does_not_affect_another(notes: Deaths) -> None
     assert await waiter == [{"of": "a"}]
 
 
-async def test_work_continues_as_long_as_one_waiter_is_current(notes: Deaths) -> None:
+async def test_work_continues_as_long_as_one_waiter_is_current(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     current = {KEPT, GONE}
@@ -160,7 +160,7 @@ async def test_work_continues_as_long_as_one_waiter_is_current(notes: Deaths) ->
     assert await waiter == await owner == [{"of": "shared"}]
 
 
-async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: Deaths) -> None:
+async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: CrashNotes) -> None:
     """The other event's partition stays: without an answer its offset would block the partition for ever."""
     guard = ScriptedGuard()
     guard.gate.clear()
@@ -181,7 +181,7 @@ async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: D
     assert guard.calls == [["busy"], ["kept"]]
 
 
-async def test_an_engine_that_recovers_in_time_is_called_again(notes: Deaths) -> None:
+async def test_an_engine_that_recovers_in_time_is_called_again(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.failures = 2
     judge = judge_of(guard, notes)
@@ -189,55 +189,55 @@ async def test_an_engine_that_recovers_in_time_is_called_again(notes: Deaths) ->
     assert len(guard.calls) == 3
 
 
-async def test_an_event_past_its_timeout_gets_no_assessment(notes: Deaths) -> None:
+async def test_an_event_past_its_timeout_gets_no_assessment(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.failures = 1_000
     judge = judge_of(guard, notes)
-    assert await judging(judge, "a", "b", patience_s=0) == [None, None]
+    assert await judging(judge, "a", "b", retry_s=0) == [None, None]
 
 
-async def test_a_waiter_with_a_long_timeout_gets_no_failure_of_a_short_one(notes: Deaths) -> None:
+async def test_a_waiter_with_a_long_timeout_gets_no_failure_of_a_short_one(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     guard.failures = 1
     judge = judge_of(guard, notes, batches_in_flight=2)
-    hasty = judging(judge, "a", patience_s=0)
+    hasty = judging(judge, "a", retry_s=0)
     await until(lambda: len(guard.calls) == 1)
-    patient = judging(judge, "a", patience_s=5)
+    patient = judging(judge, "a", retry_s=5)
     await until(lambda: len(guard.calls) == 2)
     guard.gate.set()
     assert await hasty == [None]
     assert await patient == [{"of": "a"}]
 
 
-async def test_one_refused_event_has_no_assessment_and_the_others_are_not_judged_again(notes: Deaths) -> None:
+async def test_one_refused_event_has_no_assessment_and_the_others_are_not_judged_again(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     judge = judge_of(guard, notes)
     assert await judging(judge, "a", "bad", "b") == [{"of": "a"}, None, {"of": "b"}]
     assert guard.calls == [["a", "bad", "b"]]
 
 
-async def test_a_waiter_with_a_long_timeout_holds_no_place_at_a_failed_engine(notes: Deaths) -> None:
+async def test_a_waiter_with_a_long_timeout_holds_no_place_at_a_failed_engine(notes: CrashNotes) -> None:
     """Otherwise the long waiter would keep the only place during its back-off, and the short one would time out."""
     guard = ScriptedGuard()
     texts = ["patient 0", "patient 1", "patient 2"]
     guard.down = {*texts, "hasty"}
     judge = judge_of(guard, notes)
-    patient = [judging(judge, text, patience_s=60) for text in texts]
+    patient = [judging(judge, text, retry_s=60) for text in texts]
     await until(lambda: all([text] in guard.calls for text in texts))
     started = time.monotonic()
-    assert await judging(judge, "hasty", patience_s=0.5) == [None]
+    assert await judging(judge, "hasty", retry_s=0.5) == [None]
     assert time.monotonic() - started < 5
     guard.down = set()
     assert await asyncio.gather(*patient) == [[{"of": text}] for text in texts]
 
 
-async def test_work_that_lost_all_waiters_while_the_engine_was_down_is_dropped(notes: Deaths) -> None:
+async def test_work_that_lost_all_waiters_while_the_engine_was_down_is_dropped(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.down = {"held"}
     current = {GONE}
     judge = judge_of(guard, notes, is_current=lambda source: source.origin in current)
-    held = judging(judge, "held", origin=GONE, patience_s=60)
+    held = judging(judge, "held", origin=GONE, retry_s=60)
     await until(lambda: bool(guard.calls))
     current.clear()
     async with asyncio.timeout(10):
@@ -251,7 +251,7 @@ async def test_an_event_that_arrives_after_its_work_was_dropped_is_judged(site: 
     current = {GONE, KEPT}
     settings = site.settings()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = LateNotes(redis, namespace=settings.redis.namespace, worker_id="w", deaths_ttl_s=60)
+        notes = LateNotes(redis, namespace=settings.redis.namespace, worker_id="w", crashes_ttl_s=60)
         judge = judge_of(guard, notes, is_current=lambda source: source.origin in current)
         busy = judging(judge, "busy")
         await until(lambda: bool(guard.calls))
@@ -269,13 +269,13 @@ async def test_an_event_that_arrives_after_its_work_was_dropped_is_judged(site: 
         await busy
 
 
-async def test_the_wait_for_the_engine_does_not_shorten_the_timeout(notes: Deaths) -> None:
+async def test_the_wait_for_the_engine_does_not_shorten_the_timeout(notes: CrashNotes) -> None:
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes)
     busy = judging(judge, "busy")
     await until(lambda: bool(guard.calls))
-    waiting = judging(judge, "a", patience_s=0.5)
+    waiting = judging(judge, "a", retry_s=0.5)
     started = time.monotonic()
     await until(lambda: time.monotonic() - started > 0.5)
     guard.down = {"a"}
@@ -286,28 +286,30 @@ async def test_the_wait_for_the_engine_does_not_shorten_the_timeout(notes: Death
     assert await waiting == [{"of": "a"}]
 
 
-async def test_an_event_that_joins_late_gets_its_own_timeout(notes: Deaths, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_that_joins_late_gets_its_own_timeout(
+    notes: CrashNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Attempts at equal intervals: a random back-off might be longer than the late one's timeout.
-    monkeypatch.setattr(patience, "wait_random_exponential", lambda **_: wait_fixed(0.01))
+    monkeypatch.setattr(retries, "wait_random_exponential", lambda **_: wait_fixed(0.01))
     guard = ScriptedGuard()
     guard.down = {"a"}
     guard.gate.clear()
     judge = judge_of(guard, notes)
-    first = judging(judge, "a", patience_s=2)
+    first = judging(judge, "a", retry_s=2)
     await until(lambda: bool(guard.calls))
     (work,) = judge._single_flight._works.values()
     await until(lambda: work.deadline - time.monotonic() < 1)
-    joins = judging(judge, "a", patience_s=2)
+    joins = judging(judge, "a", retry_s=2)
     await asyncio.sleep(0)
     guard.gate.set()
     await until(lambda: work.has_failed)
-    late = judging(judge, "a", patience_s=2)
+    late = judging(judge, "a", retry_s=2)
     assert await first == await joins == [None]
     guard.down = set()
     assert await late == [{"of": "a"}]
 
 
-async def test_a_call_that_hangs_is_fatal_and_leaves_its_note(notes: Deaths) -> None:
+async def test_a_call_that_hangs_is_fatal_and_leaves_its_note(notes: CrashNotes) -> None:
     """The note counts as a crash of its contents, so content that hangs the engine is found as well."""
     guard = ScriptedGuard()
     guard.gate.clear()

@@ -25,7 +25,7 @@ from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
 from workers.policy.document import DEFAULT, DEFAULT_ID
 from workers.policy.policy import CompiledPolicy, default_strict
-from workers.redis.deaths import SUSPECT, Deaths
+from workers.redis.crash_notes import SUSPECT, CrashNotes
 from workers.redis.dedup import Dedup
 
 
@@ -67,7 +67,7 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
     policies = HeldPolicies(acme=Policy(id="old", safe=Decision.ALLOW, on_unavailable="review"))
     finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
@@ -106,7 +106,7 @@ async def test_a_tenant_without_a_policy_gets_the_default_and_is_counted(
     guard.may_answer.set()
     finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
@@ -153,7 +153,7 @@ async def test_no_event_waits_for_a_slow_event_of_its_micro_batch(site: Site, wh
     errors: list[BaseException] = []
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         dedup = Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f")
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         texts = {0: "hello", 1: "slow", 2: "good day"}
         events = [
             event_at(n, event_id=str(n), tenant_id="patient" if text == "slow" else "acme", text=text)
@@ -161,7 +161,7 @@ async def test_no_event_waits_for_a_slow_event_of_its_micro_batch(site: Site, wh
         ]
         if why == "it is a suspect":
             await dedup.look_up([events[1]])
-            notes._deaths = {events[1].content_key[-16:]: SUSPECT}
+            notes._crashes = {events[1].content_key[-16:]: SUSPECT}
         pipeline = Pipeline(
             settings,
             dedup=dedup,
@@ -216,7 +216,7 @@ async def test_events_that_arrive_while_the_engine_is_busy_are_judged_together(s
             everything.set()
 
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         judge = Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60)
         pipeline = Pipeline(
             settings,
@@ -254,7 +254,7 @@ async def test_events_that_a_rebalance_moved_are_not_counted(site: Site) -> None
     errors: list[BaseException] = []
     gone: set[Source] = set()
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         dedup = Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f")
         pipeline = Pipeline(
             settings,
@@ -295,7 +295,7 @@ async def test_an_event_without_text_needs_no_model_and_named_headers_are_carrie
     delivered: list[Finished] = []
     errors: list[BaseException] = []
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        notes = Deaths(redis, namespace=namespace, worker_id="w", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),

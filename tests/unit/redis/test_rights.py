@@ -17,7 +17,7 @@ from schemas.policy import Policy
 from tests.unit.redis.test_dedup import event_at, memory_of
 from workers.errors import GuardlineError
 from workers.redis.client import connect, failure
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 from workers.redis.dedup import Dedup
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
@@ -64,7 +64,7 @@ async def works(settings: RedisSettings) -> None:
     """Do all that a worker does with Redis."""
     redis = await connect(settings)
     cache = PolicyCache(redis_url=settings.url.get_secret_value(), namespace=NAMESPACE)
-    notes = Deaths(redis, namespace=NAMESPACE, worker_id="w", deaths_ttl_s=60)
+    notes = CrashNotes(redis, namespace=NAMESPACE, worker_id="w", crashes_ttl_s=60)
     dedup = Dedup(redis, DedupSettings(), namespace=NAMESPACE, fingerprint="f")
     memories = Memories(redis, DedupSettings(), dedup.claims)
     try:

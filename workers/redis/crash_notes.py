@@ -35,7 +35,7 @@ ALIVE_TTL_S = 5
 """A worker without a heartbeat for this time counts as crashed. It is below 6 s, the shortest session that brokers
 allow by default, so that a crash is counted before another worker gets the partitions and the same content."""
 
-MAX_DEATHS = 8_192
+MAX_CRASHES = 8_192
 """Contents whose crashes are stored. Beyond that all are dropped, and further crashes find them again."""
 
 MAX_ENDED = 1_024
@@ -48,8 +48,8 @@ IN_COMPANY, ALONE = b"c", b"a"
 """The first byte of a note; the digests follow."""
 
 BEAT = """
-local notes, deaths, alive = KEYS[1], KEYS[2], KEYS[3]
-local session, former, alive_ttl, deaths_ttl, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local notes, crashes, alive = KEYS[1], KEYS[2], KEYS[3]
+local session, former, alive_ttl, crashes_ttl, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local suspect, unjudgeable, bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 redis.call('SET', alive .. session, '', 'EX', alive_ttl)
 local is_dead, is_counted, counted = {}, {}, 0
@@ -67,39 +67,39 @@ for _, field in ipairs(redis.call('HKEYS', notes)) do
       local digest = string.sub(note, at, at + bytes - 1)
       if not is_counted[owner .. digest] then
         is_counted[owner .. digest] = true
-        if counted == 0 and redis.call('HLEN', deaths) > most then redis.call('DEL', deaths) end
+        if counted == 0 and redis.call('HLEN', crashes) > most then redis.call('DEL', crashes) end
         counted = counted + 1
-        local before = tonumber(redis.call('HGET', deaths, digest) or 0) or 0
+        local before = tonumber(redis.call('HGET', crashes, digest) or 0) or 0
         local now = is_alone and unjudgeable or math.max(before, math.min(before + 1, suspect))
-        redis.call('HSET', deaths, digest, now)
+        redis.call('HSET', crashes, digest, now)
       end
     end
   end
 end
-redis.call('EXPIRE', notes, deaths_ttl)
-if counted > 0 then redis.call('EXPIRE', deaths, deaths_ttl) end
-return {counted, redis.call('HGETALL', deaths)}
+redis.call('EXPIRE', notes, crashes_ttl)
+if counted > 0 then redis.call('EXPIRE', crashes, crashes_ttl) end
+return {counted, redis.call('HGETALL', crashes)}
 """
 
 
-class Deaths:
+class CrashNotes:
     """One worker's notes, and the crashes that the notes of all workers show.
 
     Guarantee: each crash counts once for each content. No call raises an error of Redis or waits longer than
     `redis.timeout_s` for it. After a failed call no notes are written for `breaker.RETRY_AFTER_S`. A crash is stored
-    for `deaths_ttl_s`.
+    for `crashes_ttl_s`.
     """
 
-    def __init__(self, redis: Redis, *, namespace: str, worker_id: str, deaths_ttl_s: int) -> None:
+    def __init__(self, redis: Redis, *, namespace: str, worker_id: str, crashes_ttl_s: int) -> None:
         self._redis = redis
         self._worker_id = worker_id
         self._session = f"{worker_id}:{secrets.token_hex(8)}"
         self._notes = f"{namespace}:at-engine"
         self._alive = f"{namespace}:alive:"
-        self._keys = [self._notes, f"{namespace}:deaths", self._alive]
-        self._deaths_ttl_s = deaths_ttl_s
+        self._keys = [self._notes, f"{namespace}:crashes", self._alive]
+        self._crashes_ttl_s = crashes_ttl_s
         self._beat_script = redis.register_script(BEAT)
-        self._deaths: dict[bytes, int] = {}
+        self._crashes: dict[bytes, int] = {}
         self._numbers = count()
         self._open: set[str] = set()
         self._ended: set[str] = set()
@@ -133,13 +133,13 @@ class Deaths:
 
     def suspects(self, keys: Iterable[bytes]) -> set[bytes]:
         """Return the contents that must be judged alone, or not at all."""
-        if not self._deaths:
+        if not self._crashes:
             return set()
-        return {key for key in keys if self._deaths.get(key[-DIGEST_BYTES:], 0) >= SUSPECT}
+        return {key for key in keys if self._crashes.get(key[-DIGEST_BYTES:], 0) >= SUSPECT}
 
     def is_unjudgeable(self, key: bytes) -> bool:
         """Whether the content was alone at the engine when a worker crashed."""
-        return self._deaths.get(key[-DIGEST_BYTES:], 0) >= UNJUDGEABLE
+        return self._crashes.get(key[-DIGEST_BYTES:], 0) >= UNJUDGEABLE
 
     @asynccontextmanager
     async def noted(self, keys: Sequence[bytes], *, is_alone: bool = False) -> AsyncIterator[None]:
@@ -165,7 +165,7 @@ class Deaths:
     async def absolve(self, key: bytes) -> None:
         """Remove the crashes of content that was judged alone without one: other content was the cause."""
         digest = key[-DIGEST_BYTES:]
-        if self._deaths.pop(digest, None) is not None:
+        if self._crashes.pop(digest, None) is not None:
             await self._breaker.ask(self._redis.hdel, self._keys[1], digest)
 
     async def _take_back(self, field: str) -> None:
@@ -179,12 +179,12 @@ class Deaths:
             self._ended -= ended
 
     async def _beat(self, former: str = "") -> None:
-        arguments = [ALIVE_TTL_S, self._deaths_ttl_s, MAX_DEATHS, SUSPECT, UNJUDGEABLE, DIGEST_BYTES]
+        arguments = [ALIVE_TTL_S, self._crashes_ttl_s, MAX_CRASHES, SUSPECT, UNJUDGEABLE, DIGEST_BYTES]
         answer = await self._breaker.ask(self._beat_script, self._keys, [self._session, former, *arguments])
         if answer is None:
             return
         counted, flat = answer
-        self._deaths = {digest: _number(deaths) for digest, deaths in zip(flat[::2], flat[1::2], strict=True)}
+        self._crashes = {digest: _number(crashes) for digest, crashes in zip(flat[::2], flat[1::2], strict=True)}
         if counted:
             log.warning("a worker crashed while it judged: the content at its engine is watched", contents=counted)
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from infra.devstack.kafka import free_ports
 from tests.site import Site
 from workers.errors import Fatal, Misconfigured, Unavailable
-from workers.redis.deaths import Deaths
+from workers.redis.crash_notes import CrashNotes
 
 KEYS = [f"content:{number:016d}".encode() for number in range(4)]
 
@@ -24,8 +24,8 @@ class Workers:
         self.redis = redis
         self.namespace = namespace
 
-    async def started(self, worker_id: str) -> Deaths:
-        notes = Deaths(self.redis, namespace=self.namespace, worker_id=worker_id, deaths_ttl_s=60)
+    async def started(self, worker_id: str) -> CrashNotes:
+        notes = CrashNotes(self.redis, namespace=self.namespace, worker_id=worker_id, crashes_ttl_s=60)
         await notes.start()
         return notes
 
@@ -140,13 +140,13 @@ async def test_everything_that_is_written_expires(workers: Workers) -> None:
 
 async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: Workers) -> None:
     """The other workers would count a running worker without a heartbeat as crashed."""
-    deaths = f"{workers.namespace}:deaths"
+    crashes = f"{workers.namespace}:crashes"
     lies: list[str | bytes] = [KEYS[0][-16:], b"many", KEYS[1][-16:], b"\xff", KEYS[2][-16:], b"9" * 5000]
-    await workers.redis.hset(deaths, items=lies)
+    await workers.redis.hset(crashes, items=lies)
     notes = await workers.started("b")
     assert notes.suspects(KEYS) == set()
     await workers.dies("a", KEYS)
-    await workers.redis.hset(deaths, items=lies)
+    await workers.redis.hset(crashes, items=lies)
     other = await workers.started("a")
     assert await workers.noted() == 0, "the death is counted"
     await notes._beat()
@@ -157,7 +157,7 @@ async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: W
 
 async def test_without_redis_no_notes_are_written_and_nothing_fails() -> None:
     async with Redis(port=free_ports(1)[0], socket_connect_timeout=0.5) as redis:
-        notes = Deaths(redis, namespace=secrets.token_hex(4), worker_id="a", deaths_ttl_s=60)
+        notes = CrashNotes(redis, namespace=secrets.token_hex(4), worker_id="a", crashes_ttl_s=60)
         await notes.start()
         async with notes.noted(KEYS):
             assert notes.suspects(KEYS) == set()

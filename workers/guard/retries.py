@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
 
-async def ask_with_patience(ask: Callable[[], Awaitable[Answer]], deadline: Callable[[], float]) -> Answer:
+async def ask_with_retries(ask: Callable[[], Awaitable[Answer]], deadline: Callable[[], float]) -> Answer:
     """Return the answer of `ask`. `ask` is called at least once, and again while it raises Unavailable.
 
     `deadline` returns the deadline by `time.monotonic`. It is called after each failure, so that a caller that first
@@ -39,7 +39,7 @@ async def ask_with_patience(ask: Callable[[], Awaitable[Answer]], deadline: Call
     raise AssertionError("unreachable")
 
 
-async def start_with_patience(start: Callable[[], Awaitable[None]], within_s: float) -> None:
+async def start_with_retries(start: Callable[[], Awaitable[None]], within_s: float) -> None:
     """Start a guard, or another thing that may be Unavailable at first, within `within_s`. Each failure is logged.
 
     This is for commands. A worker waits in its `Lifecycle`, which handles signals and probes at the same time.
@@ -56,4 +56,4 @@ async def start_with_patience(start: Callable[[], Awaitable[None]], within_s: fl
             log.warning("the start waits (worker.start_within_s)", reason=str(error))
             raise
 
-    await ask_with_patience(attempt, lambda: deadline)
+    await ask_with_retries(attempt, lambda: deadline)
