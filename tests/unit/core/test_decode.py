@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import cast
 
 import orjson
@@ -345,6 +346,12 @@ TAKEN: list[tuple[str, bytes, dict[str, object], tuple[str, ...]]] = [
     ("a text that is null", plain(text=None), {"text": ""}, ()),
     ("an empty text", plain(text=""), {"text": ""}, ()),
     ("no id", plain(event_id=None), {"event_id": "post-comments/3/41"}, ("event_id",)),
+    (
+        "no id and a long nickname",
+        plain(event_id=None, author_id="x" * 257),
+        {"event_id": "post-comments/3/41"},
+        ("event_id", "author_id"),
+    ),
     ("an id that is an object", plain(event_id={"a": 1}), {"event_id": "post-comments/3/41"}, ("event_id",)),
     ("nested past every parser", plain()[:-1] + b', "z": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {}, ()),
 ]
@@ -384,12 +391,38 @@ def test_a_record_without_a_readable_text_is_a_dead_letter(value: bytes, reason:
     assert detail in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("value", "events", "sentence"),
+    [
+        (b"7", GENEROUS, "the value is JSON, but not an object"),
+        (b"{}", GENEROUS, "tenant_id: the field is required; records of another shape need a mapping (events.mapping)"),
+        (
+            b"{}",
+            Events(mapping=Path("a.yaml")),
+            "tenant_id: the field is required; the mapping does not say where it is, and the record has no field of "
+            "this name",
+        ),
+        (plain(tenant_id=True), GENEROUS, "tenant_id: it is neither a string of 1 to 256 characters nor a number"),
+        (plain(text=True), GENEROUS, "text: it is neither a string nor a number"),
+    ],
+)
+def test_a_worker_says_why_a_record_has_no_readable_text(value: bytes, events: Events, sentence: str) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode(value, events)
+    assert caught.value.detail == sentence
+
+
 def test_a_tombstone_is_skipped_and_an_empty_text_on_request() -> None:
-    with pytest.raises(Skipped, match="tombstone"):
+    with pytest.raises(Skipped) as caught:
         decode(None, GENEROUS)
+    assert (caught.value.reason, caught.value.detail) == ("tombstone", "the record has no value")
     for text in ("", None):
-        with pytest.raises(Skipped, match="empty_text"):
+        with pytest.raises(Skipped) as caught:
             decode(plain(text=text), Events(on_empty_text="skip"))
+        assert (caught.value.reason, caught.value.detail) == (
+            "empty_text",
+            "there is nothing to judge in an empty text",
+        )
 
 
 @pytest.mark.parametrize(
@@ -398,6 +431,8 @@ def test_a_tombstone_is_skipped_and_an_empty_text_on_request() -> None:
         (None, "chat", UNNAMED),
         (Source(TopicPartition("moderation.chat", 0), 1, 0), "chat", "moderation.chat/0/0"),
         (SOURCE, "comment", "post-comments/3/41"),
+        (Source(TopicPartition("comment", 0), 1, 0), "comment", "comment/0/0"),
+        (Source(TopicPartition("commentX", 0), 1, 0), "chat", "commentX/0/0"),
         (Source(TopicPartition("x" * 249, 100), 1, 10**9), "chat", ("x" * 249 + "/100/1000000000")[-256:]),
     ],
 )
