@@ -120,8 +120,8 @@ class Machine(RuleBasedStateMachine):
     def _lose(self, work: Work[int]) -> None:
         for source in work.waiters:
             waiter = self.waiters[source]
-            assert waiter.retry_s == work.retry_s, "a failure is that of the waiter's own patience"
-            assert self.now - waiter.joined_at >= waiter.retry_s / 2, "half of the patience is left to each"
+            assert waiter.retry_s == work.retry_s, "a failure is that of the waiter's own time"
+            assert self.now - waiter.joined_at >= waiter.retry_s / 2, "half of the time is left to each"
         self.single_flight.settle(work, None)
 
     @invariant()
