@@ -400,8 +400,8 @@ def test_a_record_without_a_readable_text_is_a_dead_letter(value: bytes, reason:
             b"{}",
             Events(mapping=Path("a.yaml")),
             (
-                "tenant_id: the field is required; the mapping does not say where it is, and the record has no field of "
-                "this name"
+                "tenant_id: the field is required; the mapping does not say where it is, "
+                "and the record has no field of this name"
             ),
         ),
         (plain(tenant_id=True), GENEROUS, "tenant_id: it is neither a string of 1 to 256 characters nor a number"),
