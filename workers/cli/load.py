@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from workers.load.tally import Second
 
 app = typer.Typer()
+
+NOTED = 2
+"""The first Ctrl-C ends the sending, the second one the waiting for outcomes."""
 
 
 @app.command("load")
@@ -41,7 +43,9 @@ def load_command(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the last outcomes.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a second; the last one sums up.")] = False,
 ) -> None:
-    """Send made-up events at a rate, and print throughput and latencies each second. Ctrl-C ends it.
+    """Send made-up events at a rate, and print throughput and latencies each second.
+
+    Ctrl-C ends the sending, and a second Ctrl-C ends the wait for the last outcomes, too.
 
     A latency is the time from sending a record until its verdict or dead letter is committed and read. Exit code 1 if
     a record has no outcome after --wait, or more than one.
@@ -62,8 +66,8 @@ def load_command(
     def print_second(second: Second) -> None:
         say(orjson.dumps(asdict(second)).decode() if as_json else _line(second))
 
-    with interrupts() as is_stopped:
-        summary = run(load_settings(), load, is_stopped=is_stopped, each_second=print_second)
+    with counted_interrupts() as interrupts:
+        summary = run(load_settings(), load, interrupts=interrupts, each_second=print_second)
     if as_json:
         say(orjson.dumps(summary).decode())
     else:
@@ -76,22 +80,23 @@ def load_command(
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """In the block, the first Ctrl-C is only noted, and the yielded function says so. The second one interrupts.
+def counted_interrupts() -> Iterator[Callable[[], int]]:
+    """In the block, two Ctrl-C are only counted, and the yielded function returns how many. A third one interrupts.
 
     An exception of a signal handler that runs in a callback of confluent-kafka 2.16 is lost: its call then fails with a
     SystemError.
     """
-    stopped = Event()
+    count = 0
 
     def note(*_: object) -> None:
-        if stopped.is_set():
+        nonlocal count
+        count += 1
+        if count > NOTED:
             raise KeyboardInterrupt
-        stopped.set()
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield stopped.is_set
+        yield lambda: count
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -52,15 +52,16 @@ def run(
     settings: Settings,
     load: Load,
     *,
-    is_stopped: Callable[[], bool] = lambda: False,
+    interrupts: Callable[[], int] = lambda: 0,
     each_second: Callable[[Second], None] = lambda _: None,
     accepted: Callable[[Position, Made], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Send the load, read the verdicts and dead letters of its records, and return the summary.
 
-    It ends when each record has an outcome, `wait_s` after the last record was sent, or when `is_stopped` returns true,
-    which the summary then says. A latency is the time from sending a record until a read_committed reader has its
-    outcome. `accepted` gets each record that a broker has taken. Blocks; calls these functions in this thread.
+    It ends when each record has an outcome, or `wait_s` after the last record was sent. `interrupts` returns how often
+    it was asked to end: at 1 it sends no more, at 2 it does not wait either. A latency is the time from sending a
+    record until a read_committed reader has its outcome. `accepted` gets each record that a broker has taken. Blocks;
+    calls these functions in this thread.
 
     Raises:
         Unavailable: Kafka or a topic is not available.
@@ -83,32 +84,35 @@ def run(
         tally = Tally(began)
         with Sending(settings.kafka, linger_ms=LINGER_MS) as sending:
 
-            def turn(until: float) -> bool:
-                """Take what the brokers say until a time, at least once; return whether to go on."""
+            def turn(until: float, allowed: int) -> bool:
+                """Take what the brokers say until a time, at least once; return whether to go on.
+
+                More than `allowed` interrupts end it.
+                """
                 while True:
                     sending.wait(max(0.0, min(until - time.monotonic(), TURN_S)))
                     sending.check()
                     outcomes.count_in(tally)
                     if time.monotonic() >= tally.reported + 1:
                         each_second(tally.second(time.monotonic()))
-                    if is_stopped():
+                    if interrupts() > allowed:
                         return False
                     if time.monotonic() >= until:
                         return True
 
             for at_s in islice(due(load.pieces), load.count):
-                if not turn(began + at_s):
+                if not turn(began + at_s, 0):
                     break
                 _send(sending, inputs, records.next(time.time()), name, tally, accepted)
             end = time.monotonic() + load.wait_s
             while (sending.unanswered or tally.waiting) and time.monotonic() < end:
-                if not turn(time.monotonic() + TURN_S):
+                if not turn(time.monotonic() + TURN_S, 1):
                     break
         sending.check()
     finally:
         outcomes.stop()
     outcomes.count_in(tally)
-    return {**tally.summary(time.monotonic()), "is_stopped": is_stopped()}
+    return {**tally.summary(time.monotonic()), "is_stopped": interrupts() > 0}
 
 
 def _send(

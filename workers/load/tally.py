@@ -40,7 +40,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Second:
-    """One second of a load. Latencies are those of the outputs that became visible in it; None without any."""
+    """One second of a load. Latencies are those of the outcomes that became visible in it; None without any.
+
+    The rates are those of this second; all other counts are those since the start.
+    """
 
     at_s: float
     sent: int
@@ -49,6 +52,8 @@ class Second:
     sent_per_s: float
     answered_per_s: float
     latency_ms: dict[str, float] | None
+    doubled: int
+    disorder: int
 
 
 class Tally:
@@ -132,6 +137,8 @@ class Tally:
             sent_per_s=round((self.sent - sent) / seconds, 1),
             answered_per_s=round((self.answered - answered) / seconds, 1),
             latency_ms=percentiles(self._latencies[seen:]),
+            doubled=self.doubled,
+            disorder=self.disorder,
         )
 
     def summary(self, now: float) -> dict[str, Any]:
