@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability
+.PHONY: help setup extra demo test test-alerts test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -231,3 +231,9 @@ bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for e
 
 bench-observability: $(READY) ## compare records/s with metrics, logs and traces with records/s without; MEMORY=1: the memory over a million events
 	@$(BIN)/python -m tests.benchmarks.observability $(if $(MEMORY),--memory)
+
+bench-autoscale: $(READY) ## start and stop real workers by KEDA's arithmetic, under a load with a step, a spike and a quiet end (4 minutes)
+	@$(BIN)/python -m tests.benchmarks.autoscale
+
+soak: $(READY) ## two workers under load, with restarts, scaling, a policy change and a broker restart; ends with a page of plots (2 minutes)
+	@$(BIN)/python -m tests.benchmarks.soak

@@ -63,6 +63,13 @@ class SimulatedGpu(InstantEngine):
         return await super().score(prompts, candidates)
 
 
+class FixedPace(SimulatedGpu):
+    """Judges `1 / PROMPT_S` prompts a second whatever else runs on the machine, so that workers add up on few cores."""
+
+    BATCH_S = 0.0
+    PROMPT_S = 0.01
+
+
 class UncheckedGuard(Guard):
     """The guard around an engine that knows nothing of contents: the self-check would find that it is none."""
 

@@ -1,6 +1,6 @@
 """A whole worker with a clock: with the engine of the settings, or with a stand-in.
 
-    python -m tests.benchmarks.timed_worker COUNT [instant | simulated-gpu] [unobserved]
+    python -m tests.benchmarks.timed_worker COUNT [instant | simulated-gpu | fixed-pace] [unobserved]
 
 It ends by itself when COUNT records are committed, and prints one JSON object: the seconds since its first poll (of
 wall time, and of CPU time of the whole process), and those since its first record, without the joining of the group.
@@ -20,7 +20,7 @@ import uvloop
 from confluent_kafka import Consumer, Message
 
 from tests.benchmarks import unobserved
-from tests.benchmarks.stand_ins import InstantEngine, SimulatedGpu, UncheckedGuard
+from tests.benchmarks.stand_ins import FixedPace, InstantEngine, SimulatedGpu, UncheckedGuard
 from workers.core.ledger import Ledger, Prefix
 from workers.guard.load import checkpoint_folder
 from workers.kafka.intake import Intake
@@ -29,7 +29,7 @@ from workers.moderation.worker import Worker
 from workers.process.logs import log_to_stderr
 from workers.settings import load
 
-STAND_INS = {"instant": InstantEngine, "simulated-gpu": SimulatedGpu}
+STAND_INS = {"instant": InstantEngine, "simulated-gpu": SimulatedGpu, "fixed-pace": FixedPace}
 
 
 class Clock:
