@@ -6,8 +6,11 @@ round runs, in another order:
 - `off`: metrics that count nothing (`unobserved.py`), no log, no traces.
 - `on`: the metrics, which are scraped every second, and the log. `ratio` is `on / off`.
 - `traced`: the same, and traces, exported to a server that reads and drops them. `traced_ratio` is `traced / off`.
-- `bare`: as `off`, also without the usage topic, and verdicts without headers. `bare_ratio` is `off / bare`: what usage
-  and the headers cost. Verdicts carry the headers of traces by default, with and without traces.
+- With `--bare` also `bare`: as `off`, without the usage topic, and verdicts without headers. `bare_ratio` is
+  `off / bare`: what usage and the headers cost. Verdicts carry the headers of traces by default, also without traces.
+
+The ratios are of records/s since the first record. `cpu_ratio` and `traced_cpu_ratio` are the same for the CPU time of
+a record, which other work on the machine disturbs less.
 
 `--memory` runs one worker with everything on over a million events instead, and prints its memory.
 """
@@ -173,7 +176,8 @@ def run(site: Site, collector: Sink, mode: str) -> Run:
 
 def rates() -> None:
     """Run the rounds and print one JSON object."""
-    runs: dict[str, list[Run]] = {mode: [] for mode in ("off", "on", "traced", "bare")}
+    modes = ["off", "on", "traced", *(["bare"] if "--bare" in sys.argv else [])]
+    runs: dict[str, list[Run]] = {mode: [] for mode in modes}
     with running() as stack, sink() as collector:
         for number in range(ROUNDS):
             site = Site(stack.kafka, stack.redis, partitions=6)
@@ -189,19 +193,20 @@ def rates() -> None:
             print(f"round {number + 1}: {said}", flush=True)
             site.close()
     per_s = {mode: [one.flow_per_s for one in found] for mode, found in runs.items()}
+    cpu_us = {mode: [one.cpu_us for one in found] for mode, found in runs.items()}
+    bare = {"bare_ratio": median_ratio(per_s["off"], per_s["bare"])} if "bare" in per_s else {}
     print(
         json.dumps(
             {
                 "bench": "observability",
                 "records": RECORDS,
                 **{f"{mode}_per_s": round(statistics.median(found)) for mode, found in per_s.items()},
-                **{
-                    f"{mode}_cpu_us": round(statistics.median([one.cpu_us for one in found]), 1)
-                    for mode, found in runs.items()
-                },
+                **{f"{mode}_cpu_us": round(statistics.median(found), 1) for mode, found in cpu_us.items()},
                 "ratio": median_ratio(per_s["on"], per_s["off"]),
                 "traced_ratio": median_ratio(per_s["traced"], per_s["off"]),
-                "bare_ratio": median_ratio(per_s["off"], per_s["bare"]),
+                "cpu_ratio": median_ratio(cpu_us["off"], cpu_us["on"]),
+                "traced_cpu_ratio": median_ratio(cpu_us["off"], cpu_us["traced"]),
+                **bare,
             }
         )
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -157,3 +159,12 @@ def test_a_report_is_logged_once_in_a_while() -> None:
                 arguments = (number,) if "%s" in message else ()
                 reports.handle(logging.LogRecord("opentelemetry.x", logging.WARNING, "f", 1, message, arguments, None))
     assert [line["report"] for line in lines] == ["cannot reach 0", "queue is full"]
+
+
+def test_a_worker_without_traces_imports_neither_its_spans_nor_the_tracing_sdk() -> None:
+    """redis-py imports the metrics of OpenTelemetry if they are installed, and these are part of the extra."""
+    program = "import sys, workers.moderation.worker; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "workers.tracing.stages" in found
+    unwanted = ("workers.tracing.spans", "opentelemetry.sdk.trace", "opentelemetry.exporter", "google.protobuf")
+    assert [name for name in found if name.startswith(unwanted)] == []
