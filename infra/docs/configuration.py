@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from workers.settings.descriptions import Described, described
 from workers.settings.table import WORKED_OUT
 
-BEGIN = "<!-- settings of {}: `make generated` writes this table from workers/settings/sections.py -->"
+BEGIN = "<!-- settings of {}: `make generated` writes this table from the docstrings in workers/settings -->"
 END = "<!-- end of the table -->"
 
 

@@ -1,5 +1,6 @@
-"""The settings of a worker: what they are (`sections`), and where they come from (`sources`)."""
+"""The settings of a worker: what they are (`sections`, `kafka_sections`), and where they come from (`sources`)."""
 
+from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.sections import (
     Batch,
     CloudEvents,
@@ -8,13 +9,11 @@ from workers.settings.sections import (
     Events,
     Guard,
     Http,
-    Kafka,
     Language,
     OpenAI,
     Redis,
     Settings,
     Telemetry,
-    Topics,
     Worker,
 )
 from workers.settings.sources import load, origins

@@ -1,4 +1,4 @@
-"""What each setting means: the docstring under its field in `sections`.
+"""What each setting means: the docstring under its field.
 
 Only for people who read: a worker never imports this module, because it parses the source.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from workers.settings import Settings, sections
+from workers.settings import Settings
 
 
 class Described(NamedTuple):
@@ -30,25 +30,26 @@ def described() -> list[Described]:
     Raises:
         LookupError: a setting has no docstring.
     """
-    tree = ast.parse(inspect.getsource(sections))
-    return list(_leaves(Settings, "", {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}))
+    return list(_leaves(Settings, ""))
 
 
-def _leaves(section: type[BaseModel], prefix: str, classes: Mapping[str, ast.ClassDef]) -> Iterator[Described]:
-    docstrings = _docstrings(classes[section.__name__])
+def _leaves(section: type[BaseModel], prefix: str) -> Iterator[Described]:
+    docstrings = _docstrings(section)
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.", classes)
+            yield from _leaves(field.annotation, f"{prefix}{name}.")
         elif name in docstrings:
             yield Described(f"{prefix}{name}", field, docstrings[name])
         else:
-            raise LookupError(f"{prefix}{name}: has no docstring under its field in workers/settings/sections.py")
+            raise LookupError(f"{prefix}{name}: has no docstring under its field in {section.__module__}")
 
 
-def _docstrings(section: ast.ClassDef) -> dict[str, str]:
+def _docstrings(section: type[BaseModel]) -> dict[str, str]:
     """Return the text under each field, as one line."""
+    (written,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(written, ast.ClassDef)
     found: dict[str, str] = {}
-    for field, below in zip(section.body, section.body[1:], strict=False):
+    for field, below in zip(written.body, written.body[1:], strict=False):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = " ".join(text.split())

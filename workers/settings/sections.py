@@ -1,4 +1,4 @@
-"""Every setting, in sections. Contradictions are refused here."""
+"""Every setting, in sections; those of Kafka are in `kafka_sections`. Contradictions are refused here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,225 +17,10 @@ from pydantic_settings import (
 )
 
 from workers.settings import secret_files, urls
-from workers.settings.kafka_properties import why_refused
-from workers.shown import without_passwords
+from workers.settings.kafka_sections import Kafka, Topics
+from workers.settings.section import File, Section
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
-
-
-PATTERN = "^"
-"""The beginning of an input topic that is a pattern, as in Kafka's own clients."""
-
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-
-
-def _check_topic(name: str) -> str:
-    if name and not name.startswith(PATTERN) and not _TOPIC.fullmatch(name):
-        raise ValueError(
-            f"{without_passwords(repr(name))} is not the name of a topic: letters, digits, dots, underscores "
-            "and hyphens, at most 249"
-        )
-    return name
-
-
-def _refuse_empty(path: object) -> object:
-    if path == "":
-        raise ValueError("is empty: name a file, or leave this setting out")
-    return path
-
-
-File = Annotated[Path | None, BeforeValidator(_refuse_empty)]
-"""A file, or none. An empty path would be the current folder."""
-
-
-class Section(BaseModel):
-    """A group of settings; unknown names are refused, because a mistyped setting is worse than none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Kafka(Section):
-    """Where Kafka is and how the group behaves."""
-
-    bootstrap_servers: str = Field("localhost:9092", min_length=1)
-    """the brokers, as `HOST:PORT`, separated by commas"""
-    group: str = Field("guardline-moderation", min_length=1)
-    """the consumer group; also the first part of the transactional id"""
-    group_protocol: Literal["consumer", "classic"] = "classic"
-    """`classic` (with cooperative-sticky assignment), or `consumer`, the newer protocol: see
-    docs/operations.md#which-group-protocol"""
-    session_timeout_s: float = Field(10, ge=1)
-    """how long the group waits for a killed worker before it gives the worker's partitions to others. At least 1, at
-    most `kafka.max_poll_interval_s`; brokers allow 6 to 1800 by default. With `consumer` the worker
-    requests this value from the brokers, which by default allow no less than 45 s
-    (`group.consumer.min.session.timeout.ms`)"""
-    max_poll_interval_s: float = Field(300, ge=5)
-    """the longest time between two polls of the Kafka thread. After this time the group removes the worker. At least 5
-    """
-    # librdkafka's `socket.timeout.ms` has to be longer than this, and is at most 300 s.
-    transaction_timeout_s: float = Field(10, ge=2, le=299)
-    """how long a transaction may last, 2 to 299. After this time the broker aborts a transaction that a frozen worker
-    left open"""
-    properties: dict[str, str | int | float | bool] = {}
-    """any other librdkafka property; it applies to the consumer, the producer and the admin client"""
-    property_files: dict[str, str] = {}
-    """properties whose values are in files, such as `sasl.password`: the name of the property, and the absolute path of
-    its file. See docs/configuration.md#secrets-from-files"""
-    token_provider: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    """the function that returns tokens for the mechanism `OAUTHBEARER`, as `package.module:function`: see
-    docs/configuration.md#tokens-from-a-function"""
-
-    @field_validator("bootstrap_servers")
-    @classmethod
-    def _check_servers(cls, servers: str) -> str:
-        if "@" in servers:
-            raise ValueError(
-                "kafka.bootstrap_servers: holds an `@`, and names only hosts and ports; a user and a password are "
-                "sasl.username and sasl.password in kafka.properties"
-            )
-        urls.check_brokers(servers)
-        return servers
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_files(cls, data: Any) -> Any:
-        files = data.get("property_files") if isinstance(data, dict) else None
-        properties = data.get("properties", {}) if isinstance(files, dict) else None
-        if not isinstance(files, dict) or not isinstance(properties, dict):
-            return data
-        read = {}
-        for name, path in files.items():
-            if name in properties:
-                raise ValueError(f"kafka.property_files: {name!r} is in kafka.properties too: set one of the two")
-            try:
-                read[name] = secret_files.read(path)
-            except ValueError as error:
-                raise ValueError(f"kafka.property_files: {name!r}: {error}") from None
-        return {**data, "properties": {**properties, **read}}
-
-    @field_validator("properties")
-    @classmethod
-    def _refuse_what_breaks_a_guarantee(cls, properties: dict[str, Any]) -> dict[str, Any]:
-        for name in properties:
-            if reason := why_refused(name):
-                raise ValueError(f"kafka.properties: {name!r} cannot be set: {reason}")
-        return properties
-
-    @field_validator("properties")
-    @classmethod
-    def _require_a_mechanism(cls, properties: dict[str, Any]) -> dict[str, Any]:
-        protocol = str(properties.get("security.protocol", "")).upper()
-        if protocol.startswith("SASL_") and not {"sasl.mechanism", "sasl.mechanisms"} & set(properties):
-            raise ValueError(
-                "kafka.properties: security.protocol requires a login and sasl.mechanism is not set: set it, such as "
-                "PLAIN or SCRAM-SHA-512"
-            )
-        return properties
-
-    @model_validator(mode="after")
-    def _check_token_provider(self) -> Kafka:
-        if self.token_provider is None:
-            return self
-        mechanism = self.properties.get("sasl.mechanism", self.properties.get("sasl.mechanisms"))
-        protocol = str(self.properties.get("security.protocol", "")).upper()
-        if mechanism != "OAUTHBEARER" or not protocol.startswith("SASL_"):
-            raise ValueError(
-                "kafka.token_provider: no client would ask for a token: in kafka.properties set security.protocol to "
-                "SASL_SSL and sasl.mechanism to OAUTHBEARER"
-            )
-        if self.properties.get("sasl.oauthbearer.method") == "oidc":
-            raise ValueError(
-                "kafka.token_provider: sasl.oauthbearer.method is oidc, with which librdkafka gets the tokens itself: "
-                "set one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_session(self) -> Kafka:
-        if self.session_timeout_s > self.max_poll_interval_s:
-            raise ValueError(
-                f"kafka.session_timeout_s ({self.session_timeout_s:g}) must not be above kafka.max_poll_interval_s "
-                f"({self.max_poll_interval_s:g}): the group would wait longer for a dead worker than for a silent one"
-            )
-        if 2 * self.transaction_timeout_s > self.max_poll_interval_s:
-            raise ValueError(
-                "kafka.max_poll_interval_s must be at least twice kafka.transaction_timeout_s: a commit and its abort "
-                "come between two polls"
-            )
-        return self
-
-
-class Topics(Section):
-    """Names of the topics, and how `guardline topics create` makes them."""
-
-    inputs: list[str] = Field(["moderation.chat", "moderation.comments"], min_length=1)
-    """the topics that workers read; none may also be an output topic. An entry that begins with `^` is a regular
-    expression, such as `^moderation\\..*`: see docs/configuration.md#input-topics-by-pattern"""
-    verdicts: str = Field("moderation.verdicts", min_length=1)
-    """one verdict for each decoded event; this and the next three must be different topics"""
-    review: str = Field("moderation.review", min_length=1)
-    """one item, with the text, for each verdict whose decision is `review`"""
-    dead_letters: str = Field("moderation.dead-letters", min_length=1)
-    """records that cannot be decoded, and records whose outputs are too large to write"""
-    usage: str = "moderation.usage"
-    """what each tenant used, by minute: see docs/usage.md. Empty: the worker writes no usage"""
-    partitions: int = Field(6, ge=1)
-    """the number of partitions that `guardline topics create` gives a new topic"""
-    replication: int = Field(1, ge=1)
-    """the replication factor that `guardline topics create` gives a new topic; 3 in production"""
-    retention_hours: float = Field(168, gt=0)
-    """the retention that `guardline topics create` gives a new topic"""
-
-    @property
-    def named(self) -> list[str]:
-        """The input topics that are named."""
-        return [name for name in self.inputs if not name.startswith(PATTERN)]
-
-    @property
-    def patterns(self) -> list[str]:
-        """The patterns of input topics."""
-        return [name for name in self.inputs if name.startswith(PATTERN)]
-
-    @property
-    def outcomes(self) -> list[str]:
-        """The topics with the outcomes of records."""
-        return [self.verdicts, self.review, self.dead_letters]
-
-    @property
-    def outputs(self) -> list[str]:
-        """The topics that a worker writes."""
-        return [*self.outcomes, *([self.usage] if self.usage else [])]
-
-    @field_validator("inputs")
-    @classmethod
-    def _check_patterns(cls, inputs: list[str]) -> list[str]:
-        for name in inputs:
-            try:
-                re.compile(name if name.startswith(PATTERN) else "")
-            except re.error as error:
-                raise ValueError(f"topics.inputs: {name!r} is not a regular expression: {error}") from None
-            try:
-                _check_topic(name)
-            except ValueError as error:
-                raise ValueError(f"topics.inputs: {error}. A pattern begins with {PATTERN}") from None
-        return inputs
-
-    @field_validator("verdicts", "review", "dead_letters", "usage")
-    @classmethod
-    def _check_outputs(cls, name: str) -> str:
-        return _check_topic(name)
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Topics:
-        both = set(self.inputs) & set(self.outputs)
-        if both:
-            raise ValueError(f"topics: {sorted(both)} are both read and written: the worker would feed itself")
-        if len(set(self.outputs)) < len(self.outputs):
-            raise ValueError(
-                f"topics: verdicts, review, dead_letters and usage have to be different topics, not {self.outputs}: a "
-                "reader could not tell their records apart"
-            )
-        return self
 
 
 class Events(Section):
