@@ -31,15 +31,15 @@
 
 {{- define "guardline.checks.required" -}}
 {{- $values := .root.Values -}}
-{{- $secrets := $values.secretEnv | default dict -}}
+{{- $variables := merge (dict) ($values.env | default dict) ($values.secretEnv | default dict) -}}
 {{- $settings := include "guardline.settings" .root | fromYaml -}}
 {{- if not $values.image.repository -}}
 {{- include "guardline.refuse" (dict "found" .found "say" "image.repository: is not set; no image is published, so build one from infra/docker and name it here") -}}
 {{- end -}}
-{{- if not (or (dig "kafka" "bootstrap_servers" "" $settings) $values.env.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS $secrets.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS) -}}
+{{- if not (or (dig "kafka" "bootstrap_servers" "" $settings) $variables.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS $variables.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS_FILE) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" "config.kafka.bootstrap_servers: is not set; name the brokers, as in kafka-bootstrap:9092") -}}
 {{- end -}}
-{{- if not (or (dig "redis" "url" "" $settings) $values.env.GUARDLINE_REDIS__URL $secrets.GUARDLINE_REDIS__URL) -}}
+{{- if not (or (dig "redis" "url" "" $settings) $variables.GUARDLINE_REDIS__URL $variables.GUARDLINE_REDIS__URL_FILE) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" "config.redis.url: is not set; name your Redis or Valkey, as in redis://valkey:6379/0, or set secretEnv.GUARDLINE_REDIS__URL if the URL holds a password") -}}
 {{- end -}}
 {{- end }}
@@ -50,7 +50,9 @@
 {{- if kindIs "map" .value -}}
 {{- range $key, $value := .value -}}
 {{- $at := printf "%s.%s" $.at $key -}}
-{{- if and (include "guardline.isSecretName" $key) $value (not (kindIs "map" $value)) -}}
+{{- if and (hasSuffix ".property_files" $.at) (hasPrefix "/" (toString $value)) -}}
+{{- /* The path of a file that holds a property. */ -}}
+{{- else if and (include "guardline.isSecretName" $key) $value (not (kindIs "map" $value)) -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s: holds a secret, which would be in a ConfigMap for everybody to read; put it into a Secret and name it in secretEnv.%s" $at (include "guardline.variable" $at))) -}}
 {{- else -}}
 {{- include "guardline.checks.secretsIn" (dict "found" $.found "at" $at "value" $value) -}}
@@ -68,7 +70,7 @@
 {{/* The environment variable of a setting: config.redis.url is GUARDLINE_REDIS__URL. A property of Kafka is a part of a map. */}}
 {{- define "guardline.variable" -}}
 {{- $path := regexReplaceAll "^.*?config\\." . "" -}}
-{{- if hasPrefix "kafka.properties." $path -}}
+{{- if regexMatch "^kafka[.]propert(ies|y_files)[.]" $path -}}
 GUARDLINE_KAFKA__PROPERTIES as JSON
 {{- else -}}
 GUARDLINE_{{ $path | replace "." "__" | upper }}
@@ -131,12 +133,12 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- $env := .of.env | default dict -}}
 {{- range $name, $value := $env -}}
 {{- $upper := upper $name -}}
-{{- if or (include "guardline.isSecretName" $name) (include "guardline.hasPassword" ($value | toString)) (eq $upper "GUARDLINE_KAFKA__PROPERTIES") -}}
+{{- if or (include "guardline.isSecretName" $name) (include "guardline.hasPassword" ($value | toString)) (eq $upper "GUARDLINE_KAFKA__PROPERTIES") (regexMatch "^OTEL_.*HEADERS$" $upper) -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: may hold a secret, which would be in the manifest for everybody to read; put it into a Secret and name it in %ssecretEnv.%s" $.at $name $.at $name)) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := merge (dict) $env (.of.secretEnv | default dict) -}}
-{{- $upper := upper $name -}}
+{{- $upper := upper $name | trimSuffix "_FILE" -}}
 {{- if has $upper (list "GUARDLINE_CONFIG" "GUARDLINE_WORKER__ID" "GUARDLINE_HTTP__HOST" "GUARDLINE_HTTP__PORT") -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart sets it" $.at $name)) -}}
 {{- else if has $upper (list "GUARDLINE_WORKER__GRACE_S" "GUARDLINE_WORKER__START_WITHIN_S" "GUARDLINE_GUARD__ENGINE" "GUARDLINE_GUARD__CONTEXT_TOKENS" "GUARDLINE_GUARD__MODEL" "GUARDLINE_GUARD__VLLM") -}}
@@ -224,6 +226,9 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if has .name (list "vllm" "topics" "policies" "config" "monitoring" "account" "jobs") -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: the name belongs to another part of the chart; choose another one" .at)) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$" .name) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: a name has at most 20 small letters, digits and hyphens, and begins with a letter" .at)) -}}
+{{- end -}}
 {{- $grace := float64 (dig "worker" "grace_s" 25 $config) -}}
 {{- $seconds := include "guardline.terminationSeconds" . | float64 -}}
 {{- if lt $seconds (addf $grace 5) -}}
@@ -287,8 +292,13 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- $properties := dig "kafka" "properties" dict $config -}}
 {{- $protocol := index $properties "security.protocol" | default "" | upper -}}
+{{- range $name, $_ := $scaling.kafka.metadata -}}
+{{- if has $name (list "bootstrapServers" "consumerGroup" "lagThreshold" "offsetResetPolicy" "topic" "tls" "sasl") -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka.metadata.%s: the chart decides it: without a topic KEDA adds up the group's topics, and the rest follows from the settings" $at $name)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $scaling.kafka.enabled (hasPrefix "SASL" $protocol) -}}
-{{- if not $scaling.kafka.authentication -}}
+{{- if not (or $scaling.kafka.authentication $scaling.kafka.authenticationRef) -}}
 {{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka.authentication: is not set, and the brokers require a login (security.protocol); name the Secret with KEDA's username and password" $at)) -}}
 {{- end -}}
 {{- if not (include "guardline.keda.sasl" $properties) -}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -71,3 +71,49 @@ def containers(documents: list[Document]) -> Iterator[Document]:
     for pod in pods(documents):
         yield from pod["spec"].get("initContainers", [])
         yield from pod["spec"]["containers"]
+
+
+class Mounted:
+    """The container of a component, with the files of its ConfigMaps below a folder and the variables of its pod.
+
+    `secrets` holds the values of the keys of Secrets. The first pod of a StatefulSet has the name that ends in 0.
+    """
+
+    def __init__(self, documents: list[Document], component: str, folder: Path, secrets: Mapping[str, str]) -> None:
+        [pod] = [
+            one for one in pods(documents) if one["metadata"]["labels"]["app.kubernetes.io/component"] == component
+        ]
+        self.spec: Document = pod["spec"]
+        [self.container] = self.spec["containers"]
+        self._folder = folder
+        volumes = {volume["name"]: volume["configMap"] for volume in self.spec["volumes"] if "configMap" in volume}
+        for mount in self.container["volumeMounts"]:
+            if mount["name"] in volumes:
+                _write(documents, volumes[mount["name"]], Path(self._below(mount["mountPath"])))
+        self.environment = {
+            variable["name"]: self._below(self._value(variable, component, secrets))
+            for variable in self.container["env"]
+        }
+
+    @property
+    def command(self) -> list[str]:
+        """The command and its arguments, as Kubernetes hands them on: `$$` becomes `$`."""
+        words = [*self.container["command"], *self.container.get("args", [])]
+        return [self._below(word.replace("$$(", "$(")) for word in words]
+
+    def _below(self, text: str) -> str:
+        return text.replace("/etc/guardline/", f"{self._folder}/etc/guardline/")
+
+    def _value(self, variable: Document, component: str, secrets: Mapping[str, str]) -> str:
+        if "value" in variable:
+            return str(variable["value"])
+        source = variable["valueFrom"]
+        return secrets[source["secretKeyRef"]["key"]] if "secretKeyRef" in source else f"prod-guardline-{component}-0"
+
+
+def _write(documents: list[Document], source: Document, folder: Path) -> None:
+    """Write a ConfigMap's keys as Kubernetes does: those of `items` under their paths, all without `items`."""
+    data = one(documents, "ConfigMap", source["name"])["data"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in source.get("items") or [{"key": key, "path": key} for key in data]:
+        (folder / item["path"]).write_text(data[item["key"]], encoding="utf-8")

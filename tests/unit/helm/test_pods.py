@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.unit.helm.rendered import (
+    CHART,
     EXAMPLES,
     Document,
     containers,
@@ -102,6 +105,15 @@ def test_every_selector_finds_pods_of_its_own_component_only(name: str) -> None:
 
 
 @ALL
+def test_the_pods_of_a_component_spread_among_themselves(name: str) -> None:
+    for document in of_kind(release_of(name), "StatefulSet", "Deployment"):
+        spread = document["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert spread
+        for constraint in spread:
+            assert constraint["labelSelector"] == document["spec"]["selector"]
+
+
+@ALL
 def test_the_service_monitor_finds_the_services_of_the_workers_only(name: str) -> None:
     documents = render(example(name, monitoring={"serviceMonitor": {"enabled": True}}))
     monitor = one(documents, "ServiceMonitor")
@@ -109,7 +121,19 @@ def test_the_service_monitor_finds_the_services_of_the_workers_only(name: str) -
     found = [service for service in of_kind(documents, "Service") if selector <= service["metadata"]["labels"].items()]
     assert [service["metadata"]["name"] for service in found] == ["prod-guardline-moderation-pods"]
     ports = {port["name"] for port in found[0]["spec"]["ports"]}
-    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in ports
+
+
+def test_the_rules_and_the_dashboard_are_those_of_the_project_and_find_its_job() -> None:
+    documents = release_of("production")
+    folder = CHART.parents[1] / "infra" / "observability"
+    rules = (folder / "alerts.yaml").read_text(encoding="utf-8")
+    assert one(documents, "PrometheusRule")["spec"] == yaml.safe_load(rules)
+    dashboard = json.loads(one(documents, "ConfigMap", "-dashboard")["data"]["guardline.json"])
+    assert dashboard == json.loads((folder / "dashboard.json").read_text(encoding="utf-8"))
+    [relabelled] = one(documents, "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
+    assert set(re.findall(r'job="([^"]*)"', rules)) == {relabelled["replacement"]} == {"guardline"}
 
 
 @ALL
@@ -298,6 +322,24 @@ def test_keda_adds_up_the_topics_of_the_group() -> None:
     assert kafka["metadata"]["offsetResetPolicy"] == "earliest"
     assert (kafka["metadata"]["tls"], kafka["metadata"]["sasl"]) == ("enable", "scram_sha512")
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 12)
+
+
+def test_keda_uses_an_authentication_that_exists() -> None:
+    kafka = {
+        "authentication": None,
+        "authenticationRef": {"kind": "ClusterTriggerAuthentication", "name": "keda-aws"},
+        "metadata": {"saslTokenProvider": "aws_msk_iam", "awsRegion": "eu-west-1"},
+    }
+    values = example(
+        "cpu",
+        config={"kafka": {"properties": {"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER"}}},
+        workerDefaults={"autoscaling": {"enabled": True, "kafka": kafka}},
+    )
+    documents = render(values)
+    assert of_kind(documents, "TriggerAuthentication") == []
+    [trigger] = one(documents, "ScaledObject")["spec"]["triggers"]
+    assert trigger["authenticationRef"] == kafka["authenticationRef"]
+    assert (trigger["metadata"]["sasl"], trigger["metadata"]["awsRegion"]) == ("oauthbearer", "eu-west-1")
 
 
 def test_a_scale_down_waits_for_the_drain_of_the_last_one() -> None:

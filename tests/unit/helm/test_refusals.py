@@ -52,6 +52,10 @@ def test_all_contradictions_are_said_at_once() -> None:
         {"config": {"redis": {"url": "redis://guard@valkey:6379/0"}}},
         {"config": {"batch": {"max_tokens": 100}, "guard": {"context_tokens": 100, "window_tokens": 50}}},
         {"config": {"kafka": {"properties": {"ssl.certificate.pem": "CERTIFICATE", "sasl.username": "guard"}}}},
+        {"config": {"kafka": {"token_provider": "mine:token"}}},
+        {"config": {"kafka": {"property_files": {"sasl.password": "/run/secrets/kafka-password"}}}},
+        {"env": {"GUARDLINE_DEDUP__SECRET_FILE": "/run/secrets/dedup"}},
+        {"config": {"redis": None}, "env": {"GUARDLINE_REDIS__URL_FILE": "/run/secrets/redis-url"}},
         {"env": {"GUARDLINE_KAFKA__GROUP": "mine", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}},
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.helm.rendered import EXAMPLES, Document, example, of_kind, one, pods, release_of, render
+from tests.unit.helm.rendered import EXAMPLES, Document, Mounted, example, of_kind, pods, release_of, render
 from workers.policy.document import parse_yaml
 from workers.settings import load
 
@@ -22,64 +22,29 @@ SECRETS = {
 """What an operator's Secret holds."""
 
 
-def pods_that_run_guardline() -> list[tuple[str, str]]:
-    """The name of an example, and of a pod's component."""
-    found = []
-    for name in EXAMPLES:
-        labels = [pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods(release_of(name))]
-        found += [(name, component) for component in labels if component != "vllm"]
-    return found
-
-
-@pytest.mark.parametrize(("name", "component"), pods_that_run_guardline())
-def test_guardline_reads_its_settings_in_every_pod(
-    name: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_guardline_reads_its_settings_in_every_pod(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     documents = release_of(name)
-    [pod] = [pod for pod in pods(documents) if pod["metadata"]["labels"]["app.kubernetes.io/component"] == component]
-    [container] = pod["spec"]["containers"]
-    for variable in [variable for variable in os.environ if variable.startswith("GUARDLINE_")]:
-        monkeypatch.delenv(variable)
-    for variable in container["env"]:
-        monkeypatch.setenv(variable["name"], value_of(variable))
-    monkeypatch.setenv("GUARDLINE_CONFIG", str(mounted_config(documents, pod, tmp_path)))
+    components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods(documents)} - {"vllm"}
+    assert components >= {"moderation", "topics"}
+    for component in components:
+        pod = Mounted(documents, component, tmp_path / component, SECRETS)
+        with monkeypatch.context() as changed:
+            for variable in [variable for variable in os.environ if variable.startswith("GUARDLINE_")]:
+                changed.delenv(variable)
+            for variable, value in pod.environment.items():
+                changed.setenv(variable, value)
+            settings = load()
 
-    settings = load()
-
-    assert settings.kafka.bootstrap_servers == example(name)["config"]["kafka"]["bootstrap_servers"]
-    assert settings.dedup.secret.get_secret_value() == "hidden"
-    if component == "moderation":
-        assert (settings.worker.id, settings.http.host, settings.http.port) == (
-            "prod-guardline-moderation-0",
-            "0.0.0.0",
-            9464,
-        )
-        assert settings.worker.grace_s < pod["spec"]["terminationGracePeriodSeconds"]
-    if name == "production":
-        # The file and the Secret each hold a part of the properties.
-        assert {"sasl.password", "sasl.mechanism"} <= set(settings.kafka.properties)
-
-
-def value_of(variable: Document) -> str:
-    if "value" in variable:
-        return str(variable["value"])
-    source = variable["valueFrom"]
-    return SECRETS[source["secretKeyRef"]["key"]] if "secretKeyRef" in source else "prod-guardline-moderation-0"
-
-
-def mounted_config(documents: list[Document], pod: Document, folder: Path) -> Path:
-    """Put the ConfigMap where the pod mounts it, below a folder."""
-    [container] = pod["spec"]["containers"]
-    variables = {variable["name"]: variable for variable in container["env"]}
-    [volume] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "config"]
-    [item] = volume["configMap"]["items"]
-    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "config"]
-    text = one(documents, "ConfigMap", volume["configMap"]["name"])["data"][item["key"]]
-    path = folder / f"{mount['mountPath']}/{item['path']}".lstrip("/")
-    path.parent.mkdir(parents=True)
-    path.write_text(text, encoding="utf-8")
-    assert str(path).endswith(variables["GUARDLINE_CONFIG"]["value"])
-    return path
+        assert settings.kafka.bootstrap_servers == example(name)["config"]["kafka"]["bootstrap_servers"]
+        assert settings.dedup.secret.get_secret_value() == "hidden"
+        if component == "moderation":
+            assert settings.worker.id == "prod-guardline-moderation-0"
+            assert (settings.http.host, settings.http.port) == ("0.0.0.0", 9464)
+            assert settings.worker.grace_s < pod.spec["terminationGracePeriodSeconds"]
+        if name == "production":
+            # The file and the Secret each hold a part of the properties.
+            assert {"sasl.password", "sasl.mechanism"} <= set(settings.kafka.properties)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -106,29 +71,22 @@ def test_the_policies_job_sets_each_policy_for_its_tenant(tmp_path: Path) -> Non
         "日本": {"preset": "social"},
     }
     documents = render(example("cpu", policies={"default": {"preset": "social"}, "tenants": tenants}))
-    [pod] = [pod for pod in pods(documents) if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "policies"]
-    [container] = pod["spec"]["containers"]
-    texts = one(documents, "ConfigMap", "-policies")["data"]
+    job = Mounted(documents, "policies", tmp_path, SECRETS)
 
     # The real shell, with a command in place of guardline that says how it was called.
-    (tmp_path / "guardline").write_text('#!/bin/sh\nprintf "%s\\n" "$*"\n', encoding="utf-8")
+    (tmp_path / "guardline").write_text('#!/bin/sh\nprintf "%s\\t" "$@"\necho\n', encoding="utf-8")
     (tmp_path / "guardline").chmod(0o755)
-    # Kubernetes replaces $(NAME) in an argument, and $$ by one $.
-    args = [argument.replace("$$(", "$(") for argument in container["args"]]
     run = subprocess.run(
-        [*container["command"], *args],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": "/root"},
-        capture_output=True,
-        text=True,
-        check=True,
+        job.command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
 
-    calls = run.stdout.splitlines()
-    assert calls[0] == "policy default /etc/guardline/policies/default.yaml"
-    set_for = dict(call.removeprefix("policy set -- ").rsplit(" ", 1) for call in calls[1:])
+    first, *calls = [line.split("\t")[:-1] for line in run.stdout.splitlines()]
+    assert first == ["policy", "default", f"{tmp_path}/etc/guardline/policies/default.yaml"]
+    assert {tuple(call[:3]) for call in calls} == {("policy", "set", "--")}
+    set_for = {tenant: path for *_, tenant, path in calls}
     assert set(set_for) == set(tenants)
     for tenant, path in set_for.items():
-        policy = parse_yaml(tenant, texts[Path(path).name], path)
+        policy = parse_yaml(tenant, Path(path).read_text(encoding="utf-8"), path)
         written = tenants[tenant]
         assert policy.preset == (yaml.safe_load(written) if isinstance(written, str) else written)["preset"]
 
