@@ -19,8 +19,10 @@ ROOT_PAGES = {
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "SECURITY.md",
+    "helm/README.md": "helm.md",
 }
 """Pages beside docs/, and their names in the site."""
+SOURCES = {name: source for source, name in ROOT_PAGES.items()}
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -35,7 +37,7 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point each link at its page in the site. Links to other files of the repository become text with their path."""
     name = page.file.src_uri
-    folder = "." if name in ROOT_PAGES.values() else posixpath.join("docs", posixpath.dirname(name))
+    folder = posixpath.dirname(SOURCES.get(name, f"docs/{name}"))
     return LINK.sub(partial(_in_site, folder, posixpath.dirname(name)), markdown)
 
 
