@@ -24,6 +24,7 @@ ROOT_PAGES = {
 """Pages beside docs/, and their names in the site."""
 SOURCES = {name: source for source, name in ROOT_PAGES.items()}
 
+FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -38,7 +39,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point each link at its page in the site. Links to other files of the repository become text with their path."""
     name = page.file.src_uri
     folder = posixpath.dirname(SOURCES.get(name, f"docs/{name}"))
-    return LINK.sub(partial(_in_site, folder, posixpath.dirname(name)), markdown)
+    return LINK.sub(partial(_in_site, folder, posixpath.dirname(name)), _indented(markdown))
+
+
+def _indented(markdown: str) -> str:
+    """Indent the parts of list items by four spaces, as Python's Markdown wants it, where a page has three."""
+    parts = FENCED.split(markdown)  # Every second part is a block of code that is not indented.
+    if any(re.search(r"^ {3}\S", text, re.MULTILINE) for text in parts[::2]):
+        parts[::2] = [re.sub(r"^ {3}", "    ", text, flags=re.MULTILINE) for text in parts[::2]]
+    return "".join(parts)
 
 
 def _in_site(folder: str, page_folder: str, link: re.Match[str]) -> str:

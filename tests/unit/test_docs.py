@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def test_every_page_is_in_the_menu_of_the_site() -> None:
     listed = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     assert pages - set(leaves(listed)) == set(), "add it to nav in mkdocs.yml"
+    assert [page for page, count in Counter(leaves(listed)).items() if count > 1] == []
 
 
 def leaves(nav: Any) -> Iterator[str]:
