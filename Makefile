@@ -76,7 +76,7 @@ engine-recordings: $(VLLM)/.ready ## record the answers of a real vLLM server ag
 
 # BASE_IMAGE replaces the base, WORKER_IMAGE the name. GUARDLINE_TEST_NETWORK=host is for an engine without a bridge network.
 BUILD_FLAGS = $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(filter host,$(GUARDLINE_TEST_NETWORK)),--network host)
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION = $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' pyproject.toml)
 .PHONY: image test-docker
 image: ## build the worker's image for a CPU: guardline:local
 	docker build $(BUILD_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
