@@ -43,7 +43,7 @@ class Server:
 
     def __init__(self, container: DockerContainer, port: int, answers: Callable[[], bool]) -> None:
         network = {"network_mode": "host"} if USES_HOST_NETWORK else {"ports": {port: (HOST, port)}}
-        container.with_kwargs(labels={OWNER: _owner(os.getpid())}, **network)
+        container.with_kwargs(labels={OWNER: owner(os.getpid())}, **network)
         self._container = container
         self._answers = answers
 
@@ -173,14 +173,14 @@ def running() -> Iterator[Containers]:
 def _sweep(client: docker.DockerClient) -> None:
     """Remove the containers of test runs on this machine that were killed."""
     for container in client.containers.list(all=True, filters={"label": OWNER}):
-        owner = container.labels[OWNER]
-        host, pid, _ = owner.rsplit(" ", 2)
-        if host == socket.gethostname() and _owner(int(pid)) != owner:
+        started_by = container.labels[OWNER]
+        host, pid, _ = started_by.rsplit(" ", 2)
+        if host == socket.gethostname() and owner(int(pid)) != started_by:
             with suppress(APIError):  # Another process of this run removes it.
                 container.remove(force=True, v=True)
 
 
-def _owner(pid: int) -> str:
+def owner(pid: int) -> str:
     """Name a process so that a later one with its id is not confused with it; empty if there is none."""
     try:
         return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time()}"

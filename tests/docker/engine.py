@@ -13,9 +13,10 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("WORKER_IMAGE") or "guardline:local"
 USES_HOST_NETWORK = os.environ.get("GUARDLINE_TEST_NETWORK") == "host"
+NETWORK = ("--network", "host") if USES_HOST_NETWORK else ()
 BUILD_FLAGS = (
     *(("--build-arg", f"BASE_IMAGE={os.environ['BASE_IMAGE']}") if os.environ.get("BASE_IMAGE") else ()),
-    *(("--network", "host") if USES_HOST_NETWORK else ()),
+    *NETWORK,
 )
 """Those of `make image`."""
 
