@@ -12,7 +12,8 @@ round runs, in another order:
 The ratios are of records/s since the first record. `cpu_ratio` and `traced_cpu_ratio` are the same for the CPU time of
 a record, which other work on the machine disturbs less.
 
-`--memory` runs one worker with everything on over a million events instead, and prints its memory.
+`--memory` runs one worker with everything on over a million events instead (`--memory=COUNT`: over so many), and prints
+its memory after 100,000 events and after all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import socket
 import statistics
 import subprocess
@@ -212,12 +214,12 @@ def rates() -> None:
     )
 
 
-def memory() -> None:
-    """Run one worker with everything on over `MANY` events, and print one JSON object."""
+def memory(count: int) -> None:
+    """Run one worker with everything on over `count` events, and print one JSON object."""
     with running() as stack, sink() as collector:
         site = Site(stack.kafka, stack.redis, partitions=6)
         site.create_topics()
-        produce(site, MANY)
+        produce(site, count)
         port = free_port()
         changes: Mapping[str, str] = {
             "GUARDLINE_HTTP__PORT": str(port),
@@ -226,28 +228,32 @@ def memory() -> None:
             **traces_to(collector),
         }
         began = time.monotonic()
+        samples: list[tuple[float, float]] = []
         with subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.timed_worker", str(MANY), "instant"],
+            [sys.executable, "-m", "tests.benchmarks.timed_worker", str(count), "instant"],
             env={**os.environ, **site.environment, **changes},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as worker:
-            samples = list(_samples(worker, port))
+            try:
+                for committed, mib in _samples(worker, port):
+                    if not samples or committed - samples[-1][0] >= FIRST / 2:
+                        samples.append((committed, mib))
+                        print(f"{committed:>9,.0f} events: {mib:.0f} MiB", flush=True)
+                    last = mib
+            finally:
+                worker.terminate()
         took_s = time.monotonic() - began
         site.close()
-    assert worker.returncode == 0
     first = next(mib for committed, mib in samples if committed >= FIRST)
-    _, last = samples[-1]
-    for committed, mib in samples[:: max(1, len(samples) // 10)]:
-        print(f"{committed:>9,.0f} events: {mib:.0f} MiB")
     print(
         json.dumps(
             {
                 "bench": "memory",
-                "events": MANY,
+                "events": count,
                 "seconds": round(took_s),
                 "rss_mib_at_100k": round(first),
-                "rss_mib_at_1m": round(last),
+                "rss_mib_at_the_end": round(last),
                 "memory_ratio": round(last / first, 3),
             }
         )
@@ -272,4 +278,10 @@ def _samples(worker: subprocess.Popen[bytes], port: int) -> Iterator[tuple[float
 
 
 if __name__ == "__main__":
-    memory() if "--memory" in sys.argv else rates()
+    # So that a timeout ends the stack and the worker, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    flag = next((given for given in sys.argv if given.startswith("--memory")), None)
+    if flag is None:
+        rates()
+    else:
+        memory(int(flag.partition("=")[2] or MANY))
