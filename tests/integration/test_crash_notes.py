@@ -39,7 +39,7 @@ class Workers:
         notes._beating.cancel()
 
     async def noted(self) -> int:
-        return int(await self.redis.hlen(f"{self.namespace}:at-engine"))
+        return int(await self.redis.hlen(f"{self.namespace}:{{crashes}}:at-engine"))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_only_a_worker_without_a_heartbeat_counts_as_crashed(workers: Work
         notes = await workers.started("a")
         assert await workers.noted() == 1
         # As if its time to live had passed.
-        await workers.redis.delete(f"{workers.namespace}:alive:{other._session}")
+        await workers.redis.delete(f"{workers.namespace}:{{crashes}}:alive:{other._session}")
         assert other._beating is not None
         other._beating.cancel()
         await notes._beat()
@@ -140,7 +140,7 @@ async def test_everything_that_is_written_expires(workers: Workers) -> None:
 
 async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: Workers) -> None:
     """The other workers would count a running worker without a heartbeat as crashed."""
-    crashes = f"{workers.namespace}:crashes"
+    crashes = f"{workers.namespace}:{{crashes}}"
     lies: list[str | bytes] = [KEYS[0][-16:], b"many", KEYS[1][-16:], b"\xff", KEYS[2][-16:], b"9" * 5000]
     await workers.redis.hset(crashes, items=lies)
     notes = await workers.started("b")
@@ -150,7 +150,7 @@ async def test_invalid_data_about_crashes_does_not_stop_the_heartbeat(workers: W
     other = await workers.started("a")
     assert await workers.noted() == 0, "the death is counted"
     await notes._beat()
-    assert await workers.redis.ttl(f"{workers.namespace}:alive:{notes._session}") > 0
+    assert await workers.redis.ttl(f"{workers.namespace}:{{crashes}}:alive:{notes._session}") > 0
     for worker in (notes, other):
         await worker.close()
 

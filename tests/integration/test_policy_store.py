@@ -19,6 +19,7 @@ from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import DEFAULT, DEFAULT_ID, MAX_VERSION, InvalidPolicy
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.policy_store import PolicyStore
+from workers.settings import Redis as RedisSettings
 
 NAMESPACE = "test"
 
@@ -40,7 +41,7 @@ async def redis(valkey: ValkeyServer) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def cache(valkey: ValkeyServer) -> AsyncIterator[PolicyCache]:
-    policies = PolicyCache(redis_url=valkey.connection_url, namespace=NAMESPACE)
+    policies = PolicyCache(RedisSettings.model_validate({"url": valkey.connection_url, "namespace": NAMESPACE}))
     await policies.start()
     yield policies
     await policies.close()
@@ -87,7 +88,7 @@ async def test_versions_only_increase(store: PolicyStore, redis: Redis) -> None:
             await store.put("acme", acme(version=version))
     assert await store.get("acme") == acme(version=first + 7)
     assert await store.list() == {"acme": acme(version=first + 7)}
-    assert await redis.xlen(f"{NAMESPACE}:policy-changes") == 4
+    assert await redis.xlen(f"{NAMESPACE}:{{policies}}:changes") == 4
 
 
 async def test_no_version_leaves_a_tenant_without_a_next_one(
@@ -103,10 +104,10 @@ async def test_no_version_leaves_a_tenant_without_a_next_one(
     for number, stored in enumerate((MAX_VERSION, 2**53 - 1, 2**53, "1e400")):
         tenant = f"tenant-{number}"
         document = f'{{"version": {stored}, "id": "{tenant}"}}'
-        await redis.hset(f"{NAMESPACE}:policies", tenant, document)
-        sequence = await redis.incr(f"{NAMESPACE}:policy-sequence")
+        await redis.hset(f"{NAMESPACE}:{{policies}}", tenant, document)
+        sequence = await redis.incr(f"{NAMESPACE}:{{policies}}:sequence")
         change: Any = {"sequence": sequence, "tenant": tenant, "document": document}
-        await redis.xadd(f"{NAMESPACE}:policy-changes", change)
+        await redis.xadd(f"{NAMESPACE}:{{policies}}:changes", change)
         for version in (await store.put(tenant, Policy(id=tenant)), await store.put(tenant, Policy(id=tenant))):
             assert version < MAX_VERSION
         await until(partial(is_in_force, cache, tenant, version), within_s=1)
@@ -133,7 +134,7 @@ async def test_the_default_policy_is_kept_beside_those_of_the_tenants(store: Pol
 
 
 async def test_a_change_without_a_tenant_is_refused(cache: PolicyCache, redis: Redis) -> None:
-    await redis.xadd(f"{NAMESPACE}:policy-changes", {"sequence": 1, "document": b'{"version": 1}'})
+    await redis.xadd(f"{NAMESPACE}:{{policies}}:changes", {"sequence": 1, "document": b'{"version": 1}'})
     await until(lambda: cache.refused == 1, within_s=1)
     assert cache.snapshot() == {}
 
@@ -160,7 +161,7 @@ async def test_a_policy_is_stored_under_its_own_tenant(store: PolicyStore) -> No
 
 
 async def test_an_invalid_document_does_not_hide_the_others(store: PolicyStore, redis: Redis) -> None:
-    await redis.hset(f"{NAMESPACE}:policies", "broken", b"{")
+    await redis.hset(f"{NAMESPACE}:{{policies}}", "broken", b"{")
     await store.put("acme", acme())
     listed = await store.list()
     assert isinstance(listed["acme"], Policy)
@@ -192,7 +193,7 @@ async def test_a_deletion_is_in_force_within_a_second_and_is_among_the_changes(
     assert await store.get("acme") is None
     assert await store.list() == {"other": Policy(id="other", version=other)}
     assert await store.delete("acme") is None
-    entries: Any = await redis.xrange(f"{NAMESPACE}:policy-changes")
+    entries: Any = await redis.xrange(f"{NAMESPACE}:{{policies}}:changes")
     assert [(fields[b"tenant"], int(fields[b"version"])) for _, fields in entries] == [
         (b"acme", first),
         (b"other", other),
@@ -209,7 +210,8 @@ async def test_versions_increase_across_a_deletion(store: PolicyStore, cache: Po
         await store.put("acme", acme(version=first))
     # What a worker might still read: the deleted policy, written by hand.
     await redis.xadd(
-        f"{NAMESPACE}:policy-changes", {"sequence": 2, "tenant": "acme", "document": json.dumps({"version": first})}
+        f"{NAMESPACE}:{{policies}}:changes",
+        {"sequence": 2, "tenant": "acme", "document": json.dumps({"version": first})},
     )
     await until(lambda: cache.refused == 1, within_s=5)
     assert "acme" not in cache.snapshot()
@@ -226,19 +228,19 @@ async def test_a_deletion_while_redis_was_down_is_not_missed(
     await redis.connection_pool.disconnect()
     assert await store.delete("acme") is not None
     # Not from the stream: a worker that was down for long finds the stream trimmed.
-    await redis.xtrim(f"{NAMESPACE}:policy-changes", maxlen=0, approximate=False)
+    await redis.xtrim(f"{NAMESPACE}:{{policies}}:changes", maxlen=0, approximate=False)
     await until(lambda: "acme" not in cache.snapshot(), within_s=10)
 
 
 async def test_an_invalid_policy_can_be_deleted(store: PolicyStore, redis: Redis) -> None:
-    await redis.hset(f"{NAMESPACE}:policies", "acme", "{")
+    await redis.hset(f"{NAMESPACE}:{{policies}}", "acme", "{")
     assert await store.delete("acme") is not None
     assert await store.get("acme") is None
 
 
 async def test_policies_stored_before_the_start_are_loaded(store: PolicyStore, valkey: ValkeyServer) -> None:
     version = await store.put("acme", acme())
-    policies = PolicyCache(redis_url=valkey.connection_url, namespace=NAMESPACE)
+    policies = PolicyCache(RedisSettings.model_validate({"url": valkey.connection_url, "namespace": NAMESPACE}))
     await policies.start()
     assert version_of(policies) == version
     await policies.close()
@@ -248,13 +250,13 @@ async def test_policies_stored_before_the_start_are_loaded(store: PolicyStore, v
 async def test_a_change_that_was_trimmed_unread_is_not_missed(
     store: PolicyStore, cache: PolicyCache, redis: Redis
 ) -> None:
-    changes = f"{NAMESPACE}:policy-changes"
+    changes = f"{NAMESPACE}:{{policies}}:changes"
     script = store._put
     # One transaction: no reader sees the stream between the change and the trim.
     async with redis.pipeline(transaction=True) as together:
         await together.script_load(script.script)
         await together.execute()
-        keys = [f"{NAMESPACE}:{name}" for name in ("policies", "policy-changes", "policy-sequence")]
+        keys = [f"{NAMESPACE}:{{policies}}{name}" for name in ("", ":changes", ":sequence")]
         together.evalsha(script.sha, 3, *keys, "acme", 0, b'{"id":"acme"}', 100, MAX_VERSION)
         together.xtrim(changes, maxlen=0, approximate=False)
         await together.execute()
@@ -282,8 +284,8 @@ async def test_invalid_and_older_documents_do_not_replace_the_last_valid_one(
         b"\xff",
     ]
     for document in [*documents, b"[" * 900 + b"]" * 900]:
-        await redis.xadd(f"{NAMESPACE}:policy-changes", {"sequence": 1, "tenant": "acme", "document": document})
-    await redis.xadd(f"{NAMESPACE}:policy-changes", {"nothing": "known"})
+        await redis.xadd(f"{NAMESPACE}:{{policies}}:changes", {"sequence": 1, "tenant": "acme", "document": document})
+    await redis.xadd(f"{NAMESPACE}:{{policies}}:changes", {"nothing": "known"})
     other = await store.put("other", Policy(id="other"))
     await until(lambda: version_of(cache, "other") == other, within_s=1)
     assert version_of(cache) == 5
@@ -336,7 +338,7 @@ async def test_a_user_who_may_not_follow_the_policies_is_refused_at_start(
         "worker", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"], commands=[f"-{command}"]
     )
     url = valkey.connection_url.replace("://", "://worker:secret@")
-    policies = PolicyCache(redis_url=url, namespace=NAMESPACE)
+    policies = PolicyCache(RedisSettings.model_validate({"url": url, "namespace": NAMESPACE}))
     with pytest.raises(Misconfigured, match=rf"redis\.url: .*'{command}'"):
         await policies.start()
     await policies.close()
@@ -345,7 +347,7 @@ async def test_a_user_who_may_not_follow_the_policies_is_refused_at_start(
 async def test_a_start_without_redis_says_so_and_keeps_retrying(valkey: ValkeyServer) -> None:
     url = valkey.connection_url
     valkey.terminate()
-    policies = PolicyCache(redis_url=url, namespace=NAMESPACE)
+    policies = PolicyCache(RedisSettings.model_validate({"url": url, "namespace": NAMESPACE}))
     with pytest.raises(Unavailable, match="could not be loaded"):
         await policies.start(timeout_s=0.3)
     assert not policies.is_loaded

@@ -53,7 +53,7 @@ def test_text_of_senders_cannot_steer_a_terminal_in_any_command(site: Site, tmp_
     assert producer.flush(30) == 0
     with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         for tenant, document in ((EVIL, {"id": EVIL, "version": 1}), ("broken", {"id": EVIL})):
-            redis.hset(f"{settings.redis.namespace}:policies", tenant, json.dumps(document))
+            redis.hset(f"{settings.redis.namespace}:{{policies}}", tenant, json.dumps(document))
     file = tmp_path / "events.jsonl"
     file.write_text(f"{json.dumps({'tenant_id': EVIL, 'surface': EVIL, EVIL: 1})}\n{EVIL}\n")
     commands: list[tuple[str | Path, ...]] = [

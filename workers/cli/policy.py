@@ -135,7 +135,8 @@ def policy_list() -> None:
 def _with_store(use: Any) -> Any:
     from redis.exceptions import RedisError
 
-    from workers.redis.client import client_of, failure
+    from workers.redis.client import client_of
+    from workers.redis.failures import failure
     from workers.redis.policy_store import PolicyStore
 
     settings = load()

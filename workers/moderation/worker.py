@@ -75,7 +75,7 @@ class Worker:
                 life.close_with(languages.close)
                 await life.wait_for(languages.start)
 
-            policies = PolicyCache(redis_url=settings.redis.url.get_secret_value(), namespace=settings.redis.namespace)
+            policies = PolicyCache(settings.redis)
             life.close_with(policies.close)
             await life.wait_for(policies.start)
             life.watch(policies.watch())

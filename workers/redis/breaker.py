@@ -12,7 +12,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from workers import telemetry
-from workers.redis.client import said_of, what_redis_does
+from workers.redis.failures import said_of, what_redis_does
 
 log = structlog.get_logger(__name__)
 

@@ -1,51 +1,56 @@
-"""Connections to Redis, and what its failures mean: redis-py, with commands of a thousand parts packed in C."""
+"""Connections to Redis: redis-py, with commands of a thousand parts packed in C.
+
+The form of `redis.url` decides whether they lead to one Redis, to the primary that Sentinels name, or to a cluster.
+"""
 
 from __future__ import annotations
 
 import os
-from ssl import SSLEOFError, SSLError, SSLZeroReturnError
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 from redis.asyncio import Redis
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
-from workers.errors import Misconfigured, Unavailable
+from workers.errors import Misconfigured
+from workers.redis.cluster import Cluster
+from workers.redis.failures import failure
 from workers.settings import Redis as RedisSettings
+from workers.settings.redis_url import RedisServers, options_of, servers_of
+
+Client: TypeAlias = Redis | Cluster
+"""A client of one Redis, or of a cluster. Sentinels give a client of one Redis."""
 
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 """Options of a URL that name files or folders."""
 
+DEFAULT_TIMEOUT_S = 5.0
 
-def client_of(settings: RedisSettings, **options: Any) -> Redis:
-    """Return a client that connects with its first command.
+
+def client_of(settings: RedisSettings, **options: Any) -> Client:
+    """Return a client that connects with its first command, and does not repeat a command that fails.
 
     Raises:
         Misconfigured: a file that the URL names cannot be read; the client would say so as if Redis were away.
     """
-    redis = Redis.from_url(settings.url.get_secret_value(), **options)
-    for name in FILES:
-        file = redis.connection_pool.connection_kwargs.get(name)
-        if file and not os.access(file, os.R_OK):
+    servers = servers_of(settings.url.get_secret_value())
+    for name, file in options_of(servers.urls[0]).items():
+        if name in FILES and file and not os.access(file, os.R_OK):
             raise Misconfigured(f"redis.url: its option {name} names what cannot be read: {file}")
-    return redis
+    match servers.kind:
+        case "sentinel":
+            return _behind_sentinels(servers, options)
+        case "cluster":
+            return _cluster(servers, options)
+    return _packing(Redis.from_url(servers.urls[0], **options))
 
 
-async def connect(settings: RedisSettings) -> Redis:
+async def connect(settings: RedisSettings) -> Client:
     """Connect, and check that Redis answers. No command waits for longer than `timeout_s`.
 
     Raises:
@@ -53,9 +58,6 @@ async def connect(settings: RedisSettings) -> Redis:
         Misconfigured: it refuses this client, or the other way round.
     """
     redis = client_of(settings, socket_timeout=settings.timeout_s, socket_connect_timeout=settings.timeout_s)
-    # With TLS or a socket file the URL chooses the class of connections.
-    pool = redis.connection_pool
-    pool.connection_class = type("PackingConnection", (_Packing, pool.connection_class), {})
     try:
         await redis.ping()
     except (RedisError, OSError) as error:
@@ -64,72 +66,54 @@ async def connect(settings: RedisSettings) -> Redis:
     return redis
 
 
-PASSING_WORDS = ("BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN")
-"""What Redis answers with an error, and would answer otherwise a moment later: by the first word of the errors that
-have no class of their own."""
-
-RIGHTS = "docs/operations.md lists what a worker needs"
-
-
-def failure(error: RedisError | OSError) -> Unavailable | Misconfigured:
-    """Say whether a failure of Redis may pass. The sentence names the setting."""
-    may_pass, said = _meaning(error)
-    return (Unavailable if may_pass else Misconfigured)(f"redis.url: {said}")
+def _packing(redis: Redis) -> Redis:
+    # With TLS or a socket file the URL chooses the class of connections.
+    pool = redis.connection_pool
+    pool.connection_class = type("PackingConnection", (_Packing, pool.connection_class), {})
+    return redis
 
 
-def said_of(error: RedisError | OSError) -> str:
-    """Return the sentence of `failure` without the setting."""
-    return _meaning(error)[1]
+def _behind_sentinels(servers: RedisServers, options: dict[str, Any]) -> Redis:
+    """Return a client of the primary. Before each connection it asks the Sentinels which server that is."""
+    first = options_of(servers.urls[0])
+    addresses = [(own["host"], own["port"]) for own in map(options_of, servers.urls)]
+    shared = {name: value for name, value in first.items() if name not in ("host", "port")}
+    # They are asked one after the other, and a start or a look-up waits for all of them.
+    timeout_s = options.get("socket_connect_timeout", DEFAULT_TIMEOUT_S) / len(addresses)
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # the library's own
+        addresses,
+        sentinel_kwargs={
+            **{name: value for name, value in first.items() if name.startswith("ssl")},
+            **dict(servers.sentinel_login),
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+        },
+    )
+    redis: Redis = sentinels.master_for(servers.primary, connection_pool_class=_SentinelPool, **{**options, **shared})
+    return _packing(redis)
 
 
-def what_redis_does(error: RedisError | OSError) -> str:
-    """Begin a line of the log: one that answered, and be it with a refusal, is not away."""
-    has_answered = isinstance(error, (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError))
-    return "redis refuses" if has_answered else "redis does not answer"
+class _SentinelPool(SentinelConnectionPool):
+    """Closes the connections to the Sentinels together with those to the primary."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections: all, or those that nobody uses."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            await self.sentinel_manager.aclose()
 
 
-def _meaning(error: RedisError | OSError) -> tuple[bool, str]:
-    """Say whether a failure may pass, and what Redis did: it may have answered, and answered no."""
-    said = _quoted(error)
-    match error:
-        case AuthenticationError() | AuthorizationError():
-            return False, f"Redis does not let this user in: check the user and the password ({said})"
-        case ResponseError() if isinstance(error, NoPermissionError) or said.startswith("ACL failure in script"):
-            return False, f"the ACL of this user in Redis lacks a right: {RIGHTS} ({said})"
-        case MasterDownError():
-            return True, f"Redis is a replica that has lost its primary ({said})"
-        case MovedError() | AskError() | ClusterCrossSlotError() | ClusterDownError():
-            return False, f"this is a node of a Redis Cluster, which is not supported: name a single Redis ({said})"
-        case OutOfMemoryError():
-            return True, f"Redis is full and takes nothing more: raise maxmemory, or let it evict what expires ({said})"
-        case ReadOnlyError():
-            return True, f"this Redis is a replica and cannot be written to: name the primary ({said})"
-        case BusyLoadingError():
-            return True, f"Redis is still loading its data ({said})"
-        case ResponseError() if said.partition(" ")[0] in PASSING_WORDS:
-            return True, f"Redis answers that it cannot do this now ({said})"
-        case ResponseError():
-            return False, f"Redis refuses a command ({said})"
-    if _is_tls_refusal(error):
-        return (
-            False,
-            f"no TLS connection to Redis can be made: check the certificates, and rediss:// or redis:// ({said})",
-        )
-    return True, f"no Redis answers there ({said})"
-
-
-def _quoted(error: BaseException) -> str:
-    """Return what was said, without the arguments of the command: an old Redis repeats those of a login."""
-    return str(error).partition(", with args beginning with")[0]
-
-
-def _is_tls_refusal(error: BaseException | None) -> bool:
-    """Whether a certificate is not accepted, or one side does not speak TLS. A connection that was closed may pass."""
-    while error is not None:
-        if isinstance(error, SSLError) and not isinstance(error, (SSLEOFError, SSLZeroReturnError)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _cluster(servers: RedisServers, options: dict[str, Any]) -> Cluster:
+    first = options_of(servers.urls[0])
+    shared = {name: value for name, value in first.items() if name not in ("host", "port", "db")}
+    nodes = [ClusterNode(own["host"], own["port"]) for own in map(options_of, servers.urls)]
+    # Without a repetition, one command that fails costs one timeout.
+    retry = options.pop("retry", Retry(NoBackoff(), 0))
+    cluster = Cluster(startup_nodes=nodes, retry=retry, **{**options, **shared})
+    kind = cluster.connection_kwargs["connection_class"] or Connection
+    cluster.connection_kwargs["connection_class"] = type("PackingConnection", (_Packing, kind), {})
+    return cluster
 
 
 class _Packing:

@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import structlog
-from redis.asyncio import Redis
 
 from workers.errors import Misconfigured, Unavailable
 from workers.redis.breaker import Breaker
+from workers.redis.client import Client
 
 log = structlog.get_logger(__name__)
 
@@ -90,13 +90,15 @@ class CrashNotes:
     for `crashes_ttl_s`.
     """
 
-    def __init__(self, redis: Redis, *, namespace: str, worker_id: str, crashes_ttl_s: int) -> None:
+    def __init__(self, redis: Client, *, namespace: str, worker_id: str, crashes_ttl_s: int) -> None:
         self._redis = redis
         self._worker_id = worker_id
         self._session = f"{worker_id}:{secrets.token_hex(8)}"
-        self._notes = f"{namespace}:at-engine"
-        self._alive = f"{namespace}:alive:"
-        self._keys = [self._notes, f"{namespace}:crashes", self._alive]
+        # On a cluster the tag in braces keeps all keys of the script in one slot.
+        keys = f"{namespace}:{{crashes}}"
+        self._notes = f"{keys}:at-engine"
+        self._alive = f"{keys}:alive:"
+        self._keys = [self._notes, keys, self._alive]
         self._crashes_ttl_s = crashes_ttl_s
         self._beat_script = redis.register_script(BEAT)
         self._crashes: dict[bytes, int] = {}

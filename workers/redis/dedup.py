@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
-from redis.asyncio import Redis
 
 from schemas.assessment import Assessment
 from workers.core.keys import Keys
 from workers.core.records import Event
 from workers.redis.breaker import Breaker
+from workers.redis.client import Client
+from workers.redis.entries import entries_of
 from workers.settings import Dedup as DedupSettings
 
 _ASSESSMENT = TypeAdapter(Assessment)
@@ -54,14 +55,14 @@ class Claims:
 
 
 class Dedup:
-    """Looks up micro-batches, each with one MGET.
+    """Looks up micro-batches, each with one MGET, or on a cluster with one request to each node.
 
     Guarantee: `look_up` handles every event. If Redis fails, it treats the events as new instead of raising. Waits for
     Redis for `timeout_s` at most.
     """
 
-    def __init__(self, redis: Redis, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
-        self._redis = redis
+    def __init__(self, redis: Client, settings: DedupSettings, *, namespace: str, fingerprint: str) -> None:
+        self._entries = entries_of(redis)
         self._is_enabled = settings.enabled
         self._keys = Keys(namespace, secret=settings.secret.get_secret_value(), fingerprint=fingerprint)
         self._breaker = Breaker("redis_lookups", "events are judged without deduplication")
@@ -96,7 +97,7 @@ class Dedup:
         """Return the values under each event's two keys, one after the other."""
         if self._is_enabled:
             keys = [key for event in batch for key in (event.event_key, event.content_key)]
-            stored: list[bytes | None] | None = await self._breaker.ask(self._redis.mget, keys)
+            stored: list[bytes | None] | None = await self._breaker.ask(self._entries.get, keys)
             if stored is not None:
                 return stored
         return [None] * (2 * len(batch))

@@ -9,17 +9,15 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import structlog
-from redis.asyncio import Redis
-from redis.commands.core import DataPersistOptions
-from redis.exceptions import ResponseError
 
 from workers import telemetry
 from workers.core.records import Memory
 from workers.redis.breaker import RETRY_AFTER_S, Breaker
+from workers.redis.client import Client
 from workers.redis.dedup import Claims
+from workers.redis.entries import entries_of
 from workers.settings import Dedup as DedupSettings
 
 log = structlog.get_logger(__name__)
@@ -32,15 +30,6 @@ WRITE_COUNT = 256
 """Verdicts in one write. Redis does nothing else during a write. When a whole transaction was one write, look-ups
 waited 20 ms, and the engine waited for them."""
 
-SET_EACH = """
-for i = 1, #KEYS do
-  if ARGV[1] == 'NX' then redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2], 'NX')
-  else redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[2]) end
-end
-"""
-"""Does what MSETEX does, in three times as much of the server's time. For servers without MSETEX (before Redis 8.4 and
-Valkey 9.1), and for writes of which some keys exist, because MSETEX with NX then writes none."""
-
 
 class Memories:
     """Writes committed verdicts, in the order of the commits, with two commands for each `WRITE_COUNT` verdicts.
@@ -49,12 +38,10 @@ class Memories:
     succeeds, or until `MAX_WAITING` newer verdicts wait. `add` never blocks.
     """
 
-    def __init__(self, redis: Redis, settings: DedupSettings, claims: Claims) -> None:
-        self._redis = redis
+    def __init__(self, redis: Client, settings: DedupSettings, claims: Claims) -> None:
+        self._entries = entries_of(redis)
         self._settings = settings
         self._claims = claims
-        self._set_each = redis.register_script(SET_EACH)
-        self._has_msetex = True
         self._waiting: deque[Memory] = deque()
         self._breaker = Breaker("redis_writes", "verdicts wait to be remembered")
         self._has_work = asyncio.Event()
@@ -131,18 +118,7 @@ class Memories:
         }
         contents = {memory.content_key: memory.assessment for memory in memories if memory.assessment is not None}
         if events:
-            await self._set(events, self._settings.event_ttl_s, DataPersistOptions.NX)
+            await self._entries.set(events, self._settings.event_ttl_s, only_new=True)
         if contents:
-            await self._set(contents, self._settings.content_ttl_s, None)
+            await self._entries.set(contents, self._settings.content_ttl_s, only_new=False)
         return True
-
-    async def _set(self, entries: dict[bytes, Any], ttl_s: int, condition: DataPersistOptions | None) -> None:
-        if self._has_msetex:
-            try:
-                if await self._redis.msetex(entries, condition, ex=ttl_s):
-                    return
-            except ResponseError as error:
-                if "unknown command" not in str(error):
-                    raise
-                self._has_msetex = False
-        await self._set_each(keys=[*entries], args=[condition.value if condition else "", ttl_s, *entries.values()])

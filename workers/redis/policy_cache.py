@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -22,8 +21,10 @@ from workers import telemetry
 from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import DEFAULT, Deleted, InvalidPolicy, is_spent, parse_stored, subject
 from workers.policy.policy import CompiledPolicy
-from workers.redis.client import failure, said_of, what_redis_does
+from workers.redis.client import client_of
+from workers.redis.failures import failure, said_of, what_redis_does
 from workers.redis.policy_keys import Keys
+from workers.settings import Redis as RedisSettings
 
 log = structlog.get_logger(__name__)
 
@@ -50,17 +51,17 @@ class PolicyCache:
         refused: the number of documents that were refused.
     """
 
-    def __init__(self, *, redis_url: str, namespace: str = "guardline") -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         # A blocking read would exceed the timeout of a shared client, and the loop below does the retries.
-        self._redis = Redis.from_url(
-            redis_url,
+        self._redis = client_of(
+            settings,
             decode_responses=False,
             protocol=2,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        self._keys = Keys(namespace)
+        self._keys = Keys(settings.namespace)
         self._policies: dict[str, CompiledPolicy] = {}
         self._snapshot: Mapping[str, CompiledPolicy] = MappingProxyType(self._policies)
         self._deleted: dict[str, int] = {}
@@ -137,7 +138,7 @@ class PolicyCache:
                     log.warning(f"{what_redis_does(error)}: the last good policies stay", reason=said_of(error))
                 self._is_answered = False
                 self.last_error = said_of(error)
-                await self._redis.connection_pool.disconnect()
+                await self._redis.aclose()
                 # Spread over time, so that many workers do not reconnect at once.
                 await asyncio.sleep(back_off_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
                 back_off_s = min(2 * back_off_s, _BACK_OFF_S[1])

@@ -1,4 +1,4 @@
-"""The names under which policies are stored in Redis."""
+"""The names under which policies are stored in Redis. On a cluster the tag in braces keeps them in one slot."""
 
 
 class Keys:
@@ -14,6 +14,6 @@ class Keys:
     __slots__ = ("changes", "policies", "sequence")
 
     def __init__(self, namespace: str) -> None:
-        self.policies = f"{namespace}:policies"
-        self.changes = f"{namespace}:policy-changes"
-        self.sequence = f"{namespace}:policy-sequence"
+        self.policies = f"{namespace}:{{policies}}"
+        self.changes = f"{namespace}:{{policies}}:changes"
+        self.sequence = f"{namespace}:{{policies}}:sequence"

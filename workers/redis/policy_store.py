@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 
 from schemas.policy import Policy
 from workers.policy.document import MAX_VERSION, InvalidPolicy, check_id, is_spent, parse_stored, subject
+from workers.redis.client import Client
 from workers.redis.policy_keys import Keys
 
 MAX_CHANGES = 10_000
@@ -51,7 +51,7 @@ class PolicyStore:
     The policy of all tenants without one is stored for the tenant `workers.policy.document.DEFAULT`.
     """
 
-    def __init__(self, redis: Redis, namespace: str = "guardline") -> None:
+    def __init__(self, redis: Client, namespace: str = "guardline") -> None:
         self._redis = redis
         self._keys = Keys(namespace)
         self._put = redis.register_script(PUT)

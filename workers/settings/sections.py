@@ -16,7 +16,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from workers.settings import secret_files, urls
+from workers.settings import redis_url, secret_files, urls
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.section import File, Section
 
@@ -99,8 +99,10 @@ class Redis(Section):
     """Deduplication and policies."""
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
-    """a single Redis or Valkey, not a cluster; `rediss://` for TLS. In a user or password write `#` as `%23`, `/` as
-    `%2F`, `:` as `%3A`, `?` as `%3F`, `@` as `%40` and `%` as `%25`"""
+    """a Redis or Valkey: `redis://HOST:PORT/DB`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
+    `redis+cluster://HOST:PORT,HOST:PORT`; see docs/configuration.md#redis-sentinel-and-cluster. With TLS, `rediss`
+    replaces `redis`. In a user or password write `#` as `%23`, `/` as `%2F`, `:` as `%3A`, `?` as `%3F`, `@` as `%40`
+    and `%` as `%25`"""
     namespace: str = Field("guardline", min_length=1)
     """the prefix of every key"""
     timeout_s: float = Field(0.5, gt=0)
@@ -110,7 +112,7 @@ class Redis(Section):
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
         try:
-            urls.check_redis(url.get_secret_value())
+            redis_url.check(url.get_secret_value())
         except ValueError as error:
             raise ValueError(f"redis.url: {error}") from None
         return url

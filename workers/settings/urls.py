@@ -59,31 +59,6 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
     return parts
 
 
-def check_redis(url: str) -> None:
-    """Check a URL of Redis as the client reads it.
-
-    Raises:
-        ValueError: with a sentence that quotes nothing of it.
-    """
-    from redis.asyncio import ConnectionPool  # The client takes a quarter of a second, and few commands need it.
-
-    parts = split(url, ("redis", "rediss", "unix"), "redis://localhost:6379/0")
-    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-        raise ValueError("ends in what is not the number of a database, as in redis://localhost:6379/0")
-    if re.search(r"(^|&)ssl=", parts.query):
-        raise ValueError("takes no option `ssl`: a URL with TLS begins with rediss://, as in rediss://localhost:6379/0")
-    if re.search(r"(^|&)(decode_responses|encoding|encoding_errors)=", parts.query):
-        raise ValueError("must not say how answers are decoded: leave that option out")
-    try:
-        pool = ConnectionPool.from_url(url)
-        pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own; connects nothing
-    except Exception:
-        # Whatever redis-py raises, of whatever kind: its sentences quote pieces of the URL.
-        raise ValueError(
-            "has an option after the `?` that a connection to Redis does not have, or a value that it cannot have"
-        ) from None
-
-
 def check_server(url: str) -> None:
     """Check the URL of a model server.
 

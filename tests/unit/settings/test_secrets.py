@@ -47,7 +47,9 @@ def values(kind: Any) -> Iterator[str]:
     if is_name(kind):
         return  # What is written there is a name, and is shown.
     yield from (CANARY, json.dumps([CANARY]), f"{{not json {CANARY}")
-    yield from (url.replace("https://", "redis://") for url in IN_URLS)
+    for form in ("redis://", "redis+sentinel://", "redis+cluster://"):
+        yield from (url.replace("https://", form) for url in IN_URLS)
+    yield f"redis+sentinel://u:{CANARY}@h1:1,h2:2/mine/x?sentinel_password={CANARY}&no_such={CANARY}"
     if get_origin(kind) is dict:
         yield json.dumps({"some.name": CANARY, "password": CANARY, "inner": {"a": CANARY}, "list": [CANARY]})
         yield json.dumps({"some.name": CANARY, "sasl.oauthbearer.config": CANARY, "dtype": TEXTS[0]})
