@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-vllm test-sglang test-nano mutants engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,20 @@ $(DOCS)/.ready: $(READY) requirements/docs.txt
 
 docs: $(DOCS)/.ready ## build the documentation site in build/site; a broken link or a page outside the menu fails
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+AUDIT := $(VENV)-audit
+$(AUDIT)/.ready: $(READY) requirements/audit.txt
+	@test -x $(AUDIT)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(AUDIT)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(AUDIT)/bin/python --require-hashes requirements/audit.txt
+	@touch $@
+
+# Exit code 0: every package was looked up, and none has a known vulnerability. 1: one has. 2: the audit could not run.
+audit: $(AUDIT)/.ready ## look up the pinned packages among the known vulnerabilities: make audit [FILES="requirements/vllm.txt"]
+	@$(AUDIT)/bin/python -m infra.audit $(or $(FILES),requirements/run.txt)
+
+sbom: $(AUDIT)/.ready ## write sbom.json, the list of the pinned packages as CycloneDX
+	@$(AUDIT)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-file sbom.json requirements/run.txt
+	@echo "sbom.json lists the packages of requirements/run.txt; each image has a list of its own" >&2
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
 IN_IMAGES := --extra openai --extra otel --extra registry --extra language
