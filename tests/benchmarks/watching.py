@@ -102,6 +102,7 @@ class Watch(threading.Thread):
 
 def _resident_mb(pid: int) -> float | None:
     try:
-        return round(psutil.Process(pid).memory_info().rss / 1e6, 1)
+        # 0: it has ended, and nobody has waited for it yet.
+        return round(psutil.Process(pid).memory_info().rss / 1e6, 1) or None
     except psutil.NoSuchProcess:
         return None
