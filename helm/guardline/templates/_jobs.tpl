@@ -13,12 +13,12 @@ apiVersion: batch/v1
 kind: Job
 metadata:
   name: {{ include "guardline.fullname" .root }}-{{ .component }}-{{ printf "%s%s" $pod .content | sha256sum | trunc 8 }}
-  namespace: {{ .root.Release.Namespace }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "guardline.labels" . | nindent 4 }}
 spec:
   backoffLimit: {{ .root.Values.jobs.backoffLimit }}
-  activeDeadlineSeconds: {{ .root.Values.jobs.activeDeadlineSeconds }}
+  activeDeadlineSeconds: {{ .root.Values.jobs.activeDeadlineSeconds | int64 }}
   # Exit code 2: a wrong setting or policy, which no retry can fix.
   podFailurePolicy:
     rules:

@@ -17,9 +17,9 @@
 
 {{/* The labels by which Services, budgets and policies find the pods of a component. Arguments: root, component. */}}
 {{- define "guardline.selector" -}}
-app.kubernetes.io/name: {{ include "guardline.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ include "guardline.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
 {{- end }}
 
 {{/* All labels of an object. Arguments: root, component. */}}

@@ -2,13 +2,13 @@
 
 {{/* Arguments: root, component, scheduling (a worker, the model server, or an empty map). */}}
 {{- define "guardline.pod" -}}
-serviceAccountName: {{ include "guardline.serviceAccountName" .root }}
+serviceAccountName: {{ include "guardline.serviceAccountName" .root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -20,10 +20,10 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- with .scheduling }}
 {{- with .runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .nodeSelector }}
 nodeSelector:
@@ -62,16 +62,21 @@ capabilities: {drop: [ALL]}
 {{- $all := dict -}}
 {{- range . -}}
 {{- range $name, $value := .env | default dict -}}
-{{- $_ := set $all $name (dict "value" ($value | toString)) -}}
+{{- $_ := set $all $name (dict "value" (include "guardline.text" $value)) -}}
 {{- end -}}
 {{- range $name, $from := .secretEnv | default dict -}}
 {{- $_ := set $all $name (dict "valueFrom" (dict "secretKeyRef" (dict "name" $from.secret "key" $from.key))) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $all }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   {{- toYaml $value | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* A value as the text of a variable. A large whole number would be written with an exponent. */}}
+{{- define "guardline.text" -}}
+{{- if kindIs "float64" . }}{{ ternary (int64 .) . (eq (floor .) .) }}{{ else }}{{ . }}{{ end -}}
 {{- end }}
 
 {{/* Variables of the folders that libraries write to. The only writable folder is /tmp. */}}
@@ -91,14 +96,14 @@ capabilities: {drop: [ALL]}
 
 {{- define "guardline.secretMounts" -}}
 {{- range $i, $file := .Values.secretFiles }}
-- {name: secret-{{ $i }}, mountPath: {{ $file.mountPath }}, readOnly: true}
+- {name: secret-{{ $i }}, mountPath: {{ $file.mountPath | quote }}, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "guardline.secretVolumes" -}}
 {{- range $i, $file := .Values.secretFiles }}
 - name: secret-{{ $i }}
-  secret: {secretName: {{ $file.secret }}, defaultMode: 288}
+  secret: {secretName: {{ $file.secret | quote }}, defaultMode: 288}
 {{- end }}
 {{- end }}
 
@@ -106,7 +111,7 @@ capabilities: {drop: [ALL]}
 {{- define "guardline.configVolume" -}}
 - name: config
   configMap:
-    name: {{ include "guardline.fullname" .root }}
+    name: {{ include "guardline.fullname" .root | quote }}
     items:
       - {key: {{ .key }}, path: guardline.yaml}
 {{- end }}
@@ -118,7 +123,7 @@ capabilities: {drop: [ALL]}
 
 {{- define "guardline.model.mount" -}}
 {{- if include "guardline.model.has" . }}
-- {name: model, mountPath: {{ .Values.model.mountPath }}, readOnly: true}
+- {name: model, mountPath: {{ .Values.model.mountPath | quote }}, readOnly: true}
 {{- end }}
 {{- end }}
 
@@ -127,9 +132,9 @@ capabilities: {drop: [ALL]}
 - name: model
   {{- with .Values.model }}
   {{- if .claim }}
-  persistentVolumeClaim: {claimName: {{ .claim }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ .claim | quote }}, readOnly: true}
   {{- else if .hostPath }}
-  hostPath: {path: {{ .hostPath }}, type: Directory}
+  hostPath: {path: {{ .hostPath | quote }}, type: Directory}
   {{- else if .image }}
   image:
     {{- toYaml .image | nindent 4 }}
@@ -158,7 +163,7 @@ initContainers:
       {{- toYaml (.resources | default (dict "requests" (dict "cpu" "100m" "memory" "256Mi") "limits" (dict "memory" "1Gi"))) | nindent 6 }}
     volumeMounts:
       - {name: temporary, mountPath: /tmp}
-      - {name: model, mountPath: {{ $.Values.model.mountPath }}}
+      - {name: model, mountPath: {{ $.Values.model.mountPath | quote }}}
 {{- end }}
 {{- end }}
 

@@ -22,6 +22,7 @@ from tests.unit.helm.rendered import (
     release_of,
     render,
 )
+from tests.unit.helm.schemas import check
 
 ALL = pytest.mark.parametrize("name", EXAMPLES)
 
@@ -206,6 +207,45 @@ def test_one_entry_makes_another_worker() -> None:
     assert one(documents, "ScaledObject", "-gateway")["spec"]["scaleTargetRef"]["kind"] == "Deployment"
     assert "replicas" not in gateway["spec"]
     assert worker_of(documents)["spec"]["replicas"] == 2
+
+
+def test_a_large_number_is_written_without_an_exponent() -> None:
+    values = example(
+        "cpu",
+        config={"events": {"max_bytes": 104857600}},
+        env={"LARGE": 10485760, "SMALL": 0.25, "YES": True},
+        jobs={"activeDeadlineSeconds": 10000000},
+        workerDefaults={"autoscaling": {"enabled": True, "kafka": {"lagThreshold": 2000000}}},
+    )
+    documents = render(values)
+    assert "max_bytes: 104857600\n" in one(documents, "ConfigMap")["data"]["moderation.yaml"]
+    variables = env_of(worker_of(documents)["spec"]["template"]["spec"]["containers"][0])
+    assert [variables[name]["value"] for name in ("LARGE", "SMALL", "YES")] == ["10485760", "0.25", "true"]
+    assert one(documents, "ScaledObject")["spec"]["triggers"][0]["metadata"]["lagThreshold"] == "2000000"
+    for document in documents:
+        check(document)
+
+
+def test_names_that_yaml_takes_for_other_types_stay_names() -> None:
+    login = {"username": {"secret": "1", "key": "2"}}
+    values = example(
+        "production",
+        workers={
+            "no": {
+                "command": ["true"],
+                "ports": [{"name": "on", "port": 80}],
+                "autoscaling": {"enabled": True, "kafka": {"authentication": login}},
+            }
+        },
+        env={"YES": "yes", "A": "1e3"},
+        secretEnv={"NULL": {"secret": "1", "key": "2"}},
+        secretFiles=[{"secret": "1.5", "mountPath": "/on"}],
+        imagePullSecrets=["12"],
+        serviceAccount={"name": "0x1"},
+        fullnameOverride="1e3",
+    )
+    for document in render(values, name="123", namespace="456"):
+        check(document)
 
 
 def test_a_workers_budget_replaces_the_default_and_an_empty_one_removes_it() -> None:
