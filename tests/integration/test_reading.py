@@ -32,6 +32,8 @@ def test_the_default_policy_is_set_printed_listed_and_deleted(site: Site, tmp_pa
     assert "the default policy: version " in site.command("policy", "default", file).stdout
     assert yaml.safe_load(site.command("policy", "default").stdout)["controversial"] == "review"
     assert "(all tenants that have none)" in site.command("policy", "list").stdout
+    site.command("policy", "set", "acme", file)
+    assert site.command("policy", "list", "--names").stdout == "acme\n"
     assert "the strict default decides" in site.command("policy", "default", "--delete").stdout
     assert "no default policy is set" in site.command("policy", "default", code=2).stderr
     assert "guardline policy default" in site.command("policy", "set", "", file, code=2).stderr

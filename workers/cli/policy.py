@@ -111,7 +111,9 @@ def _delete(tenant: str) -> None:
 
 
 @app.command("list")
-def policy_list() -> None:
+def policy_list(
+    only_names: Annotated[bool, typer.Option("--names", help="Print only the tenants, one a line.")] = False,
+) -> None:
     """List the tenants with a policy, and the policy's decision for Controversial, with its preset."""
     from workers.policy.document import DEFAULT, InvalidPolicy, with_preset
 
@@ -119,6 +121,11 @@ def policy_list() -> None:
         return await store.list()
 
     policies = _with_store(every)
+    if only_names:
+        for tenant in sorted(policies):
+            if tenant != DEFAULT:
+                say(tenant)
+        return
     if not policies:
         say("no tenant has a policy: the strict default decides for all", err=True)
         return
