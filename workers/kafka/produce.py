@@ -112,7 +112,8 @@ def with_a_valid_event(lines: Iterable[bytes], events: Events, fill: Mapping[str
         except Undecodable as error:
             first = first or f"line {len(held)}: {error.detail}"
     if first:
-        raise Misconfigured(f"nothing was sent: the first {len(held)} lines hold no valid event; {first}")
+        which = "the first line holds" if len(held) == 1 else f"the first {len(held)} lines hold"
+        raise Misconfigured(f"nothing was sent: {which} no valid event; {first}")
     return chain(held, source)
 
 
