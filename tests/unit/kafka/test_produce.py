@@ -54,7 +54,9 @@ def test_lines_are_passed_on_where_the_beginning_holds_an_event(
 
 @pytest.mark.parametrize("lines", [[b"\n", b"id,text\n"], [b"id,text\n"] * BEGINNING + [GOOD], [b'{"text": "hi"}\n']])
 def test_an_input_without_a_valid_event_at_its_beginning_is_refused(lines: list[bytes]) -> None:
-    with pytest.raises(Misconfigured, match=r"^nothing was sent: the first (line holds|\d\d* lines hold) no valid event; line"):
+    with pytest.raises(
+        Misconfigured, match=r"^nothing was sent: the first (line holds|\d\d* lines hold) no valid event; line"
+    ):
         with_a_valid_event(lines, Events(), None)
 
 
