@@ -172,12 +172,13 @@ def running() -> Iterator[Containers]:
 
 def _sweep(client: docker.DockerClient) -> None:
     """Remove the containers of test runs on this machine that were killed."""
-    for container in client.containers.list(all=True, filters={"label": OWNER}):
-        started_by = container.labels[OWNER]
+    # The plain list: the other one also inspects each container, and fails if another process has just removed it.
+    for found in client.api.containers(all=True, filters={"label": OWNER}):
+        started_by = found["Labels"][OWNER]
         host, pid, _ = started_by.rsplit(" ", 2)
         if host == socket.gethostname() and owner(int(pid)) != started_by:
             with suppress(APIError):  # Another process of this run removes it.
-                container.remove(force=True, v=True)
+                client.api.remove_container(found["Id"], force=True, v=True)
 
 
 def owner(pid: int) -> str:
