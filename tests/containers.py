@@ -34,6 +34,7 @@ USES_HOST_NETWORK = os.environ.get("GUARDLINE_TEST_NETWORK") == "host"
 
 START_TIMEOUT_S = 90.0
 START_ATTEMPTS = 3
+CLOCK_STEP_S = 5.0
 OWNER = "guardline.test.owner"
 """The label with the process that started a container: host, process id and start time."""
 
@@ -174,16 +175,22 @@ def _sweep(client: docker.DockerClient) -> None:
     """Remove the containers of test runs on this machine that were killed."""
     # The plain list: the other one also inspects each container, and fails if another process has just removed it.
     for found in client.api.containers(all=True, filters={"label": OWNER}):
-        started_by = found["Labels"][OWNER]
-        host, pid, _ = started_by.rsplit(" ", 2)
-        if host == socket.gethostname() and owner(int(pid)) != started_by:
+        if _is_abandoned(found["Labels"][OWNER]):
             with suppress(APIError):  # Another process of this run removes it.
                 client.api.remove_container(found["Id"], force=True, v=True)
 
 
 def owner(pid: int) -> str:
-    """Name a process so that a later one with its id is not confused with it; empty if there is none."""
+    """Name a process: its host, its id and its start time."""
+    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time()}"
+
+
+def _is_abandoned(started_by: str) -> bool:
+    host, pid, started = started_by.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
     try:
-        return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time()}"
+        # A start time moves with the clock of the machine. A later process with the same id differs by more.
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > CLOCK_STEP_S
     except psutil.NoSuchProcess:
-        return ""
+        return True
