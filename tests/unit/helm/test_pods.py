@@ -349,7 +349,9 @@ def test_a_changed_job_is_another_job() -> None:
     assert names() == before
     assert names(workers={"moderation": {"replicas": 7}}) == before
     assert len(names(policies={"tenants": {"kids": {"preset": "social"}}}) & before) == 1
-    assert len(names(config={"topics": {"partitions": 24}}) & before) == 0
+    assert names(config={"batch": {"max_count": 64}}) == before
+    assert len(names(config={"topics": {"partitions": 24}}) & before) == 1
+    assert len(names(config={"redis": {"namespace": "other"}}) & before) == 1
     assert len(names(image={"digest": "", "tag": "2"}) & before) == 0
 
 
