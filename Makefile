@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ test-alerts: ## the alert rules in Prometheus: each alert fires, and is quiet in
 	@command -v promtool >/dev/null || (echo "install promtool: it is part of Prometheus (Debian: apt-get install prometheus)" >&2; exit 2)
 	promtool check rules infra/observability/alerts.yaml
 	promtool test rules tests/alerts/rules.yaml
+
+test-dashboard: $(READY) ## run the dashboard's queries in a Prometheus that scrapes two workers under load, and draw it
+	@$(BIN)/python -m tests.alerts.dashboard
 
 generated: $(READY) ## write the generated files again: the JSON Schemas and the tables of the documentation
 	@$(BIN)/python -m infra.generated

@@ -76,11 +76,16 @@ class Process:
         assert all(line["event"] != "worker ended" for line in before)
         return dict(last)
 
+    @property
+    def address(self) -> str:
+        """Return the host and the port of its probes and metrics."""
+        served = next(line for line in self.text.splitlines() if "serving /livez" in line)
+        return f"127.0.0.1:{json.loads(served)['port']}"
+
     def get(self, path: str) -> tuple[int, str]:
         """Return the status and the text of an answer over HTTP."""
-        served = next(line for line in self.text.splitlines() if "serving /livez" in line)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{json.loads(served)['port']}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             error.close()  # Python 3.14 warns about an answer that is not closed.

@@ -69,8 +69,10 @@ class Latencies(Collector):
         self._lock = Lock()
 
     def observe_all(self, values: Iterable[float]) -> None:
-        """Take values, in any order."""
+        """Take values, in any order. A negative one, of clocks that differ, counts as 0."""
         ordered = sorted(values)
+        if ordered and ordered[0] < 0:
+            ordered = [max(0.0, value) for value in ordered]
         added = [*(bisect_right(ordered, bound) for bound in self._buckets), len(ordered)]
         with self._lock:
             self._sum += sum(ordered)

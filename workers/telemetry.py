@@ -155,7 +155,8 @@ INTAKE_TO_COMMIT_SECONDS = CATALOGUE.latencies(
 )
 EVENT_TO_COMMIT_SECONDS = CATALOGUE.latencies(
     "guardline_event_to_commit_seconds",
-    "From the time of an event (`created_at`, where it has one) to the commit of its verdict.",
+    "From the time of an event (`created_at`, where it has one) to the commit of its verdict; of at most about 500 "
+    "records of each commit.",
     "Rising, while the time from intake does not: events wait in Kafka, or arrive there late.",
     LATENCIES,
 )

@@ -89,8 +89,8 @@ def _panels() -> Iterator[dict[str, Any]]:
             "gridPos": _place(0, top, WIDTH, 1),
         }
         top, left = top + 1, 0
-        height = STAT_HEIGHT if panels[0].is_stat else HEIGHT
-        width = WIDTH // 6 if panels[0].is_stat else WIDTH // 3 if len(panels) % 4 else WIDTH // 4
+        height = STAT_HEIGHT if panels[0].colours else HEIGHT
+        width = WIDTH // 6 if panels[0].colours else WIDTH // 3 if len(panels) % 4 else WIDTH // 4
         for panel in panels:
             if left + width > WIDTH:
                 top, left = top + height, 0
@@ -108,12 +108,12 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     described = [f"`{metric.name}`: {metric.help}" for metric in CATALOGUE if metric.name in names]
     return {
         "id": number,
-        "type": "stat" if panel.is_stat else "timeseries",
+        "type": "stat" if panel.colours else "timeseries",
         "title": panel.title,
         "description": "\n\n".join(described),
         "datasource": _DATASOURCE,
         "gridPos": place,
-        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+        "fieldConfig": {"defaults": {"unit": panel.unit, **_colours(panel)}, "overrides": []},
         "targets": [
             {
                 "refId": chr(ord("A") + index),
@@ -124,3 +124,10 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
             for index, (expression, legend) in enumerate(panel.queries)
         ],
     }
+
+
+def _colours(panel: Panel) -> dict[str, Any]:
+    if not panel.colours:
+        return {}
+    steps = [{"value": value, "color": colour} for value, colour in panel.colours]
+    return {"thresholds": {"mode": "absolute", "steps": steps}}

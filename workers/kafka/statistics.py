@@ -24,6 +24,16 @@ class _Partition(Struct):
     fetchq_cnt: int
     """The records that are fetched and were not polled."""
 
+    @property
+    def position(self) -> int:
+        """The next offset to poll, if no other offset than those of records was fetched."""
+        return max(0, self.next_offset - self.fetchq_cnt)
+
+    @property
+    def end(self) -> End:
+        """A partition that was never fetched ends at its position."""
+        return End(max(0, self.lo_offset), max(self.ls_offset, self.position), self.position)
+
 
 class _Topic(Struct):
     partitions: dict[str, _Partition]
@@ -42,14 +52,14 @@ class Statistics(Struct):
 
     @property
     def ends(self) -> Mapping[TopicPartition, End]:
-        """The ends of the partitions that the consumer fetches."""
+        """The partitions whose position is known."""
         return {
             TopicPartition(name, int(number)): End(
-                max(0, one.lo_offset), one.ls_offset, max(0, one.next_offset - one.fetchq_cnt)
+                max(0, one.lo_offset), max(one.ls_offset, one.position), one.position
             )
             for name, topic in self.topics.items()
             for number, one in topic.partitions.items()
-            if one.ls_offset >= 0 and one.next_offset >= 0
+            if one.next_offset >= 0
         }
 
 

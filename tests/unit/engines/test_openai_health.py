@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.shown import shown
 from tests.unit.engines.cases import openai_engine
 from tests.unit.engines.reference import read_reference
 from tests.unit.engines.replay import PROMPTS, Replay, away, is_left_alone, scores_again, until
@@ -66,6 +67,7 @@ async def test_another_server_answers_for_one_that_fails_which_is_then_left_alon
     bad, good = servers
     engine = openai_engine(bad.url, good.url)
     await engine.start()
+    failed = shown("guardline_failed_attempts_total", at="model_server")
     bad.fault = away
     for _ in range(8):
         try:
@@ -77,8 +79,11 @@ async def test_another_server_answers_for_one_that_fails_which_is_then_left_alon
         rows = await engine.score(reference.prompts[:PROMPTS], reference.candidates)
         assert rows[0] == pytest.approx(reference.scores[0], abs=1e-3)
     assert bad.asked.count(bad.kind.ask_path) == asked, "its circuit is open"
+    assert shown("guardline_open_circuits", circuit="model_servers") == 1
+    assert shown("guardline_failed_attempts_total", at="model_server") > failed
     bad.fault, good.fault = None, away
     await scores_again(engine)
+    await until(lambda: shown("guardline_open_circuits", circuit="model_servers") == 1)
     await engine.close()
 
 

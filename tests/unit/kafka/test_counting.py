@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from prometheus_client import REGISTRY
 
+from tests.shown import shown
 from workers import telemetry
 from workers.core.ledger import Ledger
 from workers.core.records import Finished, Source, TopicPartition
@@ -29,10 +29,6 @@ def committed(*finish: Finish, received_s_ago: float = 0) -> None:
     count_committed(ledger.take(), NOW)
 
 
-def value(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
 def test_what_a_record_counts_rises_at_its_commit() -> None:
     allow, block = telemetry.DECISIONS.labels("allow"), telemetry.DECISIONS.labels("block")
     names = {
@@ -41,13 +37,13 @@ def test_what_a_record_counts_rises_at_its_commit() -> None:
         "duplicates": ("guardline_duplicates_total", {}),
         "records": ("guardline_records_committed_total", {}),
     }
-    before = {name: value(metric, **labels) for name, (metric, labels) in names.items()}
+    before = {name: shown(metric, **labels) for name, (metric, labels) in names.items()}
     committed(
         lambda source: Finished(source, (), counted=(allow, telemetry.DUPLICATES)),
         lambda source: Finished(source, (), counted=(allow, block)),  # Two events of one record.
         lambda source: Finished(source, ()),
     )
-    after = {name: value(metric, **labels) - before[name] for name, (metric, labels) in names.items()}
+    after = {name: shown(metric, **labels) - before[name] for name, (metric, labels) in names.items()}
     assert after == {"allow": 2, "block": 1, "duplicates": 1, "records": 3}
 
 
@@ -63,14 +59,20 @@ def test_what_a_record_counts_rises_at_its_commit() -> None:
 )
 def test_the_latency_from_the_time_of_the_event_is_observed(created_at: tuple[str, ...], seconds: float | None) -> None:
     names = ("guardline_event_to_commit_seconds_count", "guardline_event_to_commit_seconds_sum")
-    before = [value(name) for name in names]
+    before = [shown(name) for name in names]
     committed(lambda source: Finished(source, (), created_at=created_at))
-    count, total = (value(name) - was for name, was in zip(names, before, strict=True))
+    count, total = (shown(name) - was for name, was in zip(names, before, strict=True))
     assert (count, total) == ((0, 0) if seconds is None else (1, pytest.approx(seconds)))
+
+
+def test_of_a_large_commit_the_times_of_some_hundred_records_are_parsed() -> None:
+    before = shown("guardline_event_to_commit_seconds_count")
+    committed(*[lambda source: Finished(source, (), created_at=("2025-11-24T15:59:57Z",))] * 5_000)
+    assert 400 <= shown("guardline_event_to_commit_seconds_count") - before <= 500
 
 
 def test_the_latency_from_intake_is_observed_for_each_record() -> None:
     names = [f"guardline_intake_to_commit_seconds_{part}" for part in ("count", "sum")]
-    before = [value(name) for name in names]
+    before = [shown(name) for name in names]
     committed(*[lambda source: Finished(source, ())] * 3, received_s_ago=2)
-    assert [value(name) - was for name, was in zip(names, before, strict=True)] == pytest.approx([3, 6])
+    assert [shown(name) - was for name, was in zip(names, before, strict=True)] == pytest.approx([3, 6])

@@ -31,10 +31,15 @@ def test_the_ends_of_fetched_partitions_are_read() -> None:
             p0={"lo_offset": 2, "ls_offset": 90, "next_offset": 50, "fetchq_cnt": 8},
             p1={"lo_offset": -1001, "ls_offset": 7, "next_offset": 7, "fetchq_cnt": 0},
             p2=unknown,
+            p3={**unknown, "next_offset": 5},  # Paused before its first fetch.
         )
     )
     assert found is not None
-    assert found.ends == {TopicPartition("t", 0): End(2, 90, 42), TopicPartition("t", 1): End(0, 7, 7)}
+    assert found.ends == {
+        TopicPartition("t", 0): End(2, 90, 42),
+        TopicPartition("t", 1): End(0, 7, 7),
+        TopicPartition("t", 3): End(0, 5, 5),
+    }
 
 
 def test_a_report_that_is_not_json_is_ignored() -> None:

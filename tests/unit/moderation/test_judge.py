@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from tenacity import wait_fixed
 
 from schemas.event import EventDict
+from tests.shown import shown
 from tests.site import Site
 from workers.core.records import Event, Source, TopicPartition
 from workers.errors import Fatal, Unavailable
@@ -114,6 +115,7 @@ async def test_equal_content_in_flight_is_judged_once(notes: CrashNotes) -> None
     guard = ScriptedGuard()
     guard.gate.clear()
     judge = judge_of(guard, notes, batches_in_flight=4)
+    joined, calls = shown("guardline_joined_total"), shown("guardline_engine_call_seconds_count")
     first = judging(judge, "a", "b", "a")
     await until(lambda: bool(guard.calls))
     second = judging(judge, "b", "c", origin=GONE)
@@ -122,6 +124,8 @@ async def test_equal_content_in_flight_is_judged_once(notes: CrashNotes) -> None
     assert await first == [{"of": "a"}, {"of": "b"}, {"of": "a"}]
     assert await second == [{"of": "b"}, {"of": "c"}]
     assert guard.calls == [["a", "b"], ["c"]]
+    assert shown("guardline_joined_total") == joined + 2
+    assert shown("guardline_engine_call_seconds_count") == calls + 2
 
 
 async def test_content_is_judged_again_after_its_flight_has_ended(notes: CrashNotes) -> None:
@@ -193,7 +197,9 @@ async def test_an_event_past_its_timeout_gets_no_assessment(notes: CrashNotes) -
     guard = ScriptedGuard()
     guard.failures = 1_000
     judge = judge_of(guard, notes)
+    failed = shown("guardline_failed_attempts_total", at="engine")
     assert await judging(judge, "a", "b", retry_s=0) == [None, None]
+    assert shown("guardline_failed_attempts_total", at="engine") == failed + 1
 
 
 async def test_a_waiter_with_a_long_timeout_gets_no_failure_of_a_short_one(notes: CrashNotes) -> None:

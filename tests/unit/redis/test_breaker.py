@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import DataError
 
 from infra.devstack.kafka import free_ports
+from tests.shown import shown
 from tests.site import Site
 from workers.redis import breaker as module
 from workers.redis.breaker import Breaker
@@ -27,6 +28,7 @@ async def test_after_a_failure_redis_is_not_called_for_a_while(
 ) -> None:
     monkeypatch.setattr(module, "RETRY_AFTER_S", 0.3)
     breaker = Breaker("redis_lookups", "all goes on")
+    failed = shown("guardline_failed_attempts_total", at="redis")
     asked = 0
 
     async def ask(client: Redis) -> Any:
@@ -37,11 +39,15 @@ async def test_after_a_failure_redis_is_not_called_for_a_while(
     async with Redis(port=free_ports(1)[0]) as nobody:
         assert await breaker.ask(ask, nobody) is None
     assert not breaker.is_up
+    assert shown("guardline_open_circuits", circuit="redis_lookups") == 1
+    assert shown("guardline_failed_attempts_total", at="redis") == failed + 1
     assert await breaker.ask(ask, redis) is None
     assert asked == 1, "it was left alone"
     await asyncio.sleep(0.35)
     assert await breaker.ask(ask, redis)
     assert breaker.is_up
+    assert shown("guardline_open_circuits", circuit="redis_lookups") == 0
+    assert shown("guardline_failed_attempts_total", at="redis") == failed + 1
 
 
 async def test_a_command_that_redis_refuses_opens_the_breaker_and_raises_nothing(redis: Redis, site: Site) -> None:
