@@ -113,6 +113,10 @@ format: $(READY) ## format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: test-registry
+test-registry: $(READY) ## a worker against a real Schema Registry (downloads Apicurio once: 159 MB)
+	$(BIN)/pytest --registry tests/registry
+
 test-alerts: ## the alert rules in Prometheus: each alert fires, and is quiet in the harmless case next to it
 	@command -v promtool >/dev/null || (echo "install promtool: it is part of Prometheus (Debian: apt-get install prometheus)" >&2; exit 2)
 	promtool check rules infra/observability/alerts.yaml

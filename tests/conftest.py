@@ -35,6 +35,7 @@ RUN_BY = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--registry", action="store_true", help="run the tests that download and start Apicurio")
     parser.addoption("--docker", action="store_true", help="run the tests that need a Docker engine and the image")
 
 
@@ -61,6 +62,8 @@ def _why_not(item: pytest.Item) -> str | None:
             return f"need {mark.args[0]}: {RUN_BY[mark.args[0]]} runs them"
     if item.get_closest_marker("engine") and not item.config.getoption("--docker"):
         return "need a Docker engine: make test-docker runs them"
+    if item.get_closest_marker("registry") and not item.config.getoption("--registry"):
+        return "need Apicurio: make test-registry runs them"
     for mark in item.iter_markers("lacks"):
         if find_spec(mark.args[0]) is not None:
             return f"need an environment without {mark.args[0]}: make test runs them"

@@ -9,7 +9,7 @@ import hashlib
 import os
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,20 +50,27 @@ def pinned() -> tuple[Jar, ...]:
 
 
 def ensure() -> tuple[Path, ...]:
-    """Return the local files of all pinned jars. Downloads those that are missing or differ from their SHA-256.
+    """Return the local files of all pinned jars of Kafka.
 
-    May block for a download of 44 MB. Raises DevstackError if the download fails or the disk is full.
+    May block for a download of 44 MB. Raises as `fetched`.
     """
-    folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
+    return fetched(pinned(), cache_folder() / f"kafka-{KAFKA_VERSION}", f"Apache Kafka {KAFKA_VERSION}")
+
+
+def fetched(jars: Sequence[Jar], folder: Path, product: str) -> tuple[Path, ...]:
+    """Return the local files of pinned jars. Downloads those that are missing or differ from their SHA-256.
+
+    Raises DevstackError if the download fails or the disk is full.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder / ".lock"):
-            wanted = [jar for jar in pinned() if not _is_intact(folder / jar.name, jar)]
+            wanted = [jar for jar in jars if not _is_intact(folder / jar.name, jar)]
             if wanted:
-                _fetch(wanted, folder)
+                _fetch(wanted, folder, product)
     except OSError as error:
-        raise DevstackError(_disk_sentence(folder, error)) from error
-    return tuple(folder / jar.name for jar in pinned())
+        raise DevstackError(_disk_sentence(folder, product, error)) from error
+    return tuple(folder / jar.name for jar in jars)
 
 
 @contextmanager
@@ -81,20 +88,20 @@ def _is_intact(file: Path, jar: Jar) -> bool:
         return False
 
 
-def _fetch(jars: list[Jar], folder: Path) -> None:
+def _fetch(jars: list[Jar], folder: Path, product: str) -> None:
     base = _repository()
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     if not console.is_terminal:
-        sys.stderr.write(f"fetching {len(jars)} jars of Apache Kafka {KAFKA_VERSION} into {folder}\n")
+        sys.stderr.write(f"fetching {len(jars)} files of {product} into {folder}\n")
     with (
         httpx.Client(verify=_trust(), follow_redirects=True, timeout=30) as client,
         ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool,
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
     ):
-        task = progress.add_task(f"Apache Kafka {KAFKA_VERSION}", total=len(jars))
+        task = progress.add_task(product, total=len(jars))
         try:
-            for _ in pool.map(lambda jar: _fetch_one(client, base, jar, folder), jars):
+            for _ in pool.map(lambda jar: _fetch_one(client, base, jar, folder, product), jars):
                 progress.advance(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -118,7 +125,7 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=bundle) if bundle else httpx.create_ssl_context()
 
 
-def _fetch_one(client: httpx.Client, base: str, jar: Jar, folder: Path) -> None:
+def _fetch_one(client: httpx.Client, base: str, jar: Jar, folder: Path, product: str) -> None:
     url = f"{base}/{jar.path}"
     attempts = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
@@ -135,7 +142,7 @@ def _fetch_one(client: httpx.Client, base: str, jar: Jar, folder: Path) -> None:
             else (str(error) or type(error).__name__)
         )
         raise DevstackError(
-            f"cannot download Apache Kafka: {url}: {why}. "
+            f"cannot download {product}: {url}: {why}. "
             "Check the network and its proxy, or set GUARDLINE_MAVEN_URL to another Maven repository."
         ) from error
     found = hashlib.sha256(content).hexdigest()
@@ -161,10 +168,9 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-def _disk_sentence(folder: Path, error: OSError) -> str:
+def _disk_sentence(folder: Path, product: str, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full: no room for Apache Kafka (44 MB) in {folder}. "
-            "Free some, or set GUARDLINE_CACHE to another folder."
+            f"the disk is full: no room for {product} in {folder}. Free some, or set GUARDLINE_CACHE to another folder."
         )
     return f"cannot write to {folder}: {error.strerror or error}. Set GUARDLINE_CACHE to a folder that can be written."

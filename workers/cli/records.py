@@ -62,6 +62,7 @@ def verdicts_command(
     ] = False,
 ) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
+    from workers.core.frames import split
     from workers.kafka.reader import read
 
     settings = settings_module.load()
@@ -76,7 +77,7 @@ def verdicts_command(
                 if _is_reader_gone():
                     return
                 continue
-            value = message.value() or b""
+            value = split(message.value() or b"")[1]
             try:
                 if as_json:
                     say_json(value)

@@ -1,6 +1,6 @@
 """CloudEvents over Kafka: attributes in headers (binary mode), or around the data (structured mode). Pure.
 
-An event that carries its own id or time keeps it. Without `cloudevents.read` and `cloudevents.write` nothing here runs.
+An event that carries its own id or time keeps it. Nothing here runs without `cloudevents.read`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from schemas.verdict import Verdict
 from workers.core.fields import identifier
 from workers.core.json_text import parse
 from workers.core.reasons import Reason
@@ -94,34 +92,3 @@ def stand_in(document: dict[str, Any], attributes: Attributes) -> None:
     own = document.get("attributes")
     if "ce_source" in attributes and (own is None or isinstance(own, dict)):
         document["attributes"] = {"ce_source": attributes["ce_source"], **(own or {})}
-
-
-class Written:
-    """Makes the headers of outputs. What all outputs share is made once."""
-
-    def __init__(self, source: str) -> None:
-        version = Verdict.model_fields["schema_version"].default
-        self._verdict = _constant(source, f"guardline.verdict.v{version}")
-        self._review = _constant(source, f"guardline.review.v{version}")
-
-    def verdict(self, verdict_id: str, time: bytes) -> Headers:
-        """Give the headers of a verdict, whose id is the CloudEvent's."""
-        return [("ce_id", verdict_id.encode()), ("ce_time", time), *self._verdict]
-
-    def review(self, verdict_id: str, time: bytes) -> Headers:
-        """Give the headers of a review item: no two events of one source may have the same id."""
-        return [("ce_id", f"{verdict_id}/review".encode()), ("ce_time", time), *self._review]
-
-
-def _constant(source: str, kind: str) -> Headers:
-    return [
-        ("ce_specversion", SPEC_VERSION.encode()),
-        ("ce_type", kind.encode()),
-        ("ce_source", source.encode()),
-        (CONTENT_TYPE, b"application/json"),
-    ]
-
-
-def written_time(seconds: float) -> bytes:
-    """Write a time (seconds since 1970-01-01 UTC) as RFC 3339 in UTC, in milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.event import MAX_ID_CHARS, EventDict
 from workers.core.cloudevents import NOTHING, Attributes, stand_in
 from workers.core.fields import identifier, optional_fields, shortened, text_of
+from workers.core.frames import unframed
 from workers.core.json_text import parse
 from workers.core.reasons import Reason as Reason
 from workers.core.records import Source
@@ -61,6 +62,8 @@ def decode(
         Skipped: the record is a tombstone, or its text is empty and `events.on_empty_text` says so.
     """
     value = present(value, events)
+    if value[:1] <= b"\1":
+        value = unframed(value)
     try:
         event: EventDict = _validate(value, strict=True)
     except ValidationError as error:

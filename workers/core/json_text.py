@@ -75,9 +75,4 @@ def _shallow(text: str) -> str:
 
 
 def _sentence(value: bytes, error: json.JSONDecodeError) -> str:
-    if value[:1] == b"\0" and len(value) > 5:
-        return (
-            "the value begins with a zero byte, as a Schema Registry frame does: send JSON without the frame, or set "
-            "events.mapping to a file with `unwrap: [schema_registry]`"
-        )
     return f"{error.msg} (line {error.lineno}, column {error.colno})"

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from workers.core.dead_letters import size_of
 from workers.core.decide import compact
 from workers.core.fields import shortened
+from workers.core.frames import split
 from workers.core.records import Finished, Output
 
 DROPPED: tuple[tuple[str, Any], ...] = (("context", []), ("attributes", {}))
@@ -34,11 +35,12 @@ def shrunk(record: Finished, limits: Mapping[str, int]) -> Finished | None:
 def _shrunk(output: Output, max_bytes: int) -> Output | None:
     if size_of(output) <= max_bytes:
         return output
-    document: dict[str, Any] = orjson.loads(output.value or b"{}")
+    frame, value = split(output.value or b"{}")
+    document: dict[str, Any] = orjson.loads(value)
     for name, empty in DROPPED:
         if document.get(name):
             document |= {name: empty, "ignored_fields": [*document["ignored_fields"], name]}
-            output = replace(output, value=compact(document))
+            output = replace(output, value=frame + compact(document))
             if size_of(output) <= max_bytes:
                 return output
     text, cut_before = document.get("text", ""), document["truncated_text_chars"]
@@ -47,7 +49,7 @@ def _shrunk(output: Output, max_bytes: int) -> Output | None:
         limit = max(LEAST_TEXT_CHARS, limit * 3 // 4)
         document["text"], cut = shortened(text, limit)
         document["truncated_text_chars"] = cut_before + cut
-        output = replace(output, value=compact(document))
+        output = replace(output, value=frame + compact(document))
         if size_of(output) <= max_bytes:
             return output
     return None

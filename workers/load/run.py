@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from workers.core.frames import split
 from workers.core.records import TopicPartition
 from workers.errors import Misconfigured
 from workers.kafka.intake import headers_of
@@ -189,7 +190,7 @@ class _Outcomes(threading.Thread):
 
     def _verdict(self, value: bytes, output: tuple[str, int], now: float) -> None:
         try:
-            verdict = orjson.loads(value)
+            verdict = orjson.loads(split(value)[1])
             if not self._records.has_made(verdict["event_id"]):
                 return
             source = verdict["source"]

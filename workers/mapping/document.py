@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from workers.errors import Misconfigured
-from workers.mapping.envelopes import SCHEMA_REGISTRY, Unwrap, unwrapping
+from workers.mapping.envelopes import unwrapping
 from workers.mapping.expressions import Unusable
 from workers.mapping.sources import Source, Text, parse, parse_text
 from workers.refusals import in_words
@@ -84,10 +84,7 @@ def _each(named: dict[Any, object], compile_one: Callable[[object], T]) -> dict[
 
 
 def _unwrap(written: object) -> list[Any]:
-    steps = written if isinstance(written, list) else [written]
-    if SCHEMA_REGISTRY in steps[1:]:
-        raise Unusable(f"{SCHEMA_REGISTRY} has to come first: the frame is around the whole value")
-    return [step if step == SCHEMA_REGISTRY else unwrapping(step) for step in steps]
+    return [unwrapping(step) for step in (written if isinstance(written, list) else [written])]
 
 
 Place = Annotated[Source | None, BeforeValidator(_source)]
@@ -99,7 +96,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     unwrap: Annotated[list[Any], BeforeValidator(_unwrap)] = []
-    """The envelopes to remove first, from the outside in: `schema_registry`, or functions."""
+    """Functions that remove the envelopes, from the outside in."""
     skip_when: Annotated[dict[str, Source], BeforeValidator(_conditions)] = Field(default_factory=dict)
     """For each reason, the condition under which a record is not a message: a deletion, a notice of the system."""
     event_id: Place = None
@@ -145,8 +142,3 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"{place}: there is no such field (one of: {', '.join(Document.model_fields)})"
     return f"{place}: {in_words(error)}" if place else in_words(error)
-
-
-def unwraps(document: Document) -> list[Unwrap]:
-    """Give the steps that take JSON out of JSON."""
-    return [step for step in document.unwrap if step != SCHEMA_REGISTRY]

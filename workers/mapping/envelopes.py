@@ -1,4 +1,4 @@
-"""Unwraps a record from its envelopes: a Schema Registry frame, a CloudEvent, a change of a database row, a field.
+"""Unwraps a record from its envelopes: a CloudEvent, a change of a database row, a field.
 
 A record without the envelope is unchanged: a topic may hold both kinds while its producers change.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from workers.core.cloudevents import PREFIX, data_of
+from workers.core.frames import unframed
 from workers.core.json_text import parse
 from workers.core.reasons import Reason
 from workers.errors import Skipped, Undecodable
@@ -19,10 +20,6 @@ from workers.mapping.sources import Record
 
 Unwrap = Callable[[Any], Any]
 """Gives the JSON value inside an envelope, or the value itself if it has no envelope."""
-
-SCHEMA_REGISTRY = "schema_registry"
-FRAME_BYTES = 5
-"""A zero byte and the id of a schema in four bytes, as Confluent's serializers write them."""
 
 DELETED = "deleted"
 """The reason for skipping a record that reports a deleted row."""
@@ -35,7 +32,7 @@ _CHANGES = ("c", "u", "r")
 """The row was created, updated, or read for a snapshot."""
 
 
-def json_of(value: bytes, record: Record, *, has_frame: bool) -> Any:
+def json_of(value: bytes, record: Record) -> Any:
     """Give the JSON of a record's value.
 
     A CloudEvent in binary mode has its attributes in headers, and a value that may be plain text.
@@ -43,15 +40,7 @@ def json_of(value: bytes, record: Record, *, has_frame: bool) -> Any:
     Raises:
         Undecodable: it is not JSON.
     """
-    if has_frame and value[:1] == b"\0":
-        schema = int.from_bytes(value[1:FRAME_BYTES])
-        value = value[FRAME_BYTES:]
-        if value.lstrip()[:1] not in (b"{", b"["):
-            raise Undecodable(
-                Reason.NOT_JSON,
-                f"a Schema Registry frame of schema {schema}, and what it holds is not JSON: Avro and Protobuf are not "
-                "read; have the producer write JSON, or convert the topic",
-            )
+    value = unframed(value)
     try:
         return parse(value) if _LONG_NUMBER in value.translate(_AS_ZEROS) else orjson.loads(value)
     except (orjson.JSONDecodeError, Undecodable):
@@ -77,14 +66,12 @@ def envelope_of(document: Any, record: Record) -> Any:
     return attributes if "specversion" in attributes else document
 
 
-def unwrapping(written: object) -> Unwrap | None:
-    """Compile one step of `unwrap`; None for the frame, which is removed before the value is parsed.
+def unwrapping(written: object) -> Unwrap:
+    """Compile one step of `unwrap`.
 
     Raises:
         Unusable: with a sentence.
     """
-    if written == SCHEMA_REGISTRY:
-        return None
     if written == "cloudevents":
         return from_cloud_event
     if written == "debezium":
@@ -92,7 +79,7 @@ def unwrapping(written: object) -> Unwrap | None:
     if isinstance(written, dict) and list(written) == ["field"] and isinstance(written["field"], str):
         find = compiled(written["field"])
         return lambda document: _field(find, document)
-    raise Unusable(f"{written!r} is unknown (one of: {SCHEMA_REGISTRY}, cloudevents, debezium, {{field: EXPRESSION}})")
+    raise Unusable(f"{written!r} is unknown (one of: cloudevents, debezium, {{field: EXPRESSION}})")
 
 
 def from_cloud_event(document: Any) -> Any:

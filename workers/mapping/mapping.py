@@ -17,8 +17,8 @@ from workers.core.decode import Decoded, from_document, present
 from workers.core.reasons import Reason
 from workers.core.records import Source as Position
 from workers.errors import Misconfigured, Skipped, Undecodable
-from workers.mapping.document import Document, Turns, parse_yaml, unwraps
-from workers.mapping.envelopes import SCHEMA_REGISTRY, envelope_of, json_of
+from workers.mapping.document import Document, Turns, parse_yaml
+from workers.mapping.envelopes import Unwrap, envelope_of, json_of
 from workers.mapping.expressions import is_true
 from workers.mapping.rich_text import Piece
 from workers.mapping.sources import BY_TOPIC, Record, Scope, Source, Text, text_in
@@ -45,8 +45,7 @@ class Mapping:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._steps = unwraps(document)
-        self._has_frame = SCHEMA_REGISTRY in document.unwrap
+        self._steps: list[Unwrap] = document.unwrap
         self._named = [(name, source) for name in FIELDS if (source := getattr(document, name)) is not None]
         kept = {*FIELDS, "text", "context", "attributes"} - document.model_fields_set
         self._kept = tuple(kept - {"text"} if document.texts else kept)
@@ -61,7 +60,7 @@ class Mapping:
             Skipped: a condition of `skip_when` holds, a row was deleted, or the text is empty and
                 `events.on_empty_text` is `skip`.
         """
-        whole = json_of(present(record.value, events), record, has_frame=self._has_frame)
+        whole = json_of(present(record.value, events), record)
         return self.events_in(whole, record, events, position, attributes)
 
     def events_in(

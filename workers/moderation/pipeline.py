@@ -12,8 +12,8 @@ from typing import Protocol
 
 from workers import telemetry
 from workers.core.batcher import Batcher
-from workers.core.cloudevents import Written, written_time
 from workers.core.decide import verdict, verdict_id
+from workers.core.marks import Marks, written_time
 from workers.core.records import Event, Finished, Memory, Output, Source
 from workers.core.usage import used_by
 from workers.guard.languages import Languages
@@ -56,6 +56,7 @@ class Pipeline:
         deliver: Callable[[list[Finished]], None],
         fail: Callable[[BaseException], None],
         languages: Languages | None = None,
+        marks: Marks | None = None,
         stages: Stages = UNTRACED,
     ) -> None:
         self._settings = settings
@@ -70,7 +71,7 @@ class Pipeline:
         self._stages = stages
         self._consumer = {"messaging.system": "kafka", "messaging.consumer.group.name": settings.kafka.group}
         self._carry_headers = stages.carried.union(settings.events.carry_headers)
-        self._cloud_events = Written(settings.cloudevents.source) if settings.cloudevents.write else None
+        self._marks = marks
         limits = settings.batch
         self._batcher = Batcher(max_count=limits.max_count, max_tokens=limits.max_tokens, max_age_s=limits.max_age_s)
         self._timer: asyncio.TimerHandle | None = None
@@ -188,7 +189,7 @@ class Pipeline:
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
         counts_usage = bool(self._settings.topics.usage)
         carry_attributes, carry_headers = self._settings.events.carry_attributes, self._carry_headers
-        time_of_events = b"" if self._cloud_events is None else written_time(time.time())
+        decided_at = b"" if self._marks is None else written_time(time.time())
         finished: list[Finished] = []
         for event in part:
             body = event.body
@@ -197,13 +198,11 @@ class Pipeline:
             headers = None
             if event.headers:
                 headers = [header for header in event.headers if header[0] in carry_headers] or None
-            of_verdict = of_review = headers
-            if self._cloud_events is not None:
-                of_verdict = [*(headers or ()), *self._cloud_events.verdict(event.verdict_id, time_of_events)]
-                of_review = [*(headers or ()), *self._cloud_events.review(event.verdict_id, time_of_events)]
-            outputs: tuple[Output, ...] = (Output(verdicts, event.key, decided.value, of_verdict),)
+            outputs: tuple[Output, ...] = (Output(verdicts, event.key, decided.value, headers),)
             if decided.review is not None:
-                outputs += (Output(reviews, event.key, decided.review, of_review),)
+                outputs += (Output(reviews, event.key, decided.review, headers),)
+            if self._marks is not None:
+                outputs = tuple([self._marks.put(output, event.verdict_id, decided_at) for output in outputs])
             is_new = event.assessment is not None and not event.is_reused
             memory = Memory(
                 event.event_key,

@@ -11,10 +11,11 @@ import gc
 import structlog
 
 from workers import telemetry
+from workers.core.marks import marks_of
 from workers.guard.guard import Guard
 from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.kafka import hang_watch, topics
+from workers.kafka import hang_watch, registry, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.mapping.mapping import load as load_mapping
@@ -61,6 +62,7 @@ class Worker:
             life.close_with(stages.close)
             guard = self._guard or load_guard(settings.guard)
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
+            frames = await life.wait_for(lambda: asyncio.to_thread(registry.frames, settings))
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             telemetry.REDIS_UP.set(1)
@@ -126,6 +128,7 @@ class Worker:
                 deliver=kafka.deliver,
                 fail=life.end,
                 languages=languages,
+                marks=marks_of(settings, frames),
                 stages=stages,
             )
             _collect_seldom()

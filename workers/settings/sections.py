@@ -65,6 +65,45 @@ class CloudEvents(Section):
         return source
 
 
+class Registry(Section):
+    """A Schema Registry for the outputs."""
+
+    url: str = ""
+    """where the registry is, with the API of Confluent's Schema Registry (Apicurio: `http://HOST/apis/ccompat/v7`).
+    Needs the extra `registry`. Empty: outputs have no schema id. See docs/contracts.md#schema-registry"""
+    framing: Literal["header", "prefix"] = "header"
+    """where verdicts and review items have the id of their schema: `header` leaves the value plain JSON and adds the
+    header `__value_schema_id`. `prefix` puts five bytes before the value, for readers that know no other form"""
+    auto_register: bool = True
+    """whether a worker registers the schemas at its start. Otherwise they have to be registered already"""
+    user: str = ""
+    """the user at the registry, or the API key; empty: no login"""
+    password: SecretStr = SecretStr("")
+    """the password of `registry.user`, or the secret of the API key"""
+    ca_file: File = None
+    """the certificate authority of the registry, if it is your own"""
+    timeout_s: float = Field(10, gt=0)
+    """how long one request to the registry may take. All are made at the start of a worker"""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError("registry.url: holds an `@`: set registry.user and registry.password instead")
+        try:
+            if url:
+                urls.check_server(url)
+        except ValueError as error:
+            raise ValueError(f"registry.url: {error}") from None
+        return url
+
+    @model_validator(mode="after")
+    def _check_user(self) -> Registry:
+        if self.password.get_secret_value() and not self.user:
+            raise ValueError("registry.password is set and registry.user is not: set both")
+        return self
+
+
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 
@@ -321,6 +360,7 @@ class Settings(BaseSettings):
     topics: Topics = Topics()
     events: Events = Events()
     cloudevents: CloudEvents = CloudEvents()
+    registry: Registry = Registry()
     language: Language = Language()
     redis: Redis = Redis()
     dedup: Dedup = Dedup()

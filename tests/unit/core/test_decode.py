@@ -56,7 +56,7 @@ def test_a_full_event_keeps_every_field_and_loses_unknown_ones() -> None:
     [
         (None, "tombstone"),
         (b"", "not_json"),
-        (b"\x00\x00\x00\x00\x01{}", "not_json"),
+        (b"\x00\x00\x00\x00\x01{}", "missing_field"),
         (b"\xef\xbb\xbf{}", "not_json"),
         (b"\xff\xfe", "not_utf8"),
         (b'{"text":"\xed\xa0\x80"}', "not_utf8"),
@@ -372,7 +372,7 @@ def test_a_wrong_field_that_judging_does_not_need_is_left_out(
         (b"", "not_json", "Expecting value (line 1, column 1)"),
         (b"[" * 100_000, "not_json", "nested deeper than a parser goes"),
         (b'{"text": "\xff"}', "not_utf8", "byte 10 is not UTF-8"),
-        (b"\0\0\0\0\7" + plain(), "not_json", "as a Schema Registry frame does"),
+        (b"\0\0\0\0\7\x0aavro", "not_json", "a Schema Registry frame of schema 7, and does not go on as JSON"),
         (b"[]", "wrong_type", "not an object"),
         (b'{"event_id": "1", "surface": "chat", "text": "x"}', "missing_field", "tenant_id: the field is required"),
         (plain(tenant_id=""), "missing_field", "tenant_id: the field is required"),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from workers.core.cloudevents import Written, written_time
-from workers.core.records import Finished, Headers, Source, TopicPartition
+from workers.core.marks import marks_of, written_time
+from workers.core.records import Finished, Headers, Output, Source, TopicPartition
 from workers.errors import Misconfigured
 from workers.kafka.decoding import Decoding
 from workers.mapping.document import parse_yaml
@@ -148,9 +148,16 @@ def test_a_mapping_removes_the_envelope_itself() -> None:
 
 
 def test_the_headers_of_outputs_are_those_of_cloud_events() -> None:
-    written = Written("https://acme.example/moderation")
+    source = "https://acme.example/moderation"
+    settings = Settings(cloudevents={"write": True, "source": source})
+    marks = marks_of(settings, {})
+    assert marks is not None
     time = written_time(1_764_000_000.25)
-    assert dict(written.verdict("ab12", time)) == {
+    carried: Headers = [("traceparent", b"t")]
+    verdict = marks.put(Output(settings.topics.verdicts, b"k", b"{}", carried), "ab12", time)
+    assert (verdict.key, verdict.value) == (b"k", b"{}")
+    assert dict(verdict.headers or []) == {
+        "traceparent": b"t",
         "ce_specversion": b"1.0",
         "ce_id": b"ab12",
         "ce_type": b"guardline.verdict.v1",
@@ -158,7 +165,7 @@ def test_the_headers_of_outputs_are_those_of_cloud_events() -> None:
         "ce_time": b"2025-11-24T16:00:00.250Z",
         "content-type": b"application/json",
     }
-    review = dict(written.review("ab12", time))
+    review = dict(marks.put(Output(settings.topics.review, b"k", b"{}"), "ab12", time).headers or [])
     assert (review["ce_id"], review["ce_type"]) == (b"ab12/review", b"guardline.review.v1")
 
 

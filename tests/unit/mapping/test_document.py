@@ -41,8 +41,7 @@ from workers.mapping.document import parse_yaml
         ("context: [{role: bot, text: a}]", "m.yaml: context: a turn is {role: user, text: SOURCE}"),
         ("attributes: a", "m.yaml: attributes: has to be an object: a name for each attribute, and where it is"),
         ("attributes: {n: 'a['}", "m.yaml: attributes: n: 'a[' is not JMESPath: "),
-        ("unwrap: avro", "m.yaml: unwrap: 'avro' is unknown (one of: schema_registry, cloudevents, debezium, "),
-        ("unwrap: [debezium, schema_registry]", "m.yaml: unwrap: schema_registry has to come first"),
+        ("unwrap: avro", "m.yaml: unwrap: 'avro' is unknown (one of: cloudevents, debezium, "),
         ("unwrap: {field: 'a['}", "m.yaml: unwrap: 'a[' is not JMESPath: "),
     ],
 )
