@@ -20,8 +20,9 @@ from infra.devstack.kafka import HOST, free_ports
 from tests.site import eventually
 
 SLOTS = 16_384
-DOWN_AFTER_MS = 1_000
-"""How long a server does not answer until the others replace it."""
+STABLE_MS, QUICK_MS = 10_000, 1_000
+"""How long a server does not answer until the others replace it. The second one is for tests that kill a server: on a
+busy machine, the others may replace a server that is only slow."""
 
 
 @dataclass
@@ -80,7 +81,7 @@ def _at(folder: str, port: int) -> list[object]:
 
 
 @contextmanager
-def sentinels() -> Iterator[Servers]:
+def sentinels(down_after_ms: int = STABLE_MS) -> Iterator[Servers]:
     """Run a primary and a replica, with three Sentinels that know the primary as `mine`."""
     primary, replica, *watchers = free_ports(5)
     with tempfile.TemporaryDirectory(prefix="guardline-sentinel-") as folder:
@@ -92,7 +93,7 @@ def sentinels() -> Iterator[Servers]:
             file = Path(folder) / f"{port}.conf"
             file.write_text(
                 f"port {port}\nbind {HOST}\nsentinel monitor mine {HOST} {primary} 2\n"
-                f"sentinel down-after-milliseconds mine {DOWN_AFTER_MS}\nsentinel failover-timeout mine 3000\n"
+                f"sentinel down-after-milliseconds mine {down_after_ms}\nsentinel failover-timeout mine 3000\n"
             )
             servers[port] = [file, "--sentinel"]
         with _running(folder, servers) as processes:
@@ -104,7 +105,7 @@ def sentinels() -> Iterator[Servers]:
 
 
 @contextmanager
-def cluster(*, with_replica_of: bytes | None = None) -> Iterator[Servers]:
+def cluster(down_after_ms: int = STABLE_MS, *, with_replica_of: bytes | None = None) -> Iterator[Servers]:
     """Run a cluster of three primaries. `with_replica_of`: the primary of this key has a replica, and may be killed."""
     count = 3 if with_replica_of is None else 4
     ports = free_ports(2 * count)
@@ -119,7 +120,7 @@ def cluster(*, with_replica_of: bytes | None = None) -> Iterator[Servers]:
                 "--cluster-port",
                 bus,
                 "--cluster-node-timeout",
-                DOWN_AFTER_MS,
+                down_after_ms,
             ]
             for port, bus in zip(nodes, buses, strict=True)
         }

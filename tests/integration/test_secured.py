@@ -156,7 +156,7 @@ def test_each_mistake_in_login_and_tls_has_a_sentence_that_names_the_setting(kaf
 
 
 def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
-    place: Site, kafka: Secured, redis_tls: str
+    place: Site, kafka: Secured, redis_tls: str, tmp_path: Path
 ) -> None:
     password = quote(CANARY, safe="")
     secrets_of_all_kinds = {
@@ -167,7 +167,16 @@ def test_a_worker_of_a_secured_site_works_and_no_secret_is_in_anything_it_says(
         "GUARDLINE_GUARD__OPENAI__URLS": json.dumps([f"http://user:{password}@127.0.0.1:1"]),
         "GUARDLINE_GUARD__VLLM": json.dumps({"hf_token": CANARY}),
     }
-    worker = place.worker(**secrets_of_all_kinds)
+    (tmp_path / "redis-url").write_text(f"{secrets_of_all_kinds['GUARDLINE_REDIS__URL']}\n")
+    (tmp_path / "kafka-password").write_text(f"{CANARY}\n")
+    without_password = {name: value for name, value in kafka.properties.items() if name != "sasl.password"}
+    mounted = {
+        "GUARDLINE_REDIS__URL": "",
+        "GUARDLINE_REDIS__URL_FILE": str(tmp_path / "redis-url"),
+        "GUARDLINE_KAFKA__PROPERTIES": json.dumps({**without_password, "ssl.key.password": CANARY}),
+        "GUARDLINE_KAFKA__PROPERTY_FILES": json.dumps({"sasl.password": str(tmp_path / "kafka-password")}),
+    }
+    worker = place.worker(**{**secrets_of_all_kinds, **mounted})
     eventually(lambda: worker.has_partitions, "partitions")
     own = place.environment
     place.environment = {**own, "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka.open, "GUARDLINE_KAFKA__PROPERTIES": "{}"}
