@@ -18,7 +18,15 @@ class TraceHeaders(BaseModel):
     tracestate: str | None = None
 
 
-class EventHeaders(TraceHeaders):
+class SchemaHeaders(BaseModel):
+    """The schema of a value, by the header framing of a Schema Registry."""
+
+    value_schema_id: Annotated[str | None, Field(alias="__value_schema_id")] = None
+    """17 bytes: a byte of one, and the GUID of the schema. Outputs have it with `registry.url` and the framing
+    `header`."""
+
+
+class EventHeaders(TraceHeaders, SchemaHeaders):
     """The headers of an event. With `cloudevents.read` it may be a CloudEvent in binary mode."""
 
     ce_id: str | None = None
@@ -29,7 +37,7 @@ class EventHeaders(TraceHeaders):
     """Becomes the attribute `ce_source` of the event, unless the event has one of this name."""
 
 
-class VerdictHeaders(TraceHeaders):
+class VerdictHeaders(TraceHeaders, SchemaHeaders):
     """The headers of a verdict or a review item. Those of a CloudEvent are written with `cloudevents.write`."""
 
     ce_specversion: Literal["1.0"] | None = None

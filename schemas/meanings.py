@@ -15,7 +15,7 @@ def describe(schemas: Mapping[str, dict[str, Any]]) -> None:
     for name, schema in schemas.items():
         meanings = _meanings().get(name, {})
         for field, described in schema.get("properties", {}).items():
-            if text := meanings.get(field.replace(".", "_").replace("-", "_")):
+            if text := meanings.get(field.replace(".", "_").replace("-", "_").strip("_")):
                 described["description"] = text
 
 

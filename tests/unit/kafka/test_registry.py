@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,6 +141,12 @@ def test_a_registry_that_does_not_answer_is_waited_for() -> None:
         pass
     with pytest.raises(Unavailable, match=r"^registry\.url: no answer from http://127\.0\.0\.1"):
         registry.frames(settings_with(url=url))
+
+
+def test_a_client_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
+    with pytest.raises(Misconfigured, match=r"^registry\.url: the client is not installed: `make extra NAME=registry`"):
+        registry.frames(settings_with())
 
 
 def test_nothing_is_registered_without_a_registry() -> None:

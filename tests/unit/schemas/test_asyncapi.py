@@ -14,12 +14,14 @@ from jsonschema import Draft7Validator
 
 from schemas.asyncapi import CHANNELS, MESSAGES, document
 from schemas.generate import CONTRACTS
-from schemas.headers import DeadLetterHeaders, DeadLetterReason, ReplayNoteHeaders
+from schemas.headers import DeadLetterHeaders, DeadLetterReason, ReplayNoteHeaders, VerdictHeaders
 from workers.core.dead_letters import OUTPUT_TOO_LARGE, dead_letter, note_of, read_letter, too_large
+from workers.core.frames import by_header
+from workers.core.marks import Marks
 from workers.core.reasons import Reason
 from workers.core.records import Finished, Headers, Output, Source, TopicPartition
 from workers.errors import Undecodable
-from workers.settings import Topics
+from workers.settings import Settings, Topics
 
 OFFICIAL = Path(__file__).parents[2] / "fixtures" / "asyncapi" / "3.0.0.json"
 SOURCE = Source(TopicPartition("moderation.chat", 3), 1, 41)
@@ -127,6 +129,19 @@ def test_the_headers_of_a_dead_letter_that_was_cut_are_those_of_the_document() -
 def test_the_header_of_a_replay_note_is_that_of_the_document() -> None:
     written = {name: (value or b"").decode() for name, value in note_of(41)}
     assert ReplayNoteHeaders.model_validate(written).model_dump(by_alias=True) == written == {"replayed.offset": "41"}
+
+
+def test_the_headers_that_a_worker_writes_are_those_of_the_document() -> None:
+    settings = Settings(cloudevents={"write": True})
+    guid = "0af76519-16cd-43dd-8448-eb211c80319c"
+    topics = settings.topics
+    marks = Marks(settings, {topic: by_header(guid) for topic in (topics.verdicts, topics.review)})
+    for topic in (topics.verdicts, topics.review):
+        headers = marks.put(Output(topic, b"k", b"{}", [("traceparent", b"t")]), "ab12", b"t").headers or []
+        written = {name: (value or b"").decode("latin-1") for name, value in headers}
+        model = VerdictHeaders.model_validate(written)
+        assert model.model_dump(by_alias=True, exclude_unset=True) == written
+        assert set(document()["components"]["schemas"]["VerdictHeaders"]["properties"]) - set(written) == {"tracestate"}
 
 
 def test_the_document_says_what_a_field_means() -> None:
