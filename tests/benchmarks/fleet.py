@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,23 @@ from tests.site import Process, Site, eventually
 
 START_S = 90.0
 END_S = 60.0
+
+
+@contextmanager
+def throw_away(site: Site) -> Iterator[Site]:
+    """Create the topics of a site; at the end kill its workers and delete its folder. Print the logs after an error."""
+    site.create_topics()
+    try:
+        yield site
+    except BaseException:
+        for process in site.processes:
+            print(f"--- {process.log.name}\n{process.text[-3000:]}")
+        raise
+    finally:
+        for process in site.processes:
+            process.popen.kill()
+            process.wait()
+        site.folder.cleanup()
 
 
 class Fleet:

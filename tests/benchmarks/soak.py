@@ -25,7 +25,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from infra.devstack.stack import Stack, running
-from tests.benchmarks.fleet import Fleet
+from tests.benchmarks.fleet import Fleet, throw_away
 from tests.benchmarks.plots import Line, Panel, timeline
 from tests.benchmarks.watching import Sample, Watch
 from tests.command import GUARDLINE, inheriting
@@ -266,40 +266,28 @@ def write_page(soak: Soak, result: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Print each step, and one JSON object; exit code 1 if a promise is broken."""
-    with running() as stack:
-        site = Site(stack.kafka, stack.redis)
-        site.create_topics()
-        try:
-            soak = Soak(stack, site)
-            summary = soak.run()
-            counts = counted(site, soak.samples, soak.policy_set_ms)
-        except BaseException:
-            for process in site.processes:
-                print(f"--- {process.log.name}\n{process.text[-3000:]}")
-            raise
-        finally:
-            for process in site.processes:
-                process.popen.kill()
-                process.wait()
-        memory = [max(one.memory_mb.values()) for one in soak.samples if one.memory_mb]
-        result = {
-            **counts,
-            "lost": counts["lost"] + summary["missing"],
-            "doubled": max(counts["doubled"], summary["doubled"]),
-            "disorder": summary["disorder"],
-            "longest_silence_s": summary["longest_silence_s"],
-            "drained": soak.fleet.drained,
-            "failed": len(soak.fleet.failed),
-            "longest_drain_s": max(one["drain_s"] for one in soak.fleet.ended),
-            "longest_restart_s": round(max(one.ended_s - one.began_s for one in soak.restarts), 1),
-            **{f"{name}_ms": value for name, value in summary["latency_ms"].items()},
-            "peak_memory_mb": round(max(memory)),
-            "seconds": summary["seconds"],
-        }
-        write_page(soak, result)
-        if "--image" in sys.argv:
-            IMAGE.write_text(timeline([restart_panels(soak)]), encoding="utf-8")
-        site.folder.cleanup()
+    with running() as stack, throw_away(Site(stack.kafka, stack.redis)) as site:
+        soak = Soak(stack, site)
+        summary = soak.run()
+        counts = counted(site, soak.samples, soak.policy_set_ms)
+    memory = [max(one.memory_mb.values()) for one in soak.samples if one.memory_mb]
+    result = {
+        **counts,
+        "lost": counts["lost"] + summary["missing"],
+        "doubled": max(counts["doubled"], summary["doubled"]),
+        "disorder": summary["disorder"],
+        "longest_silence_s": summary["longest_silence_s"],
+        "drained": soak.fleet.drained,
+        "failed": len(soak.fleet.failed),
+        "longest_drain_s": max(one["drain_s"] for one in soak.fleet.ended),
+        "longest_restart_s": round(max(one.ended_s - one.began_s for one in soak.restarts), 1),
+        **{f"{name}_ms": value for name, value in summary["latency_ms"].items()},
+        "peak_memory_mb": round(max(memory)),
+        "seconds": summary["seconds"],
+    }
+    write_page(soak, result)
+    if "--image" in sys.argv:
+        IMAGE.write_text(timeline([restart_panels(soak)]), encoding="utf-8")
     print(f"the plots are in {PAGE.relative_to(ROOT)}")
     print(json.dumps(result))
     broken = [name for name in ("lost", "doubled", "disorder", "old_policy") if result[name]]
