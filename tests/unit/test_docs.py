@@ -15,6 +15,7 @@ import yaml
 from typer.main import get_command
 
 from workers.cli.app import app
+from workers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -51,6 +52,12 @@ def test_the_guarantees_name_tests() -> None:
     guaranteed = page.partition("## What is guaranteed")[2].partition("## What is not guaranteed")[0]
     without = [part.splitlines()[0] for part in guaranteed.split("### ")[1:] if not NAMED_TEST.search(part)]
     assert without == []
+
+
+def test_each_section_of_the_settings_has_one_table() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^<!-- settings of (\w+):", page, re.MULTILINE)
+    assert sorted(tables) == sorted(Settings.model_fields)
 
 
 def test_every_page_is_in_the_menu_of_the_site() -> None:

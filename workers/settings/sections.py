@@ -301,8 +301,9 @@ class Worker(Section):
     """part of each verdict's id. When an input topic was deleted and created again, stop the workers and change this
     setting"""
     start_within_s: float = Field(60, ge=0)
-    """how long a start waits for Kafka, its topics, Redis and model servers that are not available yet; then exit code
-    1. Failed attempts and the waits between them count; the time to load a model does not. 0: do not wait"""
+    """how long a start waits for Kafka, its topics, Redis, model servers and a Schema Registry that are not available
+    yet; then exit code 1. Failed attempts and the waits between them count; the time to load a model does not. 0: do
+    not wait"""
     grace_s: float = Field(25, ge=0)
     """after SIGTERM: how long the worker may take to finish the events in flight. Keep it below the supervisor's own
     grace period"""
