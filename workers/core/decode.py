@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.event import MAX_ID_CHARS, EventDict
 from workers.core.cloudevents import NOTHING, Attributes, stand_in
 from workers.core.fields import identifier, optional_fields, shortened, text_of
-from workers.core.frames import unframed
+from workers.core.frames import is_framed, unframed
 from workers.core.json_text import parse
 from workers.core.reasons import Reason as Reason
 from workers.core.records import Source
@@ -62,11 +62,11 @@ def decode(
         Skipped: the record is a tombstone, or its text is empty and `events.on_empty_text` says so.
     """
     value = present(value, events)
-    if value[:1] <= b"\1":
-        value = unframed(value)
     try:
         event: EventDict = _validate(value, strict=True)
     except ValidationError as error:
+        if is_framed(value):
+            return decode(unframed(value), events, source, attributes)
         if not events.strict:
             return from_document(parse(value), events, source, attributes)
         event = _strictly(value, attributes, error)

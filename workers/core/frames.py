@@ -49,6 +49,11 @@ def split(value: bytes) -> tuple[bytes, bytes]:
     return value[:length], value[length:]
 
 
+def is_framed(value: bytes) -> bool:
+    """Whether a value begins as a frame does."""
+    return value[:1] in _LENGTHS
+
+
 def unframed(value: bytes) -> bytes:
     """Give the JSON in a frame.
 
