@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import clients, tokens
-from workers.settings import Kafka
+from workers.settings import Kafka, Settings
 
 SECRET = "aGVhZGVy.cAnArYcAnArYcAnArYcAnArYcAnArYcAnArY.c2ln"
 LOGIN: dict[str, str | int | float | bool] = {"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER"}
@@ -42,10 +42,18 @@ def fresh() -> Iterator[None]:
     ],
 )
 def test_a_name_that_leads_to_no_function_is_refused_when_a_client_is_made(name: str, sentence: str) -> None:
-    settings = Kafka(token_provider=name, properties=LOGIN)
-    for make in (clients.admin, clients.onlooker, clients.producer):
+    kafka = Kafka(token_provider=name, properties=LOGIN)
+    every: list[Callable[[], object]] = [
+        lambda: clients.consumer(Settings(kafka=kafka)),
+        lambda: clients.transactional_producer(kafka, "w", {}),
+        lambda: clients.producer(kafka),
+        lambda: clients.reader(kafka, follow=False),
+        lambda: clients.onlooker(kafka),
+        lambda: clients.admin(kafka),
+    ]
+    for make in every:
         with pytest.raises(Misconfigured, match=rf"^kafka\.token_provider: .*{sentence}"):
-            make(settings)
+            make()
 
 
 @pytest.mark.parametrize(
