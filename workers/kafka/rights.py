@@ -6,6 +6,9 @@ say what they allow.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclOperation
@@ -49,6 +52,25 @@ def check(admin: AdminClient, settings: Settings, answer_s: float) -> None:
         for operation in needed if allowed is not None else ():
             if operation not in allowed and AclOperation.ALL not in allowed:
                 raise causes.not_allowed(f"{setting}: {DOES[operation].format(name)}", f"{operation.name} on {name}")
+
+
+def unreadable(admin: AdminClient, names: Collection[str], answer_s: float) -> set[str]:
+    """Return the topics that this user may see and may not read. Brokers that do not say so allow everything.
+
+    Blocks for `answer_s` at most. A topic about which the brokers give no answer counts as readable.
+    """
+    found: set[str] = set()
+    if not names:
+        return found
+    answers = admin.describe_topics(
+        TopicCollection([*names]), include_authorized_operations=True, request_timeout=answer_s
+    )
+    for name, answer in answers.items():
+        with suppress(KafkaException):
+            allowed = answer.result().authorized_operations
+            if allowed is not None and not {AclOperation.READ, AclOperation.ALL} & set(allowed):
+                found.add(name)
+    return found
 
 
 DOES = {

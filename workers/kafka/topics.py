@@ -14,7 +14,7 @@ from workers.errors import Unavailable
 from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
-from workers.settings import Kafka, Settings
+from workers.settings import Kafka, Settings, Topics
 
 
 def create(settings: Settings) -> tuple[list[str], list[str]]:
@@ -73,7 +73,7 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
     admin = clients.admin(kafka)
     present = clients.present_topics(admin, kafka, answer_s)
     find([*topics.named, *topics.outputs], present)
-    inputs = matching(topics, present)
+    inputs = _without_unreadable(admin, topics, matching(topics, present))
     rights.check(admin, with_inputs(settings, inputs), ANSWER_S)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
@@ -93,6 +93,21 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
                 f"kafka.bootstrap_servers {kafka.bootstrap_servers!r}"
             ) from error
     return Checked(inputs, limits)
+
+
+def _without_unreadable(admin: clients.Admin, topics: Topics, inputs: list[str]) -> list[str]:
+    """Leave out topics that only a pattern names, and that this user may not read. `NewTopics` warns of them.
+
+    Raises:
+        Unavailable: no topic is left.
+    """
+    hidden = rights.unreadable(admin, [name for name in inputs if name not in topics.named], ANSWER_S)
+    if hidden.issuperset(inputs):
+        raise Unavailable(
+            f"topics.inputs: this user may not read {', '.join(sorted(hidden))}, and no other topic matches. The ACLs "
+            "have to give this user READ: docs/operations.md, Permissions"
+        )
+    return [name for name in inputs if name not in hidden]
 
 
 def with_inputs(settings: Settings, names: list[str]) -> Settings:

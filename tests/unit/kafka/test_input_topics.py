@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
+from workers import telemetry
 from workers.errors import Unavailable
-from workers.kafka.input_topics import EVERY_S, NewTopics, is_input, matching
+from workers.kafka.input_topics import EVERY_S, LEFT_OUT, Look, NewTopics, is_input, matching
 from workers.settings import Topics
 
 PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moderation.review", "__consumer_offsets"]
@@ -39,9 +41,9 @@ def test_a_pattern_matches_neither_outputs_nor_internal_topics(inputs: list[str]
 
 
 class Answers:
-    """Gives prepared lists of topics, in the place of brokers; None stands for a failure."""
+    """Gives prepared looks at topics, in the place of brokers; None stands for a failure."""
 
-    def __init__(self, *answers: list[str] | None) -> None:
+    def __init__(self, *answers: Look | None) -> None:
         self._answers = list(answers)
 
     def ask(self, _: Callable[..., Any]) -> Future[Any]:
@@ -54,10 +56,23 @@ class Answers:
 
 
 def test_new_topics_are_reported_once_together_with_the_known_ones() -> None:
-    answers = Answers(["a"], None, ["a", "b"], ["b"], ["b", "c"], [])
+    looks = (
+        None if names is None else Look(names, set()) for names in (["a"], None, ["a", "b"], ["b"], ["b", "c"], [])
+    )
+    answers = Answers(*looks)
     new = NewTopics(Topics(inputs=["^."]), ["a"], answers)  # type: ignore[arg-type]  # the part that it uses
     found = [new.look(look * EVERY_S / 2) for look in range(12)]
     assert [topics for topics in found if topics] == [["a", "b"], ["a", "b", "c"]]
+
+
+def test_a_topic_that_may_not_be_read_is_named_once_and_read_as_soon_as_it_may() -> None:
+    looks = (Look(["a"], {"b"}), Look(["a"], {"b"}), Look(["a"], {"b", "c"}), Look(["a", "b"], {"c"}))
+    new = NewTopics(Topics(inputs=["^."]), ["a"], Answers(*looks))  # type: ignore[arg-type]  # the part that it uses
+    with capture_logs() as lines:
+        found = [new.look(look * EVERY_S / 2) for look in range(8)]
+    assert [topics for topics in found if topics] == [["a", "b"]]
+    assert [line["topics"] for line in lines if line["event"] == LEFT_OUT] == [["b"], ["c"]]
+    assert telemetry.UNREADABLE_TOPICS._value.get() == 1
 
 
 def test_the_brokers_are_not_asked_without_a_pattern() -> None:
