@@ -7,14 +7,17 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis as Single
 from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 from infra.devstack.kafka import HOST
 from schemas.policy import Policy
-from tests.redis_servers import Servers, asked, cluster, sentinels
+from tests.redis_servers import QUICK_MS, Servers, asked, cluster, sentinels
+from tests.site import eventually
 from tests.unit.redis.test_dedup import event_at, memory_of
 from tests.unit.redis.test_memories import until
 from tests.unit.redis.test_rights import PAGE, WORKER, changes_policies, said_by, works
@@ -174,3 +177,27 @@ async def test_a_server_that_hangs_costs_one_timeout(servers: Servers) -> None:
             except Exception:
                 await asyncio.sleep(0.1)
     await redis.aclose()
+
+
+def is_replicated(port: int) -> bool:
+    found = asked(port, "INFO", "replication")
+    return bool(found["slave0"]["offset"] == found["master_repl_offset"])
+
+
+async def test_entries_are_found_again_on_the_node_that_replaces_a_killed_one() -> None:
+    """Without any other command: nothing else makes the client ask who has which slots."""
+    key = b"n:event:{policies}"
+    with cluster(QUICK_MS, with_replica_of=key) as servers:
+        redis = await connect(settings_of(servers))
+        entries = entries_of(redis)
+        await entries.set({key: b"v1"}, 100, only_new=True)
+        eventually(partial(is_replicated, servers.primary), "the replica has the entry")
+        servers.kill(servers.primary)
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    assert await entries.get([key]) == [b"v1"]
+                    break
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.1)
+        await redis.aclose()
