@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from helm_python.errors import HelmError
 
 from tests.unit.helm.rendered import CHART, Document, example, render
+from workers.settings.descriptions import described
 
 SECRET = "s3cr3t-value"
 
@@ -61,3 +63,16 @@ def test_all_contradictions_are_said_at_once() -> None:
 )
 def test_what_only_looks_like_a_secret_is_accepted(changes: Document) -> None:
     assert render(example("cpu", **changes))
+
+
+@pytest.mark.parametrize("name", [one.name for one in described() if "SecretStr" in str(one.field.annotation)])
+def test_every_secret_setting_is_refused_in_the_settings_file_and_in_plain_variables(name: str) -> None:
+    secret = f"https://user:{SECRET}@host" if name.endswith("url") else SECRET
+    values: Any = secret
+    for part in reversed(name.split(".")):
+        values = {part: values}
+    variable = f"GUARDLINE_{name.upper().replace('.', '__')}"
+    assert f"- config.{name}: " in refusal("cpu", {"config": values})
+    said = refusal("cpu", {"env": {variable: secret}})
+    assert f"- env.{variable}: may hold a secret" in said
+    assert SECRET not in said
