@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from infra.observability.alerts import ALERTS
+from infra.observability.alerts import ALERTS, Alert
+from infra.observability.dashboard import metrics_in
 from workers.metric import Label, Metric
 from workers.telemetry import CATALOGUE
 
@@ -15,8 +16,8 @@ END = "<!-- end of the table -->\n"
 
 def rendered(page: str) -> str:
     """Return the page with its tables written again: one row for each metric, and one for each alert."""
-    metrics = [(_named(metric), _kind(metric), _meaning(metric), metric.reading) for metric in CATALOGUE]
-    alerts = [(f"[{one.name}](runbooks/{one.page}.md)", one.severity, one.summary) for one in ALERTS]
+    metrics = [(_named(metric), _kind(metric), _meaning(metric), _reading(metric)) for metric in CATALOGUE]
+    alerts = [(_linked(one), one.severity, one.summary) for one in ALERTS]
     page = _replaced(page, METRICS, _table(("metric", "kind, unit", "meaning", "a change says"), metrics))
     return _replaced(page, ALERTED, _table(("alert", "severity", "meaning"), alerts))
 
@@ -37,6 +38,15 @@ def _kind(metric: Metric) -> str:
 
 def _meaning(metric: Metric) -> str:
     return " ".join([metric.meaning, *map(_values, metric.labels)])
+
+
+def _reading(metric: Metric) -> str:
+    alerts = [_linked(alert) for alert in ALERTS if metric.name in metrics_in(alert.expression)]
+    return " ".join([metric.reading, *(f"Alert: {alert}." for alert in alerts)])
+
+
+def _linked(alert: Alert) -> str:
+    return f"[{alert.name}](runbooks/{alert.page}.md)"
 
 
 def _values(label: Label) -> str:
