@@ -42,6 +42,10 @@ def test_the_metrics_count_the_work(site: Site) -> None:
     ended_ms = int(time.time() * 1000)
 
     eventually(lambda: worker.metric("guardline_records_committed_total") == 9, "all are committed")
+    eventually(lambda: worker.metric("guardline_uncommitted_records") == 0, "nothing is held")
+    # The lag is worked out four times a second, and its ends are those of the last statistics.
+    eventually(lambda: worker.metric("guardline_lag_records") == worker.metric("guardline_lag_seconds") == 0, "no lag")
+    assert worker.metric('guardline_rebalances_total{kind="assigned"}') >= 1
     inputs = site.settings().topics.inputs
     expected = {
         f'guardline_records_received_total{{topic="{inputs[0]}"}}': 6,
@@ -57,13 +61,9 @@ def test_the_metrics_count_the_work(site: Site) -> None:
         "guardline_unavailable_total": 0,
         "guardline_stale_completions_total": 0,
         'guardline_transactions_total{result="aborted"}': 0,
-        "guardline_lag_records": 0,
-        "guardline_lag_seconds": 0,
         "guardline_oldest_deadline_seconds": 30,
         "guardline_oldest_uncommitted_seconds": 0,
         "guardline_assigned_partitions": 8,
-        'guardline_rebalances_total{kind="assigned"}': 1,
-        "guardline_uncommitted_records": 0,
         "guardline_intake_paused": 0,
         "guardline_redis_up": 1,
     }
@@ -122,7 +122,8 @@ def test_the_lag_and_the_deadline_show_what_waits_for_the_engine(site: Site) -> 
     site.check()
     eventually(lambda: worker.metric("guardline_lag_records") == 0, "the lag is 0")
     eventually(lambda: worker.metric("guardline_oldest_deadline_seconds") == 1, "no event waits")
-    assert worker.metric("guardline_lag_seconds") == worker.metric("guardline_oldest_uncommitted_seconds") == 0
+    eventually(lambda: worker.metric("guardline_lag_seconds") == 0, "no lag")
+    eventually(lambda: worker.metric("guardline_oldest_uncommitted_seconds") == 0, "nothing is held")
     assert worker.metric("guardline_pauses_total") >= 1
     assert worker.metric("guardline_paused_seconds_total") > 1
     assert worker.metric("guardline_intake_to_commit_seconds_count") == 500
