@@ -8,6 +8,8 @@ import pytest
 from confluent_kafka import Message
 from structlog.testing import capture_logs
 
+from tests.shown import shown
+from workers import telemetry
 from workers.core.records import Finished, Source, TopicPartition
 from workers.kafka.decoding import Decoding
 from workers.mapping.document import parse_yaml
@@ -27,11 +29,14 @@ def test_an_unforeseen_error_of_decoding_makes_a_dead_letter_and_one_log_line_wi
     decoding = Decoding(Settings(), Mapping(parse_yaml("tenant_id: {value: t}", "mapping.yaml")))
     message = Message(topic="chat", partition=3, offset=42, key=b"k", value=VALUE, headers=[("x", b"1")])
     source = Source(TopicPartition("chat", 3), 1, 42)
+    before = shown("guardline_dead_letters_total", reason="not_readable")
     with monkeypatch.context() as broken, capture_logs() as lines:
         broken.setattr(Mapping, "events", failing)
         first, second = (decoding.events(message, source) for _ in range(2))
     assert isinstance(first, Finished)
     assert first == second
+    assert first.counted == (telemetry.DEAD_LETTERS.labels("not_readable"),)
+    assert shown("guardline_dead_letters_total", reason="not_readable") == before, "the commit counts it"
     (letter,) = first.outputs
     assert (letter.key, letter.value) == (b"k", VALUE)
     assert letter.headers is not None

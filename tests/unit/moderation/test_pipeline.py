@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
+from tests.shown import shown
 from tests.site import Site
 from tests.unit.redis.test_dedup import ASSESSMENT, event_at
 from workers import telemetry
@@ -105,6 +106,7 @@ async def test_a_tenant_without_a_policy_gets_the_default_and_is_counted(
     guard = WaitingGuard(refuses=False)
     guard.may_answer.set()
     finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
+    before = shown("guardline_decisions_total", decision=decision)
     async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
         notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
         Pipeline(
@@ -124,6 +126,8 @@ async def test_a_tenant_without_a_policy_gets_the_default_and_is_counted(
     assert verdict["policy"]["id"] == decided_by or decided_by is None
     for name in ("default-strict", DEFAULT_ID):
         assert (telemetry.UNKNOWN_TENANTS.labels(name) in record.counted) == (name == decided_by)
+    assert telemetry.DECISIONS.labels(decision) in record.counted
+    assert shown("guardline_decisions_total", decision=decision) == before, "the commit counts it"
 
 
 class HalfDeadGuard:
