@@ -102,6 +102,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
         Panel("Partitions", "short", _each("guardline_assigned_partitions")),
+        Panel("Topics that may not be read", "short", _each("guardline_unreadable_topics")),
     ),
     "Verdicts": (
         Panel("Decisions", "ops", ((_rate("guardline_decisions_total", "decision"), "{{decision}}"),)),
