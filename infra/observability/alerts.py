@@ -2,6 +2,10 @@
 
 An alert is about a symptom that somebody has to act on. `critical` wakes a person; `warning` waits for working hours.
 Each has a page in docs/runbooks. Causes without a symptom are on the dashboard.
+
+Every selector of the rules file has `SELECTOR`, and the file has this text nowhere else. The Helm chart depends on it:
+for each worker it renders the group once, with `SELECTOR` replaced by the namespace and the job of that worker, and
+with another name of the group.
 """
 
 from __future__ import annotations
@@ -12,12 +16,19 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from infra.observability.dashboard import selecting
+
 ROOT = Path(__file__).parents[2]
 
 MADE_BY = "# `make generated` writes this file from infra/observability/alerts.py.\n"
 
+SELECTOR = 'job="guardline"'
+"""The matcher of the job, as the compose file and docs/metrics.md name it."""
+
 GROUP = "by (namespace, job)"
 """One alert for each deployment, however many workers it has."""
+
+RUNNING = 'guardline_worker_state{guardline_worker_state="running"}'
 
 
 class Alert(NamedTuple):
@@ -36,31 +47,42 @@ class Alert(NamedTuple):
 
 
 def _has_risen(counter: str) -> str:
-    """Return the condition that a counter rose in the last 15 minutes, or that it is new and not 0.
+    """Return the condition that a counter rose in the last 15 minutes, or that it is not 0 and its process is new.
 
     `increase` alone sees nothing of what a worker counted before its first scrape.
     """
-    return f"increase({counter}[15m]) > 0 or ({counter} > 0 unless {counter} offset 15m)"
+    is_new = "on (namespace, job, instance) time() - process_start_time_seconds < 900"
+    return f"increase({counter}[15m]) > 0 or ({counter} > 0 and {is_new})"
 
 
 ALERTS = (
     Alert(
         "GuardlineTargetMissed",
         "critical",
-        f"min {GROUP} (guardline_oldest_deadline_seconds) < 0",
+        f"-min {GROUP} (guardline_oldest_deadline_seconds) > 0",
         "2m",
         "Events wait for their verdict for longer than worker.target_s.",
-        "The oldest event missed its target {{ $value | humanizeDuration }} ago (a negative time).",
+        "The oldest event is {{ $value | humanizeDuration }} late.",
         "target-missed",
     ),
     Alert(
         "GuardlineNoWorker",
         "critical",
-        'absent(guardline_worker_state{guardline_worker_state="running"} == 1)',
+        # `absent` gives an alert the labels of its selector, so those of two workers stay two alerts.
+        f"max {GROUP} ({RUNNING}) == 0 or max {GROUP} (absent({RUNNING}))",
         "2m",
         "No worker runs: no event gets a verdict.",
         "No worker that Prometheus scrapes is in the state running.",
         "no-worker",
+    ),
+    Alert(
+        "GuardlineNoPartitions",
+        "critical",
+        f"sum {GROUP} (guardline_assigned_partitions) == 0 and max {GROUP} ({RUNNING}) == 1",
+        "5m",
+        "Workers run, but none has a partition: no event gets a verdict.",
+        "The group has assigned no partition to any worker of {{ $labels.job }}.",
+        "no-partitions",
     ),
     Alert(
         "GuardlineMessagesLost",
@@ -84,7 +106,7 @@ ALERTS = (
     Alert(
         "GuardlineWorkerRestarts",
         "warning",
-        'changes(process_start_time_seconds{job="guardline"}[15m]) > 2',
+        "changes(process_start_time_seconds[15m]) > 2",
         "0m",
         "A worker ends and starts again and again.",
         "{{ $labels.instance }} started {{ $value }} times in 15 minutes.",
@@ -99,6 +121,15 @@ ALERTS = (
         "More than 1 % of the records become dead letters: these messages get no verdict.",
         "{{ $value | humanize }} records per second become dead letters.",
         "dead-letters",
+    ),
+    Alert(
+        "GuardlineUnreadableTopics",
+        "warning",
+        f"max {GROUP} (guardline_unreadable_topics) > 0",
+        "10m",
+        "Topics that match a pattern of topics.inputs are left out: their messages get no verdict.",
+        "Left out, because the workers' user may not read them: {{ $value }}. The log names them.",
+        "unreadable-topics",
     ),
     Alert(
         "GuardlineRedisDown",
@@ -134,7 +165,7 @@ def rules() -> str:
 def _rule(alert: Alert) -> dict[str, Any]:
     return {
         "alert": alert.name,
-        "expr": alert.expression,
+        "expr": selecting(alert.expression, SELECTOR),
         "for": alert.hold,
         "labels": {"severity": alert.severity},
         "annotations": {

@@ -22,11 +22,11 @@ _PART = re.compile(r"_(bucket|sum|count)$")
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def selecting(expression: str) -> str:
-    """Add the selector to each series of an expression."""
+def selecting(expression: str, selector: str = SELECTOR) -> str:
+    """Add a selector to each series of an expression."""
 
     def add(found: re.Match[str]) -> str:
-        return f"{found[1]}{{{','.join(filter(None, (found[2], SELECTOR)))}}}"
+        return f"{found[1]}{{{','.join(filter(None, (found[2], selector)))}}}"
 
     return _SERIES.sub(add, expression)
 

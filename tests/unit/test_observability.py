@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.observability import dashboard
+from infra.observability import alerts, dashboard
 from infra.observability.alerts import ALERTS, Alert
 from infra.observability.dashboard import metrics_in, selecting
 from infra.observability.panels import ROWS
@@ -42,6 +43,19 @@ def test_every_alert_is_tested_in_a_case_that_fires_and_in_one_that_does_not() -
 def test_alerts_and_panels_use_metrics_that_exist() -> None:
     used = set().union(*(metrics_in(expression) for expression in [*QUERIES, *(alert.expression for alert in ALERTS)]))
     assert used - OF_EVERY_PROCESS - {metric.name for metric in CATALOGUE} == set()
+
+
+def test_every_selector_of_the_rules_has_the_job_that_the_chart_replaces() -> None:
+    rules = alerts.rules()
+    series = [
+        name for alert in ALERTS for name in re.findall(r"\b(?:guardline|process)_[a-z_]+(?![a-z_=])", alert.expression)
+    ]
+    assert rules.count(alerts.SELECTOR) == len(series)
+    replaced = yaml.safe_load(rules.replace(alerts.SELECTOR, 'namespace="chat",job="live-moderation"'))
+    for rule in replaced["groups"][0]["rules"]:
+        selectors = re.findall(r"\{([^}]*)\}", rule["expr"])
+        assert selectors
+        assert all('namespace="chat",job="live-moderation"' in selector for selector in selectors)
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
