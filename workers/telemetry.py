@@ -90,7 +90,8 @@ UNAVAILABLE = CATALOGUE.counter(
 UNKNOWN_TENANTS = CATALOGUE.counter(
     "guardline_unknown_tenants_total",
     "verdicts",
-    "Verdicts for tenants without a policy, by the policy that decided (`default`: the one that is set as such).",
+    "Verdicts for tenants without a policy, by the policy that decided. `default`: set with "
+    "`guardline policy default`; `default-strict`: built in.",
     "Rising: a tenant is new, or its name is mistyped.",
     Label("policy", ("default", "default-strict")),
 )
