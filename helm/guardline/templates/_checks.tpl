@@ -78,11 +78,11 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end }}
 
 {{- define "guardline.isSecretName" -}}
-{{- if regexMatch "(?i)((^|[._-])(password|passwd|secret|api_?key|access_?key|token)|user[._]info|key[.]pem|(^|[._])ssl_key)$" . -}}true{{- end -}}
+{{- if regexMatch "(?i)((^|[._-])(password|passwd|passphrase|secret|api_?key|access_?key|token)|user[._]info|key[.]pem|(^|[._])ssl_key)$" . -}}true{{- end -}}
 {{- end }}
 
 {{- define "guardline.hasPassword" -}}
-{{- if regexMatch "://[^/@?#]*:[^@]*@" . -}}true{{- end -}}
+{{- if or (regexMatch "://[^/@?#]*:[^@]*@" .) (regexMatch "(?i)://.*[?&][a-z_]*(password|passphrase|token|secret)=" .) -}}true{{- end -}}
 {{- end }}
 
 {{/* Settings that do not exist. Below a setting that is a map, any name is possible. Arguments: found, at (the path of value),
@@ -292,6 +292,22 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- $properties := dig "kafka" "properties" dict $config -}}
 {{- $protocol := index $properties "security.protocol" | default "" | upper -}}
+{{- if $scaling.kafka.enabled -}}
+{{- $variables := include "guardline.variables" . | fromYaml -}}
+{{- with $variables.GUARDLINE_KAFKA__BOOTSTRAP_SERVERS -}}
+{{- if not $scaling.kafka.bootstrapServers -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka.bootstrapServers: is not set, and the brokers come from the variable %s, which the chart cannot give to KEDA; name them here" $at .)) -}}
+{{- end -}}
+{{- end -}}
+{{- with $variables.GUARDLINE_KAFKA__GROUP -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka: the group comes from the variable %s, which the chart cannot give to KEDA; set kafka.group in config" $at .)) -}}
+{{- end -}}
+{{- with $variables.GUARDLINE_KAFKA__PROPERTIES -}}
+{{- if not $protocol -}}
+{{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka: security.protocol may be in the variable %s, where the chart cannot read it, and KEDA would connect without TLS; set security.protocol in kafka.properties in config, PLAINTEXT too" $at .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $_ := $scaling.kafka.metadata -}}
 {{- if has $name (list "bootstrapServers" "consumerGroup" "lagThreshold" "offsetResetPolicy" "topic" "tls" "sasl") -}}
 {{- include "guardline.refuse" (dict "found" $found "say" (printf "%s.kafka.metadata.%s: the chart decides it: without a topic KEDA adds up the group's topics, and the rest follows from the settings" $at $name)) -}}

@@ -52,6 +52,7 @@ def test_all_contradictions_are_said_at_once() -> None:
     [
         {"config": {"guard": {"openai": {"urls": ["https://guard:8000"]}}}},
         {"config": {"redis": {"url": "redis://guard@valkey:6379/0"}}},
+        {"config": {"redis": {"url": "rediss://valkey:6379/0?protocol=3&ssl_cert_reqs=required"}}},
         {"config": {"batch": {"max_tokens": 100}, "guard": {"context_tokens": 100, "window_tokens": 50}}},
         {"config": {"kafka": {"properties": {"ssl.certificate.pem": "CERTIFICATE", "sasl.username": "guard"}}}},
         {"config": {"kafka": {"token_provider": "mine:token"}}},
