@@ -33,7 +33,8 @@ class ByLag:
 class ByMetrics:
     """KEDA's Prometheus triggers, as the chart renders them: the used fraction of the target, and the rate of records.
 
-    `rate_s` is the range of PromQL's `rate`. A worker that has ended is no longer scraped.
+    `rate_s` is the range of PromQL's `rate`. A worker that has ended is no longer scraped. The better one of a worker's last two
+    deadlines counts, as `max_over_time` has it.
     """
 
     name = "Prometheus triggers: the oldest deadline and the rate"
@@ -43,6 +44,7 @@ class ByMetrics:
         self._scale_up_at = scale_up_at
         self._records_per_worker = records_per_worker
         self._rate_s = rate_s
+        self._deadlines: dict[int, deque[float]] = {}
         self._counts: dict[int, deque[tuple[float, float]]] = {}
 
     def metrics(self, sample: Sample, fleet: Fleet) -> list[Metric]:
@@ -53,7 +55,9 @@ class ByMetrics:
         for process in fleet.processes().values():
             found = scraped(process)
             if DEADLINE in found:
-                deadlines.append(found[DEADLINE])
+                seen = self._deadlines.setdefault(process.popen.pid, deque(maxlen=2))
+                seen.append(found[DEADLINE])
+                deadlines.append(max(seen))
             counts = self._counts.setdefault(process.popen.pid, deque())
             if COMMITTED in found:
                 counts.append((now, found[COMMITTED]))

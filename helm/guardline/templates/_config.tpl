@@ -68,6 +68,30 @@
 {{- .startupSeconds | default (ternary 900 300 (gt (int .gpu.count) 0)) | int -}}
 {{- end }}
 
+{{/* The number of pods. With autoscaling it is the one that runs now: without a number the Kubernetes API would set 1, and all other
+     workers would drain when autoscaling is switched on. Where Helm sees no such object, it is minReplicas.
+     Arguments: root, worker, name. */}}
+{{- define "guardline.replicas" -}}
+{{- if .worker.autoscaling.enabled -}}
+{{- $live := lookup "apps/v1" .worker.kind .root.Release.Namespace .name -}}
+{{- max (dig "spec" "replicas" 0 $live | int) (int .worker.autoscaling.minReplicas) -}}
+{{- else -}}
+{{- .worker.replicas -}}
+{{- end -}}
+{{- end }}
+
+{{/* The names of the variables of a worker, in capitals and without _FILE, as a map: GUARDLINE_REDIS__URL_FILE sets the same as
+     GUARDLINE_REDIS__URL. Arguments: root, worker. */}}
+{{- define "guardline.variables" -}}
+{{- $names := dict -}}
+{{- range $of := list .root.Values .worker -}}
+{{- range $name, $_ := merge (dict) ($of.env | default dict) ($of.secretEnv | default dict) -}}
+{{- $_ := set $names (upper $name | trimSuffix "_FILE") $name -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $names -}}
+{{- end }}
+
 {{/* Seconds between two workers that a scale-down removes. Arguments: root, worker. */}}
 {{- define "guardline.scaleDownEverySeconds" -}}
 {{- .worker.autoscaling.scaleDownEverySeconds | default (add 15 (include "guardline.terminationSeconds" .)) | int -}}

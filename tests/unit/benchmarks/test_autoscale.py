@@ -43,5 +43,5 @@ def test_the_autoscaler_and_the_triggers_of_the_benchmark_are_those_of_the_chart
     assert (lag["type"], lag["metadata"]["offsetResetPolicy"]) == ("kafka", "earliest")
     assert "topic" not in lag["metadata"]
     assert (deadline["metricType"], rate["metricType"]) == ("Value", "AverageValue")
-    assert DEADLINE in deadline["metadata"]["query"]
+    assert f"min(max_over_time({DEADLINE}{{" in deadline["metadata"]["query"]
     assert f"rate({COMMITTED}" in rate["metadata"]["query"]

@@ -29,3 +29,36 @@ def test_the_notes_warn_of_what_is_not_protected() -> None:
     assert "Warning: dedup.secret is not set" in notes(values)
     unprotected = notes(example("gpu-model-server", modelServer={"apiKey": None}, networkPolicy={"enabled": False}))
     assert "Warning: any pod of the cluster can use the model server" in unprotected
+
+
+REDIS = {"redis": {"url": "redis://valkey:6379/0"}}
+SECRET = {"secret": "own", "key": "dedup-secret"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"env": {"GUARDLINE_DEDUP__SECRET_FILE": "/run/secrets/dedup"}},
+        {"workers": {"moderation": {"secretEnv": {"GUARDLINE_DEDUP__SECRET": SECRET}}}},
+        {"config": {"dedup": {"enabled": False}}},
+    ],
+)
+def test_the_notes_do_not_warn_where_the_content_hash_has_its_secret_or_none_is_used(changes: Document) -> None:
+    assert "Warning" not in notes(example("cpu", **{"secretEnv": None} | changes))
+
+
+def test_the_notes_name_the_worker_that_has_no_secret_and_the_secrets_of_single_workers() -> None:
+    worker: Document = {"command": ["guardline", "worker", "moderation"]}
+    workers = {"moderation": {"secretEnv": {"GUARDLINE_DEDUP__SECRET": SECRET}}, "second": worker}
+    said = notes(example("cpu", secretEnv=None, workers=workers))
+    assert "Warning: dedup.secret is not set for second." in said
+    assert "The pods need these Secrets: own." in said
+    assert "The pods need these Secrets: guardline." in notes(example("gpu-model-server", secretEnv=None, config=REDIS))
+
+
+def test_the_notes_say_how_a_failed_job_runs_again() -> None:
+    said = notes(example("cpu"))
+    assert (
+        "kubectl -n moderation delete jobs -l app.kubernetes.io/instance=prod --field-selector status.successful=0"
+    ) in said
+    assert "delete jobs" not in notes(example("cpu", topicsJob={"enabled": False}))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helm_python.chart import Chart
 
 from tests.unit.helm.rendered import (
     CHART,
@@ -184,7 +187,8 @@ def test_one_entry_makes_another_worker() -> None:
         "kind": "Deployment",
         "replicas": 3,
         "resources": {"requests": {"cpu": "500m"}},
-        "env": {"GUARDLINE_KAFKA__GROUP": "gateway", "SOME_NUMBER": 3},
+        "config": {"kafka": {"group": "gateway"}},
+        "env": {"SOME_NUMBER": 3},
         "secretEnv": {"GATEWAY_KEY": {"secret": "gateway", "key": "key"}},
         "ports": [{"name": "api", "port": 8080}],
         "autoscaling": {"enabled": True},
@@ -205,7 +209,7 @@ def test_one_entry_makes_another_worker() -> None:
         "ports": [{"port": "api", "protocol": "TCP"}]
     }
     assert one(documents, "ScaledObject", "-gateway")["spec"]["scaleTargetRef"]["kind"] == "Deployment"
-    assert "replicas" not in gateway["spec"]
+    assert one(documents, "ScaledObject", "-gateway")["spec"]["triggers"][0]["metadata"]["consumerGroup"] == "gateway"
     assert worker_of(documents)["spec"]["replicas"] == 2
 
 
@@ -364,6 +368,51 @@ def test_keda_adds_up_the_topics_of_the_group() -> None:
     assert kafka["metadata"]["offsetResetPolicy"] == "earliest"
     assert (kafka["metadata"]["tls"], kafka["metadata"]["sasl"]) == ("enable", "scram_sha512")
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 12)
+
+
+def test_keda_gets_brokers_that_only_a_variable_names_from_a_value_of_its_own() -> None:
+    values = example(
+        "cpu",
+        config={"kafka": None},
+        env={"GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"},
+        workerDefaults={"autoscaling": {"enabled": True, "kafka": {"bootstrapServers": "other:9092"}}},
+    )
+    [trigger] = one(render(values), "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["bootstrapServers"] == "other:9092"
+
+
+def test_keda_keeps_the_workers_while_prometheus_has_no_series() -> None:
+    triggers = one(release_of("production"), "ScaledObject")["spec"]["triggers"]
+    from_prometheus = [trigger["metadata"] for trigger in triggers if trigger["type"] == "prometheus"]
+    assert [metadata["ignoreNullValues"] for metadata in from_prometheus] == ["false", "false"]
+
+
+@pytest.mark.parametrize(("interval", "range_"), [("15s", "30s"), ("1m", "2m")])
+def test_one_low_deadline_in_two_scrapes_adds_no_workers(interval: str, range_: str) -> None:
+    values = example("production", monitoring={"serviceMonitor": {"interval": interval}})
+    [query] = [
+        trigger["metadata"]["query"]
+        for trigger in one(render(values), "ScaledObject")["spec"]["triggers"]
+        if trigger.get("metricType") == "Value"
+    ]
+    assert "min(max_over_time(guardline_oldest_deadline_seconds{" in query
+    assert f"[{range_}]" in query
+
+
+@pytest.mark.parametrize(("running", "kept"), [(None, 2), (1, 2), (7, 7)])
+def test_an_upgrade_keeps_the_workers_that_autoscaling_runs(running: int | None, kept: int, tmp_path: Path) -> None:
+    """Helm's `lookup` finds nothing without a cluster, so a map takes its place."""
+    copy = tmp_path / "guardline"
+    shutil.copytree(CHART, copy)
+    source = copy / "templates" / "_config.tpl"
+    call = 'lookup "apps/v1" .worker.kind .root.Release.Namespace .name'
+    text = source.read_text(encoding="utf-8")
+    assert call in text
+    if running is not None:
+        source.write_text(text.replace(call, f'dict "spec" (dict "replicas" {running}.0)'), encoding="utf-8")
+    manifests = Chart.load(str(copy)).render(example("production"), name="prod", namespace="moderation")
+    documents = yaml.safe_load_all(manifests["guardline/templates/workers.yaml"])
+    assert [document["spec"]["replicas"] for document in documents if document["kind"] == "StatefulSet"] == [kept]
 
 
 def test_keda_uses_an_authentication_that_exists() -> None:
