@@ -33,8 +33,8 @@ class ByLag:
 class ByMetrics:
     """KEDA's Prometheus triggers, as the chart renders them: the used fraction of the target, and the rate of records.
 
-    `rate_s` is the range of PromQL's `rate`. A worker that has ended is no longer scraped. The better one of a worker's last two
-    deadlines counts, as `max_over_time` has it.
+    `rate_s` is the range of PromQL's `rate`. A worker that has ended is no longer scraped. The better one of a
+    worker's last two deadlines counts, as `max_over_time` has it.
     """
 
     name = "Prometheus triggers: the oldest deadline and the rate"

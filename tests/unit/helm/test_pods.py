@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helm_python.chart import Chart
 
+from infra.observability.alerts import SELECTOR
 from tests.unit.helm.rendered import (
     CHART,
     EXAMPLES,
@@ -26,6 +27,10 @@ from tests.unit.helm.rendered import (
     render,
 )
 from tests.unit.helm.schemas import check
+
+OBSERVABILITY = CHART.parents[1] / "infra" / "observability"
+SERIES = r"\b((?:guardline|process)_\w+)\b(?!\w*=)"
+MATCHED = r'\b((?:guardline|process)_\w+)\{[^}]*namespace="[^"]+",job="[^"]+"\}'
 
 ALL = pytest.mark.parametrize("name", EXAMPLES)
 
@@ -129,15 +134,40 @@ def test_the_service_monitor_finds_the_services_of_the_workers_only(name: str) -
     assert endpoint["port"] in ports
 
 
-def test_the_rules_and_the_dashboard_are_those_of_the_project_and_find_its_job() -> None:
-    documents = release_of("production")
-    folder = CHART.parents[1] / "infra" / "observability"
-    rules = (folder / "alerts.yaml").read_text(encoding="utf-8")
-    assert one(documents, "PrometheusRule")["spec"] == yaml.safe_load(rules)
-    dashboard = json.loads(one(documents, "ConfigMap", "-dashboard")["data"]["guardline.json"])
-    assert dashboard == json.loads((folder / "dashboard.json").read_text(encoding="utf-8"))
-    [relabelled] = one(documents, "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
-    assert set(re.findall(r'job="([^"]*)"', rules)) == {relabelled["replacement"]} == {"guardline"}
+def test_the_dashboard_is_that_of_the_project() -> None:
+    dashboard = json.loads(one(release_of("production"), "ConfigMap", "-dashboard")["data"]["guardline.json"])
+    assert dashboard == json.loads((OBSERVABILITY / "dashboard.json").read_text(encoding="utf-8"))
+
+
+def two_workers(release: str, namespace: str = "moderation") -> list[Document]:
+    """Return a release with two workers and all of the monitoring."""
+    second = {"command": ["guardline", "worker", "moderation"], "config": {"kafka": {"group": "second"}}}
+    return render(example("production", workers={"second": second}), name=release, namespace=namespace)
+
+
+def test_each_worker_has_a_job_of_its_own_and_the_rules_of_the_project_for_it() -> None:
+    [project] = yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    documents = two_workers("prod")
+    groups = {group["name"]: group["rules"] for group in one(documents, "PrometheusRule")["spec"]["groups"]}
+    assert list(groups) == ["prod-guardline-moderation", "prod-guardline-second"]
+
+    job_label = one(documents, "ServiceMonitor")["spec"]["jobLabel"]
+    for worker in ("moderation", "second"):
+        job = one(documents, "Service", f"-{worker}-pods")["metadata"]["labels"][job_label]
+        selector = f'namespace="moderation",job="{job}"'
+        expected = [rule | {"expr": rule["expr"].replace(SELECTOR, selector)} for rule in project["rules"]]
+        assert groups[job] == expected
+
+
+def test_every_series_in_the_rules_is_that_of_one_worker_of_one_release() -> None:
+    selectors: list[str] = []
+    for release, namespace in (("a", "moderation"), ("b", "moderation"), ("a", "other")):
+        for group in one(two_workers(release, namespace), "PrometheusRule")["spec"]["groups"]:
+            text = " ".join(rule["expr"] for rule in group["rules"])
+            assert re.findall(SERIES, text) == re.findall(MATCHED, text) != []
+            [selector] = set(re.findall(r'namespace="[^}]*"', text))
+            selectors.append(selector)
+    assert len(set(selectors)) == len(selectors) == 6
 
 
 @ALL
