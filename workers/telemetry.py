@@ -194,7 +194,8 @@ LAG_SECONDS = CATALOGUE.gauge(
 OLDEST_DEADLINE_SECONDS = CATALOGUE.gauge(
     "guardline_oldest_deadline_seconds",
     "seconds",
-    "Time until that record misses `worker.target_s`, negative when it has; `worker.target_s` without one.",
+    "Time until that record misses `worker.target_s`, negative when it has; `worker.target_s` without one, and "
+    "while the worker starts.",
     "Falling: more workers are needed soon. Negative: the target is missed.",
 )
 OLDEST_UNCOMMITTED_SECONDS = CATALOGUE.gauge(

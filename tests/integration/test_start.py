@@ -40,9 +40,11 @@ def works(site: Site, worker: Process) -> None:
 def test_a_worker_started_before_its_broker_and_topics_waits_for_both(site: Site, stack: Stack) -> None:
     stack.kill_kafka()
     try:
-        worker = site.worker()
+        worker = site.worker(GUARDLINE_WORKER__TARGET_S="20")
         eventually(lambda: waits_for(worker, "kafka.bootstrap_servers: no Kafka answers"), "it waits for Kafka")
         assert [worker.get(path)[0] for path in ("/livez", "/readyz")] == [200, 503]
+        # An autoscaler reads it: 0 would start more workers while this one starts.
+        assert worker.metric("guardline_oldest_deadline_seconds") == 20
     finally:
         stack.restart_kafka()
     eventually(lambda: waits_for(worker, "create them with `guardline topics create`"), "it waits for its topics")

@@ -57,6 +57,8 @@ class Worker:
         settings = self._settings
         file = settings.events.mapping
         mapping = None if file is None else load_mapping(file, "events.mapping")
+        # Until the Kafka thread knows the lag. An autoscaler would read 0 as a missed target, and start more workers.
+        telemetry.OLDEST_DEADLINE_SECONDS.set(settings.worker.target_s)
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             stages = stages_of(settings.telemetry.traces, settings.worker.id)
             life.close_with(stages.close)
