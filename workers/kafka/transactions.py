@@ -81,7 +81,7 @@ class ProducerSession:
         self._worker_id = worker_id
         self._max_bytes = max_bytes
         try:
-            self._begin_epoch(START_S)
+            self._signs, self.producer = self._in_new_epoch(START_S)
         except KafkaException as error:
             name = clients.transactional_id(kafka, worker_id)
             raise causes.failure(
@@ -93,10 +93,12 @@ class ProducerSession:
     def ready(self, deadline: float) -> None:
         """Prepare `producer` for one more transaction: replace it if the last one may have left a request behind.
 
-        A replacement blocks until `deadline`, a `time.monotonic()` value, at most.
+        A replacement blocks until `deadline`, a `time.monotonic()` value, at most. After a failure the next call tries
+        to replace the same producer.
 
         Raises:
-            Unavailable: the brokers gave no new epoch in time. No transaction was begun; try again.
+            Unavailable: the brokers gave no new epoch in time, or no token came. No transaction was begun; try again.
+            Misconfigured: the settings no longer make a client, such as with a certificate that is missing.
             Fatal: the brokers refuse a new epoch.
         """
         self.producer.poll(0)  # Delivers the log of the last transaction.
@@ -114,20 +116,27 @@ class ProducerSession:
         telemetry.PRODUCERS_REPLACED.inc()
         old = [self.producer]
         try:
-            self._begin_epoch(max(0.1, deadline - time.monotonic()))
+            self._signs, self.producer = self._in_new_epoch(max(0.1, deadline - time.monotonic()))
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             self._signs.doubt = f"no new epoch: {cause.str()}"
             if cause.retriable():
                 raise Unavailable(f"{AWAY} ({cause.str()})") from error
             raise Fatal(f"kafka: no new epoch ({cause.str()})") from error
-        finally:
-            # Another thread drops the last reference, because a client that closes waits for its own threads.
-            threading.Thread(target=old.clear, daemon=True, name="closing-producer").start()
+        _close(old)
 
-    def _begin_epoch(self, timeout_s: float) -> None:
-        self._signs = Signs(shows_debug=clients.shows_debug(self._kafka))
-        self.producer = clients.transactional_producer(
-            self._kafka, self._worker_id, self._max_bytes, logger=self._signs
-        )
-        self.producer.init_transactions(timeout_s)
+    def _in_new_epoch(self, timeout_s: float) -> tuple[Signs, clients.Sender]:
+        """Make the next producer. Until it has its epoch, the last producer and the doubt about it stay."""
+        signs = Signs(shows_debug=clients.shows_debug(self._kafka))
+        made = [clients.transactional_producer(self._kafka, self._worker_id, self._max_bytes, logger=signs)]
+        try:
+            made[0].init_transactions(timeout_s)
+        except KafkaException:
+            _close(made)
+            raise
+        return signs, made[0]
+
+
+def _close(producers: list[clients.Sender]) -> None:
+    """Drop the last reference in another thread, because a client that closes waits for its own threads."""
+    threading.Thread(target=producers.clear, daemon=True, name="closing-producer").start()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
+from workers.errors import Unavailable
 from workers.kafka import clients
-from workers.kafka.transactions import Signs
+from workers.kafka.transactions import ProducerSession, Signs
 from workers.settings import Kafka
 
 CLEAN = ("ENDTXN", "EndTxn returned NO_ERROR in state CommittingTransaction (may_retry=false)")
@@ -57,3 +62,52 @@ def test_the_producer_keeps_each_request_until_its_transaction_ends() -> None:
     )
     assert config["socket.timeout.ms"] == 20_100
     assert (config["debug"], config["log_level"], config["log.connection.close"]) == ("eos,broker", 7, True)
+
+
+class FakeProducer:
+    """Gets its epoch, or fails to get it."""
+
+    def __init__(self, signs: Signs, failure: KafkaException | None = None) -> None:
+        self.signs = signs
+        self._failure = failure
+
+    def poll(self, _timeout_s: float) -> None:
+        """Nothing is in its log."""
+
+    def init_transactions(self, _timeout_s: float) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+# The last argument says that the call may be repeated.
+AWAY = KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer", False, True))
+
+
+@pytest.mark.parametrize(
+    ("failures", "sentence"),
+    [([Unavailable("no token"), Unavailable("no token")], "no token"), ([AWAY, Unavailable("no token")], "no answer")],
+    ids=["no token comes", "no epoch comes"],
+)
+def test_a_producer_that_could_not_be_replaced_begins_no_transaction(
+    monkeypatch: pytest.MonkeyPatch, failures: list[Exception], sentence: str
+) -> None:
+    to_come: list[Exception | None] = [None, *failures, None]
+
+    def make(*_: object, logger: Any) -> FakeProducer:
+        failure = to_come.pop(0)
+        if isinstance(failure, Unavailable):
+            raise failure
+        return FakeProducer(logger, failure if isinstance(failure, KafkaException) else None)
+
+    monkeypatch.setattr(clients, "transactional_producer", make)
+    session = ProducerSession(Kafka(), "w", {})
+    first: Any = session.producer
+    session.ready(time.monotonic() + 1)
+    first.signs.log(20, "%s [%s] %s", CUT[0], "rdkafka#producer-1", CUT[1])
+    with pytest.raises(Unavailable, match=sentence):
+        session.ready(time.monotonic() + 1)
+    with pytest.raises(Unavailable, match="no token"):
+        session.ready(time.monotonic() + 1)
+    session.ready(time.monotonic() + 1)
+    assert session.producer is not first
+    assert to_come == []
