@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from workers.errors import Misconfigured
+from workers.errors import Misconfigured, Unavailable
 from workers.kafka import clients
 from workers.settings import Kafka
 
@@ -51,8 +51,9 @@ class Questions(threading.Thread):
                 answer.set_exception(error)
                 if isinstance(error, KafkaException):
                     # A client that got an empty list of brokers never recovers (librdkafka's issue 5301): make one.
-                    # That fails while a file that the settings name is replaced; the next failure tries again.
-                    with suppress(Misconfigured):
+                    # That fails while a file that the settings name is replaced, and while no token comes. The next
+                    # failure tries again.
+                    with suppress(Misconfigured, Unavailable):
                         self._admin = clients.admin(self._kafka)
             self._admin.poll(0)  # Its reports about connections would pile up.
 
