@@ -33,8 +33,8 @@ SENTENCES: Mapping[str, str] = {
     "too_long": "has more than {max_length} items",
     "too_short": "is empty",
 }
-"""Each continues a sentence that begins with the name of the field. All minimum lengths are 1, and only times have a
-pattern."""
+"""Each continues a sentence that begins with the name of the field. In settings, policies and other files that people
+write, all minimum lengths are 1, and only times have a pattern."""
 
 
 def in_words(error: ErrorDetails) -> str:

@@ -17,6 +17,8 @@ PATTERN = "^"
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
 
 def _check_topic(name: str) -> str:
     if name and not name.startswith(PATTERN) and not _TOPIC.fullmatch(name):
@@ -54,7 +56,7 @@ class Kafka(Section):
     property_files: dict[str, str] = {}
     """properties whose values are in files, such as `sasl.password`: the name of the property, and the absolute path of
     its file. See docs/configuration.md#secrets-from-files"""
-    token_provider: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    token_provider: str | None = None
     """the function that returns tokens for the mechanism `OAUTHBEARER`, as `package.module:function`: see
     docs/configuration.md#tokens-from-a-function"""
 
@@ -104,6 +106,13 @@ class Kafka(Section):
                 "PLAIN or SCRAM-SHA-512"
             )
         return properties
+
+    @field_validator("token_provider")
+    @classmethod
+    def _check_function(cls, name: str | None) -> str | None:
+        if name is not None and not _FUNCTION.fullmatch(name):
+            raise ValueError("kafka.token_provider: has to name a function as package.module:function")
+        return name
 
     @model_validator(mode="after")
     def _check_token_provider(self) -> Kafka:

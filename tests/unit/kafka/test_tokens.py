@@ -59,7 +59,8 @@ def test_a_name_that_leads_to_no_function_is_refused_when_a_client_is_made(name:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"token_provider": "no_colon"}, "String should match pattern"),
+        ({"token_provider": "no_colon"}, "has to name a function as package.module:function"),
+        ({"token_provider": "a.b:c\n"}, "has to name a function as package.module:function"),
         ({"properties": {}}, "no client would ask for a token: .*SASL_SSL and sasl.mechanism to OAUTHBEARER"),
         ({"properties": {**LOGIN, "sasl.mechanism": "PLAIN"}}, "no client would ask for a token"),
         ({"properties": {**LOGIN, "security.protocol": "SSL"}}, "no client would ask for a token"),

@@ -101,6 +101,12 @@ from workers.settings.table import rows
             "topics: verdicts, review, dead_letters and usage have to be different",
         ),
         ("GUARDLINE_TOPICS__DEAD_LETTERS", "", "topics.dead_letters: is empty"),
+        (
+            "GUARDLINE_KAFKA__TOKEN_PROVIDER",
+            "pass-word",
+            "kafka.token_provider: has to name a function as package.module:function (from",
+        ),
+        ("GUARDLINE_KAFKA__TOKEN_PROVIDER", "a.b:c", "kafka.token_provider: no client would ask for a token"),
         ("GUARDLINE_KAFKA__PROPERTIES", '{"acks": 1}', "kafka.properties: 'acks' cannot be set"),
         ("GUARDLINE_KAFKA__PROPERTIES", '{"request.required.acks": 1}', "'request.required.acks' cannot be set"),
         ("GUARDLINE_KAFKA__PROPERTIES", '{"auto.commit.enable": true}', "'auto.commit.enable' cannot be set"),
