@@ -32,6 +32,7 @@ class Lag:
         self._ledger = ledger
         self._ends: Mapping[TopicPartition, End] = {}
         self._asked_ends: Mapping[TopicPartition, int] = {}
+        self._starts: Mapping[TopicPartition, int] = {}
         self._unread_since: dict[TopicPartition, float] = {}
         self.records = 0
         self.oldest_s: float | None = None
@@ -42,8 +43,12 @@ class Lag:
         self._ends = ends
 
     def learn(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Take the ends of the partitions as a broker gave them."""
+        """Take the ends of the partitions as a broker gave them. Empty: the reports of the consumer are newer."""
         self._asked_ends = ends
+
+    def start_at(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Take the offsets at which partitions begin from which the consumer has fetched nothing yet."""
+        self._starts = starts
 
     def look(self, now: float) -> None:
         """Work out the lag. `now` is a `time.time` value.
@@ -58,12 +63,12 @@ class Lag:
         for front in self._ledger.fronts():
             end = self._ends.get(front.origin)
             offset = front.offset
-            if offset is None and end is not None:
-                offset = end.position
+            if offset is None:
+                offset = self._starts.get(front.origin) if end is None else end.position
             if offset is None:
                 continue
-            first, last = (0, 0) if end is None else (end.first, max(end.end, self._asked_ends.get(front.origin, 0)))
-            behind = max(0, max(front.end, last) - max(offset, first))
+            first, last = (0, 0) if end is None else (end.first, end.end)
+            behind = max(0, max(front.end, last, self._asked_ends.get(front.origin, 0)) - max(offset, first))
             records += behind
             if (source := front.source) is not None:
                 at_ms = source.received_at_ms if source.timestamp_ms is None else source.timestamp_ms

@@ -1,13 +1,14 @@
 """Keeps the lag up to date, and shows it to each scrape. Owned by the Kafka thread, and never blocks.
 
 The consumer's statistics have the ends of partitions without a request, but only of partitions that it fetches. While
-backpressure limits the intake, the lag grows and the consumer fetches little. Then this module asks a broker.
+backpressure limits the intake, the lag grows and the consumer fetches little. Then this module asks a broker. A
+partition that was assigned meanwhile has no position yet: it is behind by what follows its start.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 from confluent_kafka import IsolationLevel, KafkaException
@@ -30,9 +31,12 @@ ASK_S = 2.0
 class LagWatch:
     """Works out the lag every `LOOK_S`."""
 
-    def __init__(self, lag: Lag, questions: Questions, target_s: float) -> None:
+    def __init__(
+        self, lag: Lag, questions: Questions, starts: Callable[[], Mapping[TopicPartition, int]], target_s: float
+    ) -> None:
         self._lag = lag
         self._questions = questions
+        self._starts = starts
         self._looks_at = 0.0
         self._asks_at = 0.0
         self._answer: Future[dict[TopicPartition, int]] | None = None
@@ -47,9 +51,13 @@ class LagWatch:
             if (ends := answer_of(self._answer)) is not None:
                 self._lag.learn(ends)
             self._answer = None
-        if is_limited and assigned and self._answer is None and now >= self._asks_at:
-            self._asks_at = now + ASK_S
-            self._answer = self._questions.ask(lambda admin: ends_of(admin, assigned))
+        if self._answer is None and now >= self._asks_at:
+            if not is_limited:
+                self._lag.learn({})
+            elif assigned:
+                self._asks_at = now + ASK_S
+                self._answer = self._questions.ask(lambda admin: ends_of(admin, assigned))
+        self._lag.start_at(self._starts())
         self._lag.look(time.time())
 
 

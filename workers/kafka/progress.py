@@ -68,6 +68,10 @@ class Progress:
             if (at := _position(one.offset, known[TopicPartition(one.topic, one.partition)])) is not None
         }
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """Return the offset at which each assigned partition begins, where it is known."""
+        return {origin: max(start) for (origin, _), start in self._starts.items()}
+
     def _learn(self, idle: list[Assigned]) -> None:
         """Ask once in each epoch, and again if there was no answer."""
         if self._answer is not None and self._answer.done():

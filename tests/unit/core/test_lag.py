@@ -109,3 +109,28 @@ def test_records_that_were_deleted_unread_are_no_lag(ledger: Ledger) -> None:
     lag.report({A: End(90, 100, 11)})
     lag.look(NOW)
     assert lag.records == 10
+
+
+def test_an_unread_partition_without_a_report_is_behind_from_its_start_to_the_end_that_a_broker_gave(
+    ledger: Ledger,
+) -> None:
+    lag = Lag(ledger)
+    lag.start_at({A: 40})
+    lag.look(NOW)
+    assert (lag.records, lag.oldest_s) == (0, None)
+    lag.learn({A: 500, B: 500})  # Nobody knows where B begins.
+    lag.look(NOW)
+    lag.look(NOW + 7)
+    assert (lag.records, lag.oldest_s, lag.oldest_received_s) == (460, NOW, None)
+    lag.report({A: End(0, 500, 42)})
+    lag.look(NOW + 8)
+    assert lag.records == 458
+
+
+def test_the_end_that_a_broker_gave_is_forgotten(ledger: Ledger) -> None:
+    lag = Lag(ledger)
+    lag.report({A: End(0, 8, 8)})
+    lag.learn({A: 500})
+    lag.learn({})
+    lag.look(NOW)
+    assert lag.records == 0
