@@ -38,7 +38,7 @@ class Judge:
     Guarantee: every event gets an assessment or None. A revoked partition never cancels work for which another
     partition waits. If the engine fails, the judge retries for the event's timeout from the first attempt on, and for
     at least half of it if the event joined later. Between attempts it holds no turn at the engine. The engine's time
-    for a content is charged to one of the events with this content.
+    for a content is charged to one of the events with this content whose partition was not revoked.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Judge:
         stages: Stages = UNTRACED,
     ) -> None:
         self._notes = notes
+        self._is_current = is_current
         self._stages = stages
         self._calls = EngineCalls(guard, notes, batches_in_flight=batches_in_flight, hangs_after_s=hangs_after_s)
         self._single_flight: SingleFlight[Flight] = SingleFlight(is_current)
@@ -90,8 +91,9 @@ class Judge:
             await asyncio.shield(joined)
         for event, work in zip(events, works, strict=True):
             event.assessment = work.assessment
-            # The first of the events that share a work is charged with it.
-            event.engine_ms, work.engine_ms = work.engine_ms, None
+            # The first of the events that share a work is charged with it, if it will have a verdict.
+            if work.engine_ms is not None and self._is_current(event.source):
+                event.engine_ms, work.engine_ms = work.engine_ms, None
 
     async def _fly(self, flight: Flight, works: Sequence[Work[Flight]]) -> None:
         try:

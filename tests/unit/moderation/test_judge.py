@@ -164,6 +164,21 @@ async def test_work_continues_as_long_as_one_waiter_is_current(notes: CrashNotes
     assert await waiter == await owner == [{"of": "shared"}]
 
 
+async def test_the_engine_time_is_charged_to_an_event_whose_partition_was_not_revoked(notes: CrashNotes) -> None:
+    guard = ScriptedGuard()
+    guard.gate.clear()
+    current = {KEPT, GONE}
+    judge = judge_of(guard, notes, is_current=lambda source: source.origin in current)
+    events = [event_of("a", Source(origin, 1, n)) for n, origin in enumerate([GONE, KEPT, KEPT])]
+    tasks = [asyncio.create_task(judged(judge, [event])) for event in events]
+    await until(lambda: bool(guard.calls))
+    current.remove(GONE)
+    guard.gate.set()
+    await asyncio.gather(*tasks)
+    assert guard.calls == [["a"]]
+    assert [event.engine_ms is not None for event in events] == [False, True, False]
+
+
 async def test_content_without_waiters_is_not_judged_and_the_others_are(notes: CrashNotes) -> None:
     """The other event's partition stays: without an answer its offset would block the partition for ever."""
     guard = ScriptedGuard()
