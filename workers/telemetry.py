@@ -107,7 +107,7 @@ REUSED = CATALOGUE.counter(
 LANGUAGES = CATALOGUE.counter(
     "guardline_languages_total",
     "events",
-    "Events by who named their language, with `language.detector`.",
+    "Events with a text, by who named their language, with `language.detector`.",
     "A rising share of `unknown`: short texts, or a language that is not among `language.candidates`.",
     Label("source", ("producer", "detector", "unknown")),
 )

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.event import EventDict
-from workers import telemetry
 from workers.core.records import Event
 from workers.errors import Misconfigured, to_install
 from workers.settings import Language
@@ -82,14 +81,9 @@ class Languages:
 
         The event loop continues meanwhile: the detector runs in its thread and yields after each text.
         """
-        without = [event for event in events if _has_none(event.body)]
+        without = [event for event in events if _has_none(event.body) and not event.is_empty]
         if without:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._fill, without)
-        found = sum([event.detected_language is not None for event in without])
-        unknown = len(without) - found
-        telemetry.LANGUAGES.labels("producer").inc(len(events) - found - unknown)
-        telemetry.LANGUAGES.labels("detector").inc(found)
-        telemetry.LANGUAGES.labels("unknown").inc(unknown)
 
     def _fill(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -127,6 +121,15 @@ class Languages:
                 log.error("the language detector failed on a text; its language is unknown", error=type(error).__name__)
             return None
         return None if language is None else language.iso_code_639_1.name.lower()
+
+
+def source_of(event: Event) -> str | None:
+    """Say who named the language of an event after `fill`; None for an event without text."""
+    if event.is_empty:
+        return None
+    if event.detected_language is not None:
+        return "detector"
+    return "unknown" if _has_none(event.body) else "producer"
 
 
 def _has_none(body: EventDict) -> bool:

@@ -16,7 +16,7 @@ from workers.core.decide import verdict, verdict_id
 from workers.core.marks import Marks, written_time
 from workers.core.records import Event, Finished, Memory, Output, Source
 from workers.core.usage import used_by
-from workers.guard.languages import Languages
+from workers.guard.languages import Languages, source_of
 from workers.moderation.counting import counters
 from workers.moderation.judge import Judge
 from workers.policy.document import DEFAULT
@@ -217,6 +217,7 @@ class Pipeline:
                 event.assessment is None and not event.is_empty,
                 default.id if own_policy is None else None,
                 event.ignored_fields,
+                None if self._languages is None else source_of(event),
             )
             created_at = body.get("created_at")
             times = () if created_at is None else (created_at,)

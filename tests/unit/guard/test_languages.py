@@ -20,7 +20,7 @@ from workers.annotation.annotate import Annotation
 from workers.core.keys import Keys
 from workers.errors import Misconfigured
 from workers.guard.guard import Request
-from workers.guard.languages import Languages, load_languages
+from workers.guard.languages import Languages, load_languages, source_of
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch, Language
 
@@ -95,6 +95,13 @@ async def test_the_event_loop_continues_while_languages_are_found() -> None:
     await languages.close()
     assert [event.detected_language for event in events] == ["de"] * 60
     assert turns > 30
+
+
+async def test_events_with_a_text_have_a_source_of_their_language(languages: Languages) -> None:
+    events = [event_at(0, text=GERMAN), event_at(1, text="12345"), event_at(2, text=GERMAN), event_at(3, text="")]
+    events[2].body["language"] = "fr"
+    await languages.fill(events)
+    assert [source_of(event) for event in events] == ["detector", "unknown", "producer", None]
 
 
 async def test_the_keys_of_an_event_do_not_depend_on_the_detector(languages: Languages) -> None:

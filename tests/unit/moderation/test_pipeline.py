@@ -19,15 +19,17 @@ from tests.shown import shown
 from tests.site import Site
 from tests.unit.redis.test_dedup import ASSESSMENT, event_at
 from workers import telemetry
-from workers.core.records import Finished, Source
+from workers.core.records import Event, Finished, Source
 from workers.errors import Unavailable
 from workers.guard.guard import Refused, Request
+from workers.guard.languages import Languages
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
 from workers.policy.document import DEFAULT, DEFAULT_ID
 from workers.policy.policy import CompiledPolicy, default_strict
 from workers.redis.crash_notes import SUSPECT, CrashNotes
 from workers.redis.dedup import Dedup
+from workers.settings import Language
 
 
 class WaitingGuard:
@@ -289,6 +291,43 @@ async def test_events_that_a_rebalance_moved_are_not_counted(site: Site) -> None
 def counted(counter: Counter) -> float:
     (metric,) = counter.collect()
     return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
+
+
+class NoLanguages(Languages):
+    """Finds the language of no text."""
+
+    async def fill(self, events: Sequence[Event]) -> None:
+        """Leave them all as they are."""
+
+
+async def test_who_named_a_language_is_counted_by_the_commit_and_only_where_there_is_a_text(site: Site) -> None:
+    settings = site.settings()
+    namespace = settings.redis.namespace
+    guard = WaitingGuard(refuses=False)
+    guard.may_answer.set()
+    delivered: list[Finished] = []
+    errors: list[BaseException] = []
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
+        pipeline = Pipeline(
+            settings,
+            dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            policies=HeldPolicies(),
+            default_policy=default_strict(),
+            is_current=lambda _: True,
+            deliver=delivered.extend,
+            fail=errors.append,
+            languages=NoLanguages(Language()),
+        )
+        before = shown("guardline_languages_total", source="unknown")
+        pipeline.submit([event_at(0), event_at(1, text=""), event_at(2, event_id="other", language="de")])
+        await until(lambda: len(delivered) == 3 or bool(errors))
+    assert not errors
+    every = {source: telemetry.LANGUAGES.labels(source) for source in ("producer", "detector", "unknown")}
+    found = [[source for source, counter in every.items() if counter in record.counted] for record in delivered]
+    assert found == [["unknown"], [], ["producer"]]
+    assert shown("guardline_languages_total", source="unknown") == before
 
 
 async def test_an_event_without_text_needs_no_model_and_named_headers_are_carried(site: Site) -> None:
