@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
+from workers.cli.interrupts import Interrupts
 from workers.cli.tables import counted, say
 from workers.errors import Misconfigured
 from workers.settings import load as load_settings
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from workers.load.tally import Second
 
 app = typer.Typer()
-
-NOTED = 2
-"""The first Ctrl-C ends the sending, the second one the waiting for outcomes."""
 
 
 @app.command("load")
@@ -66,8 +63,8 @@ def load_command(
     def print_second(second: Second) -> None:
         say(orjson.dumps(asdict(second)).decode() if as_json else _line(second))
 
-    with counted_interrupts() as interrupts:
-        summary = run(load_settings(), load, interrupts=interrupts, each_second=print_second)
+    with Interrupts() as interrupts:
+        summary = run(load_settings(), load, interrupts=lambda: interrupts.count, each_second=print_second)
     if as_json:
         say(orjson.dumps(summary).decode())
     else:
@@ -77,28 +74,6 @@ def load_command(
         raise typer.Exit(128 + signal.SIGINT)
     if summary["missing"] or summary["doubled"] or summary["disorder"]:
         raise typer.Exit(1)
-
-
-@contextmanager
-def counted_interrupts() -> Iterator[Callable[[], int]]:
-    """In the block, two Ctrl-C are only counted, and the yielded function returns how many. A third one interrupts.
-
-    An exception of a signal handler that runs in a callback of confluent-kafka 2.16 is lost: its call then fails with a
-    SystemError.
-    """
-    count = 0
-
-    def note(*_: object) -> None:
-        nonlocal count
-        count += 1
-        if count > NOTED:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: count
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def weights(flag: str, values: list[str]) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from schemas.taxonomy import Surface
 from workers import settings as settings_module
+from workers.cli.interrupts import Interrupts
 from workers.cli.tables import console, counted, say, say_json
 from workers.errors import Misconfigured
 
@@ -38,9 +39,12 @@ def produce_command(
         with (
             nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines,
             Progress(console=console, disable=file == "-" or not console.is_terminal) as progress,
+            Interrupts() as interrupts,
         ):
             task = progress.add_task("events", total=None if file == "-" else Path(file).stat().st_size)
-            count, bad, first, is_stopped = produce(settings, lines, lambda step: progress.advance(task, step), fill)
+            count, bad, first, is_stopped = produce(
+                settings, interrupts.reading(lines), lambda step: progress.advance(task, step), fill
+            )
     except OSError as error:
         raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
     say(f"{'stopped; ' if is_stopped else ''}{counted(count, 'record')} produced", err=True)

@@ -1,0 +1,66 @@
+"""Ctrl-C while records are sent."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+
+from workers.cli.interrupts import NOTED, Interrupts
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_callback_of_the_client_ends_the_lines_and_not_the_call() -> None:
+    reports = []
+
+    def report(*_: object) -> None:
+        reports.append(1)
+        press()
+
+    producer = Producer({"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": 10, "log_level": 0})
+    with Interrupts() as interrupts:
+        lines = interrupts.reading([b"one", b"two"])
+        producer.produce("t", next(lines), on_delivery=report)
+        deadline = time.monotonic() + 20
+        while not reports:
+            assert time.monotonic() < deadline
+            producer.poll(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+    assert reports == [1]
+
+
+def test_ctrl_c_ends_the_wait_for_a_line() -> None:
+    def waiting() -> Iterator[bytes]:
+        yield b"one"
+        press()
+        yield b"two"
+
+    with Interrupts() as interrupts:
+        lines = interrupts.reading(waiting())
+        assert next(lines) == b"one"
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+        assert interrupts.count == 1
+
+
+def test_all_lines_are_read_without_ctrl_c() -> None:
+    with Interrupts() as interrupts:
+        assert [*interrupts.reading([b"one", b"", b"two"])] == [b"one", b"", b"two"]
+
+
+def test_a_third_ctrl_c_interrupts_and_after_the_block_it_does_what_it_did_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as interrupts:
+        for _ in range(NOTED):
+            press()
+        assert interrupts.count == NOTED
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert signal.getsignal(signal.SIGINT) is before
