@@ -34,8 +34,8 @@ INCURABLE = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError.UNSUPPORTED_VERSION,
 }
-"""What brokers refuse whenever they are asked. Everything else may pass: a list of that would never be complete, and a
-start that waits in vain costs a minute, one that does not wait a restart by hand."""
+"""What brokers refuse whenever they are asked. Everything else may pass, because a list of that would never be
+complete. Waiting in vain costs a minute. Not waiting costs a restart by hand."""
 
 NOT_ALLOWED = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,

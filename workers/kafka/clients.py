@@ -28,8 +28,9 @@ ANSWER_S = 10.0
 """How long the brokers may take to say which topics they have."""
 
 FIRST_LOOK_S = 0.25
+"""The time limit of the first metadata request. It doubles with each further one, up to `LOOK_S`."""
+
 LOOK_S = 2.0
-"""How long one look for brokers may take, the first and the last, before it is asked why none answers."""
 
 REFUSED_S = 1.0
 """How long the other brokers have to answer after one has refused."""

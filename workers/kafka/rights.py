@@ -1,7 +1,7 @@
 """Checks at start that the brokers let this user do with the topics what a worker does.
 
-Else the first verdict would be the first to hear of it. Brokers without ACLs allow everything, and older ones do not
-say what they allow.
+Otherwise the worker would learn of a missing right only when it writes its first verdict. Brokers without ACLs allow
+everything, and older ones do not say what they allow.
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ ANSWER_S = 10.0
 """How long the function may take. The constructor of a client waits for a token for as long."""
 
 REUSED = 0.1
-"""The part of a token's time in which all clients get this token. A token that is half used would be renewed too late:
-librdkafka looks once a second whether a fifth of the time is left, and logs in again when a tenth is left."""
+"""A client that asks in the first tenth of a token's lifetime gets the same token. Later it gets a new one, so that
+every client has nearly a whole lifetime ahead. A token that is half used would be renewed too late: librdkafka looks
+once a second whether a fifth of the time is left, and logs in again when a tenth is left."""
 
 MILLISECONDS = 1e11
 """An expiry above this was meant as milliseconds: as seconds it is in the year 5138. librdkafka would never renew the

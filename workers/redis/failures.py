@@ -45,7 +45,7 @@ def said_of(error: RedisError | OSError) -> str:
 
 
 def what_redis_does(error: RedisError | OSError) -> str:
-    """Begin a line of the log: one that answered, and be it with a refusal, is not away."""
+    """Begin a line of the log. A Redis that answers, even with a refusal, is reachable."""
     has_answered = isinstance(error, (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError))
     return "redis refuses" if has_answered else "redis does not answer"
 
