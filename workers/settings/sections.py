@@ -73,7 +73,8 @@ class Registry(Section):
     Needs the extra `registry`. Empty: outputs have no schema id. See docs/contracts.md#schema-registry"""
     framing: Literal["header", "prefix"] = "header"
     """where verdicts and review items have the id of their schema: `header` leaves the value plain JSON and adds the
-    header `__value_schema_id`. `prefix` puts five bytes before the value, for readers that know no other form"""
+    header `__value_schema_id`. `prefix` puts five bytes before the value, for readers that know no other form; it
+    cannot be used with `cloudevents.write`"""
     auto_register: bool = True
     """whether a worker registers the schemas at its start. Otherwise they have to be registered already"""
     user: str = ""
@@ -374,11 +375,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_headers(self) -> Settings:
-        carried = [name for name in self.events.carry_headers if name.startswith("ce_") or name == "content-type"]
-        if self.cloudevents.write and carried:
+        names = {name: name.lower() for name in self.events.carry_headers}
+        if "__value_schema_id" in names.values():
             raise ValueError(
-                f"events.carry_headers: {', '.join(carried)} cannot be carried with cloudevents.write, which writes "
+                "events.carry_headers: __value_schema_id cannot be carried, because it names the schema of the event, "
+                "which is not that of the verdict"
+            )
+        own = [name for name, lower in names.items() if lower.startswith("ce_") or lower == "content-type"]
+        if self.cloudevents.write and own:
+            raise ValueError(
+                f"events.carry_headers: {', '.join(own)} cannot be carried with cloudevents.write, which writes "
                 "headers of these names itself"
+            )
+        if self.cloudevents.write and self.registry.url and self.registry.framing == "prefix":
+            raise ValueError(
+                "registry.framing: prefix cannot be used with cloudevents.write, whose header content-type says that "
+                "the value is JSON: set it to header"
             )
         return self
 

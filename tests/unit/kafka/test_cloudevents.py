@@ -169,11 +169,14 @@ def test_the_headers_of_outputs_are_those_of_cloud_events() -> None:
     assert (review["ce_id"], review["ce_type"]) == (b"ab12/review", b"guardline.review.v1")
 
 
-def test_a_header_that_the_worker_writes_cannot_be_carried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GUARDLINE_EVENTS__CARRY_HEADERS", '["traceparent", "ce_id"]')
-    assert load().events.carry_headers == ["traceparent", "ce_id"]
+@pytest.mark.parametrize("name", ["ce_id", "Ce_Time", "content-type", "Content-Type"])
+def test_a_header_that_the_worker_writes_cannot_be_carried(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("GUARDLINE_EVENTS__CARRY_HEADERS", json.dumps(["traceparent", name]))
+    assert load().events.carry_headers == ["traceparent", name]
     monkeypatch.setenv("GUARDLINE_CLOUDEVENTS__WRITE", "true")
-    with pytest.raises(Misconfigured, match=r"events\.carry_headers: ce_id cannot be carried with cloudevents\.write"):
+    with pytest.raises(
+        Misconfigured, match=rf"events\.carry_headers: {name} cannot be carried with cloudevents\.write"
+    ):
         load()
 
 

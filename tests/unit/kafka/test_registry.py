@@ -172,6 +172,19 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch, variables: 
     assert "pass-word" not in str(caught.value)
 
 
+def test_a_verdict_has_one_schema_id_and_a_content_type_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDLINE_EVENTS__CARRY_HEADERS", '["__value_schema_id"]')
+    with pytest.raises(Misconfigured, match=r"^events\.carry_headers: __value_schema_id cannot be carried"):
+        load()
+    monkeypatch.delenv("GUARDLINE_EVENTS__CARRY_HEADERS")
+    monkeypatch.setenv("GUARDLINE_CLOUDEVENTS__WRITE", "true")
+    monkeypatch.setenv("GUARDLINE_REGISTRY__URL", "http://h")
+    assert load().registry.framing == "header"
+    monkeypatch.setenv("GUARDLINE_REGISTRY__FRAMING", "prefix")
+    with pytest.raises(Misconfigured, match=r"^registry\.framing: prefix cannot be used with cloudevents\.write"):
+        load()
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_an_event_in_a_frame_is_read_as_one_without(frame: bytes, strict: bool) -> None:
