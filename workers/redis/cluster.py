@@ -18,7 +18,8 @@ from redis.exceptions import ConnectionError as NoConnection
 class Cluster(RedisCluster):
     """A `RedisCluster` whose errors are redis-py's usual ones.
 
-    Guarantee: it asks the nodes again who has which slots after each failure.
+    Guarantee: after each outage it asks the nodes again who has which slots. When a node refuses a command, it keeps
+    its connections.
     """
 
     async def initialize(self, *arguments: Any, **options: Any) -> RedisCluster:

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.commands.core import DataPersistOptions
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import MovedError, NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from workers.redis.client import Client
 from workers.redis.cluster import Cluster, outages
@@ -106,7 +108,8 @@ class ClusterEntries:
         try:
             with outages():
                 yield
-        except (RedisError, OSError):
-            # A pipeline that fails does not ask again who has which slots. After this, the next command does.
+        except (NoConnection, NoAnswer, MovedError, OSError):
+            # A pipeline that fails does not ask again who has which slots. After this, the next command does. But it
+            # also closes the connections of the commands under way, so a command that is only refused does not do it.
             await self._redis.aclose()
             raise

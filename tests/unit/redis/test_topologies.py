@@ -7,12 +7,14 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis as Single
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from infra.devstack.kafka import HOST
 from schemas.policy import Policy
@@ -177,6 +179,24 @@ async def test_a_server_that_hangs_costs_one_timeout(servers: Servers) -> None:
             except Exception:
                 await asyncio.sleep(0.1)
     await redis.aclose()
+
+
+async def test_a_write_that_full_servers_refuse_does_not_disturb_the_commands_under_way(servers: Servers) -> None:
+    data = [port for port in servers.processes if port not in servers.watchers]
+    entries = dict.fromkeys((b"n:event:{%02x}" % tag for tag in range(TAGS)), b"v")
+    async with aclosing(await connect(settings_of(servers, timeout_s=60))) as redis:
+        reading: asyncio.Future[Any] = asyncio.ensure_future(redis.blpop(["n:list"], timeout=50))
+        try:
+            await until(lambda: any(asked(port, "INFO", "clients")["blocked_clients"] for port in data))
+            for port in data:
+                asked(port, "CONFIG", "SET", "maxmemory", 1)
+            with pytest.raises(ResponseError, match="maxmemory"):
+                await entries_of(redis).set(entries, 100, only_new=True)
+        finally:
+            for port in data:
+                asked(port, "CONFIG", "SET", "maxmemory", 0)
+        await redis.rpush("n:list", "found")
+        assert [*await reading] == [b"n:list", b"found"]
 
 
 def is_replicated(port: int) -> bool:
