@@ -231,9 +231,12 @@ def test_records_of_an_aborted_transaction_are_never_read(site: Site) -> None:
 
 
 def is_finished(worker: Process, count: int) -> bool:
-    """Whether the worker has decided this many, none of which may have been committed."""
-    decided = [line for line in worker.get("/metrics")[1].splitlines() if line.startswith("guardline_decisions_total")]
-    return sum(float(line.split()[1]) for line in decided) == count
+    """Whether the worker has decided this many, none of which may have been committed.
+
+    Every micro-batch that was begun is one part, and has been finished.
+    """
+    begun, finished = (worker.metric(f"guardline_batch_{name}_count") for name in ("events", "seconds"))
+    return worker.metric("guardline_batch_events_sum") == count and begun == finished
 
 
 def allowed_s(worker: Process) -> list[float]:

@@ -162,7 +162,7 @@ def test_produce_sends_the_lines_before_one_that_it_cannot_send(site: Site, tmp_
     assert "The 2 records before it were sent" in said
     assert taken(site) == 2
     file.write_text(f'\n\n{{"text": 7}}\n{event}\n')
-    assert "dead letters; line 3: " in site.command("produce", file).stderr
+    assert "becomes a dead letter: line 3: " in site.command("produce", file).stderr
 
 
 def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:

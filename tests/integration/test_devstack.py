@@ -201,7 +201,7 @@ def test_a_refused_download_is_reported_in_a_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr(jars, "ATTEMPTS", 2)
     with (
         pytest.raises(
-            DevstackError, match=r"cannot download Apache Kafka: .*Connection refused.* set GUARDLINE_MAVEN_URL"
+            DevstackError, match=r"cannot download Apache Kafka .*: .*Connection refused.* set GUARDLINE_MAVEN_URL"
         ),
         running(tmp_path / "data"),
     ):

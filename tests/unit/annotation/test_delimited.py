@@ -21,6 +21,7 @@ ASSESSMENT: dict[str, Any] = {
     "windows": 1,
     "truncated_windows": 0,
     "truncated_context_tokens": 0,
+    "tokens": 1,
     "views": [],
 }
 # What UTF-8 can hold, and bytes that are none of it as the reader hands them on.

@@ -42,6 +42,7 @@ class EchoingGuard:
                 "windows": 1,
                 "truncated_windows": 0,
                 "truncated_context_tokens": 0,
+                "tokens": 1,
                 "views": [],
             }
             for request in requests
