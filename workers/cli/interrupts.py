@@ -18,9 +18,10 @@ NOTED = 2
 class Interrupts:
     """Counts Ctrl-C while its block runs. In the main thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_reading: bool = False) -> None:
+        """`is_reading`: Ctrl-C interrupts at once until the first line of `reading` is there."""
         self.count = 0
-        self._is_reading = False
+        self._is_reading = is_reading
 
     def __enter__(self) -> Self:
         """Begin."""

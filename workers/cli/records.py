@@ -39,7 +39,7 @@ def produce_command(
         with (
             nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines,
             Progress(console=console, disable=file == "-" or not console.is_terminal) as progress,
-            Interrupts() as interrupts,
+            Interrupts(is_reading=True) as interrupts,
         ):
             task = progress.add_task("events", total=None if file == "-" else Path(file).stat().st_size)
             count, bad, first, is_stopped = produce(

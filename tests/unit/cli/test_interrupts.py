@@ -50,6 +50,17 @@ def test_ctrl_c_ends_the_wait_for_a_line() -> None:
         assert interrupts.count == 1
 
 
+def test_ctrl_c_ends_what_comes_before_the_first_line() -> None:
+    with Interrupts(is_reading=True) as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        interrupts.count = 0
+        lines = interrupts.reading([b"one"])
+        next(lines)
+        press()
+        assert interrupts.count == 1
+
+
 def test_all_lines_are_read_without_ctrl_c() -> None:
     with Interrupts() as interrupts:
         assert [*interrupts.reading([b"one", b"", b"two"])] == [b"one", b"", b"two"]
