@@ -77,13 +77,16 @@ engine-recordings: $(VLLM)/.ready ## record the answers of a real vLLM server ag
 # BASE_IMAGE replaces the base, WORKER_IMAGE the name. GUARDLINE_TEST_NETWORK=host is for an engine without a bridge network.
 BUILD_FLAGS = $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(filter host,$(GUARDLINE_TEST_NETWORK)),--network host)
 VERSION = $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' pyproject.toml)
+DOCKER_ANSWERS = docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or set DOCKER_HOST" >&2; exit 2; }
+
 .PHONY: image test-docker
 image: ## build the worker's image for a CPU: guardline:local
+	@$(DOCKER_ANSWERS)
 	docker build $(BUILD_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	  --file infra/docker/Dockerfile --tag $(or $(WORKER_IMAGE),guardline:local) .
 
 test-docker: $(READY) ## build the image, and test it and infra/compose.yaml on a Docker engine
-	@docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or set DOCKER_HOST" >&2; exit 2; }
+	@$(DOCKER_ANSWERS)
 	@docker compose version > /dev/null 2>&1 || docker-compose version > /dev/null 2>&1 || \
 	  { echo "Docker Compose is missing: install its plugin, or docker-compose in version 2.24 or later" >&2; exit 2; }
 	@$(MAKE) --no-print-directory image
