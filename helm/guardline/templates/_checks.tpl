@@ -235,7 +235,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.terminationGracePeriodSeconds: %v is too short for worker.grace_s (%v): Kubernetes would kill the worker before its last commit; use at least %v" .at $seconds $grace (addf $grace 5))) -}}
 {{- end -}}
 {{- $within := float64 (dig "worker" "start_within_s" 60 $config) -}}
-{{- $startup := include "guardline.startupSeconds" $worker | float64 -}}
+{{- $startup := include "guardline.startupSeconds" . | float64 -}}
 {{- if le $startup $within -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.startupSeconds: %v is not above worker.start_within_s (%v): Kubernetes would kill a worker that still waits for Kafka" .at $startup $within)) -}}
 {{- end -}}

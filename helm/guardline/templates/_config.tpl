@@ -43,6 +43,11 @@
 {{- $urls := include "guardline.modelServer.urls" $.root | fromYamlArray -}}
 {{- $config = mergeOverwrite $config (dict "guard" (dict "openai" (dict "urls" $urls))) -}}
 {{- end -}}
+{{- if and (eq ($guard.engine | default "") "openai") $.root.Values.modelServer.enabled -}}
+{{- /* The worker starts together with the server, and waits until it has loaded its model. */ -}}
+{{- $within := dict "start_within_s" (int $.root.Values.modelServer.startupSeconds) -}}
+{{- $config = mergeOverwrite $config (dict "worker" (mergeOverwrite $within ($config.worker | default dict))) -}}
+{{- end -}}
 {{- $config = mergeOverwrite $config (dict "http" (dict "host" "0.0.0.0" "port" 9464)) -}}
 {{- end -}}
 {{- toYaml $config -}}
@@ -64,8 +69,22 @@
 {{- .worker.terminationGracePeriodSeconds | default (add 15 (ceil (dig "worker" "grace_s" 25 $config))) | int -}}
 {{- end }}
 
+{{/* Seconds from the start of a pod until it must be ready. Arguments: root, worker. */}}
 {{- define "guardline.startupSeconds" -}}
-{{- .startupSeconds | default (ternary 900 300 (gt (int .gpu.count) 0)) | int -}}
+{{- $within := dig "worker" "start_within_s" 60 (include "guardline.config" . | fromYaml) | float64 | ceil | int -}}
+{{- .worker.startupSeconds | default (max (add 60 $within) (ternary 900 300 (gt (int .worker.gpu.count) 0))) | int -}}
+{{- end }}
+
+{{/* What decides which topics `guardline topics create` makes, and where. Arguments: root, worker (optional). */}}
+{{- define "guardline.topics" -}}
+{{- $config := include "guardline.config" . | fromYaml -}}
+{{- $own := dict -}}
+{{- with .worker -}}
+{{- range $name, $value := merge (dict) (.env | default dict) (.secretEnv | default dict) -}}
+{{- if regexMatch "(?i)^GUARDLINE_(KAFKA|TOPICS)__" $name -}}{{- $_ := set $own $name $value -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- dict "kafka" (omit ($config.kafka | default dict) "group") "topics" ($config.topics | default dict) "own" $own | toYaml -}}
 {{- end }}
 
 {{/* The number of pods. With autoscaling it is the one that runs now: without a number the Kubernetes API would set 1, and all other

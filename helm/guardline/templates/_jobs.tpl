@@ -6,7 +6,8 @@
 {{/* A Job that runs one command of Guardline. A Job cannot be changed, so its name ends in a hash of its content: an upgrade that
      changes it makes a new Job and removes the old one. It is not a hook: a hook before the installation would wait for a Kafka of
      the same release, and one after it for workers that wait for their topics.
-     Arguments: root, component, command, args, mounts, volumes (each a list), content (what the command reads, for the hash). */}}
+     Arguments: root, component, command, args, mounts, volumes (each a list), content (what the command reads, for the hash);
+     name and worker, if it reads the settings and variables of a worker. */}}
 {{- define "guardline.job" -}}
 {{- $pod := include "guardline.job.pod" . -}}
 apiVersion: batch/v1
@@ -48,7 +49,7 @@ spec:
       env:
         - {name: GUARDLINE_CONFIG, value: /etc/guardline/config/guardline.yaml}
         {{- include "guardline.folderEnv" .root | nindent 8 }}
-        {{- include "guardline.env" (list .root.Values) | nindent 8 }}
+        {{- include "guardline.env" (list .root.Values (.worker | default dict)) | nindent 8 }}
       resources:
         {{- toYaml .root.Values.jobs.resources | nindent 8 }}
       securityContext:
@@ -61,7 +62,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
   volumes:
-    {{- include "guardline.configVolume" (dict "root" .root "key" "guardline.yaml") | nindent 4 }}
+    {{- include "guardline.configVolume" (dict "root" .root "key" (printf "%s.yaml" (.name | default "guardline"))) | nindent 4 }}
     - name: temporary
       emptyDir: {sizeLimit: 1Gi}
     {{- include "guardline.secretVolumes" .root | nindent 4 }}

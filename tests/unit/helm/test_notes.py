@@ -18,7 +18,13 @@ def test_the_notes_name_the_workers_and_how_to_wait_for_them(name: str) -> None:
 
 
 def test_the_notes_name_the_secrets_that_must_exist() -> None:
-    assert "The pods need these Secrets: guardline, kafka-ca." in notes(example("production"))
+    said = notes(example("production"))
+    assert "The pods need these Secrets: guardline, kafka-ca." in said
+    assert "KEDA needs these Secrets: kafka-ca, keda-kafka." in said
+    assert "The nodes need these Secrets to pull the images: registry." in said
+    assert "KEDA needs" not in notes(example("cpu"))
+    hub = {"enabled": True, "secretEnv": {"HF_TOKEN": {"secret": "hub", "key": "token"}}}
+    assert "these Secrets: guardline, hub." in notes(example("gpu-model-server", modelServer=hub))
     assert "2 to 12 (KEDA)" in notes(example("production"))
 
 
@@ -54,6 +60,15 @@ def test_the_notes_name_the_worker_that_has_no_secret_and_the_secrets_of_single_
     assert "Warning: dedup.secret is not set for second." in said
     assert "The pods need these Secrets: own." in said
     assert "The pods need these Secrets: guardline." in notes(example("gpu-model-server", secretEnv=None, config=REDIS))
+
+
+def test_the_notes_say_how_to_read_why_a_worker_restarted() -> None:
+    second = {"command": ["guardline", "worker", "moderation"]}
+    said = notes(example("gpu-model-server", workers={"second": second}))
+    assert (
+        "logs --previous --ignore-errors --prefix --tail=3 "
+        "-l 'app.kubernetes.io/instance=prod,app.kubernetes.io/component in (moderation,second)'"
+    ) in said
 
 
 def test_the_notes_say_how_a_failed_job_runs_again() -> None:

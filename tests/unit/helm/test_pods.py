@@ -159,6 +159,20 @@ def test_each_worker_has_a_job_of_its_own_and_the_rules_of_the_project_for_it() 
         assert groups[job] == expected
 
 
+def test_a_worker_that_is_stopped_on_purpose_has_no_rules() -> None:
+    def groups(**worker: Any) -> list[str]:
+        values = example("production", workers={"second": {"command": ["guardline"], **worker}})
+        return [group["name"] for group in one(render(values), "PrometheusRule")["spec"]["groups"]]
+
+    both = ["prod-guardline-moderation", "prod-guardline-second"]
+    prometheus = {"enabled": True, "serverAddress": "http://prometheus:9090"}
+    scaled = {"enabled": True, "kafka": {"enabled": False}, "prometheus": prometheus}
+    assert groups(replicas=1) == groups(replicas=0, autoscaling=scaled) == both
+    assert groups(replicas=0) == both[:1]
+    off = example("production", workers={"moderation": {"replicas": 0, "autoscaling": {"enabled": False}}})
+    assert of_kind(render(off), "PrometheusRule") == []
+
+
 def test_every_series_in_the_rules_is_that_of_one_worker_of_one_release() -> None:
     selectors: list[str] = []
     for release, namespace in (("a", "moderation"), ("b", "moderation"), ("a", "other")):
@@ -342,6 +356,21 @@ def test_the_model_server_and_its_workers_agree(kind: str, urls: list[str]) -> N
     # The server of a worker of this release only.
     [rule] = one(documents, "NetworkPolicy", "-vllm")["spec"]["ingress"]
     assert rule["from"][0]["podSelector"]["matchExpressions"][0]["values"] == ["moderation"]
+
+
+@pytest.mark.parametrize(
+    ("server_s", "worker", "within_s", "startup_s"),
+    [(900, {}, 900, 960), (1800, {}, 1800, 1860), (900, {"start_within_s": 30}, 30, 300)],
+)
+def test_a_worker_waits_as_long_as_the_model_server_may_load(
+    server_s: int, worker: Document, within_s: int, startup_s: int
+) -> None:
+    documents = render(example("gpu-model-server", modelServer={"startupSeconds": server_s}, config={"worker": worker}))
+    config = yaml.safe_load(one(documents, "ConfigMap")["data"]["moderation.yaml"])
+    assert config["worker"]["start_within_s"] == within_s
+    [container] = worker_of(documents)["spec"]["template"]["spec"]["containers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == startup_s
 
 
 def test_an_upgrade_needs_no_further_gpu() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.helm.rendered import EXAMPLES, Document, Mounted, example, of_kind, pods, release_of, render
+from tests.unit.helm.rendered import EXAMPLES, Document, Mounted, example, of_kind, one, pods, release_of, render
+from tests.unit.helm.schemas import check
 from workers.policy.document import parse_yaml
 from workers.settings import load
 
@@ -45,6 +46,29 @@ def test_guardline_reads_its_settings_in_every_pod(name: str, monkeypatch: pytes
         if name == "production":
             # The file and the Secret each hold a part of the properties.
             assert {"sasl.password", "sasl.mechanism"} <= set(settings.kafka.properties)
+
+
+def test_a_job_creates_the_topics_that_only_one_worker_names() -> None:
+    worker: Document = {"command": ["guardline", "worker", "moderation"]}
+    same = worker | {"config": {"kafka": {"group": "same"}}}
+    second = worker | {"config": {"topics": {"verdicts": "second.verdicts"}}, "env": {"GUARDLINE_BATCH__MAX_COUNT": 8}}
+    third = worker | {"env": {"GUARDLINE_TOPICS__VERDICTS": "third.verdicts"}}
+    workers = {"same": same, "second": second, "second-too": second, "third": third}
+    documents = render(example("cpu", workers=workers))
+
+    files = one(documents, "ConfigMap")["data"]
+    made = []
+    for job in of_kind(documents, "Job"):
+        check(job)
+        spec = job["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        assert container["command"] == ["guardline", "topics", "create"]
+        [config] = [volume["configMap"]["items"] for volume in spec["volumes"] if volume["name"] == "config"]
+        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+        topics = yaml.safe_load(files[config[0]["key"]])["topics"]
+        made.append(variables.get("GUARDLINE_TOPICS__VERDICTS") or topics.get("verdicts"))
+    assert made == [None, "second.verdicts", "third.verdicts"]
+    assert len({job["metadata"]["name"] for job in of_kind(documents, "Job")}) == 3
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
