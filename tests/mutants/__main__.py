@@ -48,7 +48,7 @@ TARGETS = {
     for target in (
         Target("workers/core/ledger.py"),
         Target("workers/core/batcher.py"),
-        Target("workers/core/decode.py"),
+        Target("workers/core/decode.py", also_tested_by=("tests/unit/kafka/test_cloudevents.py",)),
         Target("workers/core/fields.py", also_tested_by=("tests/unit/core/test_decode.py",)),
         Target("workers/core/json_text.py", also_tested_by=("tests/unit/core/test_decode.py",)),
         Target("workers/core/times.py"),
