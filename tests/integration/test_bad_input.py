@@ -183,6 +183,10 @@ def test_produce_and_dead_letters_say_which_records_are_invalid_and_why(site: Si
     assert created.stdout.count("created ") == 4
     assert "not created: ^chat.* is a pattern of input topics" in created.stderr
     site.create_topics()
+    partitions = site.settings().topics.partitions
+    again = site.command("topics", "create", GUARDLINE_TOPICS__PARTITIONS=str(partitions + 1)).stdout
+    differs = f", with {partitions} partitions (topics.partitions is {partitions + 1})"
+    assert again.count(differs) == again.count("already there: ") > 4
     file = Path(site.folder.name) / "events.jsonl"
     file.write_bytes(GOOD + b"\n\n{\n" + event(text=["x"]) + b"\n")
     site.produce([("zürich".encode(), b"{"), (b"\x1b[31m", b"{"), (b"", b"{")])

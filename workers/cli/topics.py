@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from workers import settings as settings_module
-from workers.cli.tables import say
+from workers.cli.tables import counted, say
 
 app = typer.Typer(no_args_is_help=True, help="The topics of a worker.")
 
@@ -19,7 +19,11 @@ def topics_create() -> None:
     made, present = create(settings)
     for name in made:
         say(f"created {name}")
-    for name in present:
-        say(f"already there: {name}")
+    wanted = settings.topics.partitions
+    for name, partitions in present.items():
+        if partitions is None or partitions == wanted:
+            say(f"already there: {name}")
+        else:
+            say(f"already there: {name}, with {counted(partitions, 'partition')} (topics.partitions is {wanted})")
     for pattern in settings.topics.patterns:
         say(f"not created: {pattern} is a pattern of input topics; create the topics themselves", err=True)

@@ -14,25 +14,29 @@ from workers.errors import Unavailable
 from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
-from workers.settings import Kafka, Settings, Topics
+from workers.settings import Settings, Topics
 
 
-def create(settings: Settings) -> tuple[list[str], list[str]]:
-    """Create the topics; return the names of those made and of those that were there.
+def create(settings: Settings) -> tuple[list[str], dict[str, int | None]]:
+    """Create the topics; return the names of those made, and the partitions of each that was there.
+
+    The number of partitions is None if this user may not see it.
 
     Raises:
         Unavailable: Kafka does not answer.
         Misconfigured: it refuses.
     """
     topics = settings.topics
-    admin = require(settings.kafka, [])
+    admin = clients.admin(settings.kafka)
+    before = clients.present_topics(admin, settings.kafka)
     where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
     config = {"retention.ms": str(int(topics.retention_hours * 3_600_000))}
     wanted = [
         NewTopic(name, num_partitions=topics.partitions, replication_factor=topics.replication, config=config)
         for name in [*topics.named, *topics.outputs]
     ]
-    made, present = [], []
+    made: list[str] = []
+    present: dict[str, int | None] = {}
     for name, future in admin.create_topics(wanted, operation_timeout=2 * ANSWER_S).items():
         try:
             future.result(3 * ANSWER_S)
@@ -40,7 +44,7 @@ def create(settings: Settings) -> tuple[list[str], list[str]]:
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                present.append(name)
+                present[name] = len(before[name].partitions) if name in before else None
                 continue
             is_short = cause.code() == KafkaError.INVALID_REPLICATION_FACTOR
             raise causes.failure(
@@ -117,23 +121,15 @@ def with_inputs(settings: Settings, names: list[str]) -> Settings:
 
 
 def require_inputs(settings: Settings) -> list[str]:
-    """Give the input topics. Raises as `require`."""
-    present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
-    find(settings.topics.named, present)
-    return matching(settings.topics, present)
-
-
-def require(kafka: Kafka, names: Sequence[str], answer_s: float = ANSWER_S) -> clients.Admin:
-    """Check that Kafka answers and the topics exist. Blocks for little more than `answer_s`.
+    """Give the input topics.
 
     Raises:
         Unavailable: Kafka does not answer, or a topic is not there: somebody may be about to create it.
         Misconfigured: Kafka refuses.
     """
-    admin = clients.admin(kafka)
-    present = clients.present_topics(admin, kafka, answer_s)
-    find(names, present)
-    return admin
+    present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
+    find(settings.topics.named, present)
+    return matching(settings.topics, present)
 
 
 def find(names: Sequence[str], present: Collection[str]) -> None:
