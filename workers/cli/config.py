@@ -8,6 +8,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import add_row, print_table, table_of
+from workers.settings import Settings
 from workers.settings import table as settings_table
 
 app = typer.Typer()
@@ -17,12 +18,34 @@ app = typer.Typer()
 def config_command(
     meanings: Annotated[bool, typer.Option("--meanings", help="Also print what each setting means.")] = False,
 ) -> None:
-    """Print the settings in force, secrets masked, and where each came from."""
+    """Print the settings in force, secrets masked, and where each came from.
+
+    Then check, without a connection, the mapping's file and whether Kafka's clients can be made.
+    """
+    settings = settings_module.load()
     if meanings:
         from workers.settings.descriptions import described
 
         meaning_of = {setting.name: setting.meaning for setting in described()}
     table = table_of("setting", "value", "from", *(["meaning"] if meanings else []))
-    for name, value, origin in settings_table.rows(settings_module.load()):
+    for name, value, origin in settings_table.rows(settings):
         add_row(table, name, value, origin, *([meaning_of[name]] if meanings else []))
     print_table(table)
+    _check(settings)
+
+
+def _check(settings: Settings) -> None:
+    """Check what the worker reads at its start.
+
+    Raises:
+        Misconfigured: the mapping's file is wrong, or librdkafka refuses a property.
+    """
+    from workers.kafka import clients
+    from workers.mapping.mapping import load as load_mapping
+
+    if settings.events.mapping is not None:
+        load_mapping(settings.events.mapping, "events.mapping")
+    # The making of a client fetches a first token.
+    if settings.kafka.token_provider is None:
+        clients.consumer(settings).close()
+        clients.transactional_producer(settings.kafka, settings.worker.id, {})

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from workers.cli.app import app
 from workers.cli.tables import WIDE
+from workers.errors import Misconfigured
 
 
 def test_the_settings_are_printed_with_their_meanings_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +17,25 @@ def test_the_settings_are_printed_with_their_meanings_only_if_asked_for(monkeypa
     described = CliRunner().invoke(app, ["config", "--meanings"], terminal_width=WIDE)
     [group] = [line for line in described.stdout.splitlines() if "kafka.group " in line]
     assert "the consumer group; also the first part of the transactional id" in group
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        (
+            "GUARDLINE_KAFKA__PROPERTIES",
+            '{"sasl.pasword": "pass-word"}',
+            'No such configuration property: "sasl.pasword"',
+        ),
+        ("GUARDLINE_EVENTS__MAPPING", "/nowhere/mapping.yaml", "events.mapping: cannot read /nowhere/mapping.yaml"),
+    ],
+)
+def test_what_a_worker_would_refuse_at_its_start_is_named_below_the_settings(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(app, ["config"])
+    assert "kafka.group" in result.stdout
+    assert isinstance(result.exception, Misconfigured)
+    assert sentence in str(result.exception)
+    assert "pass-word" not in str(result.exception)
