@@ -31,7 +31,7 @@ def load_command(
     duplicates: Annotated[float, typer.Option(help="The fraction of records that repeat an earlier event.")] = 0.0,
     invalid: Annotated[float, typer.Option(help="The fraction of records that become dead letters.")] = 0.0,
     tenant: Annotated[
-        list[str] | None, typer.Option(help="A tenant, or NAME=WEIGHT; may be repeated. By default acme.")
+        list[str] | None, typer.Option(help="A tenant, or NAME=WEIGHT; may be repeated. By default load.")
     ] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="A language, or TAG=WEIGHT; may be repeated. By default all that it has.")

@@ -45,7 +45,7 @@ class Mix:
         Misconfigured: a weight, a fraction or a language that cannot be used; the sentence names its flag.
     """
 
-    tenants: Mapping[str, float] = field(default_factory=lambda: {"acme": 1.0})
+    tenants: Mapping[str, float] = field(default_factory=lambda: {"load": 1.0})
     languages: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(TEXTS, 1.0))
     duplicates: float = 0.0
     invalid: float = 0.0
