@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
-from workers.settings.urls import PERCENT, split
+from workers.settings.urls import PERCENT, check_scheme, split
 
 SENTINEL_PORT = 26_379
 
@@ -19,6 +19,10 @@ EXAMPLES = {
     "sentinel": "redis+sentinel://sentinel-1:26379,sentinel-2:26379/mymaster/0",
     "cluster": "redis+cluster://node-1:6379,node-2:6379",
 }
+
+EXAMPLE = "redis://localhost:6379/0"
+
+SCHEMES = ("redis", "rediss", "unix", *(f"{plain}+{kind}" for kind in EXAMPLES for plain in ("redis", "rediss")))
 
 _OF_SENTINELS = "sentinel_"
 """The beginning of the options that only Sentinels get: `sentinel_username` and `sentinel_password`."""
@@ -48,7 +52,7 @@ def servers_of(url: str) -> RedisServers:
         ValueError: with a sentence that quotes nothing of it.
     """
     scheme, _, rest = url.partition("://")
-    plain, _, kind = scheme.partition("+")
+    plain, _, kind = scheme.lower().partition("+")
     if plain not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
         return RedisServers("single", (url,))
     before_options, _, query = rest.partition("?")
@@ -101,6 +105,7 @@ def check(url: str) -> None:
     Raises:
         ValueError: with a sentence that quotes nothing of it.
     """
+    check_scheme(url, SCHEMES, EXAMPLE)
     servers = servers_of(url)
     for plain in servers.urls:
         _check_plain(plain, is_cluster=servers.kind == "cluster")
@@ -109,9 +114,9 @@ def check(url: str) -> None:
 def _check_plain(url: str, *, is_cluster: bool) -> None:
     from redis.asyncio import ConnectionPool, RedisCluster  # It takes a quarter of a second, and few commands need it.
 
-    parts = split(url, ("redis", "rediss", "unix"), "redis://localhost:6379/0")
+    parts = split(url, ("redis", "rediss", "unix"), EXAMPLE)
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-        raise ValueError("ends in what is not the number of a database, as in redis://localhost:6379/0")
+        raise ValueError(f"ends in what is not the number of a database, as in {EXAMPLE}")
     if re.search(r"(^|&)ssl=", parts.query):
         raise ValueError("takes no option `ssl`: a URL with TLS begins with rediss://, as in rediss://localhost:6379/0")
     if re.search(r"(^|&)(decode_responses|encoding|encoding_errors)=", parts.query):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
 
 MAX_PORT = 65_535
@@ -34,12 +34,25 @@ def check_brokers(servers: str) -> None:
             )
 
 
-def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
+def check_scheme(url: str, schemes: Sequence[str], example: str) -> None:
+    """Check how a URL begins.
+
+    Raises:
+        ValueError: it begins with none of the schemes; the sentence lists them.
+    """
+    scheme, is_url, _ = url.partition("://")
+    if not is_url or scheme.lower() not in schemes:
+        *others, last = (f"{scheme}://" for scheme in schemes)
+        raise ValueError(f"has to begin with {', '.join(others)} or {last}, as in {example}")
+
+
+def split(url: str, schemes: Sequence[str], example: str) -> SplitResult:
     """Take a URL apart.
 
     Raises:
         ValueError: it is not one, or characters of its password make it another one than was meant.
     """
+    check_scheme(url, schemes, example)
     parts = None
     try:
         parts = urlsplit(url)
@@ -51,8 +64,6 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
         if parts and has_port and not re.search("[#?@]", url.partition(parts.netloc)[2]):
             raise ValueError(f"has a port above {MAX_PORT}; if that is a part of a password: {PERCENT}")
         raise ValueError(f"is not a URL, as in {example}; {PERCENT}")
-    if parts.scheme not in schemes:
-        raise ValueError(f"has to begin with {' or '.join(f'{scheme}://' for scheme in schemes)}, as in {example}")
     # Whatever stands before the last @ was meant as the user and the password.
     if "#" in url or "@" in parts.path + parts.query or parts.netloc.count("@") > 1:
         raise ValueError(f"has a `#`, or an `@` that is not the one before the host; {PERCENT}")

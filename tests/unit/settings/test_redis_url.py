@@ -62,7 +62,13 @@ def test_every_other_url_is_one_redis() -> None:
         ("redis+cluster://", "names no host"),
         ("redis+cluster://n1?sentinel_password=word", "an option for Sentinels"),
         ("redis+cluster://n1?retry_on_timeout=true", "has an option after the `?` that a connection to Redis does not"),
-        ("redis+other://n1", "has to begin with redis:// or rediss:// or unix://"),
+        *(
+            (
+                url,
+                "has to begin with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster://",
+            )
+            for url in ("redis+other://n1", "redis-sentinel://a:1,b:2", "redis", "a:99999")
+        ),
     ],
 )
 def test_a_wrong_url_has_a_sentence_without_a_piece_of_it(url: str, sentence: str) -> None:
