@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -25,7 +25,7 @@ from pydantic_settings import (
 from workers.errors import Misconfigured
 from workers.refusals import in_words
 from workers.settings import secret_files, yaml_text
-from workers.settings.secret_files import names_of
+from workers.settings.secret_files import PREFIX, SUFFIX, names_of
 from workers.settings.sections import CONFIG_FILE_VARIABLE, Settings
 
 OTHER_VARIABLES = {
@@ -60,10 +60,10 @@ def load(**flags: Any) -> Settings:
         return Settings(**flags)
     except SettingsError:
         # Raised for an environment variable only.
-        named = ", ".join(_unreadable())
-        raise Misconfigured(
-            f"{named}: is not JSON; a list or map is JSON, as in GUARDLINE_TOPICS__INPUTS='[\"chat\"]'"
-        ) from None
+        said = (
+            f"{variable}: is not JSON; a list or map is JSON, as in {_example(variable)}" for variable in _unreadable()
+        )
+        raise Misconfigured("; ".join(said)) from None
     except ValidationError as error:
         places = origins()
         # One sentence for each setting: where several types are allowed, each has an error of its own.
@@ -198,6 +198,17 @@ def _unreadable() -> Iterator[str]:
             source()
         except SettingsError:
             yield variable
+
+
+def _example(variable: str) -> str:
+    """Return a list or a map as a variable holds it, whichever this variable's setting is."""
+    annotation: Any = Settings
+    for part in variable.upper().removeprefix(PREFIX).removesuffix(SUFFIX).lower().split("__"):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[part].annotation
+    if get_origin(annotation) is list:
+        return "GUARDLINE_TOPICS__INPUTS='[\"chat\"]'"
+    return 'GUARDLINE_KAFKA__PROPERTIES=\'{"sasl.username": "guardline"}\''
 
 
 def origins() -> dict[str, str]:

@@ -63,15 +63,15 @@ from workers.settings.table import rows
         (
             "GUARDLINE_GUARD__OPENAI__URLS",
             "http://a",
-            "GUARDLINE_GUARD__OPENAI__URLS: is not JSON; a list or map is JSON",
+            "__OPENAI__URLS: is not JSON; a list or map is JSON, as in GUARDLINE_TOPICS__INPUTS='[\"chat\"]'",
         ),
         (
             "GUARDLINE_KAFKA__PROPERTIES",
             "{'acks': 1}",
-            "GUARDLINE_KAFKA__PROPERTIES: is not JSON; a list or map is JSON",
+            'is not JSON; a list or map is JSON, as in GUARDLINE_KAFKA__PROPERTIES=\'{"sasl.username": "guardline"}\'',
         ),
         ("GUARDLINE_HTTP__PORT", "abc", "http.port: has to be a whole number"),
-        ("GUARDLINE_REDIS__URL", "user:pass-word@localhost", "redis.url: has to begin with redis:// or rediss://"),
+        ("GUARDLINE_REDIS__URL", "user:pass-word@localhost", "redis.url: has to begin with redis://, rediss://"),
         ("GUARDLINE_REDIS__URL", "redis://localhost/zero", "redis.url: ends in what is not the number of a database"),
         ("GUARDLINE_REDIS__URL", "redis://localhost/0?ssl=true", "redis.url: takes no option `ssl`: a URL with TLS"),
         ("GUARDLINE_REDIS__URL", "redis://localhost/0?pass-word=1", "redis.url: has an option after the `?` that"),
