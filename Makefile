@@ -40,7 +40,8 @@ $(READY): requirements/dev.txt pyproject.toml
 setup: $(READY) ## the environment in .venv, complete for development
 
 extra: $(READY) ## add an extra of pyproject.toml to the environment: make extra NAME=vllm
-	@test -n "$(NAME)" || (echo "name the extra: make extra NAME=vllm" >&2; exit 2)
+	@names="$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'])")"; \
+	case " $$names " in *" $(NAME) "*) ;; *) echo "NAME has to be one of: $$names; as in: make extra NAME=vllm" >&2; exit 2;; esac
 	@$(UV) pip install --python $(BIN)/python --editable '.[$(NAME)]'
 
 demo: $(READY) ## set up everything, and moderate messages through a crash and a change of policy
