@@ -26,7 +26,9 @@ def up(data: Data = None) -> None:
     if before and before != commands.ports_of_last_run(data):
         typer.echo("the ports of the last run are in use: export the new addresses", err=True)
     seconds = time.monotonic() - began
-    typer.echo(f"both answer after {seconds:.0f} s, and run until: guardline devstack down", err=True)
+    typer.echo(
+        f"both answer after {seconds:.0f} s, and run until: guardline devstack down{commands.option(data)}", err=True
+    )
     _print(addresses)
 
 

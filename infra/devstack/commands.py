@@ -1,5 +1,6 @@
 """Implements `guardline devstack`: a background stack that outlives the command, one for each data folder."""
 
+import shlex
 from pathlib import Path
 
 import psutil
@@ -55,9 +56,14 @@ def folder_of(data: Path | None) -> Path:
     return (data or default_data_folder()).expanduser().resolve()
 
 
+def option(data: Path | None) -> str:
+    """The flag that names the data folder to the other commands, after a space; empty for the default folder."""
+    folder = folder_of(data)
+    return "" if folder == default_data_folder() else f" --data {shlex.quote(str(folder))}"
+
+
 def _running(folder: Path) -> State:
     now = state.read(folder) if state.is_running(folder) else None
     if now is None:
-        option = "" if folder == default_data_folder() else f" --data {folder}"
-        raise DevstackError(f"no stack is running on {folder}. Start one with: guardline devstack up{option}")
+        raise DevstackError(f"no stack is running on {folder}. Start one with: guardline devstack up{option(folder)}")
     return now
