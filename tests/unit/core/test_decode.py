@@ -347,6 +347,12 @@ TAKEN: list[tuple[str, bytes, dict[str, object], tuple[str, ...]]] = [
     ("an empty text", plain(text=""), {"text": ""}, ()),
     ("no id", plain(event_id=None), {"event_id": "post-comments/3/41"}, ("event_id",)),
     (
+        "no id, after the id of a schema",
+        b"\0\0\0\0\7" + plain(event_id=None),
+        {"event_id": "post-comments/3/41"},
+        ("event_id",),
+    ),
+    (
         "no id and a long nickname",
         plain(event_id=None, author_id="x" * 257),
         {"event_id": "post-comments/3/41"},
