@@ -23,7 +23,7 @@ from tests.command import GUARDLINE, guardline, inheriting
 from tests.site import Site, eventually
 from tests.stack import Stack
 from workers.errors import Unavailable
-from workers.kafka import topics
+from workers.kafka import clients, topics
 from workers.kafka.reader import read
 from workers.settings import Settings
 
@@ -33,15 +33,16 @@ def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentenc
     site: Site, stack: Stack, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Settings], object]
 ) -> None:
     site.create_topics()
-    find = topics.find
+    present_topics = clients.present_topics
 
     with ExitStack() as until_the_end:
 
-        def find_and_freeze(*arguments: Any) -> None:
-            find(*arguments)
+        def answer_and_freeze(*arguments: Any) -> Any:
+            answer = present_topics(*arguments)
             until_the_end.enter_context(stack.frozen_kafka())
+            return answer
 
-        monkeypatch.setattr(topics, "find", find_and_freeze)
+        monkeypatch.setattr(clients, "present_topics", answer_and_freeze)
         monkeypatch.setattr(topics, "ANSWER_S", 0.5)
         with pytest.raises(Unavailable, match=r"no answer in time from kafka\.bootstrap_servers"):
             ask(site.settings())

@@ -225,6 +225,11 @@ class Outbox:
     def _abort(self, ledger: Ledger, prefix: Prefix, error: KafkaException) -> None:
         cause: KafkaError = error.args[0]
         records = list(prefix.records())
+        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            # Asked before the abort: the broker may have ended the transaction by its timeout, and fences the abort.
+            gone = self._gone({topic for topic, _ in prefix.positions()})
+            if gone:
+                raise Fatal(DELETED.format(topic=", ".join(gone))) from error
         deadline = time.monotonic() + self._timeout_s
         try:
             self._until(deadline, lambda: self._producer.abort_transaction(_left(deadline)))
@@ -241,10 +246,6 @@ class Outbox:
         time.sleep(min(RETRY_S * 2**attempts, MAX_RETRY_S))
         causes = [failure for failure, _ in self._failed] or [cause]
         log.warning("transaction aborted", attempt=attempts, cause=str(causes[0]), records=len(records))
-        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            gone = self._gone({topic for topic, _ in prefix.positions()})
-            if gone:
-                raise Fatal(DELETED.format(topic=", ".join(gone))) from error
         for failure in [*causes, cause]:
             if failure.code() in INCURABLE:
                 topics = ", ".join(sorted(self._written_to(records)))

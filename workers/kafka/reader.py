@@ -15,6 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from workers.errors import Unavailable
 from workers.kafka import causes, clients
@@ -32,6 +33,14 @@ OPEN_S = 0.1
 """Between two checks whether a transaction is still open."""
 
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+
+NO_LEADER = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+}
+"""What a broker answers while a partition gets its first leader, or another one."""
 
 CLOCKS_MS = 300_000
 """How much earlier than a given time a reader begins: clocks differ."""
@@ -174,11 +183,31 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
 
 
 def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[Origin, int]:
+    """Give the end of each partition. Waits up to `ANSWER_S` for partitions that have no leader yet."""
+
+    def look_for_leaders(_: RetryCallState) -> None:
+        admin.list_topics(timeout=clients.ANSWER_S)  # Otherwise the client asks the former leaders again.
+
+    attempts = Retrying(
+        retry=retry_if_exception(_has_no_leader),
+        stop=stop_after_delay(clients.ANSWER_S),
+        wait=wait_fixed(OPEN_S),
+        before_sleep=look_for_leaders,
+        reraise=True,
+    )
+    try:
+        return attempts(_ends_now, admin, partitions, level)
+    except KafkaException as error:
+        raise causes.failure("kafka: cannot read the ends of a topic", error.args[0]) from error
+
+
+def _ends_now(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[Origin, int]:
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka gives it no type
     answers = admin.list_offsets(
         dict.fromkeys(partitions, latest), isolation_level=level, request_timeout=clients.ANSWER_S
     )
-    try:
-        return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
-    except KafkaException as error:
-        raise causes.failure("kafka: cannot read the ends of a topic", error.args[0]) from error
+    return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
+
+
+def _has_no_leader(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in NO_LEADER
