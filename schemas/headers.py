@@ -3,10 +3,11 @@
 A header that a producer adds is not named here. Workers copy it to outputs only as `events.carry_headers` says.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
+
+from schemas.reasons import DeadLetterReason
 
 Digits = Annotated[str, Field(pattern=r"^[0-9]+$")]
 
@@ -50,24 +51,6 @@ class VerdictHeaders(TraceHeaders, SchemaHeaders):
     ce_time: str | None = None
     """When the worker decided, as RFC 3339 in UTC."""
     content_type: Annotated[Literal["application/json"] | None, Field(alias="content-type")] = None
-
-
-class DeadLetterReason(StrEnum):
-    """Why a record is a dead letter."""
-
-    TOMBSTONE = "tombstone"
-    TOO_LARGE = "too_large"
-    NOT_UTF8 = "not_utf8"
-    NOT_JSON = "not_json"
-    INVALID_UNICODE = "invalid_unicode"
-    TOO_DEEP = "too_deep"
-    WRONG_TYPE = "wrong_type"
-    MISSING_FIELD = "missing_field"
-    EMPTY_TEXT = "empty_text"
-    INVALID_FIELD = "invalid_field"
-    INVALID_HEADERS = "invalid_headers"
-    NOT_READABLE = "not_readable"
-    OUTPUT_TOO_LARGE = "output_too_large"
 
 
 class DeadLetterHeaders(BaseModel):

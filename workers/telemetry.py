@@ -6,6 +6,7 @@ that users add up are made at the commit, so that work that is repeated after a 
 
 from __future__ import annotations
 
+from schemas.reasons import DeadLetterReason
 from workers.metric import Catalogue, Label
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -34,24 +35,7 @@ DEAD_LETTERS = CATALOGUE.counter(
     "records",
     "Records without a verdict: they could not be decoded, or their outputs were too large.",
     "Rising: a producer sends invalid records.",
-    Label(
-        "reason",
-        (
-            "tombstone",
-            "too_large",
-            "not_utf8",
-            "not_json",
-            "invalid_unicode",
-            "too_deep",
-            "wrong_type",
-            "missing_field",
-            "empty_text",
-            "invalid_field",
-            "invalid_headers",
-            "not_readable",
-            "output_too_large",
-        ),
-    ),
+    Label("reason", tuple(DeadLetterReason)),
 )
 SKIPPED = CATALOGUE.counter(
     "guardline_skipped_total",

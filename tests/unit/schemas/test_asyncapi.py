@@ -14,7 +14,8 @@ from jsonschema import Draft7Validator
 
 from schemas.asyncapi import CHANNELS, MESSAGES, document
 from schemas.generate import CONTRACTS
-from schemas.headers import DeadLetterHeaders, DeadLetterReason, ReplayNoteHeaders, VerdictHeaders
+from schemas.headers import DeadLetterHeaders, ReplayNoteHeaders, VerdictHeaders
+from schemas.reasons import DeadLetterReason
 from workers.core.dead_letters import OUTPUT_TOO_LARGE, dead_letter, note_of, read_letter, too_large
 from workers.core.frames import by_header
 from workers.core.marks import Marks
