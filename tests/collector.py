@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -49,13 +49,25 @@ class Collector:
 def collecting() -> Iterator[Collector]:
     """Receive spans at `url` until the block ends."""
     collector = Collector()
+    with receiving(collector.bodies.append) as collector.url:
+        yield collector
+
+
+@contextmanager
+def receiving(take: Callable[[bytes], None], *, protocol: str = "HTTP/1.0") -> Iterator[str]:
+    """Give the address of a server that hands each body to `take`, in a thread, until the block ends.
+
+    With the protocol HTTP/1.1 a client keeps its connection.
+    """
 
     class Receiver(BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
-            collector.bodies.append(body)
+            take(body)
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -65,11 +77,10 @@ def collecting() -> Iterator[Collector]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     server.daemon_threads = True
-    collector.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield collector
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -33,7 +33,6 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -41,6 +40,7 @@ from confluent_kafka import Producer
 from infra.devstack.stack import running
 from tests.benchmarks.overhead import median_ratio
 from tests.benchmarks.run_worker import Run, timed_run
+from tests.collector import receiving
 from tests.site import Site
 from workers.kafka.topics import create
 
@@ -62,33 +62,16 @@ class Sink:
         self.bytes = 0
         self.url = ""
 
+    def count(self, body: bytes) -> None:
+        self.bytes += len(body)
+
 
 @contextmanager
 def sink() -> Iterator[Sink]:
     """Receive until the block ends."""
     found = Sink()
-
-    class Receiver(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            found.bytes += len(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Not on standard error."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.daemon_threads = True
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with receiving(found.count, protocol="HTTP/1.1") as found.url:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager
