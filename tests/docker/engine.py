@@ -73,7 +73,7 @@ class Compose:
         return run(*_compose(), "--project-name", self.name, *flags, *arguments, variables=self.variables)
 
     def up(self, *services: str) -> None:
-        """Start services, all of the small set if none is named, and return when all are healthy."""
+        """Start the named services, or the whole small set, and return when they are healthy."""
         self("--profile", "observability", "up", "--detach", "--wait", "--no-build", *services)
 
     def container(self, service: str) -> str:

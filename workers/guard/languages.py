@@ -35,7 +35,7 @@ _NO_LANGUAGE = re.compile(r"https?://\S+|www\.\S+|[@#]\S+|:\w+:")
 """Addresses, mentions, tags and the names of emojis: they would count as words of some language."""
 
 _CUT_FACTOR = 4
-"""How many times `max_chars` are searched for what is no language, before the rest is cut."""
+"""Addresses and the like are removed from the first `_CUT_FACTOR` × `max_chars` characters. The rest is not read."""
 
 
 class Languages:
