@@ -157,10 +157,10 @@ sbom: $(AUDIT)/.ready ## write sbom.json, the list of the pinned packages as Cyc
 	@echo "sbom.json lists the packages of requirements/run.txt; each image has a list of its own" >&2
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
-IN_IMAGES := --extra openai --extra otel --extra registry --extra language
+IN_IMAGES := --extra openai --extra otel --extra registry --extra language --extra aggregates --extra review
 lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
-	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --extra aggregates --extra review --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group mutants -o requirements/mutants.txt
 	$(UV) $(COMPILE) --group train -o requirements/train.txt
 	$(UV) $(COMPILE) --group docs -o requirements/docs.txt
