@@ -5,12 +5,14 @@ Unknown fields are refused, unlike in events, because a mistyped field would sil
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.event import Id, Language, SchemaVersion
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
 
 MAX_RULES = 256
+MAX_THRESHOLDS = 16
+MAX_STRIKE_HOURS = 24 * 366
 
 
 class Rule(BaseModel):
@@ -27,7 +29,80 @@ class Rule(BaseModel):
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     """The lowest probability for which the rule matches: of the category if the rule names categories, otherwise of the
     severity."""
+    min_strikes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The lowest number of the author's strikes for which the rule matches. If the strikes are not known, because the
+    event has no author or Redis does not answer, the rule does not match."""
     decision: Decision
+
+
+class StrikeWeight(BaseModel):
+    """How many strikes a verdict counts. The first entry that matches counts; without one, none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    severity: Severity | None = None
+    """Null: any severity."""
+    categories: Annotated[list[Category], Field(min_length=1)] | None = None
+    """Null: any category."""
+    weight: Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
+
+
+class StrikeThreshold(BaseModel):
+    """A number of strikes at which the aggregates worker sends a signal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Id
+    """What the signal calls the threshold."""
+    at: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """The signal is raised when the author's strikes reach this number."""
+    clear_below: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """The signal is cleared when the strikes fall below this number. It must be at most `at`. Null: half of `at`."""
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> "StrikeThreshold":
+        if self.clear_below is not None and self.clear_below > self.at:
+            raise ValueError(f"clear_below ({self.clear_below:g}) must be at most at ({self.at:g})")
+        return self
+
+
+class Strikes(BaseModel):
+    """How an author's verdicts add up to strikes. Verdicts of `allow` count none, and duplicates count none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: Annotated[list[StrikeWeight], Field(max_length=MAX_RULES)] = [
+        StrikeWeight(severity=Severity.UNSAFE, weight=1)
+    ]
+    """By default each Unsafe verdict that is not allowed counts one."""
+    window_hours: Annotated[float, Field(gt=0, le=MAX_STRIKE_HOURS, allow_inf_nan=False)] | None = None
+    """A strike counts for this long, and then no more."""
+    half_life_hours: Annotated[float, Field(gt=0, le=MAX_STRIKE_HOURS, allow_inf_nan=False)] | None = None
+    """A strike counts half after this time, a quarter after twice this time. Only one of the two may be set; without
+    both, a window of 720 hours applies."""
+    thresholds: Annotated[list[StrikeThreshold], Field(max_length=MAX_THRESHOLDS)] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> "Strikes":
+        if self.window_hours is not None and self.half_life_hours is not None:
+            raise ValueError("window_hours and half_life_hours are both set: set one of the two")
+        names = [threshold.name for threshold in self.thresholds]
+        if len(set(names)) < len(names):
+            raise ValueError("thresholds: two of them have the same name")
+        return self
+
+
+class ReviewRules(BaseModel):
+    """How people review what the policy sends to review."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sla_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The time within which an item should be decided, counted from its verdict. Null: the worker's setting."""
+    four_eyes: list[Category] = []
+    """The categories for which two people have to decide alike."""
+    retention_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How long an item that nobody decides is kept with its content. Null: as long as the topic keeps it."""
 
 
 class Policy(BaseModel):
@@ -54,3 +129,6 @@ class Policy(BaseModel):
     """The decision if the event cannot be judged. `hold`: retry with back-off up to a limit, then review."""
     shared_cache: bool = False
     """Whether assessments of equal content may be shared with other tenants that also allow it."""
+    strikes: Strikes | None = None
+    """How the tenant counts strikes. Null: nobody counts any."""
+    review: ReviewRules = ReviewRules()

@@ -6,9 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.assessment import Assessment
 from schemas.event import CarriedAttributes, Id, Language, SchemaVersion, Timestamp
-from schemas.taxonomy import Decision, Role, Surface
+from schemas.taxonomy import Category, Decision, Role, Severity, Surface
 
 VerdictId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+MAX_NOTE_CHARS = 2_000
+Note = Annotated[str, StringConstraints(max_length=MAX_NOTE_CHARS)]
+Similarity = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
 class PolicyReference(BaseModel):
@@ -44,8 +47,21 @@ class Timings(BaseModel):
     """Milliseconds from the closing of its micro-batch to having its assessment."""
 
 
+class Correction(BaseModel):
+    """What a person found instead of the model's assessment. A field that is null was not corrected."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    severity: Severity | None = None
+    categories: list[Category] | None = None
+
+
 class Verdict(BaseModel):
-    """The decision for one event, with all that led to it."""
+    """The decision for one event, with all that led to it.
+
+    A superseding verdict replaces an earlier one on the same event. It repeats the fields of that verdict, and has its
+    own `verdict_id`, `decision` and `reasons`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -81,3 +97,19 @@ class Verdict(BaseModel):
     """Fields of the event that could not be used as they were. They were left out, shortened, or replaced."""
     truncated_text_chars: Annotated[int, Field(ge=0)]
     """How many characters were cut from the middle of the text, because it is longer than `events.max_text_chars`."""
+    strikes: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    """The author's strikes by which the policy decided. Null if no rule of the policy asks for them, or if they are not
+    known; a rule that asks for them then does not match."""
+    similarity: Similarity | None = None
+    """A SimHash of the text, 64 bits in hexadecimal, if `events.similarity` is on. Nearly equal texts differ in few
+    bits."""
+    supersedes: VerdictId | None = None
+    """The verdict that this one replaces: a person has decided, or decided again. Null for the worker's own verdict."""
+    superseded_decision: Decision | None = None
+    """The decision of the verdict that this one replaces."""
+    decided_by: Id | None = None
+    """Who decided: the name of a person's token, or of the system that passed the decision on. Null for the policy."""
+    note: Note | None = None
+    """What the person wrote down as the reason."""
+    corrected: Correction | None = None
+    """What the person found instead of `assessment`."""
