@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas.event import Event
+from schemas.forget import Forget
 from schemas.headers import DeadLetterHeaders, EventHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
@@ -74,6 +75,7 @@ MESSAGES: Mapping[str, Message] = {
         payload={"type": "null", "description": "A note has no value."},
     ),
     "usage": Message("Usage", "What the verdicts of one transaction add for one tenant and minute.", None, Usage),
+    "forget": Message("Forget", "A request to delete what is held of an author.", None, Forget),
 }
 
 CHANNELS: Mapping[str, Channel] = {
@@ -89,6 +91,12 @@ CHANNELS: Mapping[str, Channel] = {
         "send",
         ("usage",),
         "What each tenant used, by minute: sum the records. The key is the tenant.",
+    ),
+    "forget": Channel(
+        "moderation.forget",
+        "receive",
+        ("forget",),
+        "Requests to forget an author. `guardline forget` writes them, and a platform may. The key is `TENANT|AUTHOR`.",
     ),
 }
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from schemas import asyncapi
 from schemas.assessment import Assessment
 from schemas.event import Event
+from schemas.forget import Forget
 from schemas.meanings import describe
 from schemas.policy import Policy
 from schemas.review import ReviewItem
@@ -28,6 +29,7 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "review": ReviewItem,
     "policy": Policy,
     "usage": Usage,
+    "forget": Forget,
 }
 
 

@@ -24,7 +24,7 @@ from tests.command import GUARDLINE, guardline, inheriting
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.kafka.topics import create
-from workers.settings import Settings
+from workers.settings import Settings, Topics
 
 MOVING = {
     KafkaError.NOT_COORDINATOR,
@@ -149,10 +149,11 @@ class Site:
             "GUARDLINE_REDIS__URL": redis,
             "GUARDLINE_REDIS__NAMESPACE": name,
             "GUARDLINE_TOPICS__INPUTS": json.dumps([f"{name}.chat", f"{name}.comments"]),
-            "GUARDLINE_TOPICS__VERDICTS": f"{name}.verdicts",
-            "GUARDLINE_TOPICS__REVIEW": f"{name}.review",
-            "GUARDLINE_TOPICS__DEAD_LETTERS": f"{name}.dead-letters",
-            "GUARDLINE_TOPICS__USAGE": f"{name}.usage",
+            **{
+                f"GUARDLINE_TOPICS__{setting.upper()}": topic.replace("moderation", name, 1)
+                for setting, topic in Topics()
+                if isinstance(topic, str)
+            },
             "GUARDLINE_TOPICS__PARTITIONS": str(partitions),
             "GUARDLINE_HTTP__PORT": "0",
             "GUARDLINE_GUARD__THREADS": "1",
@@ -174,8 +175,10 @@ class Site:
         """Use this group protocol."""
         self.environment["GUARDLINE_KAFKA__GROUP_PROTOCOL"] = protocol
 
-    def create_topics(self) -> None:
-        create(self.settings())
+    def create_topics(self, *others: str) -> None:
+        """Create the topics of a moderation worker, and these others: each more takes time in every test."""
+        topics = self.settings().topics
+        create(self.settings(), [*topics.named, *topics.outputs, *others])
         self.has_topics = True
 
     def command(self, *arguments: str | Path, code: int = 0, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ EVERY_S = 5.0
 def matching(topics: Topics, present: Collection[str]) -> list[str]:
     """Give the input topics: the named ones first, then those present whose names match a pattern, sorted.
 
-    The worker's own outputs and the topics of Kafka itself (`__…`) match no pattern.
+    The worker's own outputs, the topics of other workers and those of Kafka itself (`__…`) match no pattern.
 
     Raises:
         Unavailable: no topic is named, and none matches yet.
@@ -50,7 +50,7 @@ def is_input(topics: Topics, name: str) -> bool:
     """Say whether a topic is one of the input topics: named, or matched by a pattern."""
     if name in topics.named:
         return True
-    is_excluded = name in topics.outputs or name.startswith("__")
+    is_excluded = name in topics.outputs or name in topics.others or name.startswith("__")
     return not is_excluded and any(re.match(pattern, name) for pattern in topics.patterns)
 
 

@@ -17,8 +17,8 @@ from workers.kafka.input_topics import matching
 from workers.settings import Settings, Topics
 
 
-def create(settings: Settings) -> tuple[list[str], dict[str, int | None]]:
-    """Create the topics; return the names of those made, and the partitions of each that was there.
+def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, int | None]]:
+    """Create these topics, by default all; return the names of those made, and the partitions of each that was there.
 
     The number of partitions is None if this user may not see it.
 
@@ -30,10 +30,14 @@ def create(settings: Settings) -> tuple[list[str], dict[str, int | None]]:
     admin = clients.admin(settings.kafka)
     before = clients.present_topics(admin, settings.kafka)
     where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
-    config = {"retention.ms": str(int(topics.retention_hours * 3_600_000))}
     wanted = [
-        NewTopic(name, num_partitions=topics.partitions, replication_factor=topics.replication, config=config)
-        for name in [*topics.named, *topics.outputs]
+        NewTopic(
+            name,
+            num_partitions=topics.partitions,
+            replication_factor=topics.replication,
+            config={"retention.ms": str(int(topics.retention_hours_of(name) * 3_600_000))},
+        )
+        for name in (topics.all if names is None else names)
     ]
     made: list[str] = []
     present: dict[str, int | None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -154,19 +155,24 @@ class Topics(Section):
     """the topics that workers read; none may also be an output topic. An entry that begins with `^` is a regular
     expression, such as `^moderation\\..*`: see docs/configuration.md#input-topics-by-pattern"""
     verdicts: str = Field("moderation.verdicts", min_length=1)
-    """one verdict for each decoded event; this and the next three must be different topics"""
+    """one verdict for each decoded event; all topics must be different ones"""
     review: str = Field("moderation.review", min_length=1)
     """one item, with the text, for each verdict whose decision is `review`"""
     dead_letters: str = Field("moderation.dead-letters", min_length=1)
     """records that cannot be decoded, and records whose outputs are too large to write"""
     usage: str = "moderation.usage"
     """what each tenant used, by minute: see docs/usage.md. Empty: the worker writes no usage"""
+    forget: str = Field("moderation.forget", min_length=1)
+    """requests to delete what is held of an author: `guardline forget` writes them, see docs/privacy.md"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
     """the replication factor that `guardline topics create` gives a new topic; 3 in production"""
     retention_hours: float = Field(168, gt=0)
     """the retention that `guardline topics create` gives a new topic"""
+    retention: dict[str, float] = {}
+    """the retention in hours of single topics, by their names, where it is not `topics.retention_hours`, such as
+    `{moderation.chat: 24}`"""
 
     @property
     def named(self) -> list[str]:
@@ -188,6 +194,21 @@ class Topics(Section):
         """The topics that a worker writes."""
         return [*self.outcomes, *([self.usage] if self.usage else [])]
 
+    @property
+    def others(self) -> list[str]:
+        """The topics that a moderation worker neither reads nor writes: every setting here that is a text names one."""
+        of_moderation = {"verdicts", "review", "dead_letters", "usage"}
+        return [topic for name, topic in self if isinstance(topic, str) and topic and name not in of_moderation]
+
+    @property
+    def all(self) -> list[str]:
+        """All topics, besides those that only a pattern names."""
+        return [*self.named, *self.outputs, *self.others]
+
+    def retention_hours_of(self, topic: str) -> float:
+        """Give the retention in hours that a new topic gets."""
+        return self.retention.get(topic, self.retention_hours)
+
     @field_validator("inputs")
     @classmethod
     def _check_patterns(cls, inputs: list[str]) -> list[str]:
@@ -202,19 +223,31 @@ class Topics(Section):
                 raise ValueError(f"topics.inputs: {error}. A pattern begins with {PATTERN}") from None
         return inputs
 
-    @field_validator("verdicts", "review", "dead_letters", "usage")
+    @field_validator("*")
     @classmethod
-    def _check_outputs(cls, name: str) -> str:
-        return _check_topic(name)
+    def _check_topics(cls, value: object) -> object:
+        return _check_topic(value) if isinstance(value, str) else value
+
+    @field_validator("retention")
+    @classmethod
+    def _check_hours(cls, retention: dict[str, float]) -> dict[str, float]:
+        for topic, hours in retention.items():
+            if not 0 < hours < float("inf"):
+                raise ValueError(f"topics.retention: {topic}: {hours:g} hours are not possible: give a number above 0")
+        return retention
 
     @model_validator(mode="after")
     def _check_names(self) -> Topics:
-        both = set(self.inputs) & set(self.outputs)
+        both = set(self.inputs) & {*self.outputs, *self.others}
         if both:
             raise ValueError(f"topics: {sorted(both)} are both read and written: the worker would feed itself")
-        if len(set(self.outputs)) < len(self.outputs):
+        written = Counter([*self.outputs, *self.others])
+        if twice := sorted(topic for topic, count in written.items() if count > 1):
             raise ValueError(
-                f"topics: verdicts, review, dead_letters and usage have to be different topics, not {self.outputs}: a "
-                "reader could not tell their records apart"
+                f"topics: {', '.join(twice)} is named by two settings, which have to name different topics: a reader "
+                "could not tell their records apart"
             )
+        unknown = sorted(self.retention.keys() - set(self.all))
+        if unknown and not self.patterns:
+            raise ValueError(f"topics.retention: no setting of this section names {', '.join(unknown)}")
         return self

@@ -172,6 +172,14 @@ class Dedup(Section):
     whether a guessed text was sent, and the worker logs a warning"""
 
 
+class Privacy(Section):
+    """Data of persons."""
+
+    secret: SecretStr = SecretStr("")
+    """the key of pseudonyms: audit records name an author by a pseudonym. Set it to the same value for all workers.
+    Empty: the value of `dedup.secret`"""
+
+
 class OpenAI(Section):
     """Servers of vLLM or SGLang."""
 
@@ -366,12 +374,18 @@ class Settings(BaseSettings):
     language: Language = Language()
     redis: Redis = Redis()
     dedup: Dedup = Dedup()
+    privacy: Privacy = Privacy()
     guard: Guard = Guard()
     batch: Batch = Batch()
     commit: Commit = Commit()
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
     telemetry: Telemetry = Telemetry()
+
+    @property
+    def pseudonym_secret(self) -> str:
+        """The secret of pseudonyms; empty if none is set."""
+        return self.privacy.secret.get_secret_value() or self.dedup.secret.get_secret_value()
 
     @model_validator(mode="after")
     def _check_headers(self) -> Settings:

@@ -14,7 +14,7 @@ from workers.errors import Unavailable
 from workers.kafka.input_topics import EVERY_S, LEFT_OUT, Look, NewTopics, is_input, matching
 from workers.settings import Topics
 
-PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moderation.review", "__consumer_offsets"]
+PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moderation.forget", "__consumer_offsets"]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,9 @@ PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moder
         (["^moderation$", "^x"], None),
     ],
 )
-def test_a_pattern_matches_neither_outputs_nor_internal_topics(inputs: list[str], found: list[str] | None) -> None:
+def test_a_pattern_matches_no_topic_of_a_worker_and_no_internal_topics(
+    inputs: list[str], found: list[str] | None
+) -> None:
     topics = Topics(inputs=inputs)
     if found is None:
         with pytest.raises(Unavailable, match="no topic in Kafka matches"):

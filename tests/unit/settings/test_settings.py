@@ -98,9 +98,17 @@ from workers.settings.table import rows
         (
             "GUARDLINE_TOPICS__REVIEW",
             "moderation.verdicts",
-            "topics: verdicts, review, dead_letters and usage have to be different",
+            "is named by two settings, which have to name different topics",
         ),
+        (
+            "GUARDLINE_TOPICS__FORGET",
+            "moderation.usage",
+            "moderation.usage is named by two settings, which have to name different topics",
+        ),
+        ("GUARDLINE_TOPICS__FORGET", "moderation.chat", "the worker would feed itself"),
         ("GUARDLINE_TOPICS__DEAD_LETTERS", "", "topics.dead_letters: is empty"),
+        ("GUARDLINE_TOPICS__RETENTION", '{"moderation.chat": 0}', "topics.retention: moderation.chat: 0 hours are not"),
+        ("GUARDLINE_TOPICS__RETENTION", '{"chat": 1}', "topics.retention: no setting of this section names chat"),
         (
             "GUARDLINE_KAFKA__TOKEN_PROVIDER",
             "pass-word",
