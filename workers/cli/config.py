@@ -20,7 +20,7 @@ def config_command(
 ) -> None:
     """Print the settings in force, secrets masked, and where each came from.
 
-    Then check, without a connection, the mapping's file and whether Kafka's clients can be made.
+    Then check, without a connection, the mapping's file, the model's folder, and whether Kafka's clients can be made.
     """
     settings = settings_module.load()
     if meanings:
@@ -38,13 +38,16 @@ def _check(settings: Settings) -> None:
     """Check what the worker reads at its start.
 
     Raises:
-        Misconfigured: the mapping's file is wrong, or librdkafka refuses a property.
+        Misconfigured: the mapping's file is wrong, the model's folder is missing or has no checkpoint, or librdkafka
+            refuses a property.
     """
+    from workers.guard.load import local_folder
     from workers.kafka import clients
     from workers.mapping.mapping import load as load_mapping
 
     if settings.events.mapping is not None:
         load_mapping(settings.events.mapping, "events.mapping")
+    local_folder(settings.guard.model, engine=settings.guard.engine)
     # The making of a client fetches a first token.
     if settings.kafka.token_provider is None:
         clients.consumer(settings).close()

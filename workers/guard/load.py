@@ -23,8 +23,15 @@ log = structlog.get_logger(__name__)
 NANO = "guard-nano"
 NANO_JUDGES = "guard-nano judges: it is for trying things out, not for moderation; set guard.model"
 
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?")
 _COMMIT = re.compile("[0-9a-f]{40}")
+
+_NEEDED = {
+    "ctranslate2": ("model.bin", "tokenizer.json"),
+    "openai": ("tokenizer.json",),
+    "": ("config.json", "tokenizer.json"),
+}
+"""The files without which an engine cannot use a folder, by engine; `""` is every other engine."""
 
 TOKENIZED = (
     "Good morning! How are you?",
@@ -43,14 +50,32 @@ def checkpoint_folder(model: str, *, engine: str = "ctranslate2") -> Path:
     Raises:
         Misconfigured: there is none.
     """
+    folder = local_folder(model, engine=engine)
+    if folder is not None:
+        return folder
+    name, _, revision = model.partition("@")
+    return _downloaded(name, revision or None, engine)
+
+
+def local_folder(model: str, *, engine: str) -> Path | None:
+    """Return the folder of a checkpoint on this machine, or None if `model` is a name for the hub. Connects to nothing.
+
+    Raises:
+        Misconfigured: there is no such folder, or it has no checkpoint for this engine.
+    """
     form = "ct2" if engine == "ctranslate2" else "hf"
     folder = Path(str(files("infra.nano") / "checkpoint" / form)) if model == NANO else Path(model).expanduser()
     if folder.is_dir():
+        missing = [name for name in _NEEDED.get(engine, _NEEDED[""]) if not (folder / name).is_file()]
+        if missing:
+            raise Misconfigured(
+                f"guard.model: {folder} has no checkpoint for the engine {engine} (missing: {', '.join(missing)})"
+            )
         return folder
-    named = _HUB_NAME.fullmatch(model)
-    if named and engine != "ctranslate2":
-        return _downloaded(named["name"], named["revision"], engine)
-    convert = f"; to convert the hub's checkpoint: guardline model convert {model} FOLDER" if named else ""
+    is_hub_name = _HUB_NAME.fullmatch(model) is not None
+    if is_hub_name and engine != "ctranslate2":
+        return None
+    convert = f"; to convert the hub's checkpoint: guardline model convert {model} FOLDER" if is_hub_name else ""
     raise Misconfigured(f"guard.model: no such folder: {folder} (or {NANO!r} for the bundled checkpoint){convert}")
 
 

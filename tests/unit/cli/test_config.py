@@ -28,6 +28,12 @@ def test_the_settings_are_printed_with_their_meanings_only_if_asked_for(monkeypa
             'No such configuration property: "sasl.pasword"',
         ),
         ("GUARDLINE_EVENTS__MAPPING", "/nowhere/mapping.yaml", "events.mapping: cannot read /nowhere/mapping.yaml"),
+        ("GUARDLINE_GUARD__MODEL", "/nowhere/guard", "guard.model: no such folder: /nowhere/guard"),
+        (
+            "GUARDLINE_GUARD__MODEL",
+            "/",
+            "guard.model: / has no checkpoint for the engine ctranslate2 (missing: model.bin",
+        ),
     ],
 )
 def test_what_a_worker_would_refuse_at_its_start_is_named_below_the_settings(
