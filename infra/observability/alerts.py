@@ -134,7 +134,8 @@ ALERTS = (
     Alert(
         "GuardlineRedisDown",
         "warning",
-        f"min {GROUP} (guardline_redis_up) == 0",
+        # Of workers that run: one that starts may still wait for Kafka, and has not asked Redis yet.
+        f"min {GROUP} (guardline_redis_up and on (namespace, job, instance) {RUNNING} == 1) == 0",
         "5m",
         "A worker does not reach Redis: repeats are judged again, and changes of policies have no effect.",
         "At least one worker has had no answer from Redis for 5 minutes.",
