@@ -14,6 +14,7 @@ from schemas.forget import Forget
 from schemas.headers import DeadLetterHeaders, EventHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
+from schemas.signal import Signal
 from schemas.usage import Usage
 from schemas.verdict import Verdict
 
@@ -76,6 +77,7 @@ MESSAGES: Mapping[str, Message] = {
     ),
     "usage": Message("Usage", "What the verdicts of one transaction add for one tenant and minute.", None, Usage),
     "forget": Message("Forget", "A request to delete what is held of an author.", None, Forget),
+    "signal": Message("Signal", "Verdicts that add up: a threshold was crossed.", None, Signal),
 }
 
 CHANNELS: Mapping[str, Channel] = {
@@ -97,6 +99,12 @@ CHANNELS: Mapping[str, Channel] = {
         "receive",
         ("forget",),
         "Requests to forget an author. `guardline forget` writes them, and a platform may. The key is `TENANT|AUTHOR`.",
+    ),
+    "signals": Channel(
+        "moderation.signals",
+        "send",
+        ("signal",),
+        "Authors, tenants, contents and threads over a threshold. The key is `TENANT|SUBJECT`.",
     ),
 }
 

@@ -15,6 +15,7 @@ from schemas.forget import Forget
 from schemas.meanings import describe
 from schemas.policy import Policy
 from schemas.review import ReviewItem
+from schemas.signal import Signal
 from schemas.usage import Usage
 from schemas.verdict import Verdict
 
@@ -30,6 +31,7 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "policy": Policy,
     "usage": Usage,
     "forget": Forget,
+    "signal": Signal,
 }
 
 

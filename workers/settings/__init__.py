@@ -1,5 +1,6 @@
 """The settings of a worker: what they are (`sections`, `kafka_sections`), and where they come from (`sources`)."""
 
+from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.sections import (
     Batch,
@@ -21,6 +22,7 @@ from workers.settings.sections import (
 from workers.settings.sources import load, origins
 
 __all__ = [
+    "Aggregates",
     "Batch",
     "CloudEvents",
     "Commit",

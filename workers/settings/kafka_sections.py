@@ -164,6 +164,8 @@ class Topics(Section):
     """what each tenant used, by minute: see docs/usage.md. Empty: the worker writes no usage"""
     forget: str = Field("moderation.forget", min_length=1)
     """requests to delete what is held of an author: `guardline forget` writes them, see docs/privacy.md"""
+    signals: str = Field("moderation.signals", min_length=1)
+    """what `guardline worker aggregates` finds, such as an author over a threshold: see docs/aggregates.md"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from workers.settings import redis_url, secret_files, urls
+from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.section import File, Section
 
@@ -378,6 +379,7 @@ class Settings(BaseSettings):
     guard: Guard = Guard()
     batch: Batch = Batch()
     commit: Commit = Commit()
+    aggregates: Aggregates = Aggregates()
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
     telemetry: Telemetry = Telemetry()
