@@ -1,0 +1,1 @@
+"""The aggregates worker: counts verdicts, sums strikes and writes signals, on Faust."""
