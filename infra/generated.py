@@ -17,6 +17,7 @@ def texts() -> dict[str, str]:
     return {
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
+        "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "helm/guardline/files/settings.json": chart.settings(),
         "infra/observability/alerts.yaml": alerts.rules(),

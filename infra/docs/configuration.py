@@ -11,12 +11,23 @@ from itertools import groupby
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
+from workers.settings import Endpoint
 from workers.settings.descriptions import Described, described
 from workers.settings.table import WORKED_OUT
 
 BEGIN = "<!-- settings of {}: `make generated` writes this table from the docstrings in workers/settings -->"
 END = "<!-- end of the table -->"
+
+OF_ENDPOINT = BEGIN.format("an endpoint")
+
+
+def rendered_actions(page: str) -> str:
+    """Return docs/actions.md with its table of the settings of one endpoint written again."""
+    before, _, rest = page.partition(OF_ENDPOINT)
+    after = rest.partition(END)[2]
+    return f"{before}{OF_ENDPOINT}\n{table(described(Endpoint))}{END}{after}"
 
 
 def rendered(page: str) -> str:
@@ -27,11 +38,12 @@ def rendered(page: str) -> str:
             page += f"\n## {section}\n\n{begin}\n{END}\n"
         before, _, rest = page.partition(begin)
         after = rest.partition(END)[2]
-        page = f"{before}{begin}\n{_table(settings)}{END}{after}"
+        page = f"{before}{begin}\n{table(settings)}{END}{after}"
     return page
 
 
-def _table(settings: Iterable[Described]) -> str:
+def table(settings: Iterable[Described]) -> str:
+    """Return the settings as a table of Markdown."""
     rows = [f"| `{name}` | {_default(name, field)} | {_linked(meaning)} |\n" for name, field, meaning in settings]
     return f"| setting | default | meaning |\n|---|---|---|\n{''.join(rows)}"
 
@@ -45,6 +57,8 @@ def _default(name: str, field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value is None:
         return "none"
+    if value is PydanticUndefined:
+        return "required"
     if value in ("", [], {}):
         return "empty"
     if isinstance(value, list):

@@ -1,5 +1,6 @@
 """The settings of a worker: what they are (`sections`, `kafka_sections`), and where they come from (`sources`)."""
 
+from workers.settings.action_sections import Actions, Endpoint, Retry
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.sections import (
@@ -22,11 +23,13 @@ from workers.settings.sections import (
 from workers.settings.sources import load, origins
 
 __all__ = [
+    "Actions",
     "Aggregates",
     "Batch",
     "CloudEvents",
     "Commit",
     "Dedup",
+    "Endpoint",
     "Events",
     "Guard",
     "Http",
@@ -36,6 +39,7 @@ __all__ = [
     "Privacy",
     "Redis",
     "Registry",
+    "Retry",
     "Settings",
     "Telemetry",
     "Topics",

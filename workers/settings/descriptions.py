@@ -24,13 +24,15 @@ class Described(NamedTuple):
     meaning: str
 
 
-def described() -> list[Described]:
+def described(section: type[BaseModel] = Settings) -> list[Described]:
     """Return every setting in the order of the sections, also those of a section within a section.
+
+    `section`: only its settings, by their names within it.
 
     Raises:
         LookupError: a setting has no docstring.
     """
-    return list(_leaves(Settings, ""))
+    return list(_leaves(section, ""))
 
 
 def _leaves(section: type[BaseModel], prefix: str) -> Iterator[Described]:

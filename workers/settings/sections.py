@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from workers.settings import redis_url, secret_files, urls
+from workers.settings.action_sections import Actions
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.section import File, Section
@@ -383,6 +384,7 @@ class Settings(BaseSettings):
     worker: Worker = Field(default_factory=Worker)
     http: Http = Http()
     telemetry: Telemetry = Telemetry()
+    actions: Actions = Actions()
 
     @property
     def pseudonym_secret(self) -> str:

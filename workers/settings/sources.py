@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
@@ -95,11 +95,21 @@ def _sentence(name: str, items: list[ErrorDetails], places: dict[str, str]) -> s
         said = f"has to be {' or '.join(types)}"
     if item["type"] == "extra_forbidden":
         said = f"{name}: there is no such setting{_suggestion(name)}"
+        if place:
+            said = f"{name}{_part(place)}: there is no such setting in a section of this list"
     # What the sections themselves refuse names its setting already.
     elif item["type"] != "value_error" or (item["loc"] and not said.startswith(str(item["loc"][0]))):
-        part = f", {place[0]!r}" if place else ""
-        said = f"{name}{part}: {said}{yaml_text.quoting(item)}"
+        said = f"{name}{_part(place)}: {said}{yaml_text.quoting(item)}"
     return said + (f" (from {_place(name, places[name])})" if "." in name and name in places else "")
+
+
+def _part(place: Sequence[int | str]) -> str:
+    """Name a part of a map by its name, and a part of a list by its number and what is wrong in it."""
+    if not place:
+        return ""
+    if isinstance(place[0], str):
+        return f", {place[0]!r}"
+    return f", number {place[0] + 1}" + "".join(f", {one}" for one in place[1:] if isinstance(one, str))
 
 
 def _suggestion(name: str) -> str:

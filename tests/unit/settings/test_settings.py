@@ -183,7 +183,7 @@ def test_no_piece_of_a_password_is_shown_whatever_characters_it_holds(
             "kafka.group: has to be a text; YAML reads no and off as a truth value: put",
         ),
         ("guard: {engine: on}", "as a truth value (from the file "),
-        ("topics: {inputs: [yes]}", "topics.inputs, 0: has to be a text; YAML reads yes and on as a"),
+        ("topics: {inputs: [yes]}", "topics.inputs, number 1: has to be a text; YAML reads yes and on as a"),
         (
             "worker: {id: 007}",
             "worker.id: has to be a text; YAML reads it as a number: put it into quotes",

@@ -1,0 +1,1 @@
+"""Delivers verdicts and signals to the endpoints of a platform, by HTTP."""

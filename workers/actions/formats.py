@@ -1,0 +1,15 @@
+"""Chooses the format of an endpoint."""
+
+from __future__ import annotations
+
+from workers.actions.format import Format
+from workers.actions.secrets import Secrets
+from workers.actions.webhook import Webhook
+from workers.settings.action_sections import Endpoint
+
+
+def format_of(endpoint: Endpoint, secrets: Secrets) -> Format:
+    """Return the format that an endpoint's settings name. `secrets` holds the headers of its calls, as they are now."""
+    match endpoint.format:
+        case "webhook":
+            return Webhook(secrets)
