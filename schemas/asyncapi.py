@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from schemas.event import Event
 from schemas.forget import Forget
-from schemas.headers import DeadLetterHeaders, EventHeaders, ReplayNoteHeaders, VerdictHeaders
+from schemas.headers import DeadLetterHeaders, EventHeaders, OutputHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
 from schemas.signal import Signal
@@ -75,7 +75,9 @@ MESSAGES: Mapping[str, Message] = {
         ReplayNoteHeaders,
         payload={"type": "null", "description": "A note has no value."},
     ),
-    "usage": Message("Usage", "What the verdicts of one transaction add for one tenant and minute.", None, Usage),
+    "usage": Message(
+        "Usage", "What the verdicts of one transaction add for one tenant and minute.", OutputHeaders, Usage
+    ),
     "forget": Message("Forget", "A request to delete what is held of an author.", None, Forget),
     "signal": Message("Signal", "Verdicts that add up: a threshold was crossed.", None, Signal),
 }

@@ -25,6 +25,13 @@ class SchemaHeaders(BaseModel):
     value_schema_id: Annotated[str | None, Field(alias="__value_schema_id")] = None
     """17 bytes: a byte of one, and the GUID of the schema. Outputs have it with `registry.url` and the framing
     `header`."""
+    content_id: Annotated[
+        str | None,
+        Field(
+            alias="apicurio.value.contentId",
+            description="8 bytes, big-endian: Apicurio's id of the schema. Outputs have it with framing `apicurio`.",
+        ),
+    ] = None
 
 
 class EventHeaders(TraceHeaders, SchemaHeaders):
@@ -38,19 +45,23 @@ class EventHeaders(TraceHeaders, SchemaHeaders):
     """Becomes the attribute `ce_source` of the event, unless the event has one of this name."""
 
 
-class VerdictHeaders(TraceHeaders, SchemaHeaders):
-    """The headers of a verdict or a review item. Those of a CloudEvent are written with `cloudevents.write`."""
+class OutputHeaders(SchemaHeaders):
+    """The headers of a CloudEvent around an output, with `cloudevents.write`."""
 
     ce_specversion: Literal["1.0"] | None = None
     ce_id: str | None = None
-    """The `verdict_id`; for a review item with `/review` behind it."""
+    """The `verdict_id`, for a review item with `/review` behind it; for usage a hash with `/usage` behind it."""
     ce_source: str | None = None
     """The setting `cloudevents.source`."""
-    ce_type: Literal["guardline.verdict.v1", "guardline.review.v1"] | None = None
+    ce_type: Literal["guardline.verdict.v1", "guardline.review.v1", "guardline.usage.v1"] | None = None
     """The kind of record, with its `schema_version`."""
     ce_time: str | None = None
-    """When the worker decided, as RFC 3339 in UTC."""
+    """When the worker decided, as RFC 3339 in UTC; for usage, when it committed."""
     content_type: Annotated[Literal["application/json"] | None, Field(alias="content-type")] = None
+
+
+class VerdictHeaders(OutputHeaders, TraceHeaders):
+    """The headers of a verdict or a review item."""
 
 
 class DeadLetterHeaders(BaseModel):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -72,6 +74,36 @@ def test_events_and_verdicts_with_a_prefix_are_those_of_the_clients_serializers(
     assert [json.loads(line)["event_id"] for line in shown.splitlines()] == ["1", "2"]
 
 
+def test_apicurios_own_header_names_the_schema_of_a_cloud_event(site: Site, url: str) -> None:
+    site.create_topics()
+    changes = {
+        "GUARDLINE_REGISTRY__URL": url,
+        "GUARDLINE_REGISTRY__FRAMING": "apicurio",
+        "GUARDLINE_REGISTRY__AUTO_REGISTER": "false",
+        "GUARDLINE_CLOUDEVENTS__WRITE": "true",
+    }
+    topics = site.settings().topics
+    assert "not have the schemas of this version" in site.command("schemas", "check", code=2, **changes).stderr
+    assert site.command("schemas", "register", **changes).stdout.count("registered: ") == 3
+    site.command("schemas", "check", **changes)
+    site.worker(**changes)
+    site.produce([(b"k", json.dumps(EVENT).encode())])
+    records: dict[str, Message] = {}
+    while len(records) < 2:
+        for message in read(site.settings().kafka, topics.outputs, from_beginning=True, follow=False):
+            if message is not None:
+                records[str(message.topic())] = message
+    for topic, contract in ((topics.verdicts, "verdict"), (topics.usage, "usage")):
+        headers = dict(records[topic].headers() or [])
+        assert headers["ce_type"] == f"guardline.{contract}.v1".encode()
+        assert json.loads(records[topic].value() or b"")["tenant_id"] == "acme"
+        # Apicurio's deserializers ask for the schema at this address.
+        content_id = int.from_bytes(headers["apicurio.value.contentId"] or b"")
+        place = url.replace("ccompat/v7", f"registry/v3/ids/contentIds/{content_id}")
+        with urllib.request.urlopen(place, timeout=10) as answer:
+            assert json.loads(answer.read()) == json.loads((SCHEMAS / f"{contract}.schema.json").read_text())
+
+
 def test_a_second_worker_gets_the_same_ids(url: str) -> None:
     settings = settings_with(url, "again", framing="prefix")
     assert registry.frames(settings) == registry.frames(settings)
@@ -95,6 +127,12 @@ def test_a_schema_that_readers_of_the_last_one_could_not_read_is_refused(
     client.set_compatibility("strict-v-value", "FULL")
     with pytest.raises(Misconfigured, match=r"the schema of strict-v-value is not compatible .* FORWARD or NONE"):
         registry.frames(settings_with(url, "strict", framing="prefix"))
+    found = {one.subject.topic: one for one in registry.check(settings_with(url, "strict"))}
+    assert (found["strict-v"].newest, found["strict-v"].is_compatible) == (1, False)
+    assert (found["strict-r"].newest, found["strict-r"].is_compatible) == (None, True)
+    client.set_compatibility("strict-v-value", "NONE")
+    (first, *_) = registry.check(settings_with(url, "strict"))
+    assert first.is_compatible
 
 
 def test_the_header_framing_needs_a_registry_that_gives_guids(url: str) -> None:

@@ -21,6 +21,7 @@ from workers.cli import (
     model,
     policy,
     records,
+    schemas,
     topics,
     usage,
     worker,
@@ -42,6 +43,7 @@ app.add_typer(records.app)
 app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(usage.app)
+app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(annotate.app)

@@ -1,6 +1,6 @@
 """Ids of schemas on records, as serializers for a Schema Registry write them: before the value, or in a header. Pure.
 
-Workers write one of the two if the section `registry` of the settings says so. They read both, always: the header needs
+Workers write one of them if the section `registry` of the settings says so. They read all, always: a header needs
 nothing, and bytes before the value cannot be mistaken, because no JSON begins with them.
 """
 
@@ -15,6 +15,9 @@ from workers.errors import Undecodable
 
 HEADER = "__value_schema_id"
 """The header with which Confluent's serializers name the schema of a value."""
+
+APICURIO_HEADER = "apicurio.value.contentId"
+"""The header with which Apicurio's serializers name the schema of a value, if their headers are on."""
 
 _BY_ID = b"\0"
 _BY_GUID = b"\1"
@@ -41,6 +44,11 @@ def by_header(guid: str) -> Frame:
         ValueError: it is not a GUID.
     """
     return Frame(headers=((HEADER, _BY_GUID + UUID(guid).bytes),))
+
+
+def by_content_id(content_id: int) -> Frame:
+    """Give the frame that leaves the value as it is: a header with Apicurio's id of the schema, as eight bytes."""
+    return Frame(headers=((APICURIO_HEADER, content_id.to_bytes(8)),))
 
 
 def split(value: bytes) -> tuple[bytes, bytes]:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from schemas.review import ReviewItem
+from schemas.usage import Usage
 from schemas.verdict import Verdict
 from workers.core.cloudevents import CONTENT_TYPE, SPEC_VERSION
 from workers.core.frames import Frame
@@ -26,13 +28,17 @@ class _Mark(Struct, frozen=True):
 
 
 class Marks:
-    """Marks verdicts and review items. What all outputs of a topic share is made once."""
+    """Marks verdicts, review items and usage. What all outputs of a topic share is made once."""
 
     def __init__(self, settings: Settings, frames: Mapping[str, Frame]) -> None:
         topics, self._writes_cloud_events = settings.topics, settings.cloudevents.write
-        version = Verdict.model_fields["schema_version"].default
         self._of: dict[str, _Mark] = {}
-        for topic, kind, id_suffix in ((topics.verdicts, "verdict", ""), (topics.review, "review", "/review")):
+        for topic, kind, model, id_suffix in (
+            (topics.verdicts, "verdict", Verdict, ""),
+            (topics.review, "review", ReviewItem, "/review"),
+            (topics.usage, "usage", Usage, "/usage"),
+        ):
+            version = model.model_fields["schema_version"].default
             frame = frames.get(topic, Frame())
             headers: Headers = list(frame.headers)
             if self._writes_cloud_events:
@@ -42,15 +48,15 @@ class Marks:
                     ("ce_source", settings.cloudevents.source.encode()),
                     (CONTENT_TYPE, b"application/json"),
                 ]
-            # No two CloudEvents of one source may have the same id, so a review item's has a suffix.
+            # No two CloudEvents of one source may have the same id, so those of other kinds have a suffix.
             self._of[topic] = _Mark(frame.prefix, headers, id_suffix)
 
-    def put(self, output: Output, verdict_id: str, time: bytes) -> Output:
-        """Give the output with its marks; `time` is that of the decision."""
+    def put(self, output: Output, name: str, time: bytes) -> Output:
+        """Give the output with its marks; `name` is the verdict's id, or that of usage. `time`: when it was made."""
         mark = self._of[output.topic]
         headers = [*(output.headers or ()), *mark.headers]
         if self._writes_cloud_events:
-            headers += [("ce_id", f"{verdict_id}{mark.id_suffix}".encode()), ("ce_time", time)]
+            headers += [("ce_id", f"{name}{mark.id_suffix}".encode()), ("ce_time", time)]
         return Output(output.topic, output.key, mark.prefix + (output.value or b""), headers or None)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
 from msgspec import Struct
 
-from workers.core.decide import compact
-from workers.core.records import Event, Finished, Output, Used
+from workers.core.decide import compact, verdict_id
+from workers.core.frames import split
+from workers.core.records import Event, Finished, Output, Source, Used
 
 SCHEMA_VERSION = 1
 
@@ -44,20 +45,36 @@ def used_by(event: Event) -> Used:
     return Used(event.body["tenant_id"], minute, tokens, event.engine_ms, False)
 
 
-def outputs_of(topic: str, records: Iterable[Finished]) -> list[Output]:
-    """Give the records for the usage topic: one for each tenant and minute, keyed by tenant."""
+Mark = Callable[[Output, str], Output]
+"""Puts marks on a record of the usage topic, which is given with its name."""
+
+
+def outputs_of(topic: str, records: Iterable[Finished], mark: Mark | None = None, pipeline: str = "") -> list[Output]:
+    """Give the records for the usage topic: one for each tenant and minute, keyed by tenant.
+
+    `mark` gets each with its name: a hash like the id of a verdict, of the first record that was counted. Each input
+    record is committed once, so no two committed records of usage have the same name.
+    """
     sums: dict[tuple[str, int], Sum] = {}
+    firsts: dict[tuple[str, int], Source] = {}
     for record in records:
         for used in record.usage:
             place = (used.tenant_id, used.minute)
             total = sums.get(place)
             if total is None:
                 total = sums[place] = Sum()
+                firsts[place] = record.source
             total.events += 1
             total.cache_hits += used.is_cache_hit
             total.tokens += used.tokens
             total.engine_ms += used.engine_ms
-    return [Output(topic, tenant.encode(), _written(tenant, minute, total)) for (tenant, minute), total in sums.items()]
+    outputs = [
+        Output(topic, tenant.encode(), _written(tenant, minute, total)) for (tenant, minute), total in sums.items()
+    ]
+    if mark is None:
+        return outputs
+    names = [verdict_id(pipeline, first, f"{minute}|{tenant}") for (tenant, minute), first in firsts.items()]
+    return [mark(output, name) for output, name in zip(outputs, names, strict=True)]
 
 
 class Usages:
@@ -78,12 +95,12 @@ class Usages:
         """By the beginning of the period, in UTC, and by tenant. Without periods the beginning is empty."""
 
     def add(self, value: bytes) -> None:
-        """Add a record.
+        """Add a record, which may have the id of its schema before it.
 
         Raises:
             ValueError, LookupError, TypeError: it is not a record of the usage topic.
         """
-        record = orjson.loads(value)
+        record = orjson.loads(split(value)[1])
         tenant, minute = record["tenant_id"], record["minute"]
         added = record["events"], record["cache_hits"], record["tokens"], record["engine_ms"]
         if not self._since <= minute < self._until or (self._tenants and tenant not in self._tenants):

@@ -55,8 +55,8 @@ class CloudEvents(Section):
     """whether a record may be a CloudEvent, in binary or structured mode: `ce_id` and `ce_time` then stand in for a
     missing `event_id` and `created_at`. See docs/contracts.md#cloudevents"""
     write: bool = False
-    """whether verdicts and review items have the headers of a CloudEvent in binary mode"""
-    source: str = Field("/guardline", min_length=1)
+    """whether verdicts, review items and usage have the headers of a CloudEvent in binary mode"""
+    source: str = Field("/guardline", min_length=1, max_length=256)
     """the `ce_source` of outputs: a URI or a path that names this deployment"""
 
     @field_validator("source")
@@ -67,18 +67,23 @@ class CloudEvents(Section):
         return source
 
 
+SCHEMA_ID_HEADERS = ("__value_schema_id", "apicurio.value.contentid", "apicurio.value.globalid")
+"""The headers with which serializers name the schema of a value, in lower case."""
+
+
 class Registry(Section):
     """A Schema Registry for the outputs."""
 
     url: str = ""
     """where the registry is, with the API of Confluent's Schema Registry (Apicurio: `http://HOST/apis/ccompat/v7`).
     Needs the extra `registry`. Empty: outputs have no schema id. See docs/contracts.md#schema-registry"""
-    framing: Literal["header", "prefix"] = "header"
-    """where verdicts and review items have the id of their schema: `header` leaves the value plain JSON and adds the
-    header `__value_schema_id`. `prefix` puts five bytes before the value, for readers that know no other form; it
-    cannot be used with `cloudevents.write`"""
+    framing: Literal["header", "apicurio", "prefix"] = "header"
+    """where verdicts, review items and usage have the id of their schema: `header` leaves the value plain JSON and adds
+    the header `__value_schema_id`; `apicurio` does the same with Apicurio's header `apicurio.value.contentId`. `prefix`
+    puts five bytes before the value, for readers that know no other form; it cannot be used with `cloudevents.write`"""
     auto_register: bool = True
-    """whether a worker registers the schemas at its start. Otherwise they have to be registered already"""
+    """whether a worker registers the schemas at its start. Otherwise they have to be registered already:
+    `guardline schemas register` does it"""
     user: str = ""
     """the user at the registry, or the API key; empty: no login"""
     password: SecretStr = SecretStr("")
@@ -394,10 +399,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_headers(self) -> Settings:
         names = {name: name.lower() for name in self.events.carry_headers}
-        if "__value_schema_id" in names.values():
+        if schema_ids := [name for name, lower in names.items() if lower in SCHEMA_ID_HEADERS]:
             raise ValueError(
-                "events.carry_headers: __value_schema_id cannot be carried, because it names the schema of the event, "
-                "which is not that of the verdict"
+                f"events.carry_headers: {', '.join(schema_ids)} cannot be carried, because it names the schema of the "
+                "event, which is not that of the verdict"
             )
         own = [name for name, lower in names.items() if lower.startswith("ce_") or lower == "content-type"]
         if self.cloudevents.write and own:
@@ -408,7 +413,7 @@ class Settings(BaseSettings):
         if self.cloudevents.write and self.registry.url and self.registry.framing == "prefix":
             raise ValueError(
                 "registry.framing: prefix cannot be used with cloudevents.write, whose header content-type says that "
-                "the value is JSON: set it to header"
+                "the value is JSON: set it to header, or to apicurio if the registry is Apicurio"
             )
         return self
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
+from workers.core.dead_letters import REASON_HEADERS, read_letter
 from workers.core.marks import marks_of, written_time
-from workers.core.records import Finished, Headers, Output, Source, TopicPartition
+from workers.core.records import Finished, Headers, Output, Source, TopicPartition, Used
+from workers.core.usage import outputs_of
 from workers.errors import Misconfigured
 from workers.kafka.decoding import Decoding
 from workers.mapping.document import parse_yaml
@@ -167,6 +169,45 @@ def test_the_headers_of_outputs_are_those_of_cloud_events() -> None:
     }
     review = dict(marks.put(Output(settings.topics.review, b"k", b"{}"), "ab12", time).headers or [])
     assert (review["ce_id"], review["ce_type"]) == (b"ab12/review", b"guardline.review.v1")
+
+
+def test_two_records_of_usage_have_two_ids_and_an_aborted_attempt_has_that_of_the_next() -> None:
+    settings = Settings(cloudevents={"write": True})
+    marks = marks_of(settings, {})
+    assert marks is not None
+
+    def written(*finished: Finished) -> dict[str, dict[str, bytes | None]]:
+        outputs = outputs_of("moderation.usage", finished, lambda one, name: marks.put(one, name, b"t"), "guardline")
+        return {json.loads(one.value or b"")["tenant_id"]: dict(one.headers or []) for one in outputs}
+
+    first, second = (
+        Finished(
+            Source(TopicPartition("chat", 3), 1, offset),
+            (),
+            usage=tuple(Used(tenant, 29_400_000, 1, 1.0, False) for tenant in ("acme", "other")),
+        )
+        for offset in (7, 8)
+    )
+    once = written(first)
+    assert once["acme"]["ce_type"] == b"guardline.usage.v1"
+    assert (once["acme"]["ce_id"] or b"").endswith(b"/usage")
+    assert once["acme"]["ce_id"] == written(first, second)["acme"]["ce_id"]
+    assert len({headers["ce_id"] for found in (once, written(second)) for headers in found.values()}) == 4
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_dead_letter_keeps_the_headers_of_its_record_and_gets_none_of_a_cloud_event(write: bool) -> None:
+    decoding = Decoding(Settings(cloudevents={"read": True, "write": write}), None)
+    message = Message(topic="chat", partition=3, offset=42, key=b"k", value=b"{", headers=[*HEADERS])
+    found = decoding.events(message, Source(TopicPartition("chat", 3), 1, 42))
+    assert isinstance(found, Finished)
+    (letter,) = found.outputs
+    assert letter.headers is not None
+    assert letter.headers[: len(HEADERS)] == HEADERS
+    assert [name for name, _ in letter.headers[len(HEADERS) :]] == [*REASON_HEADERS]
+    read = read_letter(letter.headers)
+    assert read is not None
+    assert read.headers_to_send()[: len(HEADERS)] == HEADERS
 
 
 @pytest.mark.parametrize("name", ["ce_id", "Ce_Time", "content-type", "Content-Type"])

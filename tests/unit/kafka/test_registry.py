@@ -42,14 +42,14 @@ def _client() -> SchemaRegistryClient:
 
 
 @pytest.mark.parametrize("framing", ["header", "prefix"])
-@pytest.mark.parametrize("contract", ["verdict", "review"])
+@pytest.mark.parametrize("contract", ["verdict", "review", "usage"])
 def test_the_clients_deserializer_reads_what_a_worker_writes(
     client: SchemaRegistryClient, framing: str, contract: str
 ) -> None:
     settings = settings_with(framing=framing)
     marks = marks_of(settings, registry.frames(settings, client))
     assert marks is not None
-    topic = settings.topics.verdicts if contract == "verdict" else settings.topics.review
+    topic = {one.contract: one.topic for one in registry.subjects(settings)}[contract]
     value = fixtures_of(contract)[-1].read_bytes()
     written = marks.put(Output(topic, b"k", value), "ab12", b"")
     assert (written.value == value) == (framing == "header")
@@ -69,9 +69,13 @@ def test_the_subjects_are_those_of_the_topics_and_a_second_worker_gets_the_same_
     client: SchemaRegistryClient,
 ) -> None:
     first = registry.frames(settings_with(), client)
-    assert sorted(client.get_subjects()) == ["moderation.review-value", "moderation.verdicts-value"]
+    assert sorted(client.get_subjects()) == [
+        "moderation.review-value",
+        "moderation.usage-value",
+        "moderation.verdicts-value",
+    ]
     assert registry.frames(settings_with(), client) == first
-    assert len(set(first.values())) == 2
+    assert len(set(first.values())) == 3
     assert client.get_latest_version("moderation.review-value").version == 1
 
 
@@ -86,9 +90,15 @@ def test_a_registry_that_gives_no_guid_is_named(client: SchemaRegistryClient, mo
         )
 
     monkeypatch.setattr(client, "register_schema_full_response", without_guid)
-    with pytest.raises(Misconfigured, match=r"^registry\.framing: .* gives schemas no GUID, .* set it to prefix$"):
+    with pytest.raises(Misconfigured, match=r"^registry\.framing: .* gives schemas no GUID, .* set it to apicurio if "):
         registry.frames(settings_with(), client)
     assert registry.frames(settings_with(framing="prefix"), client)
+    frame = registry.frames(settings_with(framing="apicurio"), client)["moderation.verdicts"]
+    found = client.get_latest_version("moderation.verdicts-value")
+    assert (frame.prefix, dict(frame.headers)) == (
+        b"",
+        {"apicurio.value.contentId": (found.schema_id or 0).to_bytes(8, "big")},
+    )
 
 
 @contextmanager
@@ -123,7 +133,7 @@ def answering(status: int, body: bytes = b'{"error_code": 1, "message": "because
         (429, {}, Unavailable, "answers with status 429"),
         (401, {"user": "u", "password": "pass-word"}, Misconfigured, "refuses registry.user and registry.password"),
         (409, {}, Misconfigured, "set the compatibility of this subject to FORWARD or NONE (because)"),
-        (404, {"auto_register": False}, Misconfigured, "register schemas/json/verdict.schema.json (because)"),
+        (404, {"auto_register": False}, Misconfigured, "register it with `guardline schemas register` (because)"),
         (422, {}, Misconfigured, "refuses the schema of moderation.verdicts-value (status 422: because)"),
     ],
 )
@@ -173,9 +183,10 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch, variables: 
 
 
 def test_a_verdict_has_one_schema_id_and_a_content_type_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GUARDLINE_EVENTS__CARRY_HEADERS", '["__value_schema_id"]')
-    with pytest.raises(Misconfigured, match=r"^events\.carry_headers: __value_schema_id cannot be carried"):
-        load()
+    for name in ("__value_schema_id", "apicurio.value.globalId"):
+        monkeypatch.setenv("GUARDLINE_EVENTS__CARRY_HEADERS", json.dumps([name]))
+        with pytest.raises(Misconfigured, match=rf"^events\.carry_headers: {name} cannot be carried"):
+            load()
     monkeypatch.delenv("GUARDLINE_EVENTS__CARRY_HEADERS")
     monkeypatch.setenv("GUARDLINE_CLOUDEVENTS__WRITE", "true")
     monkeypatch.setenv("GUARDLINE_REGISTRY__URL", "http://h")

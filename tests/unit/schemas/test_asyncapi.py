@@ -14,10 +14,10 @@ from jsonschema import Draft7Validator
 
 from schemas.asyncapi import CHANNELS, MESSAGES, document
 from schemas.generate import CONTRACTS
-from schemas.headers import DeadLetterHeaders, ReplayNoteHeaders, VerdictHeaders
+from schemas.headers import DeadLetterHeaders, OutputHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.reasons import DeadLetterReason
 from workers.core.dead_letters import OUTPUT_TOO_LARGE, dead_letter, note_of, read_letter, too_large
-from workers.core.frames import by_header
+from workers.core.frames import Frame, by_content_id, by_header
 from workers.core.marks import Marks
 from workers.core.reasons import Reason
 from workers.core.records import Finished, Headers, Output, Source, TopicPartition
@@ -137,13 +137,18 @@ def test_the_headers_that_a_worker_writes_are_those_of_the_document() -> None:
     settings = Settings(cloudevents={"write": True})
     guid = "0af76519-16cd-43dd-8448-eb211c80319c"
     topics = settings.topics
-    marks = Marks(settings, {topic: by_header(guid) for topic in (topics.verdicts, topics.review)})
-    for topic in (topics.verdicts, topics.review):
-        headers = marks.put(Output(topic, b"k", b"{}", [("traceparent", b"t")]), "ab12", b"t").headers or []
+    both = (*by_header(guid).headers, *by_content_id(7).headers)
+    marks = Marks(settings, dict.fromkeys(topics.outputs, Frame(headers=both)))
+    carried: Headers = [("traceparent", b"t"), ("tracestate", b"t")]
+    for topic, model, own in (
+        (topics.verdicts, VerdictHeaders, carried),
+        (topics.review, VerdictHeaders, carried),
+        (topics.usage, OutputHeaders, []),
+    ):
+        headers = marks.put(Output(topic, b"k", b"{}", own), "ab12", b"t").headers or []
         written = {name: (value or b"").decode("latin-1") for name, value in headers}
-        model = VerdictHeaders.model_validate(written)
-        assert model.model_dump(by_alias=True, exclude_unset=True) == written
-        assert set(document()["components"]["schemas"]["VerdictHeaders"]["properties"]) - set(written) == {"tracestate"}
+        assert model.model_validate(written).model_dump(by_alias=True, exclude_unset=True) == written
+        assert set(document()["components"]["schemas"][model.__name__]["properties"]) == set(written)
 
 
 def test_the_document_says_what_a_field_means() -> None:
