@@ -20,4 +20,5 @@ class Forget(BaseModel):
     tenant_id: Id
     author_id: Id
     requested_at: Timestamp
-    """When the request was made. Nothing that is learnt of the author later is affected."""
+    """When the request was made. It covers the verdicts and review items whose `timings.received_at` is not later, also
+    those that a worker reads after the request."""

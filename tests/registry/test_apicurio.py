@@ -18,6 +18,7 @@ from tests.registry import apicurio
 from tests.site import Site
 from workers.errors import Misconfigured
 from workers.kafka import registry
+from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.settings import Settings
 
@@ -76,17 +77,17 @@ def test_events_and_verdicts_with_a_prefix_are_those_of_the_clients_serializers(
 
 def test_apicurios_own_header_names_the_schema_of_a_cloud_event(site: Site, url: str) -> None:
     site.create_topics()
-    changes = {
+    site.environment |= {
         "GUARDLINE_REGISTRY__URL": url,
         "GUARDLINE_REGISTRY__FRAMING": "apicurio",
         "GUARDLINE_REGISTRY__AUTO_REGISTER": "false",
         "GUARDLINE_CLOUDEVENTS__WRITE": "true",
     }
     topics = site.settings().topics
-    assert "not have the schemas of this version" in site.command("schemas", "check", code=2, **changes).stderr
-    assert site.command("schemas", "register", **changes).stdout.count("registered: ") == 3
-    site.command("schemas", "check", **changes)
-    site.worker(**changes)
+    assert "not have the schemas of this version" in site.command("schemas", "check", code=2).stderr
+    assert site.command("schemas", "register").stdout.count("registered: ") == 3
+    site.command("schemas", "check")
+    site.worker()
     site.produce([(b"k", json.dumps(EVENT).encode())])
     records: dict[str, Message] = {}
     while len(records) < 2:
@@ -94,7 +95,7 @@ def test_apicurios_own_header_names_the_schema_of_a_cloud_event(site: Site, url:
             if message is not None:
                 records[str(message.topic())] = message
     for topic, contract in ((topics.verdicts, "verdict"), (topics.usage, "usage")):
-        headers = dict(records[topic].headers() or [])
+        headers = dict(headers_of(records[topic]))
         assert headers["ce_type"] == f"guardline.{contract}.v1".encode()
         assert json.loads(records[topic].value() or b"")["tenant_id"] == "acme"
         # Apicurio's deserializers ask for the schema at this address.

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.forget import Forget
+from workers.core.forgotten import Forgotten
+
+NOON_MS = 1_772_366_400_000
+
+
+def request(author: str = "u-17", at: str = "2026-03-01T12:00:00Z", tenant: str = "acme") -> Forget:
+    return Forget(forget_id="0" * 32, tenant_id=tenant, author_id=author, requested_at=at)
+
+
+def test_a_request_covers_what_was_received_before_it_of_this_author_alone() -> None:
+    forgotten = Forgotten()
+    forgotten.add(request())
+    assert forgotten.covers("acme", "u-17", NOON_MS)
+    assert not forgotten.covers("acme", "u-17", NOON_MS + 1)
+    assert not forgotten.covers("acme", "u-18", NOON_MS)
+    assert not forgotten.covers("other", "u-17", NOON_MS)
+    assert not forgotten.covers("acme", None, NOON_MS)
+
+
+@pytest.mark.parametrize("at", ["2026-03-01T11:00:00Z", "2026-03-01T12:00:00+00:00", "2026-03-01t12:00:00z"])
+def test_a_request_that_is_read_again_or_late_takes_nothing_back(at: str) -> None:
+    forgotten = Forgotten()
+    forgotten.add(request())
+    forgotten.add(request(at=at))
+    assert (forgotten.covers("acme", "u-17", NOON_MS), forgotten.covers("acme", "u-17", NOON_MS + 1)) == (True, False)
+
+
+def test_old_requests_are_discarded() -> None:
+    forgotten = Forgotten()
+    forgotten.add(request())
+    forgotten.add(request("u-18", "2026-03-01T13:00:00Z"))
+    forgotten.discard_before(NOON_MS + 1)
+    assert len(forgotten) == 1
+    assert forgotten.covers("acme", "u-18", NOON_MS)

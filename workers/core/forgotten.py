@@ -1,0 +1,39 @@
+"""Remembers which authors were forgotten, so that what was in flight or waiting at that time is not held again. Pure.
+
+A worker may read a request to forget before it reads older records about the author: it was down, or the records are in
+another partition.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from schemas.forget import Forget
+
+
+class Forgotten:
+    """The time of the newest request for each author. Its size is that of the forget topic: one entry an author."""
+
+    def __init__(self) -> None:
+        self._until_ms: dict[tuple[str, str], int] = {}
+
+    def __len__(self) -> int:
+        """Return the number of authors."""
+        return len(self._until_ms)
+
+    def add(self, request: Forget) -> None:
+        """Take a request. One that is read again, or that is older than another one, changes nothing."""
+        author = (request.tenant_id, request.author_id)
+        # Unlike the standard library, RFC 3339 allows a small `z`.
+        requested_ms = int(datetime.fromisoformat(request.requested_at.upper()).timestamp() * 1000)
+        self._until_ms[author] = max(requested_ms, self._until_ms.get(author, requested_ms))
+
+    def covers(self, tenant_id: str, author_id: str | None, received_at_ms: int) -> bool:
+        """Say whether a request covers a verdict or review item whose `timings.received_at` is this."""
+        if author_id is None or not self._until_ms:
+            return False
+        return received_at_ms <= self._until_ms.get((tenant_id, author_id), -1)
+
+    def discard_before(self, time_ms: int) -> None:
+        """Discard requests that were made before this time: no record that they cover is in a topic any more."""
+        self._until_ms = {author: until for author, until in self._until_ms.items() if until >= time_ms}
