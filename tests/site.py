@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -92,9 +93,10 @@ class Process:
             return error.code, ""
 
     def metric(self, name: str) -> float:
-        """Return the value of a metric, named with its labels as in /metrics."""
-        lines = self.get("/metrics")[1].splitlines()
-        return next(float(line.removeprefix(name)) for line in lines if line.startswith(f"{name} "))
+        """Return the value of a metric, named with its labels as in /metrics. The label `group` may be left out."""
+        line = re.compile(rf'{re.escape(name)}(\{{group="[^"]*"\}})? (\S+)')
+        found = map(line.fullmatch, self.get("/metrics")[1].splitlines())
+        return next(float(match[2]) for match in found if match)
 
 
 @dataclass

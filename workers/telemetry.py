@@ -14,6 +14,8 @@ LATENCIES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 CATALOGUE = Catalogue()
 
+GROUP = Label("group", bounded_by="the consumer groups of the process: `kafka.group` for a moderation worker")
+
 STATE = CATALOGUE.states(
     "guardline_worker_state",
     "1 for the worker's current state.",
@@ -167,6 +169,7 @@ LAG_RECORDS = CATALOGUE.gauge(
     "Offsets of the worker's partitions that are not committed: unread, in flight or finished. The ends of the "
     "partitions are at most 2 s old. Partitions without an owner are in no worker's lag.",
     "Rising: events arrive faster than they are judged.",
+    GROUP,
 )
 LAG_SECONDS = CATALOGUE.gauge(
     "guardline_lag_seconds",
@@ -174,6 +177,7 @@ LAG_SECONDS = CATALOGUE.gauge(
     "Age of the oldest record of the worker's partitions that is not committed, by Kafka's timestamp; 0 without one. "
     "If nothing of a partition was read yet, its age counts from when the worker learnt of it.",
     "Rising: the worker does not keep up, or an event does not finish.",
+    GROUP,
 )
 OLDEST_DEADLINE_SECONDS = CATALOGUE.gauge(
     "guardline_oldest_deadline_seconds",
@@ -181,24 +185,28 @@ OLDEST_DEADLINE_SECONDS = CATALOGUE.gauge(
     "Time until that record misses `worker.target_s`, negative when it has; `worker.target_s` without one, and "
     "while the worker starts.",
     "Falling: more workers are needed soon. Negative: the target is missed.",
+    GROUP,
 )
 OLDEST_UNCOMMITTED_SECONDS = CATALOGUE.gauge(
     "guardline_oldest_uncommitted_seconds",
     "seconds",
     "Time since the worker read the first record that it has not committed; 0 without one.",
     "Rising, while records are committed: one event does not finish, and holds its partition.",
+    GROUP,
 )
 ASSIGNED = CATALOGUE.gauge(
     "guardline_assigned_partitions",
     "partitions",
     "Partitions that the group has assigned to this worker.",
     "0 for long: there are more workers than partitions.",
+    GROUP,
 )
 UNREADABLE_TOPICS = CATALOGUE.gauge(
     "guardline_unreadable_topics",
     "topics",
     "Topics that match a pattern of `topics.inputs` and are left out, because the worker's user may not read them.",
     "Above 0: the log names the topics. Nobody judges their records until the user gets READ, or the pattern changes.",
+    GROUP,
 )
 REBALANCES = CATALOGUE.counter(
     "guardline_rebalances_total",
@@ -215,12 +223,14 @@ UNCOMMITTED = CATALOGUE.gauge(
     "records",
     "Records held in memory.",
     "At `batch.high_water`: intake pauses until some are committed.",
+    GROUP,
 )
 PAUSED = CATALOGUE.gauge(
     "guardline_intake_paused",
     "0 or 1",
     "1 while backpressure pauses intake.",
     "1 for long: the engine or the commits are slower than what arrives.",
+    GROUP,
 )
 PAUSES = CATALOGUE.counter(
     "guardline_pauses_total",

@@ -12,12 +12,12 @@ import yaml
 from confluent_kafka import Producer
 
 from infra.devstack import children
+from workers.core.records import Record
 from workers.errors import Skipped
 from workers.kafka import topics
 from workers.mapping.document import parse_yaml
 from workers.mapping.examples import read
 from workers.mapping.mapping import Mapping
-from workers.mapping.sources import Record
 from workers.settings import Settings
 
 TOPIC = "discord.gateway"

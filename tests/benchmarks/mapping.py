@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 
 from workers.core.decode import decode
+from workers.core.records import Record
 from workers.mapping.document import parse_yaml
 from workers.mapping.examples import NAMES, read
 from workers.mapping.mapping import Mapping
-from workers.mapping.sources import Record
 from workers.settings import Events
 
 ROUNDS = 5

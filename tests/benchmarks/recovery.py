@@ -218,7 +218,7 @@ class Group:
     def partitions_of(self, number: int) -> set[Partition]:
         """What the group says the worker has."""
         found: set[Partition] = set()
-        for member in membership.members(self._site.settings(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="10")):
+        for member in membership.members(self._site.settings(GUARDLINE_KAFKA__SESSION_TIMEOUT_S="10").kafka):
             if member.name == f"w{number}":
                 found |= {(topic, int(part)) for topic, _, part in (one.rpartition("/") for one in member.partitions)}
         return found

@@ -72,7 +72,7 @@ class ByMetrics:
 
 
 def scraped(process: Process) -> Mapping[str, float]:
-    """Return the samples without labels of a worker's /metrics; empty while it does not answer."""
+    """Return the samples without labels, but for the group, of a worker's /metrics; empty while it does not answer."""
     if "serving /livez" not in process.text:
         return {}
     try:
@@ -83,7 +83,7 @@ def scraped(process: Process) -> Mapping[str, float]:
         sample.name: sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if not sample.labels
+        if sample.labels.keys() <= {"group"}
     }
 
 

@@ -122,7 +122,7 @@ def crawl() -> None:
 def break_at(file: Path) -> None:
     turn = KafkaThread._turn
 
-    def turn_or_fail(self: KafkaThread) -> None:
+    def turn_or_fail(self: KafkaThread[Any]) -> None:
         if file.exists():
             raise RuntimeError("injected into the Kafka thread")
         turn(self)

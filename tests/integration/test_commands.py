@@ -25,10 +25,11 @@ from tests.stack import Stack
 from workers.errors import Unavailable
 from workers.kafka import clients, topics
 from workers.kafka.reader import read
+from workers.kafka.route import of_moderation
 from workers.settings import Settings
 
 
-@pytest.mark.parametrize("ask", [topics.check, topics.create])
+@pytest.mark.parametrize("ask", [lambda settings: topics.check(of_moderation(settings)), topics.create])
 def test_a_broker_that_stops_answering_during_a_command_is_reported_in_a_sentence(
     site: Site, stack: Stack, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Settings], object]
 ) -> None:

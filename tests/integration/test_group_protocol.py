@@ -15,6 +15,7 @@ from workers.core.ledger import Ledger
 from workers.errors import Fatal, Misconfigured
 from workers.kafka import clients, membership
 from workers.kafka.intake import Intake
+from workers.kafka.route import of_moderation
 from workers.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
@@ -26,7 +27,7 @@ HEARTBEAT_V1, HEARTBEAT_V0 = bytes([0, 68, 0, 0, 0, 1]), bytes([0, 68, 0, 0, 0, 
 
 def why_the_join_fails(settings: Settings) -> str:
     """Join without the check at start; return the sentence for the broker's refusal."""
-    intake = Intake(settings, settings.topics.inputs, Ledger(), lambda: None)
+    intake = Intake(of_moderation(settings), settings.topics.inputs, Ledger(), lambda: None)
     refusals: list[Fatal] = []
 
     def is_refused() -> bool:
@@ -74,9 +75,9 @@ def test_brokers_that_are_too_old_are_named(site: Site) -> None:
     """With such brokers a consumer reports nothing: no error, no log line, no partitions."""
     brokers = site.settings().kafka.bootstrap_servers
     with rewritten(brokers, HEARTBEAT_V1, HEARTBEAT_V0) as address, pytest.raises(Misconfigured) as refusal:
-        membership.check(site.settings(GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=address, **NEWER))
+        membership.check(site.settings(GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=address, **NEWER).kafka)
     assert str(refusal.value) == membership.TOO_OLD
-    membership.check(site.settings(**NEWER))
+    membership.check(site.settings(**NEWER).kafka)
 
 
 def test_brokers_that_keep_a_longer_session_are_named_and_the_worker_works(stack: Stack) -> None:

@@ -31,6 +31,7 @@ from workers.errors import GuardlineError, Misconfigured, Unavailable
 from workers.kafka import clients, topics
 from workers.kafka.loop import KafkaThread
 from workers.kafka.reader import read
+from workers.kafka.route import of_moderation
 from workers.settings import Kafka
 
 CANARY = f"cAnArY/{secrets.token_hex(4)}"
@@ -300,10 +301,10 @@ def rights_of(site: Site) -> dict[tuple[str, str], list[AclBinding]]:
 
 def start(site: Site) -> None:
     """Do what a worker does with Kafka until it has partitions. Raises what ends it before."""
-    settings = site.settings()
+    route = of_moderation(site.settings())
     ended: list[BaseException | None] = []
-    nothing: Any = lambda _: None  # noqa: E731
-    thread = KafkaThread(settings, topics.check(settings), submit=nothing, remember=nothing, ended=ended.append)
+    nothing: Any = lambda *_: None  # noqa: E731
+    thread = KafkaThread(route, topics.check(route), decode=nothing, submit=nothing, ended=ended.append)
     thread.start()
     try:
         eventually(lambda: bool(ended or thread.ledger.assigned), "partitions, or the end")
@@ -341,9 +342,9 @@ def test_a_topic_of_a_pattern_that_this_user_may_not_read_is_left_out_until_it_m
     kafka.allow_only(bindings)
     place.environment["GUARDLINE_TOPICS__INPUTS"] = json.dumps([f"^{foreign}$"])
     with pytest.raises(Unavailable, match=f"this user may not read {foreign}, and no other topic matches"):
-        topics.check(place.settings())
+        topics.check(of_moderation(place.settings()))
     place.environment["GUARDLINE_TOPICS__INPUTS"] = json.dumps([rf"^{name}\..*"])
-    assert foreign not in topics.check(place.settings()).inputs
+    assert foreign not in topics.check(of_moderation(place.settings())).inputs
     worker = place.worker()
     eventually(lambda: foreign in worker.text, "a log line names the topic")
     assert "are left out: this user may not read them" in worker.text
@@ -356,7 +357,7 @@ def test_a_topic_of_a_pattern_that_this_user_may_not_read_is_left_out_until_it_m
 def test_a_topic_that_this_user_may_not_see_may_also_be_missing(place: Site, kafka: Secured) -> None:
     kafka.allow_only([])
     with pytest.raises(Unavailable, match=r"not found, or this user may not see them: .*docs/operations\.md"):
-        topics.check(place.settings())
+        topics.check(of_moderation(place.settings()))
     with pytest.raises(Misconfigured, match=r"cannot create .* CREATE on .* or on the cluster"):
         topics.create(place.settings(GUARDLINE_TOPICS__VERDICTS="new.verdicts"))
     verdicts = place.settings().topics.verdicts

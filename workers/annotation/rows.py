@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from schemas.event import EventDict
 from workers.core.reasons import Reason
+from workers.core.records import Record
 from workers.errors import Misconfigured, Undecodable
 from workers.guard.guard import Request
 from workers.mapping.document import Document
 from workers.mapping.mapping import Mapping, read_document
-from workers.mapping.sources import Record, parse
+from workers.mapping.sources import parse
 from workers.settings import Events
 
 JUDGED = ("text", "role", "context", "language", "surface")

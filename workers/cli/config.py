@@ -43,6 +43,7 @@ def _check(settings: Settings) -> None:
     """
     from workers.guard.load import local_folder
     from workers.kafka import clients
+    from workers.kafka.route import of_moderation
     from workers.mapping.mapping import load as load_mapping
 
     if settings.events.mapping is not None:
@@ -50,5 +51,5 @@ def _check(settings: Settings) -> None:
     local_folder(settings.guard.model, engine=settings.guard.engine)
     # The making of a client fetches a first token.
     if settings.kafka.token_provider is None:
-        clients.consumer(settings).close()
+        clients.consumer(of_moderation(settings)).close()
         clients.transactional_producer(settings.kafka, settings.worker.id, {})

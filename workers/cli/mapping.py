@@ -63,9 +63,8 @@ def try_command(
     ] = False,
 ) -> None:
     """Show the events of each record, or why it has none. The exit code is 1 if no record has an event."""
-    from workers.core.records import Source, TopicPartition
+    from workers.core.records import Record, Source, TopicPartition
     from workers.mapping.mapping import load
-    from workers.mapping.sources import Record
 
     mapping, events = load(file), settings_module.load().events
     events = events.model_copy(update={"mapping": file})

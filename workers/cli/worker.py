@@ -55,12 +55,13 @@ def worker_remove(
 ) -> None:
     """Remove a worker that will not return from its group, so that others get its partitions at once."""
     from workers.kafka import membership
+    from workers.kafka.route import of_moderation
 
-    settings = settings_module.load(worker={"id": worker_id})
-    member = membership.static_member(settings)
+    route = of_moderation(settings_module.load(worker={"id": worker_id}))
+    member = membership.static_member(route)
     held = ", ".join(member.partitions) or "no partitions"
-    say(f"{worker_id} joined the group {settings.kafka.group} from {member.host} and has {held}.")
-    left = membership.remove(settings, member)
+    say(f"{worker_id} joined the group {route.group} from {member.host} and has {held}.")
+    left = membership.remove(route, member)
     if any(one.name == worker_id for one in left):
         say(f"{worker_id} still runs and has joined again: stop it first.")
     else:

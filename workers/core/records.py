@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 
 from schemas.event import EventDict
+from workers.errors import Undecodable
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -43,6 +44,19 @@ class Source(Struct, frozen=True, gc=False):
 
 Headers = list[tuple[str, bytes | None]]
 """A record's headers. Neither names nor values need be unique, and a value may be null."""
+
+
+class Record(NamedTuple):
+    """A record as Kafka hands it over.
+
+    `headers` is empty if the name of one is not UTF-8: `headers_refused` is then the reason.
+    """
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = []  # noqa: RUF012 - never changed
+    topic: str = ""
+    headers_refused: Undecodable | None = None
 
 
 class Output(Struct, frozen=True, gc=False):

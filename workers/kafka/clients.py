@@ -20,7 +20,8 @@ from confluent_kafka.admin._metadata import TopicMetadata
 
 from workers.errors import Misconfigured
 from workers.kafka import causes, tokens
-from workers.settings import Kafka, Settings
+from workers.kafka.route import Route
+from workers.settings import Kafka
 from workers.settings.kafka_properties import hidden_values
 from workers.shown import without
 
@@ -120,30 +121,30 @@ class Sender(Producer):
 
 
 def consumer(
-    settings: Settings, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
+    route: Route, *, on_statistics: Callable[[str], None] | None = None, logger: Logger | None = None
 ) -> Reader:
-    """Return a member of the worker group. What breaks a guarantee was refused by the settings.
+    """Return a member of the route's group. What breaks a guarantee was refused by the settings.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
     """
     callbacks: dict[str, Any] = {} if on_statistics is None else {"stats_cb": on_statistics}
-    return _made(Reader, settings.kafka, {**consumer_config(settings), **callbacks}, logger)
+    return _made(Reader, route.kafka, {**consumer_config(route), **callbacks}, logger)
 
 
-def consumer_config(settings: Settings) -> dict[str, Any]:
+def consumer_config(route: Route) -> dict[str, Any]:
     """Return the configuration of `consumer`."""
-    kafka = settings.kafka
+    kafka = route.kafka
     membership: dict[str, Any] = {}
     if kafka.group_protocol == "classic":
         session_ms = int(kafka.session_timeout_s * 1000)
         membership["partition.assignment.strategy"] = "cooperative-sticky"
         membership["session.timeout.ms"] = session_ms
         membership["heartbeat.interval.ms"] = min(session_ms // 5, HEARTBEAT_MS)
-        if (name := static_name(settings)) is not None:
+        if (name := static_name(route)) is not None:
             membership["group.instance.id"] = name
     return {
-        "client.id": client_id(settings.worker.id),
+        "client.id": client_id(route.worker_id),
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
@@ -166,14 +167,13 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def static_name(settings: Settings) -> str | None:
+def static_name(route: Route) -> str | None:
     """Return the name under which the group keeps a worker's partitions while it restarts; None: it keeps none.
 
     Only the classic protocol: with the newer one a worker that comes back under its name is refused until the session
     of the one that was killed is over.
     """
-    worker = settings.worker
-    return worker.id if worker.has_name and settings.kafka.group_protocol == "classic" else None
+    return route.worker_id if route.is_static and route.kafka.group_protocol == "classic" else None
 
 
 def leave_by_name(consumer: Consumer, deadline: float) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
 
 from workers import telemetry
-from workers.core.ledger import Prefix
+from workers.core.records import Finished
 
 MOST_TIMES = 500
 """Records of one commit whose events' times are parsed, which takes 0.5 µs each: more than all else that is counted."""
 
 
-def count_committed(prefix: Prefix, now: float) -> None:
-    """Count the records of a committed prefix. `now` is a `time.time` value."""
-    records = list(prefix.records())
-    if not records:
-        return
+def count_committed(records: Sequence[Finished], now: float) -> None:
+    """Count the records of a committed transaction. `now` is a `time.time` value."""
     for counter, times in Counter(chain.from_iterable([record.counted for record in records])).items():
         counter.inc(times)
     telemetry.COMMITTED.inc(len(records))

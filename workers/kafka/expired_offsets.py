@@ -18,6 +18,7 @@ from workers.core.records import Source, TopicPartition
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import clients
 from workers.kafka.input_topics import matching
+from workers.kafka.route import of_moderation
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,7 @@ def warn(settings: Settings) -> None:
 
 
 def _has_offsets(consumer: Consumer, present: Mapping[str, TopicMetadata], settings: Settings) -> bool:
-    topics = [topic for topic in matching(settings.topics, present) if topic in present]
+    topics = [topic for topic in matching(of_moderation(settings), present) if topic in present]
     inputs = [KafkaPartition(topic, n) for topic in topics for n in present[topic].partitions]
     return any(one.offset >= 0 for one in consumer.committed(inputs, ANSWER_S))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 from workers.core.records import NOTHING_LOST
 from workers.errors import Fatal
@@ -16,7 +17,7 @@ WATCH_S = 1.0
 HANGS = "a call to Kafka has not returned for {seconds:.0f} s. " + NOTHING_LOST
 
 
-async def watch(thread: KafkaThread, kafka: Kafka) -> None:
+async def watch(thread: KafkaThread[Any], kafka: Kafka) -> None:
     """Watch until cancelled. Counts its own ticks instead of reading a clock, so a frozen process is not a hang.
 
     Raises:

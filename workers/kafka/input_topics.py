@@ -6,7 +6,6 @@ every check knows their names, and a worker never reads its own outputs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from workers import telemetry
 from workers.errors import Unavailable
 from workers.kafka import rights
 from workers.kafka.questions import ANSWER_S, Questions, answer_of
-from workers.settings import Topics
+from workers.kafka.route import INPUTS, Route
 
 log = structlog.get_logger(__name__)
 
@@ -31,27 +30,18 @@ EVERY_S = 5.0
 """How often the worker asks the brokers for new topics. The answer holds all topics of the cluster."""
 
 
-def matching(topics: Topics, present: Collection[str]) -> list[str]:
+def matching(route: Route, present: Collection[str]) -> list[str]:
     """Give the input topics: the named ones first, then those present whose names match a pattern, sorted.
-
-    The worker's own outputs, the topics of other workers and those of Kafka itself (`__…`) match no pattern.
 
     Raises:
         Unavailable: no topic is named, and none matches yet.
     """
-    found = [*topics.named, *(name for name in sorted(set(present) - set(topics.named)) if is_input(topics, name))]
+    others = sorted(set(present) - set(route.inputs))
+    found = [*route.inputs, *(name for name in others if route.is_input(name))]
     if not found:
-        said = ", ".join(map(repr, topics.patterns))
-        raise Unavailable(f"topics.inputs: no topic in Kafka matches {said} (output topics do not count)")
+        said = ", ".join(map(repr, route.patterns))
+        raise Unavailable(f"{INPUTS}: no topic in Kafka matches {said} (output topics do not count)")
     return found
-
-
-def is_input(topics: Topics, name: str) -> bool:
-    """Say whether a topic is one of the input topics: named, or matched by a pattern."""
-    if name in topics.named:
-        return True
-    is_excluded = name in topics.outputs or name in topics.others or name.startswith("__")
-    return not is_excluded and any(re.match(pattern, name) for pattern in topics.patterns)
 
 
 class Look(NamedTuple):
@@ -68,8 +58,9 @@ class NewTopics:
     `TopicWatch` detects that it was deleted.
     """
 
-    def __init__(self, topics: Topics, known: Sequence[str], questions: Questions) -> None:
-        self._topics = topics
+    def __init__(self, route: Route, known: Sequence[str], questions: Questions) -> None:
+        self._route = route
+        self._unreadable_topics = telemetry.UNREADABLE_TOPICS.labels(route.group)
         self._known = list(known)
         self._questions = questions
         self._unreadable: set[str] = set()
@@ -78,7 +69,7 @@ class NewTopics:
 
     def look(self, now: float) -> list[str]:
         """Give all topics to read if some of them are new, else an empty list."""
-        if not self._topics.patterns:
+        if not self._route.patterns:
             return []
         added: list[str] = []
         if self._answer is not None and self._answer.done():
@@ -89,7 +80,7 @@ class NewTopics:
         elif self._answer is None and now >= self._asks_at:
             self._asks_at = now + EVERY_S
             known = frozenset(self._known)
-            self._answer = self._questions.ask(lambda admin: _look(admin, self._topics, known))
+            self._answer = self._questions.ask(lambda admin: _look(admin, self._route, known))
         if not added:
             return []
         log.info("reading new topics that match topics.inputs", topics=added)
@@ -97,14 +88,14 @@ class NewTopics:
         return list(self._known)
 
     def _leave_out(self, unreadable: set[str]) -> None:
-        telemetry.UNREADABLE_TOPICS.set(len(unreadable))
+        self._unreadable_topics.set(len(unreadable))
         if new := unreadable - self._unreadable:
             log.warning(LEFT_OUT, topics=sorted(new))
         self._unreadable = unreadable
 
 
-def _look(admin: AdminClient, topics: Topics, known: Collection[str]) -> Look:
+def _look(admin: AdminClient, route: Route, known: Collection[str]) -> Look:
     """Ask the brokers. Blocks for twice `ANSWER_S` at most."""
-    inputs = [name for name in sorted(admin.list_topics(timeout=ANSWER_S).topics) if is_input(topics, name)]
+    inputs = [name for name in sorted(admin.list_topics(timeout=ANSWER_S).topics) if route.is_input(name)]
     unreadable = rights.unreadable(admin, [name for name in inputs if name not in known], ANSWER_S)
     return Look([name for name in inputs if name not in unreadable], unreadable)

@@ -21,8 +21,8 @@ from workers.core.ledger import Ledger
 from workers.core.records import NOTHING_LOST, Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
 from workers.kafka import causes, clients, membership, statistics
+from workers.kafka.route import Route
 from workers.kafka.topic_watch import ConsumerLog
-from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -85,13 +85,13 @@ class Intake:
     """
 
     def __init__(
-        self, settings: Settings, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]
+        self, route: Route, topics: list[str], ledger: Ledger, commit_before_revoke: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._commit_before_revoke = commit_before_revoke
-        self._worker_id = settings.worker.id
-        self._group = settings.kafka.group
-        self._stays_by_name = clients.static_name(settings) is not None
+        self._route = route
+        self._stays_by_name = clients.static_name(route) is not None
+        self._assigned = telemetry.ASSIGNED.labels(route.group)
         self._may_commit = True
         self._failure: Exception | None = None
         self._stranded_reports = 0
@@ -99,8 +99,8 @@ class Intake:
         self._silent_until: float | None = time.monotonic() + SILENT_S
         self._paused_at = 0.0
         self.lag = Lag(ledger)
-        self.log = ConsumerLog(shows_debug=clients.shows_debug(settings.kafka))
-        self.consumer = clients.consumer(settings, on_statistics=self._on_statistics, logger=self.log)
+        self.log = ConsumerLog(shows_debug=clients.shows_debug(route.kafka))
+        self.consumer = clients.consumer(route, on_statistics=self._on_statistics, logger=self.log)
         self.subscribe(topics)
 
     def subscribe(self, topics: list[str]) -> None:
@@ -123,7 +123,7 @@ class Intake:
             raise Fatal(STRANDED)
         if self._silent_until is not None and time.monotonic() > self._silent_until:
             self._silent_until = None
-            log.info("waiting for partitions", reason=WAITING)
+            log.info("waiting for partitions", group=self._route.group, reason=WAITING)
         records = []
         for message in messages:
             failure = message.error()
@@ -183,9 +183,10 @@ class Intake:
 
     def _why_unread(self, topic: str | None, failure: KafkaError) -> Fatal:
         if failure.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            sentence, needed = f"kafka.group: this user may not join {self._group}", f"READ on the group {self._group}"
+            group = self._route.group
+            sentence, needed = f"kafka.group: this user may not join {group}", f"READ on the group {group}"
         elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and topic is not None:
-            sentence, needed = f"topics.inputs: this user may not read {topic}", f"READ on {topic}"
+            sentence, needed = f"{self._route.setting_of(topic)}: this user may not read {topic}", f"READ on {topic}"
         else:
             return Fatal(f"cannot read {topic or 'a topic'}: {failure.str()}")
         return causes.not_allowed(f"{sentence}: {failure.str()}", needed)
@@ -195,7 +196,7 @@ class Intake:
         said = failure.str()
         if KafkaError(KafkaError.FENCED_INSTANCE_ID).str() in said:
             self._stays_by_name = False  # The name belongs to the other worker now.
-            return Fatal(FENCED.format(id=self._worker_id))
+            return Fatal(FENCED.format(id=self._route.worker_id))
         for code, sentence in membership.REFUSALS.items():
             if KafkaError(code).str() in said:
                 return Fatal(sentence)
@@ -217,7 +218,7 @@ class Intake:
             self._count_rebalance("assigned")
             self._held.difference_update(_origins(partitions))  # A newly assigned partition is not paused.
             self._silent_until = None
-            log.info("partitions assigned", partitions=_named(partitions))
+            log.info("partitions assigned", group=self._route.group, partitions=_named(partitions))
         except Exception as error:
             self._failure = error
 
@@ -237,13 +238,13 @@ class Intake:
             self._ledger.revoke(_origins(partitions))
             self._held.difference_update(_origins(partitions))
             self._count_rebalance(what)
-            log.info(f"partitions {what}", partitions=_named(partitions))
+            log.info(f"partitions {what}", group=self._route.group, partitions=_named(partitions))
         except Exception as error:
             self._failure = error
 
     def _count_rebalance(self, what: str) -> None:
         telemetry.REBALANCES.labels(what).inc()
-        telemetry.ASSIGNED.set(len(self._ledger.assigned))
+        self._assigned.set(len(self._ledger.assigned))
 
 
 _headers = methodcaller("headers")

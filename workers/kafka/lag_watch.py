@@ -20,6 +20,7 @@ from workers import telemetry
 from workers.core.lag import Lag
 from workers.core.records import TopicPartition
 from workers.kafka.questions import ANSWER_S, Questions, answer_of
+from workers.kafka.route import Route
 
 LOOK_S = 0.25
 """How often the lag is worked out: with a hundred partitions it takes 0.1 ms."""
@@ -32,7 +33,7 @@ class LagWatch:
     """Works out the lag every `LOOK_S`."""
 
     def __init__(
-        self, lag: Lag, questions: Questions, starts: Callable[[], Mapping[TopicPartition, int]], target_s: float
+        self, lag: Lag, questions: Questions, starts: Callable[[], Mapping[TopicPartition, int]], route: Route
     ) -> None:
         self._lag = lag
         self._questions = questions
@@ -40,7 +41,7 @@ class LagWatch:
         self._looks_at = 0.0
         self._asks_at = 0.0
         self._answer: Future[dict[TopicPartition, int]] | None = None
-        _show(lag, target_s)
+        _show(lag, route)
 
     def check(self, now: float, assigned: Sequence[TopicPartition], *, is_limited: bool) -> None:
         """Work out the lag if it is time. `is_limited`: the intake takes less than there is."""
@@ -75,13 +76,15 @@ def ends_of(admin: AdminClient, origins: Sequence[TopicPartition]) -> dict[Topic
     return ends
 
 
-def _show(lag: Lag, target_s: float) -> None:
+def _show(lag: Lag, route: Route) -> None:
     """Let each scrape read the lag. Ages grow between two looks, also while the Kafka thread waits for a broker."""
+
+    group, target_s = route.group, route.target_s
 
     def age_of(moment: float | None) -> float:
         return 0.0 if moment is None else max(0.0, time.time() - moment)
 
-    telemetry.LAG_RECORDS.set_function(lambda: lag.records)
-    telemetry.LAG_SECONDS.set_function(lambda: age_of(lag.oldest_s))
-    telemetry.OLDEST_UNCOMMITTED_SECONDS.set_function(lambda: age_of(lag.oldest_received_s))
-    telemetry.OLDEST_DEADLINE_SECONDS.set_function(lambda: target_s - age_of(lag.oldest_s))
+    telemetry.LAG_RECORDS.labels(group).set_function(lambda: lag.records)
+    telemetry.LAG_SECONDS.labels(group).set_function(lambda: age_of(lag.oldest_s))
+    telemetry.OLDEST_UNCOMMITTED_SECONDS.labels(group).set_function(lambda: age_of(lag.oldest_received_s))
+    telemetry.OLDEST_DEADLINE_SECONDS.labels(group).set_function(lambda: target_s - age_of(lag.oldest_s))

@@ -1,6 +1,7 @@
 """The thread that owns the consumer, the producer and the ledger; nothing else touches them.
 
-Events go to the event loop by a call, and results come back through a queue. Neither thread waits for the other.
+It serves every worker that turns input records into outputs. Items go to the event loop by a call, and finished records
+come back through a queue. Neither thread waits for the other.
 """
 
 from __future__ import annotations
@@ -8,31 +9,30 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from typing import Generic, TypeVar
 
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from workers import telemetry
 from workers.core.ledger import Ledger
-from workers.core.records import Event, Finished, Memory, Source, TopicPartition
+from workers.core.records import Finished, Source, TopicPartition
 from workers.errors import Fatal
-from workers.kafka import clients, expired_offsets, membership
+from workers.kafka import clients, membership
 from workers.kafka.counting import count_committed
-from workers.kafka.decoding import Decoding
 from workers.kafka.input_topics import NewTopics
 from workers.kafka.intake import Intake
 from workers.kafka.lag_watch import LagWatch
-from workers.kafka.outbox import Outbox
+from workers.kafka.outbox import Outbox, Shrink, never
 from workers.kafka.progress import Progress
 from workers.kafka.questions import Questions
 from workers.kafka.retention import count_unread
+from workers.kafka.route import Route
 from workers.kafka.topic_watch import TopicWatch
 from workers.kafka.topics import Checked
-from workers.mapping.mapping import Mapping as RecordMapping
-from workers.settings import Settings
 from workers.tracing.stages import UNTRACED, Stage, Stages
 
 log = structlog.get_logger(__name__)
@@ -59,8 +59,25 @@ ABORT_S = 0.5
 transaction's timeout before it can read the committed offsets."""
 
 
-class KafkaThread(threading.Thread):
+Item = TypeVar("Item")
+
+Decode = Callable[[Message, Source], Sequence[Item] | Finished]
+"""Gives the items of a record, such as events, or the finished record if no item has to be worked on. Must not raise,
+must not block; `workers.kafka.decoding.Decoding` is one."""
+
+
+def ignore(_: list[Finished]) -> None:
+    """Do nothing after a commit."""
+
+
+class KafkaThread(threading.Thread, Generic[Item]):
     """Runs intake, decode, ledger and outbox, one after the other, until `stop` or a failure.
+
+    `submit` takes the items of one poll. The worker gives each record back by `deliver`, once. `committed` takes the
+    records of each committed transaction, in order within each partition. `shrink` makes outputs fit that are too large
+    for their topics; without it such a record becomes a dead letter. `ended` gets the cause of the end, None after
+    `stop`. All four are called in this thread and must not block. A process may have several such threads, each with a
+    group of its own.
 
     Guarantee: every polled record is registered before any other code sees it, and every committed record was current
     when it was committed. Blocks in calls to Kafka, never for the event loop.
@@ -68,19 +85,21 @@ class KafkaThread(threading.Thread):
 
     def __init__(
         self,
-        settings: Settings,
+        route: Route,
         checked: Checked,
         *,
-        mapping: RecordMapping | None = None,
-        submit: Callable[[list[Event]], None],
-        remember: Callable[[list[Memory]], None],
+        decode: Decode[Item],
+        submit: Callable[[list[Item]], None],
+        committed: Callable[[list[Finished]], None] = ignore,
         ended: Callable[[BaseException | None], None],
+        shrink: Shrink = never,
         stages: Stages = UNTRACED,
     ) -> None:
-        super().__init__(name="kafka", daemon=True)
-        self._settings = settings
+        super().__init__(name=f"kafka {route.group}", daemon=True)
+        self._route = route
+        self._decode = decode
         self._submit = submit
-        self._remember = remember
+        self._committed = committed
         self._ended = ended
         self._stages = stages
         self._completed: deque[list[Finished]] = deque()
@@ -92,17 +111,17 @@ class KafkaThread(threading.Thread):
         self._is_limited = False
         self.turns = 0
         self.ledger = Ledger()
-        membership.check(settings)
-        self._outbox = Outbox(settings.kafka, settings.worker.id, settings.topics, checked.max_bytes)
-        expired_offsets.warn(settings)
-        self._intake = Intake(settings, checked.inputs, self.ledger, self._commit_before_revoke)
-        self._questions = Questions(settings.kafka)
+        membership.check(route.kafka)
+        self._outbox = Outbox(route, checked.max_bytes, shrink)
+        self._intake = Intake(route, checked.inputs, self.ledger, self._commit_before_revoke)
+        self._questions = Questions(route.kafka)
         self._counting: deque[Future[None]] = deque()
-        self._progress = Progress(clients.onlooker(settings.kafka), self._intake.consumer, self.ledger, self._questions)
-        self._lag = LagWatch(self._intake.lag, self._questions, self._progress.starts, settings.worker.target_s)
-        self._decoding = Decoding(settings, mapping)
+        self._progress = Progress(clients.onlooker(route.kafka), self._intake.consumer, self.ledger, self._questions)
+        self._lag = LagWatch(self._intake.lag, self._questions, self._progress.starts, route)
         self._topics = TopicWatch(checked.inputs, self._intake.log, self._questions)
-        self._new_topics = NewTopics(settings.topics, checked.inputs, self._questions)
+        self._new_topics = NewTopics(route, checked.inputs, self._questions)
+        self._held_records = telemetry.UNCOMMITTED.labels(route.group)
+        self._pauses = telemetry.PAUSED.labels(route.group)
 
     def deliver(self, finished: list[Finished]) -> None:
         """Take finished records. Any thread."""
@@ -168,14 +187,14 @@ class KafkaThread(threading.Thread):
             with self._stages.stage("decode", {"messaging.batch.message_count": len(messages)}) as stage:
                 self._take_in(messages, stage)
         self._collect()  # 1
-        commit = self._settings.commit
+        commit = self._route.commit
         now = time.monotonic()
         is_draining = self._stop_by is not None
         if self.ledger.is_due(now, count=commit.max_count, age_s=0 if is_draining else commit.max_age_s):
             self._commit(self._drain_deadline(), positions=self._progress.positions(now))
         elif positions := self._progress.positions(now):
             self._commit(self._drain_deadline(), limit=0, positions=positions)
-        telemetry.UNCOMMITTED.set(self.ledger.uncommitted)
+        self._held_records.set(self.ledger.uncommitted)
         self._lag.check(now, self.ledger.assigned, is_limited=self._is_limited)
 
     def _poll(self) -> list[Message]:
@@ -183,7 +202,7 @@ class KafkaThread(threading.Thread):
 
         If a slow record delays many finished ones, only its partition is paused, so that the others have room.
         """
-        limits, ledger = self._settings.batch, self.ledger
+        limits, ledger = self._route.batch, self.ledger
         is_thirsty = self._stop_by is None and ledger.unfinished < limits.low_water
         is_full = ledger.uncommitted >= limits.high_water
         if self._stop_by is not None or is_full:
@@ -192,7 +211,7 @@ class KafkaThread(threading.Thread):
             self._is_held = False
         share = max(limits.high_water // (len(ledger.assigned) + 1), 2 * limits.in_flight * limits.max_count)
         self._intake.hold(ledger.assigned if self._is_held else ledger.stuck(share))
-        telemetry.PAUSED.set(self._is_held)
+        self._pauses.set(self._is_held)
         self._is_limited = not is_thirsty or is_full
         if not self._is_limited:
             room = limits.high_water - ledger.uncommitted
@@ -201,12 +220,12 @@ class KafkaThread(threading.Thread):
         return self._intake.poll(TRICKLE_COUNT, 0)
 
     def _take_in(self, messages: list[Message], stage: Stage) -> None:
-        """Register and decode. A record that holds no event is finished at once, as a dead letter or skipped."""
-        events: list[Event] = []
+        """Register and decode. A record without items is finished at once, such as a dead letter."""
+        items: list[Item] = []
         finished: list[Finished] = []
         received: dict[str, int] = {}
         now_ms = int(time.time() * 1000)
-        register = self.ledger.register
+        register, decode = self.ledger.register, self._decode
         origins: dict[tuple[str, int], TopicPartition] = {}
         for message in messages:
             topic, partition, offset = message.topic(), message.partition(), message.offset()
@@ -219,17 +238,17 @@ class KafkaThread(threading.Thread):
             if source is None:
                 continue
             received[topic] = received.get(topic, 0) + 1
-            read = self._decoding.events(message, source)
+            read = decode(message, source)
             if isinstance(read, Finished):
                 finished.append(read)
             else:
-                events += read
-        if events:
-            self._submit(events)
+                items += read
+        if items:
+            self._submit(items)
         if finished:
             self._completed.append(finished)
             stage.link(record.headers for record in finished)
-        stage.set({"guardline.events": len(events)})
+        stage.set({"guardline.events": len(items)})
         for topic, count in received.items():
             telemetry.RECEIVED.labels(topic).inc(count)
 
@@ -251,7 +270,7 @@ class KafkaThread(threading.Thread):
     def _commit(
         self, deadline: float, *, limit: int | None = None, positions: Mapping[TopicPartition, int] | None = None
     ) -> None:
-        most = 4 * self._settings.commit.max_count
+        most = 4 * self._route.commit.max_count
         prefix = self.ledger.take(most if limit is None else limit, positions)  # 2
         if not prefix:
             return
@@ -266,14 +285,14 @@ class KafkaThread(threading.Thread):
             return
         now = time.monotonic()
         self.ledger.settle(prefix, now)
-        if len(prefix):
-            self._remember([memory for record in prefix.records() for memory in record.memories])  # 8
-        count_committed(prefix, time.time())
+        if records := list(prefix.records()):
+            self._committed(records)  # 8
+            count_committed(records, time.time())
         telemetry.TRANSACTIONS.labels("committed").inc()
         telemetry.COMMIT_SECONDS.observe(now - started)
 
     def _commit_before_revoke(self) -> None:
-        kafka = self._settings.kafka
+        kafka = self._route.kafka
         deadline = time.monotonic() + min(REVOKE_SHARE * kafka.max_poll_interval_s, kafka.transaction_timeout_s)
         self._collect()
         self._commit(min(deadline, self._drain_deadline()))

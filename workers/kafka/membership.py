@@ -21,8 +21,9 @@ from confluent_kafka.admin._resource import ResourceType
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
+from workers.kafka.route import Route
 from workers.kafka.topics import require_inputs
-from workers.settings import Settings
+from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class Member(NamedTuple):
     partitions: Sequence[str]
 
 
-def check(settings: Settings) -> None:
+def check(kafka: Kafka) -> None:
     """Check that the worker can use the 'consumer' protocol, and request the session timeout of the settings.
 
     Does nothing for 'classic'. If the brokers do not permit a check, the join reports the error. Blocks for a few
@@ -81,7 +82,6 @@ def check(settings: Settings) -> None:
     Raises:
         Misconfigured: the brokers do not support or allow it, or the group has members of the other protocol.
     """
-    kafka = settings.kafka
     if kafka.group_protocol == "classic":
         return
     versions = HeartbeatVersions()
@@ -99,7 +99,7 @@ def check(settings: Settings) -> None:
     group = _described(admin, kafka.group)
     if group is not None and group.members and group.type == ConsumerGroupType.CLASSIC:
         raise Misconfigured(HAS_CLASSIC_MEMBERS)
-    _ask_for_session(admin, settings)
+    _ask_for_session(admin, kafka)
 
 
 class HeartbeatVersions:
@@ -131,16 +131,16 @@ class HeartbeatVersions:
         return not self._has_heard or (bool(self._highest) and min(self._highest) >= HEARTBEAT_VERSION)
 
 
-def members(settings: Settings) -> list[Member]:
+def members(kafka: Kafka) -> list[Member]:
     """Return the members of the group; an empty list if there is no such group.
 
     Raises:
         Unavailable: Kafka does not answer.
         Misconfigured: Kafka does not permit the request.
     """
-    admin = clients.admin(settings.kafka)
-    clients.present_topics(admin, settings.kafka)
-    name = settings.kafka.group
+    admin = clients.admin(kafka)
+    clients.present_topics(admin, kafka)
+    name = kafka.group
     sentence = f"kafka.group: the brokers do not say who is in {name!r}"
     try:
         group = admin.describe_consumer_groups([name])[name].result(ANSWER_S)
@@ -161,19 +161,19 @@ def members(settings: Settings) -> list[Member]:
     ]
 
 
-def static_member(settings: Settings) -> Member:
-    """Return the member of the group whose name is the settings' `worker.id`.
+def static_member(route: Route) -> Member:
+    """Return the member of the group whose name is the route's `worker_id`.
 
     Raises:
         Misconfigured: there is none, or the group has no static members.
     """
-    kafka, name = settings.kafka, settings.worker.id
+    kafka, name = route.kafka, route.worker_id
     if kafka.group_protocol != "classic":
         raise Misconfigured(
             "kafka.group_protocol: with 'consumer' the group does not know members by their worker.id; the brokers "
             "remove a member that does not return when its session is over"
         )
-    present = members(settings)
+    present = members(kafka)
     for member in present:
         if member.is_static and member.name == name:
             return member
@@ -185,8 +185,8 @@ def static_member(settings: Settings) -> Member:
     )
 
 
-def remove(settings: Settings, member: Member) -> list[Member]:
-    """Remove the static member with the settings' `worker.id` from the group; return the members that remain.
+def remove(route: Route, member: Member) -> list[Member]:
+    """Remove the static member with the route's `worker_id` from the group; return the members that remain.
 
     Joins in its place and leaves, which moves its partitions to the others at once. Commits nothing. A worker that
     still runs with that id joins again, or ends if its heartbeat was fenced in between. Blocks for `REMOVE_S` and
@@ -196,8 +196,8 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         Unavailable: the group did not let this process join in that time.
     """
     assigned: list[bool] = []
-    consumer = clients.consumer(settings)
-    consumer.subscribe(require_inputs(settings), on_assign=lambda *_: assigned.append(True))
+    consumer = clients.consumer(route)
+    consumer.subscribe(require_inputs(route), on_assign=lambda *_: assigned.append(True))
     deadline = time.monotonic() + REMOVE_S
     try:
         while not assigned and time.monotonic() < deadline:
@@ -209,16 +209,16 @@ def remove(settings: Settings, member: Member) -> list[Member]:
         consumer.close()
     deadline = time.monotonic() + SETTLE_S
     while True:
-        left = members(settings)
+        left = members(route.kafka)
         owned = {partition for one in left for partition in one.partitions}
         if not left or owned.issuperset(member.partitions) or time.monotonic() > deadline:
             return left
         time.sleep(SETTLE_POLL_S)
 
 
-def _ask_for_session(admin: AdminClient, settings: Settings) -> None:
+def _ask_for_session(admin: AdminClient, kafka: Kafka) -> None:
     """Request the session timeout for this group from the brokers, which set it with this protocol."""
-    group, session_ms = settings.kafka.group, int(settings.kafka.session_timeout_s * 1000)
+    group, session_ms = kafka.group, int(kafka.session_timeout_s * 1000)
     for name, wanted in (
         ("consumer.session.timeout.ms", session_ms),
         ("consumer.heartbeat.interval.ms", min(session_ms // 5, clients.HEARTBEAT_MS)),

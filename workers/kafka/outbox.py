@@ -7,7 +7,7 @@ the group metadata (3) and the commit (7).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import structlog
@@ -19,12 +19,11 @@ from workers import telemetry
 from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
 from workers.core.ledger import Ledger, Prefix
 from workers.core.records import NOTHING_LOST, Finished
-from workers.core.shrink import shrunk
 from workers.core.usage import MIN_USAGE_BYTES, outputs_of
 from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.kafka.route import Route
 from workers.kafka.topic_watch import DELETED
 from workers.kafka.transactions import AWAY, ProducerSession
-from workers.settings import Kafka, Topics
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +72,14 @@ LIMIT_LOWERED = (
 )
 
 
+Shrink = Callable[[Finished, Mapping[str, int]], Finished | None]
+"""Makes the outputs of a record fit into their topics, whose limits are in bytes. None: they cannot."""
+
+
+def never(_: Finished, __: Mapping[str, int]) -> None:
+    """Shrink nothing: a record whose outputs are too large becomes a dead letter."""
+
+
 class Outbox:
     """Commits finished prefixes.
 
@@ -81,26 +88,27 @@ class Outbox:
     up to the transaction's timeout.
     """
 
-    def __init__(self, kafka: Kafka, worker_id: str, topics: Topics, max_bytes: dict[str, int]) -> None:
-        self._dead_letters = dead_letters = topics.dead_letters
-        self._usage = topics.usage
+    def __init__(self, route: Route, max_bytes: dict[str, int], shrink: Shrink = never) -> None:
+        self._dead_letters = dead_letters = route.dead_letters
+        self._usage = route.usage
+        self._shrunk = shrink
         self._max_bytes = max_bytes
         self._surely_fits = min(max_bytes.values()) - RECORD_OVERHEAD_BYTES
-        self._timeout_s = kafka.transaction_timeout_s
+        self._timeout_s = route.kafka.transaction_timeout_s
         self._attempts = 0
         self._attempts_outside = 0
         self._failed: list[tuple[KafkaError, Message]] = []
         if max_bytes[dead_letters] < MIN_DEAD_LETTER_BYTES:
             raise Misconfigured(
-                f"topics.dead_letters: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead letter may need "
-                f"{MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
+                f"{route.setting_of(dead_letters)}: {dead_letters} takes {max_bytes[dead_letters]} bytes; a dead "
+                f"letter may need {MIN_DEAD_LETTER_BYTES}: raise the topic's max.message.bytes"
             )
         if self._usage and max_bytes[self._usage] < MIN_USAGE_BYTES:
             raise Misconfigured(
                 f"topics.usage: {self._usage} takes {max_bytes[self._usage]} bytes; a record of it may need "
                 f"{MIN_USAGE_BYTES}: raise the topic's max.message.bytes"
             )
-        self._session = ProducerSession(kafka, worker_id, max_bytes)
+        self._session = ProducerSession(route.kafka, route.worker_id, max_bytes)
 
     @property
     def _producer(self) -> Producer:
@@ -295,7 +303,7 @@ class Outbox:
 
     def _shrink(self, ledger: Ledger, record: Finished) -> Finished:
         is_judged = all(output.topic != self._dead_letters for output in record.outputs)
-        smaller = shrunk(record, self._max_bytes) if is_judged else None
+        smaller = self._shrunk(record, self._max_bytes) if is_judged else None
         if smaller is None:
             return self._replace(ledger, record)
         smaller = replace(smaller, counted=(*smaller.counted, telemetry.SHORTENED))

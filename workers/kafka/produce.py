@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
 from workers.errors import Fatal, Misconfigured, Skipped, Undecodable
+from workers.kafka.route import of_moderation
 from workers.kafka.sending import Sending, topic_of
 from workers.kafka.topics import require_inputs
 from workers.settings import Events, Settings
@@ -53,7 +54,7 @@ def produce(
         Misconfigured: Kafka refuses this client, or the beginning of the input holds no valid event.
         Fatal: a record was refused, or Kafka stopped answering.
     """
-    inputs = require_inputs(settings)
+    inputs = require_inputs(of_moderation(settings))
     sending = Sending(settings.kafka)
     bad = 0
     first = refused = ""

@@ -18,9 +18,9 @@ from workers.core.dead_letters import Letter, note_of, noted_offset, read_letter
 from workers.core.records import Headers, TopicPartition
 from workers.errors import Fatal, Undecodable
 from workers.kafka import clients
-from workers.kafka.input_topics import is_input
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read, wait_for_open_transactions
+from workers.kafka.route import of_moderation
 from workers.kafka.transactions import ProducerSession
 from workers.settings import Kafka, Settings
 
@@ -122,8 +122,9 @@ def planned(
 
     `returned_too`: also messages that became dead letters again after an earlier run.
     """
+    route = of_moderation(settings)
     present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
-    places = {(name, n) for name, topic in present.items() if is_input(settings.topics, name) for n in topic.partitions}
+    places = {(name, n) for name, topic in present.items() if route.is_input(name) for n in topic.partitions}
     given: set[bytes] = set()
     for stored in stored_letters(settings):
         if stored is None:

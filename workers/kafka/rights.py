@@ -1,6 +1,6 @@
 """Checks at start that the brokers let this user do with the topics what a worker does.
 
-Otherwise the worker would learn of a missing right only when it writes its first verdict. Brokers without ACLs allow
+Otherwise the worker would learn of a missing right only when it writes its first output. Brokers without ACLs allow
 everything, and older ones do not say what they allow.
 """
 
@@ -15,26 +15,22 @@ from confluent_kafka.admin._acl import AclOperation
 
 from workers.errors import Unavailable
 from workers.kafka import causes
-from workers.settings import Settings
+from workers.kafka.route import Route
 
 INPUT = (AclOperation.READ,)
 OUTPUT = (AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
 
 
-def check(admin: AdminClient, settings: Settings, answer_s: float) -> None:
+def check(admin: AdminClient, route: Route, answer_s: float) -> None:
     """Check the rights on all topics. Blocks for `answer_s` at most.
 
     Raises:
         Misconfigured: one is missing; the sentence names it.
         Unavailable: Kafka does not answer, or a topic is not there.
     """
-    topics = settings.topics
     wanted = {
-        **dict.fromkeys(topics.inputs, ("topics.inputs", INPUT)),
-        topics.verdicts: ("topics.verdicts", OUTPUT),
-        topics.review: ("topics.review", OUTPUT),
-        topics.dead_letters: ("topics.dead_letters", OUTPUT),
-        **({topics.usage: ("topics.usage", OUTPUT)} if topics.usage else {}),
+        topic: (route.setting_of(topic), INPUT * (topic in route.inputs) + OUTPUT * (topic in route.outputs))
+        for topic in [*route.inputs, *route.outputs]
     }
     names = TopicCollection([*wanted])
     # The client gives up later than the wait below: which of the two ends first would change the sentence.
@@ -47,7 +43,7 @@ def check(admin: AdminClient, settings: Settings, answer_s: float) -> None:
                 f"{setting}: cannot describe {name}", error.args[0], needs=f"{needed[0].name} on {name}"
             ) from error
         except TimeoutError as error:
-            where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
+            where = f"kafka.bootstrap_servers {route.kafka.bootstrap_servers!r}"
             raise Unavailable(f"{setting}: cannot describe {name}: no answer in time from {where}") from error
         for operation in needed if allowed is not None else ():
             if operation not in allowed and AclOperation.ALL not in allowed:

@@ -14,7 +14,8 @@ from workers.errors import Unavailable
 from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
-from workers.settings import Settings, Topics
+from workers.kafka.route import Route
+from workers.settings import Settings
 
 
 def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, int | None]]:
@@ -68,8 +69,8 @@ class Checked(NamedTuple):
     max_bytes: dict[str, int]
 
 
-def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
-    """Check that all topics exist; return the names of the inputs and the limits of the outputs.
+def check(route: Route, answer_s: float = ANSWER_S) -> Checked:
+    """Check that all topics of the route exist; return the names of the inputs and the limits of the outputs.
 
     Blocks for little more than `answer_s` where no broker answers.
 
@@ -77,13 +78,13 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
         Unavailable: Kafka does not answer, or a topic is not there.
         Misconfigured: Kafka refuses.
     """
-    kafka, topics = settings.kafka, settings.topics
+    kafka = route.kafka
     admin = clients.admin(kafka)
     present = clients.present_topics(admin, kafka, answer_s)
-    find([*topics.named, *topics.outputs], present)
-    inputs = _without_unreadable(admin, topics, matching(topics, present))
-    rights.check(admin, with_inputs(settings, inputs), ANSWER_S)
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics.outputs]
+    find([*route.inputs, *route.outputs], present)
+    inputs = _without_unreadable(admin, route, matching(route, present))
+    rights.check(admin, route.reading(inputs), ANSWER_S)
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in route.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     limits: dict[str, int] = {}
     for resource, future in admin.describe_configs(resources).items():
@@ -103,13 +104,13 @@ def check(settings: Settings, answer_s: float = ANSWER_S) -> Checked:
     return Checked(inputs, limits)
 
 
-def _without_unreadable(admin: clients.Admin, topics: Topics, inputs: list[str]) -> list[str]:
+def _without_unreadable(admin: clients.Admin, route: Route, inputs: list[str]) -> list[str]:
     """Leave out topics that only a pattern names, and that this user may not read. `NewTopics` warns of them.
 
     Raises:
         Unavailable: no topic is left.
     """
-    hidden = rights.unreadable(admin, [name for name in inputs if name not in topics.named], ANSWER_S)
+    hidden = rights.unreadable(admin, [name for name in inputs if name not in route.inputs], ANSWER_S)
     if hidden.issuperset(inputs):
         raise Unavailable(
             f"topics.inputs: this user may not read {', '.join(sorted(hidden))}, and no other topic matches. The ACLs "
@@ -118,22 +119,16 @@ def _without_unreadable(admin: clients.Admin, topics: Topics, inputs: list[str])
     return [name for name in inputs if name not in hidden]
 
 
-def with_inputs(settings: Settings, names: list[str]) -> Settings:
-    """Give the settings with these names in the place of patterns."""
-    topics = settings.topics.model_copy(update={"inputs": names})
-    return settings.model_copy(update={"topics": topics})
-
-
-def require_inputs(settings: Settings) -> list[str]:
+def require_inputs(route: Route) -> list[str]:
     """Give the input topics.
 
     Raises:
         Unavailable: Kafka does not answer, or a topic is not there: somebody may be about to create it.
         Misconfigured: Kafka refuses.
     """
-    present = clients.present_topics(clients.admin(settings.kafka), settings.kafka)
-    find(settings.topics.named, present)
-    return matching(settings.topics, present)
+    present = clients.present_topics(clients.admin(route.kafka), route.kafka)
+    find([*route.inputs], present)
+    return matching(route, present)
 
 
 def find(names: Sequence[str], present: Collection[str]) -> None:

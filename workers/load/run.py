@@ -21,6 +21,7 @@ from workers.core.records import TopicPartition
 from workers.errors import Misconfigured
 from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
+from workers.kafka.route import of_moderation
 from workers.kafka.sending import Sending, topic_of
 from workers.kafka.topics import require_inputs
 from workers.load.records import Made, Mix, Records
@@ -74,7 +75,7 @@ def run(
             "events.mapping is set, and `guardline load` sends events as docs/events.md describes them: run the load "
             "and its workers without a mapping"
         )
-    inputs = require_inputs(settings)
+    inputs = require_inputs(of_moderation(settings))
     name = secrets.token_hex(4)
     records = Records(load.mix, name)
     outcomes = _Outcomes(settings, name, records)

@@ -14,9 +14,9 @@ from workers.core.cloudevents import PREFIX, data_of
 from workers.core.frames import unframed
 from workers.core.json_text import parse
 from workers.core.reasons import Reason
+from workers.core.records import Record
 from workers.errors import Skipped, Undecodable
 from workers.mapping.expressions import Find, Unusable, compiled
-from workers.mapping.sources import Record
 
 Unwrap = Callable[[Any], Any]
 """Gives the JSON value inside an envelope, or the value itself if it has no envelope."""

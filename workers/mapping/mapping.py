@@ -15,13 +15,14 @@ from schemas.event import MAX_ID_CHARS
 from workers.core.cloudevents import NOTHING, Attributes, stand_in
 from workers.core.decode import Decoded, from_document, present
 from workers.core.reasons import Reason
+from workers.core.records import Record
 from workers.core.records import Source as Position
 from workers.errors import Misconfigured, Skipped, Undecodable
 from workers.mapping.document import Document, Turns, parse_yaml
 from workers.mapping.envelopes import Unwrap, envelope_of, json_of
 from workers.mapping.expressions import is_true
 from workers.mapping.rich_text import Piece
-from workers.mapping.sources import BY_TOPIC, Record, Scope, Source, Text, text_in
+from workers.mapping.sources import BY_TOPIC, Scope, Source, Text, text_in
 from workers.settings import Events
 
 FIELDS = ("event_id", "tenant_id", "surface", "author_id", "language", "role", "created_at")

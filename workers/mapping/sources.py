@@ -7,21 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from workers.core.fields import text_of
-from workers.core.records import Headers
+from workers.core.records import Headers, Record
 from workers.mapping.expressions import Find, Unusable, compiled
 from workers.mapping.rich_text import Converter, Piece, from_html, from_markdown, from_plain, from_slack
 
 MAX_DEPTH = 32
 """How deep the pieces of a text may be nested."""
-
-
-class Record(NamedTuple):
-    """A record as Kafka hands it over."""
-
-    value: bytes | None
-    key: bytes | None = None
-    headers: Headers = []  # noqa: RUF012 - never changed
-    topic: str = ""
 
 
 class Scope(NamedTuple):

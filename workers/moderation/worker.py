@@ -12,16 +12,21 @@ import structlog
 
 from workers import telemetry
 from workers.core.marks import marks_of
+from workers.core.records import Event
+from workers.core.shrink import shrunk
 from workers.guard.guard import Guard
 from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.kafka import hang_watch, registry, topics
+from workers.kafka import expired_offsets, hang_watch, registry, topics
 from workers.kafka.clients import LOOK_S
+from workers.kafka.decoding import Decoding
 from workers.kafka.loop import LEAVE_S, KafkaThread
+from workers.kafka.route import of_moderation
 from workers.mapping.mapping import load as load_mapping
 from workers.moderation.filling import filled
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
+from workers.moderation.reading import EventReader
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis import client as redis_client
@@ -58,12 +63,12 @@ class Worker:
         file = settings.events.mapping
         mapping = None if file is None else load_mapping(file, "events.mapping")
         # Until the Kafka thread knows the lag. An autoscaler would read 0 as a missed target, and start more workers.
-        telemetry.OLDEST_DEADLINE_SECONDS.set(settings.worker.target_s)
+        telemetry.OLDEST_DEADLINE_SECONDS.labels(settings.kafka.group).set(settings.worker.target_s)
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             stages = stages_of(settings.telemetry.traces, settings.worker.id)
             life.close_with(stages.close)
             guard = self._guard or load_guard(settings.guard)
-            checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, settings, LOOK_S))
+            checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, of_moderation(settings), LOOK_S))
             frames = await life.wait_for(lambda: asyncio.to_thread(registry.frames, settings))
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
@@ -100,15 +105,19 @@ class Worker:
             life.watch(memories.write())
             life.close_with(memories.close)
 
-            kafka: KafkaThread = await life.wait_for(
+            await life.wait_for(lambda: asyncio.to_thread(expired_offsets.warn, settings))
+            kafka: KafkaThread[Event] = await life.wait_for(
                 lambda: asyncio.to_thread(
                     KafkaThread,
-                    settings,
+                    of_moderation(settings),
                     checked,
-                    mapping=mapping,
+                    decode=Decoding(settings.topics.dead_letters, EventReader(settings, mapping)),
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
-                    remember=life.from_thread(memories.add),
+                    committed=life.from_thread(
+                        lambda records: memories.add(memory for record in records for memory in record.memories)
+                    ),
                     ended=life.from_thread(life.end),
+                    shrink=shrunk,
                     stages=stages,
                 )
             )
@@ -151,7 +160,7 @@ class Worker:
             await life.run(drain=lambda: kafka.stop(settings.worker.grace_s), left=lambda: kafka.left)
 
 
-async def _quit(kafka: KafkaThread) -> None:
+async def _quit(kafka: KafkaThread[Event]) -> None:
     kafka.quit()
     await asyncio.to_thread(kafka.join)
 

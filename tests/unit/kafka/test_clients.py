@@ -10,7 +10,8 @@ from confluent_kafka import Consumer
 
 from workers.errors import Misconfigured
 from workers.kafka import clients
-from workers.settings import Kafka, Settings, Worker
+from workers.kafka.route import Route
+from workers.settings import Kafka
 from workers.settings.kafka_properties import why_refused
 
 LIMITS = {"verdicts": 1_000_000, "review": 50_000}
@@ -33,7 +34,7 @@ def test_what_the_worker_sets_whatever_kafka_properties_says_is_refused_there(
     def configs(properties: dict[str, str | int | float | bool]) -> list[dict[str, object]]:
         kafka = Kafka(group_protocol=protocol).model_copy(update={"properties": properties})
         return [
-            clients.consumer_config(Settings(worker=Worker(id="w")).model_copy(update={"kafka": kafka})),
+            clients.consumer_config(Route(kafka, "w", {}, {}, dead_letters="d", is_static=True)),
             clients.transactional_producer_config(kafka, "w", LIMITS),
         ]
 

@@ -17,6 +17,7 @@ from workers.errors import Misconfigured
 from workers.kafka.decoding import Decoding
 from workers.mapping.document import parse_yaml
 from workers.mapping.mapping import Mapping
+from workers.moderation.reading import EventReader
 from workers.settings import Settings, load
 
 POSITION = "chat/3/42"
@@ -44,10 +45,10 @@ def decoded(
 ) -> list[dict[str, Any]] | str:
     """Give the events of a record, or the reason for its dead letter."""
     read = Settings(**{"cloudevents": {"read": True}, **settings})  # type: ignore[arg-type]  # sections as dicts
-    decoding = Decoding(read, Mapping(parse_yaml(mapping, "m.yaml")) if mapping else None)
+    decoding = Decoding("dead", EventReader(read, Mapping(parse_yaml(mapping, "m.yaml")) if mapping else None))
     written = value if isinstance(value, bytes) else json.dumps(value).encode()
     message = Message(topic="chat", partition=3, offset=42, key=b"k", value=written, headers=[*headers])
-    found = decoding.events(message, Source(TopicPartition("chat", 3), 1, 42))
+    found = decoding(message, Source(TopicPartition("chat", 3), 1, 42))
     if isinstance(found, Finished):
         assert found.outputs[0].value == written
         return dict(found.outputs[0].headers or [])["reason"].decode()  # type: ignore[union-attr]  # never null
@@ -197,9 +198,9 @@ def test_two_records_of_usage_have_two_ids_and_an_aborted_attempt_has_that_of_th
 
 @pytest.mark.parametrize("write", [False, True])
 def test_a_dead_letter_keeps_the_headers_of_its_record_and_gets_none_of_a_cloud_event(write: bool) -> None:
-    decoding = Decoding(Settings(cloudevents={"read": True, "write": write}), None)
+    decoding = Decoding("dead", EventReader(Settings(cloudevents={"read": True, "write": write}), None))
     message = Message(topic="chat", partition=3, offset=42, key=b"k", value=b"{", headers=[*HEADERS])
-    found = decoding.events(message, Source(TopicPartition("chat", 3), 1, 42))
+    found = decoding(message, Source(TopicPartition("chat", 3), 1, 42))
     assert isinstance(found, Finished)
     (letter,) = found.outputs
     assert letter.headers is not None

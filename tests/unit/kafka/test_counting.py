@@ -26,7 +26,7 @@ def committed(*finish: Finish, received_s_ago: float = 0) -> None:
         source = ledger.register(A, offset, None, int((NOW - received_s_ago) * 1000))
         assert source is not None
         ledger.complete([one(source)], now=0)
-    count_committed(ledger.take(), NOW)
+    count_committed(list(ledger.take().records()), NOW)
 
 
 def test_what_a_record_counts_rises_at_its_commit() -> None:

@@ -14,6 +14,7 @@ from workers.core.records import Finished, Source, TopicPartition
 from workers.kafka.decoding import Decoding
 from workers.mapping.document import parse_yaml
 from workers.mapping.mapping import Mapping
+from workers.moderation.reading import EventReader
 from workers.settings import Settings
 
 CONTENT = "I will find you"
@@ -26,13 +27,13 @@ def test_an_unforeseen_error_of_decoding_makes_a_dead_letter_and_one_log_line_wi
     def failing(self: Mapping, record: Any, *_: object) -> None:
         raise RuntimeError(f"cannot read {record.value!r}") from ValueError(CONTENT)
 
-    decoding = Decoding(Settings(), Mapping(parse_yaml("tenant_id: {value: t}", "mapping.yaml")))
+    decoding = Decoding("dead", EventReader(Settings(), Mapping(parse_yaml("tenant_id: {value: t}", "mapping.yaml"))))
     message = Message(topic="chat", partition=3, offset=42, key=b"k", value=VALUE, headers=[("x", b"1")])
     source = Source(TopicPartition("chat", 3), 1, 42)
     before = shown("guardline_dead_letters_total", reason="not_readable")
     with monkeypatch.context() as broken, capture_logs() as lines:
         broken.setattr(Mapping, "events", failing)
-        first, second = (decoding.events(message, source) for _ in range(2))
+        first, second = (decoding(message, source) for _ in range(2))
     assert isinstance(first, Finished)
     assert first == second
     assert first.counted == (telemetry.DEAD_LETTERS.labels("not_readable"),)
@@ -45,6 +46,6 @@ def test_an_unforeseen_error_of_decoding_makes_a_dead_letter_and_one_log_line_wi
     assert (line["error"], line["topic"], line["partition"], line["offset"]) == ("RuntimeError", "chat", 3, 42)
     assert "in failing" in line["traceback"]
     assert CONTENT not in str(line)
-    events = decoding.events(message, source)
+    events = decoding(message, source)
     assert isinstance(events, list)
     assert events[0].body["text"] == CONTENT

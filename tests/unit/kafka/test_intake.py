@@ -14,6 +14,7 @@ from workers.core.records import TopicPartition
 from workers.errors import Fatal
 from workers.kafka import clients
 from workers.kafka.intake import Intake
+from workers.kafka.route import Route, of_moderation
 from workers.settings import Kafka, Settings
 
 
@@ -27,13 +28,13 @@ class FailingConsumer:
         return [Message(topic="t", error=KafkaError(code)) for code in self._codes]
 
 
-def settings() -> Settings:
-    return Settings(kafka=Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}"))
+def route() -> Route:
+    return of_moderation(Settings(kafka=Kafka(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")))
 
 
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    intake = Intake(settings(), settings().topics.inputs, Ledger(), lambda: None)
+    intake = Intake(route(), [*route().inputs], Ledger(), lambda: None)
     consumer = intake.consumer
     yield intake
     consumer.close()
@@ -102,7 +103,7 @@ def test_brokers_that_do_not_answer_do_not_end_the_worker(intake: Intake, monkey
 
     monkeypatch.setattr(Intake, "_on_statistics", note)
     monkeypatch.setattr(clients, "STATISTICS_MS", 100)
-    away = Intake(settings(), settings().topics.inputs, Ledger(), lambda: None)
+    away = Intake(route(), [*route().inputs], Ledger(), lambda: None)
     try:
         while len(reports) < 5:
             assert away.poll(1, 0.05) == []

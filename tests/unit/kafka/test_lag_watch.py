@@ -13,6 +13,8 @@ from workers.core.ledger import Ledger
 from workers.core.records import TopicPartition
 from workers.kafka.lag_watch import ASK_S, LagWatch
 from workers.kafka.questions import Questions
+from workers.kafka.route import of_moderation
+from workers.settings import Settings
 
 A = TopicPartition("t", 0)
 
@@ -32,7 +34,7 @@ def watched(starts: dict[TopicPartition, int]) -> tuple[Lag, Asked, LagWatch]:
     ledger = Ledger()
     ledger.assign([A])
     lag, asked = Lag(ledger), Asked()
-    return lag, asked, LagWatch(lag, asked, lambda: starts, 30)
+    return lag, asked, LagWatch(lag, asked, lambda: starts, of_moderation(Settings()))
 
 
 def test_the_answer_of_a_broker_counts_only_while_the_intake_is_limited() -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import clients, tokens
+from workers.kafka.route import of_moderation
 from workers.settings import Kafka, Settings
 
 SECRET = "aGVhZGVy.cAnArYcAnArYcAnArYcAnArYcAnArYcAnArY.c2ln"
@@ -44,7 +45,7 @@ def fresh() -> Iterator[None]:
 def test_a_name_that_leads_to_no_function_is_refused_when_a_client_is_made(name: str, sentence: str) -> None:
     kafka = Kafka(token_provider=name, properties=LOGIN)
     every: list[Callable[[], object]] = [
-        lambda: clients.consumer(Settings(kafka=kafka)),
+        lambda: clients.consumer(of_moderation(Settings(kafka=kafka))),
         lambda: clients.transactional_producer(kafka, "w", {}),
         lambda: clients.producer(kafka),
         lambda: clients.reader(kafka, follow=False),

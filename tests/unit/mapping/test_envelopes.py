@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from workers.core.records import Record
 from workers.errors import Skipped, Undecodable
 from workers.mapping.document import parse_yaml
 from workers.mapping.mapping import Mapping
-from workers.mapping.sources import Record
 from workers.settings import Events
 
 EVENT = {"event_id": "1", "tenant_id": "t", "surface": "chat", "text": "I will find you"}

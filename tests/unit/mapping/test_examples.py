@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from workers.core.records import Record
 from workers.errors import OneAtFault
 from workers.mapping.document import parse_yaml
 from workers.mapping.examples import NAMES, read
 from workers.mapping.mapping import Mapping
-from workers.mapping.sources import Record
 from workers.settings import Events
 
 Expected = list[tuple[str, ...] | str]

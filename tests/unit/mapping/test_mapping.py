@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.core.records import Source, TopicPartition
+from workers.core.records import Record, Source, TopicPartition
 from workers.errors import Skipped, Undecodable
 from workers.mapping.document import parse_yaml
 from workers.mapping.examples import NAMES, read
 from workers.mapping.mapping import Mapping
-from workers.mapping.sources import Record
 from workers.settings import Events
 
 HERE = Source(TopicPartition("mod.shop.chat", 3), 1, 42)
