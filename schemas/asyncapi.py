@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from schemas.audit import AuditRecord
 from schemas.event import Event
 from schemas.forget import Forget
 from schemas.headers import DeadLetterHeaders, EventHeaders, OutputHeaders, ReplayNoteHeaders, VerdictHeaders
 from schemas.meanings import describe
 from schemas.review import ReviewItem
+from schemas.review_command import ReviewCommand
+from schemas.review_state import ReviewState
 from schemas.signal import Signal
 from schemas.usage import Usage
 from schemas.verdict import Verdict
@@ -79,6 +82,9 @@ MESSAGES: Mapping[str, Message] = {
         "Usage", "What the verdicts of one transaction add for one tenant and minute.", OutputHeaders, Usage
     ),
     "forget": Message("Forget", "A request to delete what is held of an author.", None, Forget),
+    "reviewCommand": Message("Review command", "One change that is wanted of a review item.", None, ReviewCommand),
+    "reviewState": Message("Review state", "A review item as it is now.", None, ReviewState),
+    "audit": Message("Audit record", "Who did what with a review item, and when.", None, AuditRecord),
     "signal": Message("Signal", "Verdicts that add up: a threshold was crossed.", None, Signal),
 }
 
@@ -101,6 +107,25 @@ CHANNELS: Mapping[str, Channel] = {
         "receive",
         ("forget",),
         "Requests to forget an author. `guardline forget` writes them, and a platform may. The key is `TENANT|AUTHOR`.",
+    ),
+    "reviewCommands": Channel(
+        "moderation.review-commands",
+        "receive",
+        ("reviewCommand",),
+        "What people and systems want of review items. `guardline worker review` writes and reads it. The key is the "
+        "item's `verdict_id`.",
+    ),
+    "reviewState": Channel(
+        "moderation.review-state",
+        "send",
+        ("reviewState",),
+        "The newest state of each review item: a compacted topic. The key is the item's `verdict_id`.",
+    ),
+    "audit": Channel(
+        "moderation.audit",
+        "send",
+        ("audit",),
+        "Every view and every change of a review item, without content. The key is the item's `verdict_id`.",
     ),
     "signals": Channel(
         "moderation.signals",

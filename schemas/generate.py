@@ -10,11 +10,14 @@ from pydantic import BaseModel
 
 from schemas import asyncapi
 from schemas.assessment import Assessment
+from schemas.audit import AuditRecord
 from schemas.event import Event
 from schemas.forget import Forget
 from schemas.meanings import describe
 from schemas.policy import Policy
 from schemas.review import ReviewItem
+from schemas.review_command import ReviewCommand
+from schemas.review_state import ReviewState
 from schemas.signal import Signal
 from schemas.usage import Usage
 from schemas.verdict import Verdict
@@ -31,6 +34,9 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "policy": Policy,
     "usage": Usage,
     "forget": Forget,
+    "review_command": ReviewCommand,
+    "review_state": ReviewState,
+    "audit": AuditRecord,
     "signal": Signal,
 }
 

@@ -336,3 +336,64 @@ POLICIES_REFUSED = CATALOGUE.counter(
     "Stored policies that were refused, because they are invalid or older than the one in force.",
     "Rising: a policy that was set is not in force; the log has the reason.",
 )
+
+# The review worker.
+
+REVIEW_COMMANDS = CATALOGUE.counter(
+    "guardline_review_commands_total",
+    "commands",
+    "Commands of people, systems and the review worker itself. Only `guardline worker review` has this metric.",
+    "`refused` rising: people click on the same items, or a client breaks the rules. The answers say which.",
+    Label(
+        "kind",
+        (
+            "lease",
+            "release",
+            "view",
+            "decide",
+            "undo",
+            "skip",
+            "reopen",
+            "appeal",
+            "arrive",
+            "settle",
+            "end_lease",
+            "expire",
+            "forget",
+            "republish",
+        ),
+    ),
+    Label("outcome", ("applied", "repeated", "refused")),
+)
+REVIEW_DECISIONS = CATALOGUE.counter(
+    "guardline_review_decisions_total",
+    "decisions",
+    "Decisions of people, those that somebody undoes included. Only `guardline worker review` has this metric.",
+    "0 while items wait: nobody reviews.",
+    Label("decision", ("allow", "block", "escalate")),
+)
+REVIEW_WAITING = CATALOGUE.gauge(
+    "guardline_review_waiting",
+    "items",
+    "Review items that somebody can take, by how much of their time is over. Only `guardline worker review` has it.",
+    "`overdue` above 0: the deadline of a tenant's policy is missed.",
+    Label("due", ("first_half", "second_half", "overdue")),
+)
+REVIEW_LEASES = CATALOGUE.gauge(
+    "guardline_review_leases",
+    "items",
+    "Review items that a person has on lease. Only `guardline worker review` has this metric.",
+    "0 while items wait: nobody reviews.",
+)
+REVIEW_OLDEST_SECONDS = CATALOGUE.gauge(
+    "guardline_review_oldest_seconds",
+    "seconds",
+    "How long the oldest waiting review item waits. Only `guardline worker review` has this metric.",
+    "Rising without end: items of a tenant or a language reach nobody.",
+)
+REVIEW_ITEMS = CATALOGUE.gauge(
+    "guardline_review_items",
+    "items",
+    "All review items in memory, decided and closed ones included. Only `guardline worker review` has this metric.",
+    "Rising without end: review.keep_history_hours is too long for the memory of the worker.",
+)

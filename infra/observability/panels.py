@@ -172,6 +172,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Newest change of a policy", "none", _each("guardline_policy_change")),
     ),
+    "Review": (
+        Panel("Waiting items", "short", (("sum by (due) (guardline_review_waiting)", "{{due}}"),)),
+        Panel("Oldest waiting item", "s", (("max(guardline_review_oldest_seconds)", ""),)),
+        Panel("Decisions", "ops", ((_rate("guardline_review_decisions_total", "decision"), "{{decision}}"),)),
+        Panel(
+            "Commands", "ops", ((_rate("guardline_review_commands_total", "kind, outcome"), "{{kind}} {{outcome}}"),)
+        ),
+        Panel(
+            "Items in memory",
+            "short",
+            (("max(guardline_review_items)", "all"), ("max(guardline_review_leases)", "on lease")),
+        ),
+    ),
     "Processes": (
         Panel("State", "none", (("guardline_worker_state == 1", "{{instance}} {{guardline_worker_state}}"),)),
         Panel("CPU", "percentunit", ((f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}"),)),

@@ -96,7 +96,7 @@ def verdict(
         "duplicate_of": event.duplicate_of,
         "timings": {"received_at": source.received_at_ms, "judged_ms": judged_ms},
         "created_at": body.get("created_at"),
-        "attributes": attributes and _carried(attributes, carry_attributes),
+        "attributes": attributes and carried(attributes, carry_attributes),
         "ignored_fields": event.ignored_fields,
         "truncated_text_chars": event.truncated_text_chars,
         "assessment": event.assessment,
@@ -110,7 +110,8 @@ def verdict(
     return Decided(decision, value, compact(document))
 
 
-def _carried(attributes: Mapping[str, object], names: bool | Sequence[str]) -> Mapping[str, object]:
+def carried(attributes: Mapping[str, object], names: bool | Sequence[str]) -> Mapping[str, object]:
+    """Give the attributes that a verdict has, by the setting `events.carry_attributes`."""
     if names is True:
         return attributes
     return {name: attributes[name] for name in names or () if name in attributes}

@@ -233,8 +233,10 @@ def transactional_producer_config(kafka: Kafka, worker_id: str, max_bytes: Mappi
     }
 
 
-def producer(kafka: Kafka, *, linger_ms: int = LINGER_MS) -> Sender:
-    """Return the producer of events that `guardline produce` has. `linger_ms`: how long a record waits for others.
+def producer(kafka: Kafka, *, linger_ms: int = LINGER_MS, timeout_s: float = DELIVERY_S) -> Sender:
+    """Return an idempotent producer without transactions, as `guardline produce` has it.
+
+    `linger_ms`: how long a record waits for others. `timeout_s`: how long the brokers may take to store a record.
 
     Raises:
         Misconfigured: librdkafka refuses the settings.
@@ -246,7 +248,7 @@ def producer(kafka: Kafka, *, linger_ms: int = LINGER_MS) -> Sender:
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "linger.ms": linger_ms,
-        "message.timeout.ms": int(DELIVERY_S * 1000),
+        "message.timeout.ms": int(timeout_s * 1000),
         **HEARD,
     }
     return _made(Sender, kafka, config)

@@ -15,7 +15,7 @@ from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
 from workers.kafka.route import Route
-from workers.settings import Settings
+from workers.settings import Settings, Topics
 
 
 def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, int | None]]:
@@ -36,7 +36,7 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
             name,
             num_partitions=topics.partitions,
             replication_factor=topics.replication,
-            config={"retention.ms": str(int(topics.retention_hours_of(name) * 3_600_000))},
+            config=_config(topics, name),
         )
         for name in (topics.all if names is None else names)
     ]
@@ -60,6 +60,12 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
     return made, present
+
+
+def _config(topics: Topics, name: str) -> dict[str, str]:
+    if topics.is_compacted(name):
+        return {"cleanup.policy": "compact"}
+    return {"retention.ms": str(int(topics.retention_hours_of(name) * 3_600_000))}
 
 
 class Checked(NamedTuple):

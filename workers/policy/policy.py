@@ -56,6 +56,7 @@ class CompiledPolicy:
         reference: the three as a dict; shared by all verdicts, never changed.
         on_unavailable: hold, review or block. For `hold`, the caller waits.
         shared_cache: whether assessments may be shared with other tenants.
+        review: how people review what the policy sends to review.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class CompiledPolicy:
         "id",
         "on_unavailable",
         "reference",
+        "review",
         "shared_cache",
         "version",
     )
@@ -85,6 +87,7 @@ class CompiledPolicy:
         self.reference: dict[str, str | int] = {"id": self.id, "version": self.version, "digest": self.digest}
         self.on_unavailable = full.on_unavailable
         self.shared_cache = full.shared_cache
+        self.review = full.review
         self._defaults = {
             "Safe": full.safe.value,
             "Controversial": full.controversial.value,

@@ -3,6 +3,7 @@
 from workers.settings.action_sections import Actions, Endpoint, Retry
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
+from workers.settings.review_sections import Review, ReviewToken
 from workers.settings.sections import (
     Batch,
     CloudEvents,
@@ -40,6 +41,8 @@ __all__ = [
     "Redis",
     "Registry",
     "Retry",
+    "Review",
+    "ReviewToken",
     "Settings",
     "Telemetry",
     "Topics",

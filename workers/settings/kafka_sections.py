@@ -166,6 +166,12 @@ class Topics(Section):
     """requests to delete what is held of an author: `guardline forget` writes them, see docs/privacy.md"""
     signals: str = Field("moderation.signals", min_length=1)
     """what `guardline worker aggregates` finds, such as an author over a threshold: see docs/aggregates.md"""
+    review_commands: str = Field("moderation.review-commands", min_length=1)
+    """what people and systems want of review items: `guardline worker review` writes and reads it"""
+    review_state: str = Field("moderation.review-state", min_length=1)
+    """the state of each review item. `guardline topics create` makes it a compacted topic"""
+    audit: str = Field("moderation.audit", min_length=1)
+    """who did what with a review item, without content and authors"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
@@ -206,6 +212,10 @@ class Topics(Section):
     def all(self) -> list[str]:
         """All topics, besides those that only a pattern names."""
         return [*self.named, *self.outputs, *self.others]
+
+    def is_compacted(self, topic: str) -> bool:
+        """Whether a new topic keeps the newest record of each key, and no record for its age."""
+        return topic == self.review_state
 
     def retention_hours_of(self, topic: str) -> float:
         """Give the retention in hours that a new topic gets."""

@@ -20,6 +20,7 @@ from workers.settings import redis_url, secret_files, urls
 from workers.settings.action_sections import Actions
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.kafka_sections import Kafka, Topics
+from workers.settings.review_sections import Review
 from workers.settings.section import File, Section
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
@@ -390,6 +391,7 @@ class Settings(BaseSettings):
     http: Http = Http()
     telemetry: Telemetry = Telemetry()
     actions: Actions = Actions()
+    review: Review = Review()
 
     @property
     def pseudonym_secret(self) -> str:
