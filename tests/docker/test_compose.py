@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.site import Site, eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
-PORTS = ("KAFKA", "KAFKA_INTERNAL", "KAFKA_CONTROLLER", "VALKEY", "WORKER_1", "WORKER_2", "PROMETHEUS")
+PORTS = ("KAFKA", "KAFKA_INTERNAL", "KAFKA_CONTROLLER", "VALKEY", "WORKER_1", "WORKER_2", "PROMETHEUS", "COLLECTOR")
 SMALL_SET = ("kafka", "valkey", "topics", "worker-1", "worker-2")
 
 
@@ -105,3 +106,21 @@ def test_prometheus_reads_both_workers_and_loads_the_rules(compose: Compose) -> 
 
     eventually(lambda: healths() == ["up", "up"], "both workers are scraped")
     assert sum(len(group["rules"]) for group in ask("rules")["groups"]) > 0
+
+
+def test_the_collector_receives_the_spans_of_a_worker_with_traces(compose: Compose, site: Site) -> None:
+    """Each line of its debug exporter names the spans of a batch: `Traces {..., "resource spans": 1, "spans": 12}`."""
+    compose.up("otel-collector")
+    compose.variables["TRACES"] = "true"
+    compose.up(*SMALL_SET)
+    site.events(500, start=6000)
+    site.check()
+
+    def received() -> int:
+        lines = docker("logs", compose.container("otel-collector"))
+        return sum(map(int, re.findall(r'"spans": (\d+)', lines)))
+
+    # Of each micro-batch: itself, the look-up in Redis, the call to the guard and the decision. Of each commit: one.
+    eventually(lambda: received() >= 5, "spans at the collector")
+    for worker in ("worker-1", "worker-2"):
+        assert "traces are not exported" not in docker("logs", compose.container(worker))

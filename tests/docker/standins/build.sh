@@ -5,12 +5,16 @@
 #
 #   eval "$(tests/docker/standins/build.sh)" && make test-docker
 #
-# Standard output: the variables that make and the tests read. Set ROOTFS to keep Debian's files for the next call.
+# The OpenTelemetry collector is built from its Go modules, in 4 minutes; this needs Go.
+#
+# Standard output: the variables that make and the tests read. Set ROOTFS to keep Debian's files for the next call, and
+# OTELCOL to keep the collector's program.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../../.venv/bin/python}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 rootfs=${ROOTFS:-$work/rootfs}
+otelcol=${OTELCOL:-$work/otelcol/otelcol}
 prefix=guardline-standin
 
 build() { # NAME FOLDER: a folder without files has only its Dockerfile
@@ -24,7 +28,7 @@ if ! docker image inspect "$prefix/debian" > /dev/null 2>&1; then
 fi
 
 # The certificate authorities that this machine trusts besides Debian's, so that packages can be installed behind a proxy.
-mkdir -p "$work/python/ca" "$work/kafka/libs" "$work/valkey" "$work/prometheus"
+mkdir -p "$work/python/ca" "$work/kafka/libs" "$work/valkey" "$work/prometheus" "$work/collector"
 cp /usr/local/share/ca-certificates/* "$work/python/ca/" 2> /dev/null || true
 build python "$work/python"
 
@@ -37,4 +41,13 @@ build kafka "$work/kafka"
 build valkey "$work/valkey"
 build prometheus "$work/prometheus"
 
-echo "export BASE_IMAGE=$prefix/python KAFKA_IMAGE=$prefix/kafka VALKEY_IMAGE=$prefix/valkey PROMETHEUS_IMAGE=$prefix/prometheus"
+if ! test -x "$otelcol"; then
+  command -v go > /dev/null || { echo "install Go, or name the collector's program: OTELCOL=FILE" >&2; exit 2; }
+  GOBIN=$work go install go.opentelemetry.io/collector/cmd/builder@v0.165.0 >&2
+  (cd "$work" && ./builder --config "$here/collector.yaml") >&2
+  test "$otelcol" = "$work/otelcol/otelcol" || cp "$work/otelcol/otelcol" "$otelcol"
+fi
+cp "$otelcol" "$work/collector/otelcol"
+build collector "$work/collector"
+
+echo "export BASE_IMAGE=$prefix/python KAFKA_IMAGE=$prefix/kafka VALKEY_IMAGE=$prefix/valkey PROMETHEUS_IMAGE=$prefix/prometheus COLLECTOR_IMAGE=$prefix/collector"
