@@ -9,25 +9,30 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from workers.settings import Endpoint
+from workers.settings.coop_sections import CoopItems
 from workers.settings.descriptions import Described, described
 from workers.settings.table import WORKED_OUT
 
 BEGIN = "<!-- settings of {}: `make generated` writes this table from the docstrings in workers/settings -->"
 END = "<!-- end of the table -->"
 
-OF_ENDPOINT = BEGIN.format("an endpoint")
+IN_ACTIONS: dict[str, type[BaseModel]] = {"an endpoint": Endpoint, "the format coop": CoopItems}
+"""The tables of docs/actions.md."""
 
 
 def rendered_actions(page: str) -> str:
-    """Return docs/actions.md with its table of the settings of one endpoint written again."""
-    before, _, rest = page.partition(OF_ENDPOINT)
-    after = rest.partition(END)[2]
-    return f"{before}{OF_ENDPOINT}\n{table(described(Endpoint))}{END}{after}"
+    """Return docs/actions.md with its tables written again."""
+    for name, section in IN_ACTIONS.items():
+        begin = BEGIN.format(name)
+        before, _, rest = page.partition(begin)
+        after = rest.partition(END)[2]
+        page = f"{before}{begin}\n{table(described(section))}{END}{after}"
+    return page
 
 
 def rendered(page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workers.actions.coop import Coop
 from workers.actions.format import Format
 from workers.actions.secrets import Secrets
 from workers.actions.webhook import Webhook
@@ -13,3 +14,6 @@ def format_of(endpoint: Endpoint, secrets: Secrets) -> Format:
     match endpoint.format:
         case "webhook":
             return Webhook(secrets)
+        case "coop":
+            assert endpoint.coop is not None  # The settings require it.
+            return Coop(endpoint.coop, secrets)

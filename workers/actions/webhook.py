@@ -18,6 +18,7 @@ TYPES: Mapping[Kind, str] = {
     "superseding": "verdict.superseded",
     "signal": "signal.changed",
     "review": "review.requested",
+    "appeal": "review.appealed",
 }
 
 CONTENT = ("text", "context")

@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from workers.settings import secret_files, urls
+from workers.settings.coop_sections import CoopItems
 from workers.settings.section import File, Section
 
-Kind = Literal["verdict", "superseding", "signal", "review"]
+Kind = Literal["verdict", "superseding", "signal", "review", "appeal"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -52,15 +53,17 @@ class Endpoint(Section):
     """the name in metrics, logs, the consumer group and the topic of dead letters: small letters, digits, hyphens"""
     url: SecretStr
     """where the calls go. Logs never show it, because its path may be a secret"""
-    format: Literal["webhook"] = "webhook"
-    """`webhook`: one signed call for each delivery, by Standard Webhooks"""
+    format: Literal["webhook", "coop"] = "webhook"
+    """`webhook`: one signed call for each delivery, by Standard Webhooks. `coop`: reports and appeals in Coop, for the
+    kinds `review` and `appeal`"""
     secret_files: list[str] = []
     """with `webhook`: the absolute paths of files that hold a secret each, as `whsec_` and 24 to 64 bytes in Base64.
     Each secret signs each call: to replace a secret, name the new file before the old one until the receiver knows the
     new secret. The worker reads changed files again within seconds"""
     kinds: list[Kind] = Field(["verdict", "superseding"], min_length=1)
     """`verdict`: verdicts of the guard. `superseding`: verdicts of people, which supersede others. `signal`: signals of
-    the aggregates. `review`: items for the review queue, without their texts"""
+    the aggregates. `review`: items for the review queue; only `coop` gets their texts. `appeal`: items whose decision
+    somebody appeals, only for `coop`"""
     decisions: list[Literal["allow", "review", "block"]] = Field(["review", "block"], min_length=1)
     """the decisions of verdicts that are delivered. A superseding verdict is delivered if its decision, or the one that
     it supersedes, is among them. Signals have no decision"""
@@ -88,6 +91,8 @@ class Endpoint(Section):
     """the client certificate, if the endpoint requires one"""
     key_file: File = None
     """the key of the client certificate, if `cert_file` does not hold it"""
+    coop: CoopItems | None = None
+    """with `coop`: what items are called there, see docs/actions.md#coop"""
     undelivered: str = ""
     """the topic of the deliveries that were given up; empty: `moderation.undelivered.NAME`"""
 
@@ -164,9 +169,24 @@ class Endpoint(Section):
             raise ValueError(f"{', '.join(sorted(both))} is in headers and in header_files")
         if self.format == "webhook" and not self.secret_files:
             raise ValueError("secret_files is empty: calls would not be signed")
+        self._check_coop(both_headers={name.lower() for name in (*self.headers, *self.header_files)})
         if self.key_file and not self.cert_file:
             raise ValueError("key_file is set and cert_file is not: set both")
         return self
+
+    def _check_coop(self, both_headers: set[str]) -> None:
+        if (self.format == "coop") != (self.coop is not None):
+            raise ValueError(
+                "format is coop, and coop is not set" if self.coop is None else "coop is set, and format is not coop"
+            )
+        if self.format != "coop":
+            if "appeal" in self.kinds:
+                raise ValueError("kinds names appeal, which only the format coop can deliver")
+            return
+        if not {"review", "appeal"} >= set(self.kinds):
+            raise ValueError("kinds: the format coop delivers only review and appeal")
+        if "x-api-key" not in both_headers:
+            raise ValueError("header_files names no file for X-API-KEY, the key of Coop's API")
 
 
 class Actions(Section):

@@ -13,6 +13,8 @@ from workers.settings.table import rows
 
 VALID: dict[str, Any] = {"name": "platform", "url": "https://platform.example/hook", "secret_files": ["/run/secret"]}
 
+COOP = {"item_type": "message-type", "user_type": "user-type"}
+
 
 def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
     monkeypatch.setenv("GUARDLINE_ACTIONS__ENDPOINTS", json.dumps(endpoints))
@@ -33,7 +35,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
         ({"secret_files": []}, "secret_files is empty: calls would not be signed"),
         ({"secret_files": ["whsec_pass-word"]}, "secret_files: number 1 has to be the absolute path of a file"),
         ({"concurrency": 0}, "concurrency: has to be at least 1"),
-        ({"kinds": ["verdicts"]}, "kinds: has to be 'verdict', 'superseding', 'signal' or 'review'"),
+        ({"kinds": ["verdicts"]}, "kinds: has to be 'verdict', 'superseding', 'signal', 'review' or 'appeal'"),
         ({"kinds": []}, "kinds: is empty"),
         ({"retry": {"first_s": 5, "max_s": 1}}, "retry.first_s (5) must not be above retry.max_s (1)"),
         ({"headers": {"X-Key": "pass-word\n"}}, "headers: X-Key holds a character that is not printable ASCII"),
@@ -45,6 +47,12 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
         ({"key_file": "/a"}, "key_file is set and cert_file is not"),
         ({"ca_file": ""}, "ca_file: is empty: name a file"),
         ({"undelivered": "a b"}, "undelivered: is not the name of a topic"),
+        ({"kinds": ["appeal"]}, "kinds names appeal, which only the format coop can deliver"),
+        ({"format": "coop"}, "format is coop, and coop is not set"),
+        ({"coop": COOP}, "coop is set, and format is not coop"),
+        ({"format": "coop", "coop": COOP}, "kinds: the format coop delivers only review and appeal"),
+        ({"format": "coop", "coop": COOP, "kinds": ["review"]}, "header_files names no file for X-API-KEY"),
+        ({"format": "coop", "coop": {**COOP, "fields": {"texts": "a"}}}, "'texts' is no value of an item"),
         ({"tenant": "acme"}, "tenant: there is no such setting in a section of this list"),
     ],
 )
