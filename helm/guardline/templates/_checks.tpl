@@ -114,7 +114,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- define "guardline.checks.config" -}}
 {{- $ := . -}}
 {{- include "guardline.checks.names" (dict "found" .found "at" .at "value" .config "below" "" "known" .known) -}}
-{{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
+{{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "review.host" "the Service needs all interfaces" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
 {{- $parts := splitList "." $path -}}
 {{- $value := $.config -}}
 {{- range $parts -}}
@@ -133,15 +133,15 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- $env := .of.env | default dict -}}
 {{- range $name, $value := $env -}}
 {{- $upper := upper $name -}}
-{{- if or (include "guardline.isSecretName" $name) (include "guardline.hasPassword" ($value | toString)) (eq $upper "GUARDLINE_KAFKA__PROPERTIES") (regexMatch "^OTEL_.*HEADERS$" $upper) -}}
+{{- if or (include "guardline.isSecretName" $name) (include "guardline.hasPassword" ($value | toString)) (has $upper (list "GUARDLINE_KAFKA__PROPERTIES" "GUARDLINE_ACTIONS__ENDPOINTS")) (regexMatch "^OTEL_.*HEADERS$" $upper) -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: may hold a secret, which would be in the manifest for everybody to read; put it into a Secret and name it in %ssecretEnv.%s" $.at $name $.at $name)) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := merge (dict) $env (.of.secretEnv | default dict) -}}
 {{- $upper := upper $name | trimSuffix "_FILE" -}}
-{{- if has $upper (list "GUARDLINE_CONFIG" "GUARDLINE_WORKER__ID" "GUARDLINE_HTTP__HOST" "GUARDLINE_HTTP__PORT") -}}
+{{- if has $upper (list "GUARDLINE_CONFIG" "GUARDLINE_WORKER__ID" "GUARDLINE_HTTP__HOST" "GUARDLINE_HTTP__PORT" "GUARDLINE_REVIEW__HOST") -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart sets it" $.at $name)) -}}
-{{- else if has $upper (list "GUARDLINE_WORKER__GRACE_S" "GUARDLINE_WORKER__START_WITHIN_S" "GUARDLINE_GUARD__ENGINE" "GUARDLINE_GUARD__CONTEXT_TOKENS" "GUARDLINE_GUARD__MODEL" "GUARDLINE_GUARD__VLLM") -}}
+{{- else if has $upper (list "GUARDLINE_WORKER__GRACE_S" "GUARDLINE_WORKER__START_WITHIN_S" "GUARDLINE_GUARD__ENGINE" "GUARDLINE_GUARD__CONTEXT_TOKENS" "GUARDLINE_GUARD__MODEL" "GUARDLINE_GUARD__VLLM" "GUARDLINE_REVIEW__PORT" "GUARDLINE_AGGREGATES__FOLDER") -}}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%senv.%s: the chart reads this setting; set it in config" $.at $name)) -}}
 {{- else if hasPrefix "GUARDLINE_" $upper -}}
 {{- $setting := trimPrefix "GUARDLINE_" $upper | lower | replace "__" "." -}}
@@ -239,6 +239,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if le $startup $within -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.startupSeconds: %v is not above worker.start_within_s (%v): Kubernetes would kill a worker that still waits for Kafka" .at $startup $within)) -}}
 {{- end -}}
+{{- if include "guardline.judges" . -}}
 {{- include "guardline.checks.gpu" (dict "found" .found "at" .at "of" $worker "usesGpu" (eq ($guard.engine | default "") "vllm")) -}}
 {{- if and (gt (int $worker.gpu.count) 0) (ne ($guard.engine | default "ctranslate2") "vllm") -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: the engine %s uses no GPU; set guard.engine to vllm in config, or count to 0" .at ($guard.engine | default "ctranslate2"))) -}}
@@ -248,6 +249,15 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- if and (not $worker.mountModel) (hasPrefix (printf "%s/" (trimSuffix "/" .root.Values.model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.mountModel: is false, and guard.model is below model.mountPath" .at)) -}}
+{{- end -}}
+{{- else -}}
+{{- include "guardline.checks.other" . -}}
+{{- end -}}
+{{- if and $worker.storage (eq $worker.kind "Deployment") -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.storage: the pods of a Deployment have no volumes of their own; use StatefulSet, or leave storage out" .at)) -}}
+{{- end -}}
+{{- if and $worker.egress (not .root.Values.networkPolicy.egress) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.egress: has no effect while networkPolicy.egress is empty, because then every connection is allowed; set networkPolicy.egress to what all workers need" .at)) -}}
 {{- end -}}
 {{- if and (eq $worker.kind "Deployment") (gt (int $worker.gpu.podsPerCard) 1) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: the pods of a Deployment start together, and vLLM measures a card's free memory when it starts; use StatefulSet where pods share a card" .at)) -}}
@@ -261,6 +271,60 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.ports: %s is taken; http, 9464, is the port of the probes and metrics" $.at .name)) -}}
 {{- end -}}
 {{- $ports = append $ports .name -}}
+{{- end -}}
+{{- with $worker.ingress -}}
+{{- if not (has .port (rest $ports)) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.ingress.port: there is no port %s in ports" $.at .port)) -}}
+{{- end -}}
+{{- if not (or .tlsSecret .tlsAtProxy) -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s.ingress.tlsSecret: is not set, and tokens and texts would not be encrypted; name a Secret with the certificate, or set tlsAtProxy if a proxy in front of the Ingress has it" $.at)) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A worker that does not judge. Arguments: root, found, at, worker. */}}
+{{- define "guardline.checks.other" -}}
+{{- $ := . -}}
+{{- $worker := .worker -}}
+{{- $does := include "guardline.does" . -}}
+{{- $config := include "guardline.config" . | fromYaml -}}
+{{- if gt (int $worker.gpu.count) 0 -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: the worker %s uses no GPU; set it to 0" .at $does)) -}}
+{{- end -}}
+{{- if $worker.autoscaling.enabled -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.autoscaling.enabled: its triggers are those of the moderation worker; set replicas of the worker %s" .at $does)) -}}
+{{- end -}}
+{{- $folder := dig "aggregates" "folder" "" $config | default "" -}}
+{{- if and (eq $does "aggregates") $folder -}}
+{{- $writable := list "/tmp/" -}}
+{{- with $worker.storage -}}{{- $writable = append $writable (printf "%s/" (trimSuffix "/" .mountPath)) -}}{{- end -}}
+{{- range $worker.extraVolumeMounts -}}{{- $writable = append $writable (printf "%s/" (trimSuffix "/" .mountPath)) -}}{{- end -}}
+{{- $is := dict "below" false -}}
+{{- range $writable -}}{{- if hasPrefix . (printf "%s/" $folder) -}}{{- $_ := set $is "below" true -}}{{- end -}}{{- end -}}
+{{- if not $is.below -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.storage: is not set or is mounted elsewhere, and the worker cannot write to aggregates.folder (%s); set storage, or leave aggregates.folder out" .at $folder)) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $does "review" -}}
+{{- if gt (int $worker.replicas) 1 -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.replicas: is %d, and one review worker works at a time: each further one would stop the one before; use 1" .at (int $worker.replicas))) -}}
+{{- end -}}
+{{- if eq $worker.kind "Deployment" -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: an upgrade of a Deployment starts the new review worker beside the old one; use StatefulSet" .at)) -}}
+{{- end -}}
+{{- $port := int (dig "review" "port" 9470 $config) -}}
+{{- $numbers := list -}}
+{{- range $worker.ports -}}{{- $numbers = append $numbers (int .port) -}}{{- end -}}
+{{- if not (has $port $numbers) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.ports: none is review.port (%d), so no Service would lead to the API; add {name: api, port: %d}" .at $port $port)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $endpoint := dig "actions" "endpoints" list $config -}}
+{{- range $header, $_ := (ternary $endpoint dict (kindIs "map" $endpoint)).headers | default dict -}}
+{{- if regexMatch "(?i)auth|cookie|key|token|secret|password|signature" $header -}}
+{{- include "guardline.refuse" (dict "found" $.found "say" (printf "%s: the header %s of the endpoint %v may hold a secret, which would be in a ConfigMap for everybody to read; put it into a Secret that secretFiles mounts, and name the file in header_files" $.at $header $endpoint.name)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

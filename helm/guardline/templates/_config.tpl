@@ -14,6 +14,17 @@
 {{- toYaml $all -}}
 {{- end }}
 
+{{/* What a worker does: the third word of its command, such as moderation or review. Argument: worker. */}}
+{{- define "guardline.does" -}}
+{{- $command := .worker.command | default list -}}
+{{- if ge (len $command) 3 -}}{{- if eq (index $command 1) "worker" -}}{{- index $command 2 -}}{{- end -}}{{- end -}}
+{{- end }}
+
+{{/* Whether a worker judges, and so needs the model and a GPU. Argument: worker. */}}
+{{- define "guardline.judges" -}}
+{{- if not (has (include "guardline.does" .) (list "aggregates" "review" "actions")) -}}true{{- end -}}
+{{- end }}
+
 {{/* config without what is null, such as a section whose settings are all commented out. Argument: root. */}}
 {{- define "guardline.settings" -}}
 {{- $settings := deepCopy .Values.config -}}
@@ -35,6 +46,7 @@
 {{- with .worker -}}
 {{- $config = mergeOverwrite $config (deepCopy (.config | default dict)) -}}
 {{- include "guardline.dropNulls" $config -}}
+{{- if include "guardline.judges" (dict "worker" .) -}}
 {{- $guard := $config.guard | default dict -}}
 {{- if eq ($guard.engine | default "") "vllm" -}}
 {{- $vllm := mergeOverwrite (dict "gpu_memory_utilization" (include "guardline.memoryFraction" .gpu | float64)) ($guard.vllm | default dict) -}}
@@ -47,6 +59,13 @@
 {{- /* The worker starts together with the server, and waits until it has loaded its model. */ -}}
 {{- $within := dict "start_within_s" (int $.root.Values.modelServer.startupSeconds) -}}
 {{- $config = mergeOverwrite $config (dict "worker" (mergeOverwrite $within ($config.worker | default dict))) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (include "guardline.does" (dict "worker" .)) "review" -}}
+{{- $config = mergeOverwrite $config (dict "review" (dict "host" "0.0.0.0")) -}}
+{{- end -}}
+{{- if and .storage (eq (include "guardline.does" (dict "worker" .)) "aggregates") -}}
+{{- $config = mergeOverwrite $config (dict "aggregates" (mergeOverwrite (dict "folder" .storage.mountPath) ($config.aggregates | default dict))) -}}
 {{- end -}}
 {{- $config = mergeOverwrite $config (dict "http" (dict "host" "0.0.0.0" "port" 9464)) -}}
 {{- end -}}
@@ -81,10 +100,10 @@
 {{- $own := dict -}}
 {{- with .worker -}}
 {{- range $name, $value := merge (dict) (.env | default dict) (.secretEnv | default dict) -}}
-{{- if regexMatch "(?i)^GUARDLINE_(KAFKA|TOPICS)__" $name -}}{{- $_ := set $own $name $value -}}{{- end -}}
+{{- if regexMatch "(?i)^GUARDLINE_(KAFKA|TOPICS|ACTIONS)__" $name -}}{{- $_ := set $own $name $value -}}{{- end -}}
 {{- end -}}
 {{- end -}}
-{{- dict "kafka" (omit ($config.kafka | default dict) "group") "topics" ($config.topics | default dict) "own" $own | toYaml -}}
+{{- dict "kafka" (omit ($config.kafka | default dict) "group") "topics" ($config.topics | default dict) "endpoints" (dig "actions" "endpoints" list $config) "own" $own | toYaml -}}
 {{- end }}
 
 {{/* The number of pods. With autoscaling it is the one that runs now: without a number the Kubernetes API would set 1, and all other

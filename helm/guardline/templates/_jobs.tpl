@@ -57,7 +57,7 @@ spec:
       volumeMounts:
         - {name: config, mountPath: /etc/guardline/config, readOnly: true}
         - {name: temporary, mountPath: /tmp}
-        {{- include "guardline.secretMounts" .root | nindent 8 }}
+        {{- include "guardline.secretMounts" . | nindent 8 }}
         {{- with .mounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -65,7 +65,7 @@ spec:
     {{- include "guardline.configVolume" (dict "root" .root "key" (printf "%s.yaml" (.name | default "guardline"))) | nindent 4 }}
     - name: temporary
       emptyDir: {sizeLimit: 1Gi}
-    {{- include "guardline.secretVolumes" .root | nindent 4 }}
+    {{- include "guardline.secretVolumes" . | nindent 4 }}
     {{- with .volumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -94,14 +94,15 @@ capabilities: {drop: [ALL]}
 {{- toYaml $resources -}}
 {{- end }}
 
+{{/* Secrets as folders. Arguments: root, worker (optional). */}}
 {{- define "guardline.secretMounts" -}}
-{{- range $i, $file := .Values.secretFiles }}
+{{- range $i, $file := concat .root.Values.secretFiles (dig "secretFiles" list (.worker | default dict)) }}
 - {name: secret-{{ $i }}, mountPath: {{ $file.mountPath | quote }}, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "guardline.secretVolumes" -}}
-{{- range $i, $file := .Values.secretFiles }}
+{{- range $i, $file := concat .root.Values.secretFiles (dig "secretFiles" list (.worker | default dict)) }}
 - name: secret-{{ $i }}
   secret: {secretName: {{ $file.secret | quote }}, defaultMode: 288}
 {{- end }}

@@ -80,7 +80,8 @@ class Mounted:
     """
 
     def __init__(self, documents: list[Document], component: str, folder: Path, secrets: Mapping[str, str]) -> None:
-        [pod] = [
+        # Of several Jobs of a component, the one of the settings that all workers have.
+        pod, *_ = [
             one for one in pods(documents) if one["metadata"]["labels"]["app.kubernetes.io/component"] == component
         ]
         self.spec: Document = pod["spec"]

@@ -1,0 +1,101 @@
+"""The workers that do not judge: aggregates, review and actions."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.unit.helm.rendered import Document, example, of_kind, one, pods, release_of, render
+
+NAME = "review-and-actions"
+OTHERS = ("aggregates", "review", "actions")
+
+
+def settings_of(documents: list[Document], worker: str) -> Document:
+    """Return the guardline.yaml of a worker."""
+    return dict(yaml.safe_load(one(documents, "ConfigMap", "prod-guardline")["data"][f"{worker}.yaml"]))
+
+
+def pod_of(documents: list[Document], worker: str) -> Document:
+    [pod] = [pod for pod in pods(documents) if pod["metadata"]["labels"]["app.kubernetes.io/component"] == worker]
+    return pod
+
+
+def mounts_of(pod: Document) -> set[str]:
+    return {mount["mountPath"] for container in pod["spec"]["containers"] for mount in container["volumeMounts"]}
+
+
+def test_each_pod_of_the_aggregates_worker_keeps_its_tables_on_a_volume_of_its_own() -> None:
+    documents = release_of(NAME)
+    [claim] = one(documents, "StatefulSet", "-aggregates")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"] == {"storage": "10Gi"}
+    assert "/var/lib/guardline" in mounts_of(pod_of(documents, "aggregates"))
+    assert settings_of(documents, "aggregates")["aggregates"]["folder"] == "/var/lib/guardline"
+
+
+def test_without_a_volume_the_tables_are_in_memory() -> None:
+    values = example(NAME)
+    del values["workers"]["aggregates"]["storage"]
+    documents = render(values)
+    assert "volumeClaimTemplates" not in one(documents, "StatefulSet", "-aggregates")["spec"]
+    assert "aggregates" not in settings_of(documents, "aggregates")
+
+
+def test_one_pod_serves_the_review_queue_to_the_peers_that_are_named() -> None:
+    documents = release_of(NAME)
+    assert one(documents, "StatefulSet", "-review")["spec"]["replicas"] == 1
+    assert settings_of(documents, "review")["review"]["host"] == "0.0.0.0"
+    [port] = one(documents, "Service", "-review")["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("api", 9470)
+
+    peers = example(NAME)["workers"]["review"]["portsFrom"]
+    rules = one(documents, "NetworkPolicy", "-review")["spec"]["ingress"]
+    assert [rule["from"] for rule in rules if rule["ports"] == [{"port": "api", "protocol": "TCP"}]] == [peers]
+
+
+def test_the_ingress_leads_to_the_service_of_the_review_worker_with_tls() -> None:
+    [ingress] = of_kind(release_of(NAME), "Ingress")
+    assert ingress["spec"]["tls"] == [{"hosts": ["review.example"], "secretName": "review-tls"}]
+    [rule] = ingress["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "prod-guardline-review", "port": {"name": "api"}}
+
+
+@pytest.mark.parametrize("worker", ["moderation", *OTHERS])
+def test_only_the_actions_worker_may_connect_to_the_endpoints(worker: str) -> None:
+    rules = one(release_of(NAME), "NetworkPolicy", f"-{worker}")["spec"]["egress"]
+    to_the_internet = [rule for rule in rules if any("ipBlock" in peer for peer in rule.get("to", []))]
+    assert to_the_internet == (example(NAME)["workers"]["actions"]["egress"] if worker == "actions" else [])
+
+
+def test_a_secret_of_one_worker_is_mounted_in_its_pods_and_the_job_that_reads_its_settings() -> None:
+    documents = release_of(NAME)
+    having = {
+        pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        for pod in pods(documents)
+        if "/etc/guardline/webhooks" in mounts_of(pod)
+    }
+    assert having == {"actions", "topics"}
+    assert "/etc/guardline/webhooks" not in mounts_of(pod_of(documents, "review"))
+
+
+def test_the_job_of_the_actions_worker_creates_the_topics_of_its_endpoints() -> None:
+    """The topics with the dead letters of an endpoint follow from the settings that only this worker has."""
+    keys = [
+        item["key"]
+        for job in of_kind(release_of(NAME), "Job")
+        for volume in job["spec"]["template"]["spec"]["volumes"]
+        for item in volume.get("configMap", {}).get("items", [])
+    ]
+    assert keys == ["guardline.yaml", "actions.yaml"]
+
+
+@pytest.mark.parametrize("worker", OTHERS)
+def test_a_worker_that_does_not_judge_gets_no_model_and_no_gpu(worker: str) -> None:
+    model = {"model": {"claim": "models"}, "config": {"guard": {"engine": "vllm", "model": "/models/guard"}}}
+    moderation = {"moderation": {"gpu": {"count": 1}}}
+    documents = render(example(NAME, **model, workers=moderation))
+    pod = pod_of(documents, worker)
+    assert "/models" not in mounts_of(pod)
+    assert "nvidia.com/gpu" not in pod["spec"]["containers"][0]["resources"]["limits"]
+    assert "/models" in mounts_of(pod_of(documents, "moderation"))
