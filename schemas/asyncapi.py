@@ -10,9 +10,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas.audit import AuditRecord
+from schemas.delivery import Delivery
 from schemas.event import Event
 from schemas.forget import Forget
-from schemas.headers import DeadLetterHeaders, EventHeaders, OutputHeaders, ReplayNoteHeaders, VerdictHeaders
+from schemas.headers import (
+    DeadLetterHeaders,
+    EventHeaders,
+    OutputHeaders,
+    ReplayNoteHeaders,
+    UndeliveredHeaders,
+    VerdictHeaders,
+)
 from schemas.meanings import describe
 from schemas.review import ReviewItem
 from schemas.review_command import ReviewCommand
@@ -59,6 +67,8 @@ class Channel(NamedTuple):
     action: str
     messages: tuple[str, ...]
     summary: str
+    parameters: Mapping[str, str] = {}
+    """What each name in braces in the address stands for."""
 
 
 MESSAGES: Mapping[str, Message] = {
@@ -86,6 +96,13 @@ MESSAGES: Mapping[str, Message] = {
     "reviewState": Message("Review state", "A review item as it is now.", None, ReviewState),
     "audit": Message("Audit record", "Who did what with a review item, and when.", None, AuditRecord),
     "signal": Message("Signal", "Verdicts that add up: a threshold was crossed.", None, Signal),
+    "delivery": Message("Delivery", "What became of a verdict or signal at one endpoint.", None, Delivery),
+    "undelivered": Message(
+        "Undelivered",
+        "A delivery that was given up: the body of its calls, and the reason.",
+        UndeliveredHeaders,
+        payload={"description": "The body of the calls, unchanged: for a webhook as in `webhook.schema.json`."},
+    ),
 }
 
 CHANNELS: Mapping[str, Channel] = {
@@ -133,6 +150,19 @@ CHANNELS: Mapping[str, Channel] = {
         ("signal",),
         "Authors, tenants, contents and threads over a threshold. The key is `TENANT|SUBJECT`.",
     ),
+    "deliveries": Channel(
+        "moderation.deliveries",
+        "send",
+        ("delivery",),
+        "One record for each delivery that has ended. The key is the id of the verdict or signal.",
+    ),
+    "undelivered": Channel(
+        "moderation.undelivered.{endpoint}",
+        "send",
+        ("undelivered", "deadLetter", "replayNote"),
+        "The deliveries to one endpoint that were given up, and records that are not verdicts or signals.",
+        {"endpoint": "The name of the endpoint."},
+    ),
 }
 
 
@@ -166,6 +196,11 @@ def _channel(channel: Channel) -> dict[str, Any]:
     return {
         "address": channel.address,
         "summary": channel.summary,
+        **(
+            {"parameters": {name: {"description": meaning} for name, meaning in channel.parameters.items()}}
+            if channel.parameters
+            else {}
+        ),
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in channel.messages},
         "bindings": {"kafka": {"topic": channel.address, "bindingVersion": KAFKA_BINDING}},
     }

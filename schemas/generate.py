@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from schemas import asyncapi
 from schemas.assessment import Assessment
 from schemas.audit import AuditRecord
+from schemas.delivery import Delivery
 from schemas.event import Event
 from schemas.forget import Forget
 from schemas.meanings import describe
@@ -21,6 +22,7 @@ from schemas.review_state import ReviewState
 from schemas.signal import Signal
 from schemas.usage import Usage
 from schemas.verdict import Verdict
+from schemas.webhook import Webhook
 
 FOLDER = Path(__file__).parent / "json"
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -38,6 +40,8 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "review_state": ReviewState,
     "audit": AuditRecord,
     "signal": Signal,
+    "delivery": Delivery,
+    "webhook": Webhook,
 }
 
 

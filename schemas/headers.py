@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from schemas.delivery import ActionKind
+from schemas.event import Timestamp
 from schemas.reasons import DeadLetterReason
 
 Digits = Annotated[str, Field(pattern=r"^[0-9]+$")]
@@ -88,3 +90,24 @@ class ReplayNoteHeaders(BaseModel):
 
     replayed_offset: Annotated[Digits, Field(alias="replayed.offset")]
     """The offset of the dead letter, in the same partition, whose message was sent again."""
+
+
+class UndeliveredHeaders(BaseModel):
+    """The headers of a delivery that was given up. The value is the body of its calls."""
+
+    webhook_id: Annotated[str, Field(alias="webhook-id")]
+    """The id with which the delivery was made: that of the verdict or the signal."""
+    kind: ActionKind
+    tenant_id: Annotated[str, Field(alias="tenant.id")]
+    endpoint: str
+    attempts: Digits
+    status: Digits | None = None
+    """The status of the last answer, if there was one."""
+    first_attempt: Annotated[Timestamp | None, Field(alias="attempt.first")] = None
+    last_attempt: Annotated[Timestamp | None, Field(alias="attempt.last")] = None
+    reason: Literal["refused", "expired", "gone"]
+    detail: str
+    """A sentence for a person: it never repeats content."""
+    source_topic: Annotated[str, Field(alias="source.topic")]
+    source_partition: Annotated[Digits, Field(alias="source.partition")]
+    source_offset: Annotated[Digits, Field(alias="source.offset")]

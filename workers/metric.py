@@ -105,10 +105,12 @@ class Catalogue(list[Metric]):
             gauge.labels(*values)
         return gauge
 
-    def histogram(self, name: str, unit: str, meaning: str, reading: str, buckets: Sequence[float]) -> Histogram:
+    def histogram(
+        self, name: str, unit: str, meaning: str, reading: str, buckets: Sequence[float], *labels: Label
+    ) -> Histogram:
         """Add a distribution of values that are observed one by one."""
-        metric = self._added(Metric(name, "histogram", unit, meaning, reading))
-        return Histogram(name, metric.help, buckets=buckets)
+        metric = self._added(Metric(name, "histogram", unit, meaning, reading, labels))
+        return Histogram(name, metric.help, [label.name for label in labels], buckets=buckets)
 
     def latencies(self, name: str, meaning: str, reading: str, buckets: Sequence[float]) -> Latencies:
         """Add a distribution of times in seconds, of which many are observed at once."""

@@ -397,3 +397,63 @@ REVIEW_ITEMS = CATALOGUE.gauge(
     "All review items in memory, decided and closed ones included. Only `guardline worker review` has this metric.",
     "Rising without end: review.keep_history_hours is too long for the memory of the worker.",
 )
+
+# Deliveries to endpoints: only `guardline worker actions` has these.
+
+ENDPOINT = Label("endpoint", bounded_by="the names in `actions.endpoints`")
+
+DELIVERIES = CATALOGUE.counter(
+    "guardline_deliveries_total",
+    "deliveries",
+    "Deliveries of an actions worker that have ended, by endpoint. `delivered`: the endpoint accepted it; all others "
+    "are in the endpoint's topic of dead letters. `refused`: by its status; `expired`: after all attempts; `gone`: the "
+    "endpoint had answered 410.",
+    "Rising for an outcome other than `delivered`: the receiver does not get these verdicts; the dead letters say why.",
+    ENDPOINT,
+    Label("outcome", bounded_by="`delivered`, `refused`, `expired`, `gone`"),
+)
+ATTEMPTS = CATALOGUE.counter(
+    "guardline_delivery_attempts_total",
+    "attempts",
+    "Attempts of an actions worker to make a delivery, by endpoint and by what the answer means.",
+    "A rising share of `failed` or `refused`: the endpoint does not work, or refuses what it gets.",
+    ENDPOINT,
+    Label("result", bounded_by="`accepted`, `failed`, `refused`, `gone`"),
+)
+WAITING = CATALOGUE.gauge(
+    "guardline_deliveries_waiting",
+    "deliveries",
+    "Deliveries of an actions worker that have not ended, by endpoint. Above `actions.max_waiting` the worker reads "
+    "slowly; the rest of the backlog is in Kafka.",
+    "Above `actions.max_waiting`: the endpoint is down, or slower than the verdicts.",
+    ENDPOINT,
+)
+OLDEST_DELIVERY_SECONDS = CATALOGUE.gauge(
+    "guardline_oldest_delivery_seconds",
+    "seconds",
+    "Age of the oldest delivery of an actions worker that has not ended, by endpoint, from Kafka's timestamp.",
+    "Rising: a delivery fails again and again, or the endpoint is down.",
+    ENDPOINT,
+)
+BREAKER_OPEN = CATALOGUE.gauge(
+    "guardline_endpoint_breaker_open",
+    "0 or 1",
+    "1 while an actions worker does not call the endpoint, besides a probe every 30 seconds or more often.",
+    "1: the endpoint fails. Its deliveries wait, and none is lost.",
+    ENDPOINT,
+)
+ENDPOINT_GONE = CATALOGUE.gauge(
+    "guardline_endpoint_gone",
+    "0 or 1",
+    "1 after the endpoint has answered 410 Gone: its deliveries become dead letters until the worker starts again.",
+    "1: remove the endpoint from the settings, or correct its `url` and restart the worker.",
+    ENDPOINT,
+)
+CALL_SECONDS = CATALOGUE.histogram(
+    "guardline_endpoint_call_seconds",
+    "seconds",
+    "Duration of an actions worker's call to the endpoint, until its answer or its failure.",
+    "Rising: the endpoint is slow. At `timeout_s`: it does not answer.",
+    SECONDS,
+    ENDPOINT,
+)

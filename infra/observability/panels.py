@@ -185,6 +185,29 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (("max(guardline_review_items)", "all"), ("max(guardline_review_leases)", "on lease")),
         ),
     ),
+    "Actions": (
+        Panel(
+            "Deliveries",
+            "ops",
+            ((_rate("guardline_deliveries_total", "endpoint, outcome"), "{{endpoint}} {{outcome}}"),),
+        ),
+        Panel(
+            "Attempts",
+            "ops",
+            ((_rate("guardline_delivery_attempts_total", "endpoint, result"), "{{endpoint}} {{result}}"),),
+        ),
+        Panel("Waiting deliveries", "short", (("sum by (endpoint) (guardline_deliveries_waiting)", "{{endpoint}}"),)),
+        Panel("Oldest delivery", "s", (("max by (endpoint) (guardline_oldest_delivery_seconds)", "{{endpoint}}"),)),
+        Panel("Call to an endpoint", "s", _quantiles("guardline_endpoint_call_seconds")),
+        Panel(
+            "Endpoints that fail",
+            "short",
+            (
+                ("max by (endpoint) (guardline_endpoint_breaker_open)", "{{endpoint}} is not called"),
+                ("max by (endpoint) (guardline_endpoint_gone)", "{{endpoint}} is gone"),
+            ),
+        ),
+    ),
     "Processes": (
         Panel("State", "none", (("guardline_worker_state == 1", "{{instance}} {{guardline_worker_state}}"),)),
         Panel("CPU", "percentunit", ((f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}"),)),

@@ -14,6 +14,9 @@ MAX_RETRY_AFTER_S = 3_600.0
 TRANSIENT = frozenset({408, 409, 425, 429})
 """The statuses of 400 to 499 after which the same call may succeed later."""
 
+ABOUT_CONTENT = frozenset({400, 413, 415, 422})
+"""The statuses that refuse one delivery. Others, such as 401 and 404, say that no delivery would be accepted."""
+
 ACCEPTED = Result(Meaning.ACCEPTED)
 
 REDIRECTED = "redirects are not followed, because they may lead to an internal address: set the url to the target"
@@ -30,7 +33,7 @@ def read_status(answer: Answer) -> Result:
     if 300 <= status < 400:
         return Result(Meaning.REFUSED, f"{said}: {REDIRECTED}")
     if 400 <= status < 500 and status not in TRANSIENT:
-        return Result(Meaning.REFUSED, said)
+        return Result(Meaning.REFUSED, said, is_about_content=status in ABOUT_CONTENT)
     after_s = wait_of(answer.retry_after, time.time()) if status in (429, 503) else None
     return Result(Meaning.FAILED, said, after_s)
 

@@ -82,5 +82,7 @@ class Result(Struct, frozen=True):
     reason: str = ""
     after_s: float | None = None
     """How long the endpoint wants no calls at all."""
+    is_about_content: bool = False
+    """Whether the failure says nothing about the endpoint: it works, and does not take this content."""
     is_single: bool = False
     """Whether the next attempt has to be a call of its own."""

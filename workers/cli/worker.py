@@ -15,6 +15,7 @@ from workers.cli.report import report
 from workers.cli.tables import say
 from workers.errors import GuardlineError
 from workers.process.logs import log_to_stderr
+from workers.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Run a worker, or remove one from its group.")
 
@@ -25,14 +26,31 @@ def worker_moderation(
     http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
 ) -> None:
     """Run one moderation worker until a signal. The first signal drains it; a second one ends it at once."""
-    settings = settings_module.load(
-        **({"worker": {"id": worker_id}} if worker_id else {}),
-        **({"http": {"port": http_port}} if http_port is not None else {}),
-    )
+    settings = _settings(worker_id, http_port)
     log_to_stderr()
     from workers.moderation.worker import Worker
 
     run_to_its_end(Worker(settings).run())
+
+
+@app.command("actions")
+def worker_actions(
+    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
+) -> None:
+    """Deliver verdicts and signals to the endpoints of actions.endpoints until a signal, as webhooks."""
+    settings = _settings(worker_id, http_port)
+    log_to_stderr()
+    from workers.actions.worker import Worker
+
+    run_to_its_end(Worker(settings).run())
+
+
+def _settings(worker_id: str | None, http_port: int | None) -> Settings:
+    return settings_module.load(
+        **({"worker": {"id": worker_id}} if worker_id else {}),
+        **({"http": {"port": http_port}} if http_port is not None else {}),
+    )
 
 
 def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:

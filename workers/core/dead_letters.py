@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from workers.core.reasons import Reason
 from workers.core.records import Finished, Headers, Output, Source, TopicPartition, record_key
-from workers.errors import Undecodable
+from workers.errors import OneAtFault
 
 RECORD_OVERHEAD_BYTES = 512
 """An upper bound of what a record batch adds to key, value and headers. Too low a bound would abort transactions."""
@@ -83,7 +83,7 @@ def _header_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:
 
 
 def dead_letter(
-    topic: str, source: Source, key: bytes | None, value: bytes | None, own: Headers, error: Undecodable
+    topic: str, source: Source, key: bytes | None, value: bytes | None, own: Headers, error: OneAtFault
 ) -> Finished:
     """Make the dead letter of a record that cannot be decoded: its raw value, its own headers, reason and position."""
     headers = own + _headers(source, error.reason, error.detail)

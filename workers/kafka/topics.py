@@ -38,7 +38,7 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
             replication_factor=topics.replication,
             config=_config(topics, name),
         )
-        for name in (topics.all if names is None else names)
+        for name in (settings.all_topics if names is None else names)
     ]
     made: list[str] = []
     present: dict[str, int | None] = {}

@@ -35,7 +35,7 @@ class Retry(Section):
     """how long a wait may be at most. A `Retry-After` of the endpoint may be longer, up to an hour"""
     give_up_after_s: float = Field(86_400, gt=0)
     """how long after its first attempt a delivery becomes a dead letter"""
-    max_attempts: int = Field(10, ge=1)
+    max_attempts: int = Field(6, ge=1)
     """after this many failed attempts a delivery becomes a dead letter. Only attempts count that failed while the
     endpoint accepted other deliveries: an endpoint that is down uses up no attempts"""
 
@@ -195,8 +195,9 @@ class Actions(Section):
     endpoints: list[Endpoint] = []
     """the receivers of verdicts and signals; docs/actions.md#endpoints describes the settings of one. Each has its own
     consumer group, so that none waits for another"""
-    max_waiting: int = Field(2_000, ge=10)
-    """how many deliveries of one endpoint wait or are in flight, before the worker reads no more records for it"""
+    max_waiting: int = Field(1_000, ge=10)
+    """how many deliveries of one endpoint wait or are in flight, before the worker reads slowly for it. At ten times as
+    many uncommitted records it reads no more: the rest stays in Kafka"""
 
     def endpoint(self, name: str) -> Endpoint | None:
         """Give the endpoint of this name, or None."""

@@ -172,6 +172,8 @@ class Topics(Section):
     """the state of each review item. `guardline topics create` makes it a compacted topic"""
     audit: str = Field("moderation.audit", min_length=1)
     """who did what with a review item, without content and authors"""
+    deliveries: str = Field("moderation.deliveries", min_length=1)
+    """what became of each verdict and signal at each endpoint: see docs/actions.md"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)

@@ -398,6 +398,21 @@ class Settings(BaseSettings):
         """The secret of pseudonyms; empty if none is set."""
         return self.privacy.secret.get_secret_value() or self.dedup.secret.get_secret_value()
 
+    @property
+    def all_topics(self) -> list[str]:
+        """All topics, besides those that only a pattern names."""
+        return [*self.topics.all, *(endpoint.dead_letters for endpoint in self.actions.endpoints)]
+
+    @model_validator(mode="after")
+    def _check_undelivered(self) -> Settings:
+        for endpoint in self.actions.endpoints:
+            if endpoint.dead_letters in self.topics.all:
+                raise ValueError(
+                    f"actions.endpoints, {endpoint.name}: undelivered is {endpoint.dead_letters}, which a setting of "
+                    "topics names too: name another topic"
+                )
+        return self
+
     @model_validator(mode="after")
     def _check_headers(self) -> Settings:
         names = {name: name.lower() for name in self.events.carry_headers}
