@@ -307,10 +307,10 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- if eq $does "review" -}}
 {{- if gt (int $worker.replicas) 1 -}}
-{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.replicas: is %d, and one review worker works at a time: each further one would stop the one before; use 1" .at (int $worker.replicas))) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.replicas: is %d, and one review worker works at a time: each further one would only wait, and not be ready; use 1" .at (int $worker.replicas))) -}}
 {{- end -}}
 {{- if eq $worker.kind "Deployment" -}}
-{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: an upgrade of a Deployment starts the new review worker beside the old one; use StatefulSet" .at)) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: an upgrade of a Deployment keeps the old pod until the new one is ready, and a review worker is ready only after the old one has ended; use StatefulSet" .at)) -}}
 {{- end -}}
 {{- $port := int (dig "review" "port" 9470 $config) -}}
 {{- $numbers := list -}}

@@ -91,7 +91,7 @@
 {{/* Seconds from the start of a pod until it must be ready. Arguments: root, worker. */}}
 {{- define "guardline.startupSeconds" -}}
 {{- $within := dig "worker" "start_within_s" 60 (include "guardline.config" . | fromYaml) | float64 | ceil | int -}}
-{{- .worker.startupSeconds | default (max (add 60 $within) (ternary 900 300 (gt (int .worker.gpu.count) 0))) | int -}}
+{{- .worker.startupSeconds | default (max (add 60 $within) (ternary 900 300 (or (gt (int .worker.gpu.count) 0) (eq (include "guardline.does" .) "aggregates")))) | int -}}
 {{- end }}
 
 {{/* What decides which topics `guardline topics create` makes, and where. Arguments: root, worker (optional). */}}
