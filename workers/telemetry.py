@@ -6,6 +6,8 @@ that users add up are made at the commit, so that work that is repeated after a 
 
 from __future__ import annotations
 
+import math
+
 from schemas.reasons import DeadLetterReason
 from workers.metric import Catalogue, Label
 
@@ -315,9 +317,11 @@ OPEN_CIRCUITS = CATALOGUE.gauge(
 REDIS_UP = CATALOGUE.gauge(
     "guardline_redis_up",
     "0 or 1",
-    "1 while Redis answers and policy changes are followed. Checked every second, also without events.",
+    "1 while Redis answers and policy changes are followed. Checked every second, also without events. Not a number "
+    "until the worker has asked Redis.",
     "0: no deduplication, and the last valid policies stay.",
 )
+REDIS_UP.set(math.nan)
 POLICIES = CATALOGUE.gauge(
     "guardline_policies",
     "policies",

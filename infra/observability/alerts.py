@@ -3,9 +3,9 @@
 An alert is about a symptom that somebody has to act on. `critical` wakes a person; `warning` waits for working hours.
 Each has a page in docs/runbooks. Causes without a symptom are on the dashboard.
 
-Every selector of the rules file has `SELECTOR`, and the file has this text nowhere else. The Helm chart depends on it:
-for each worker it renders the group once, with `SELECTOR` replaced by the namespace and the job of that worker, and
-with another name of the group.
+The rules of each kind of worker are a group. Every selector in a group has the group's name as its job, and the file
+has this text nowhere else. The Helm chart depends on it: for each worker it renders the group of its kind, with the
+matcher of the job replaced by the namespace and the job of that worker, and with another name of the group.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from infra.observability.dashboard import selecting
 ROOT = Path(__file__).parents[2]
 
 MADE_BY = "# `make generated` writes this file from infra/observability/alerts.py.\n"
-
-SELECTOR = 'job="guardline"'
-"""The matcher of the job, as the compose file and docs/metrics.md name it."""
 
 GROUP = "by (namespace, job)"
 """One alert for each deployment, however many workers it has."""
@@ -55,7 +52,57 @@ def _has_risen(counter: str) -> str:
     return f"increase({counter}[15m]) > 0 or ({counter} > 0 and {is_new})"
 
 
-ALERTS = (
+# Alerts that several kinds of workers have.
+
+MESSAGES_LOST = Alert(
+    "GuardlineMessagesLost",
+    "critical",
+    _has_risen("guardline_offsets_deleted_unread_total"),
+    "0m",
+    "Records were deleted before a worker read them: these messages get no verdict.",
+    "{{ $labels.instance }} found that offsets of an input topic were deleted unread; its log names them.",
+    "messages-lost",
+)
+
+WORKER_RESTARTS = Alert(
+    "GuardlineWorkerRestarts",
+    "warning",
+    "changes(process_start_time_seconds[15m]) > 2",
+    "0m",
+    "A worker ends and starts again and again.",
+    "{{ $labels.instance }} started {{ $value }} times in 15 minutes.",
+    "worker-restarts",
+)
+
+REDIS_DOWN = Alert(
+    "GuardlineRedisDown",
+    "warning",
+    # A worker that starts may still wait for Kafka. Until it has asked Redis, its value is not a number.
+    f"min {GROUP} (guardline_redis_up) == 0",
+    "5m",
+    "A worker does not reach Redis: repeats are judged again, and changes of policies have no effect.",
+    "At least one worker has had no answer from Redis for 5 minutes.",
+    "redis-down",
+)
+
+NO_WORKER = Alert(
+    "GuardlineNoWorker",
+    "critical",
+    # `absent` gives an alert the labels of its selector, so those of two workers stay two alerts.
+    f"max {GROUP} ({RUNNING}) == 0 or max {GROUP} (absent({RUNNING}))",
+    "2m",
+    "No worker runs: no event gets a verdict.",
+    "No worker that Prometheus scrapes is in the state running.",
+    "no-worker",
+)
+
+_NONE_RUNS = (
+    f"max {GROUP} ({RUNNING}) == 0 "
+    f"or max {GROUP} (last_over_time({RUNNING}[1d])) unless max {GROUP} (last_over_time({RUNNING}[5m]))"
+)
+"""No worker of a kind runs, although Prometheus saw one in the last day: not every deployment has every kind."""
+
+MODERATION = (
     Alert(
         "GuardlineTargetMissed",
         "critical",
@@ -65,16 +112,7 @@ ALERTS = (
         "The oldest event is {{ $value | humanizeDuration }} late.",
         "target-missed",
     ),
-    Alert(
-        "GuardlineNoWorker",
-        "critical",
-        # `absent` gives an alert the labels of its selector, so those of two workers stay two alerts.
-        f"max {GROUP} ({RUNNING}) == 0 or max {GROUP} (absent({RUNNING}))",
-        "2m",
-        "No worker runs: no event gets a verdict.",
-        "No worker that Prometheus scrapes is in the state running.",
-        "no-worker",
-    ),
+    NO_WORKER,
     Alert(
         "GuardlineNoPartitions",
         "critical",
@@ -84,15 +122,7 @@ ALERTS = (
         "The group has assigned no partition to any worker of {{ $labels.job }}.",
         "no-partitions",
     ),
-    Alert(
-        "GuardlineMessagesLost",
-        "critical",
-        _has_risen("guardline_offsets_deleted_unread_total"),
-        "0m",
-        "Records were deleted before a worker read them: these messages get no verdict.",
-        "{{ $labels.instance }} found that offsets of an input topic were deleted unread; its log names them.",
-        "messages-lost",
-    ),
+    MESSAGES_LOST,
     Alert(
         "GuardlineEngineUnavailable",
         "critical",
@@ -103,15 +133,7 @@ ALERTS = (
         "{{ $value | humanize }} verdicts per second have no assessment.",
         "engine-unavailable",
     ),
-    Alert(
-        "GuardlineWorkerRestarts",
-        "warning",
-        "changes(process_start_time_seconds[15m]) > 2",
-        "0m",
-        "A worker ends and starts again and again.",
-        "{{ $labels.instance }} started {{ $value }} times in 15 minutes.",
-        "worker-restarts",
-    ),
+    WORKER_RESTARTS,
     Alert(
         "GuardlineDeadLetters",
         "warning",
@@ -131,16 +153,7 @@ ALERTS = (
         "Left out, because the workers' user may not read them: {{ $value }}. The log names them.",
         "unreadable-topics",
     ),
-    Alert(
-        "GuardlineRedisDown",
-        "warning",
-        # Of workers that run: one that starts may still wait for Kafka, and has not asked Redis yet.
-        f"min {GROUP} (guardline_redis_up and on (namespace, job, instance) {RUNNING} == 1) == 0",
-        "5m",
-        "A worker does not reach Redis: repeats are judged again, and changes of policies have no effect.",
-        "At least one worker has had no answer from Redis for 5 minutes.",
-        "redis-down",
-    ),
+    REDIS_DOWN,
     Alert(
         "GuardlinePolicyRefused",
         "warning",
@@ -153,20 +166,101 @@ ALERTS = (
 )
 
 
+AGGREGATES = (
+    Alert(
+        "GuardlineAggregatesLate",
+        "warning",
+        _NONE_RUNS,
+        "10m",
+        "Verdicts are counted late or not at all: strikes and signals are old.",
+        "The aggregates worker does not run, or more than five minutes of verdicts wait for it.",
+        "aggregates-late",
+    ),
+    WORKER_RESTARTS,
+    REDIS_DOWN._replace(
+        summary="The aggregates worker does not reach Redis: it writes no strikes, and sees no changes of policies."
+    ),
+)
+
+REVIEW = (
+    Alert(
+        "GuardlineReviewNotActive",
+        "critical",
+        _NONE_RUNS,
+        "5m",
+        "No review worker is active: nobody can review, and no decision is published.",
+        "No review worker that Prometheus scrapes is in the state running.",
+        "review-not-active",
+    ),
+    Alert(
+        "GuardlineReviewOverdue",
+        "warning",
+        f'max {GROUP} (guardline_review_waiting{{due="overdue"}}) > 0',
+        "15m",
+        "Review items wait for longer than their tenant's service level allows.",
+        "{{ $value }} items have missed their deadline.",
+        "review-overdue",
+    ),
+    WORKER_RESTARTS,
+    MESSAGES_LOST,
+)
+
+ACTIONS = (
+    NO_WORKER._replace(
+        expression=_NONE_RUNS, summary="No worker calls the endpoints: no webhook and no statement is sent."
+    ),
+    Alert(
+        "GuardlineEndpointFails",
+        "warning",
+        "max by (namespace, job, endpoint) (guardline_endpoint_breaker_open) == 1 "
+        "or max by (namespace, job, endpoint) (guardline_endpoint_gone) == 1",
+        "10m",
+        "An endpoint fails: its deliveries wait, or are given up.",
+        "The endpoint {{ $labels.endpoint }} has not worked for 10 minutes.",
+        "endpoint-fails",
+    ),
+    Alert(
+        "GuardlineUndelivered",
+        "warning",
+        _has_risen('guardline_deliveries_total{outcome!="delivered"}'),
+        "0m",
+        "Deliveries were given up: an endpoint does not know of these verdicts or signals.",
+        "Deliveries to the endpoint {{ $labels.endpoint }} became dead letters ({{ $labels.outcome }}).",
+        "undelivered",
+    ),
+    WORKER_RESTARTS,
+    MESSAGES_LOST,
+)
+
+GROUPS = {
+    "guardline": MODERATION,
+    "guardline-aggregates": AGGREGATES,
+    "guardline-review": REVIEW,
+    "guardline-actions": ACTIONS,
+}
+"""The alerts of each kind of worker, by the job that the compose file and docs/metrics.md give it."""
+
+ALERTS = tuple(
+    next(alert for group in GROUPS.values() for alert in group if alert.name == name)
+    for name in dict.fromkeys(alert.name for group in GROUPS.values() for alert in group)
+)
+"""Every alert once, with the texts of its first group."""
+
+
 def rules() -> str:
     """Return the file of Prometheus rules."""
     return MADE_BY + yaml.safe_dump(
-        {"groups": [{"name": "guardline", "rules": [_rule(alert) for alert in ALERTS]}]},
+        {"groups": [{"name": job, "rules": [_rule(alert, job) for alert in group]} for job, group in GROUPS.items()]},
         sort_keys=False,
         allow_unicode=True,
         width=1_000,
     )
 
 
-def _rule(alert: Alert) -> dict[str, Any]:
+def _rule(alert: Alert, job: str) -> dict[str, Any]:
     return {
         "alert": alert.name,
-        "expr": selecting(alert.expression, SELECTOR),
+        "expr": selecting(alert.expression, f'job="{job}"'),
         "for": alert.hold,
         "labels": {"severity": alert.severity},
         "annotations": {

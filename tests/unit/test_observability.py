@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from infra.observability import alerts, dashboard
-from infra.observability.alerts import ALERTS, Alert
+from infra.observability.alerts import ALERTS, GROUPS, Alert
 from infra.observability.dashboard import metrics_in, selecting
 from infra.observability.panels import ROWS
 from workers.telemetry import CATALOGUE
@@ -45,17 +46,14 @@ def test_alerts_and_panels_use_metrics_that_exist() -> None:
     assert used - OF_EVERY_PROCESS - {metric.name for metric in CATALOGUE} == set()
 
 
-def test_every_selector_of_the_rules_has_the_job_that_the_chart_replaces() -> None:
-    rules = alerts.rules()
-    series = [
-        name for alert in ALERTS for name in re.findall(r"\b(?:guardline|process)_[a-z_]+(?![a-z_=])", alert.expression)
-    ]
-    assert rules.count(alerts.SELECTOR) == len(series)
-    replaced = yaml.safe_load(rules.replace(alerts.SELECTOR, 'namespace="chat",job="live-moderation"'))
-    for rule in replaced["groups"][0]["rules"]:
-        selectors = re.findall(r"\{([^}]*)\}", rule["expr"])
-        assert selectors
-        assert all('namespace="chat",job="live-moderation"' in selector for selector in selectors)
+@pytest.mark.parametrize("group", yaml.safe_load(alerts.rules())["groups"], ids=lambda group: group["name"])
+def test_every_selector_of_a_group_has_the_job_that_the_chart_replaces(group: dict[str, Any]) -> None:
+    assert len(group["rules"]) == len(GROUPS[group["name"]])
+    for rule in group["rules"]:
+        series = re.findall(r"\b(?:guardline|process)_[a-z_]+\{([^}]*)\}", rule["expr"])
+        assert series
+        assert len(series) == len(re.findall(r"\b(?:guardline|process)_[a-z_]+(?![a-z_=])", rule["expr"]))
+        assert all(f'job="{group["name"]}"' in selector for selector in series)
 
 
 def test_every_metric_is_on_the_dashboard() -> None:

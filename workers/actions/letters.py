@@ -14,6 +14,7 @@ from workers.settings.action_sections import Endpoint
 SCHEMA_VERSION = 1
 
 DELIVERED = "delivered"
+OUTCOMES = (DELIVERED, "refused", "expired", "gone")
 
 
 class Letters:
@@ -22,6 +23,9 @@ class Letters:
     def __init__(self, endpoint: Endpoint, deliveries: str) -> None:
         self._endpoint = endpoint
         self._deliveries = deliveries
+        # The first increase of a series that did not exist before is not visible to an alert.
+        for outcome in OUTCOMES:
+            telemetry.DELIVERIES.labels(endpoint.name, outcome)
 
     def finished(self, delivery: Delivery, reason: str | None, now_s: float) -> Finished:
         """Return the finished record of a delivery: `reason` is None if it was accepted. `now_s`: since 1970."""

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.unit.helm.rendered import Document, example, of_kind, one, pods, release_of, render
+from tests.unit.helm.test_pods import rules_of_the_project
 
 NAME = "review-and-actions"
 OTHERS = ("aggregates", "review", "actions")
@@ -99,3 +100,15 @@ def test_a_worker_that_does_not_judge_gets_no_model_and_no_gpu(worker: str) -> N
     assert "/models" not in mounts_of(pod)
     assert "nvidia.com/gpu" not in pod["spec"]["containers"][0]["resources"]["limits"]
     assert "/models" in mounts_of(pod_of(documents, "moderation"))
+
+
+def test_each_kind_of_worker_has_its_own_rules() -> None:
+    groups = {group["name"]: group["rules"] for group in one(release_of(NAME), "PrometheusRule")["spec"]["groups"]}
+    expected = {
+        job: rules_of_the_project(group, job)
+        for job, group in [
+            ("prod-guardline-moderation", "guardline"),
+            *((f"prod-guardline-{worker}", f"guardline-{worker}") for worker in OTHERS),
+        ]
+    }
+    assert groups == expected
