@@ -16,12 +16,17 @@ from pydantic_core import PydanticUndefined
 from workers.settings import Endpoint
 from workers.settings.coop_sections import CoopItems
 from workers.settings.descriptions import Described, described
+from workers.settings.dsa_sections import Statements
 from workers.settings.table import WORKED_OUT
 
 BEGIN = "<!-- settings of {}: `make generated` writes this table from the docstrings in workers/settings -->"
 END = "<!-- end of the table -->"
 
-IN_ACTIONS: dict[str, type[BaseModel]] = {"an endpoint": Endpoint, "the format coop": CoopItems}
+IN_ACTIONS: dict[str, type[BaseModel]] = {
+    "an endpoint": Endpoint,
+    "the format coop": CoopItems,
+    "statements of reasons": Statements,
+}
 """The tables of docs/actions.md."""
 
 

@@ -25,6 +25,8 @@ ATTEMPTS_TOGETHER = 3
 
 MAX_SAID_CHARS = 500
 
+BEARER = "Bearer "
+
 ACCEPTED = Result(Meaning.ACCEPTED)
 NOT_LOOKED_AT = "the database took none of the call's statements, because of others"
 
@@ -48,7 +50,11 @@ class Dsa:
 
     def call(self, batch: Sequence[Delivery], now_s: float) -> Call:
         """Return one call with the statements, each once. See `Format.call`."""
-        headers = {**self._secrets.headers, "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            **{name: _login(name, value) for name, value in self._secrets.headers.items()},
+            "Content-Type": "application/json",
+            "Accept": "application/json",  # Without it the database answers with a redirect.
+        }
         return Call(b'{"statements":[%b]}' % b",".join(_by_puid(batch).values()), headers, path="statements")
 
     def read(self, batch: Sequence[Delivery], answer: Answer) -> Sequence[Result]:
@@ -63,6 +69,11 @@ class Dsa:
             return [_refused(said, is_single=len(batch) == 1)] * len(batch)
         # Every other answer is about the service or the token: the law asks for the statement all the same.
         return [Result(Meaning.FAILED, said, wait_of(answer.retry_after, time.time()))] * len(batch)
+
+
+def _login(name: str, value: str) -> str:
+    """Return a header's value. The file of the token need not hold the word `Bearer`."""
+    return f"{BEARER}{value}" if name.lower() == "authorization" and not value.startswith(BEARER) else value
 
 
 def _by_puid(batch: Sequence[Delivery]) -> dict[str, bytes]:

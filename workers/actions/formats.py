@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workers.actions.coop import Coop
+from workers.actions.dsa import Dsa
 from workers.actions.format import Format
 from workers.actions.secrets import Secrets
 from workers.actions.webhook import Webhook
@@ -17,3 +18,6 @@ def format_of(endpoint: Endpoint, secrets: Secrets) -> Format:
         case "coop":
             assert endpoint.coop is not None  # The settings require it.
             return Coop(endpoint.coop, secrets)
+        case "dsa":
+            assert endpoint.statements is not None  # The settings require it.
+            return Dsa(endpoint.statements, secrets)

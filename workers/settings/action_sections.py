@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from workers.settings import secret_files, urls
 from workers.settings.coop_sections import CoopItems
+from workers.settings.dsa_sections import Statements
 from workers.settings.section import File, Section
 
 Kind = Literal["verdict", "superseding", "signal", "review", "appeal"]
@@ -53,9 +54,9 @@ class Endpoint(Section):
     """the name in metrics, logs, the consumer group and the topic of dead letters: small letters, digits, hyphens"""
     url: SecretStr
     """where the calls go. Logs never show it, because its path may be a secret"""
-    format: Literal["webhook", "coop"] = "webhook"
+    format: Literal["webhook", "coop", "dsa"] = "webhook"
     """`webhook`: one signed call for each delivery, by Standard Webhooks. `coop`: reports and appeals in Coop, for the
-    kinds `review` and `appeal`"""
+    kinds `review` and `appeal`. `dsa`: statements of reasons for the DSA Transparency Database, many in one call"""
     secret_files: list[str] = []
     """with `webhook`: the absolute paths of files that hold a secret each, as `whsec_` and 24 to 64 bytes in Base64.
     Each secret signs each call: to replace a secret, name the new file before the old one until the receiver knows the
@@ -93,6 +94,8 @@ class Endpoint(Section):
     """the key of the client certificate, if `cert_file` does not hold it"""
     coop: CoopItems | None = None
     """with `coop`: what items are called there, see docs/actions.md#coop"""
+    statements: Statements | None = None
+    """with `dsa`: what statements of reasons say, see docs/actions.md#statements-of-reasons"""
     undelivered: str = ""
     """the topic of the deliveries that were given up; empty: `moderation.undelivered.NAME`"""
 
@@ -169,12 +172,14 @@ class Endpoint(Section):
             raise ValueError(f"{', '.join(sorted(both))} is in headers and in header_files")
         if self.format == "webhook" and not self.secret_files:
             raise ValueError("secret_files is empty: calls would not be signed")
-        self._check_coop(both_headers={name.lower() for name in (*self.headers, *self.header_files)})
+        set_headers = {name.lower() for name in (*self.headers, *self.header_files)}
+        self._check_coop(set_headers)
+        self._check_dsa(set_headers)
         if self.key_file and not self.cert_file:
             raise ValueError("key_file is set and cert_file is not: set both")
         return self
 
-    def _check_coop(self, both_headers: set[str]) -> None:
+    def _check_coop(self, set_headers: set[str]) -> None:
         if (self.format == "coop") != (self.coop is not None):
             raise ValueError(
                 "format is coop, and coop is not set" if self.coop is None else "coop is set, and format is not coop"
@@ -185,8 +190,22 @@ class Endpoint(Section):
             return
         if not {"review", "appeal"} >= set(self.kinds):
             raise ValueError("kinds: the format coop delivers only review and appeal")
-        if "x-api-key" not in both_headers:
+        if "x-api-key" not in set_headers:
             raise ValueError("header_files names no file for X-API-KEY, the key of Coop's API")
+
+    def _check_dsa(self, set_headers: set[str]) -> None:
+        if (self.format == "dsa") != (self.statements is not None):
+            raise ValueError(
+                "format is dsa, and statements is not set"
+                if self.statements is None
+                else "statements is set, and format is not dsa"
+            )
+        if self.format != "dsa":
+            return
+        if not {"verdict", "superseding"} >= set(self.kinds) or "block" not in self.decisions:
+            raise ValueError("the format dsa delivers only verdict and superseding, of the decision block")
+        if "authorization" not in set_headers:
+            raise ValueError("header_files names no file for Authorization, the token of the database's API")
 
 
 class Actions(Section):
