@@ -7,41 +7,39 @@ The rules are those of the documentation of the API and of the validation in the
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 from aiohttp import web
 
-TOKEN = "7|stand-in"  # noqa: S105 - not a secret
+TOKEN = "7|stand-in"
 
-VISIBILITIES = {
-    f"DECISION_VISIBILITY_{name}"
-    for name in (
-        "CONTENT_REMOVED CONTENT_DISABLED CONTENT_DEMOTED CONTENT_AGE_RESTRICTED CONTENT_INTERACTION_RESTRICTED "
-        "CONTENT_LABELLED OTHER"
-    ).split()
-}
+VISIBILITY_NAMES = (
+    "CONTENT_REMOVED CONTENT_DISABLED CONTENT_DEMOTED CONTENT_AGE_RESTRICTED CONTENT_INTERACTION_RESTRICTED "
+    "CONTENT_LABELLED OTHER"
+)
+VISIBILITIES = {f"DECISION_VISIBILITY_{name}" for name in VISIBILITY_NAMES.split()}
 CONTENT_TYPES = {
-    f"CONTENT_TYPE_{name}" for name in "APP AUDIO IMAGE PRODUCT SYNTHETIC_MEDIA TEXT VIDEO OTHER".split()
+    f"CONTENT_TYPE_{name}" for name in ["APP", "AUDIO", "IMAGE", "PRODUCT", "SYNTHETIC_MEDIA", "TEXT", "VIDEO", "OTHER"]
 }
-CATEGORIES = {
-    f"STATEMENT_CATEGORY_{name}"
-    for name in (
-        "ANIMAL_WELFARE CONSUMER_INFORMATION CYBER_VIOLENCE CYBER_VIOLENCE_AGAINST_WOMEN "
-        "DATA_PROTECTION_AND_PRIVACY_VIOLATIONS ILLEGAL_OR_HARMFUL_SPEECH INTELLECTUAL_PROPERTY_INFRINGEMENTS "
-        "NEGATIVE_EFFECTS_ON_CIVIC_DISCOURSE_OR_ELECTIONS NOT_SPECIFIED_NOTICE OTHER_VIOLATION_TC PROTECTION_OF_MINORS "
-        "RISK_FOR_PUBLIC_SECURITY SCAMS_AND_FRAUD SELF_HARM UNSAFE_AND_PROHIBITED_PRODUCTS VIOLENCE"
-    ).split()
-}
+CATEGORY_NAMES = (
+    "ANIMAL_WELFARE CONSUMER_INFORMATION CYBER_VIOLENCE CYBER_VIOLENCE_AGAINST_WOMEN "
+    "DATA_PROTECTION_AND_PRIVACY_VIOLATIONS ILLEGAL_OR_HARMFUL_SPEECH INTELLECTUAL_PROPERTY_INFRINGEMENTS "
+    "NEGATIVE_EFFECTS_ON_CIVIC_DISCOURSE_OR_ELECTIONS NOT_SPECIFIED_NOTICE OTHER_VIOLATION_TC PROTECTION_OF_MINORS "
+    "RISK_FOR_PUBLIC_SECURITY SCAMS_AND_FRAUD SELF_HARM UNSAFE_AND_PROHIBITED_PRODUCTS VIOLENCE"
+)
+CATEGORIES = {f"STATEMENT_CATEGORY_{name}" for name in CATEGORY_NAMES.split()}
 SOME_KEYWORDS = {"KEYWORD_ADULT_SEXUAL_MATERIAL", "KEYWORD_COPYRIGHT_INFRINGEMENT", "KEYWORD_OTHER"}
 """Of the database's 80: enough for the tests, since any other value is an error here."""
 
-COUNTRIES = set(
-    "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK".split()
-)
+COUNTRY_NAMES = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK"
+COUNTRIES = set(COUNTRY_NAMES.split())
 SOME_LANGUAGES = {"DE", "EN", "FR", "PL", "ZH"}
 
 CHOICES: dict[str, set[str]] = {
@@ -187,3 +185,19 @@ class Database:
 
 def _invalid(body: dict[str, Any]) -> web.Response:
     return web.json_response(body, status=422)
+
+
+@contextmanager
+def running(database: Database) -> Iterator[Database]:
+    """Run the stand-in in a thread of its own while the block runs, for workers that are processes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(database.__aenter__(), loop).result(20)
+        yield database
+    finally:
+        asyncio.run_coroutine_threadsafe(database.__aexit__(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()

@@ -7,14 +7,13 @@ already, says of the others only that they were not taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from workers.actions.answers import wait_of
 from workers.actions.delivery import Answer, Call, Delivery, Meaning, Result
-from workers.actions.secrets import Secrets
 from workers.actions.statements import statement_of
 from workers.core.decide import compact
 from workers.settings.action_sections import Kind
@@ -37,9 +36,10 @@ class Dsa:
     max_batch = 100
     answer_bytes = 1_000_000
 
-    def __init__(self, statements: Statements, secrets: Secrets) -> None:
+    def __init__(self, statements: Statements, headers: Callable[[], Mapping[str, str]]) -> None:
+        """`headers` gives the headers of the settings as they are now; one of them has the token."""
         self._statements = statements
-        self._secrets = secrets
+        self._headers = headers
 
     def body(self, kind: Kind, document: Mapping[str, Any], value: bytes, at_ms: int) -> bytes | None:
         """Return the statement of a verdict, or None if no statement is due. See `Format.body`."""
@@ -51,7 +51,7 @@ class Dsa:
     def call(self, batch: Sequence[Delivery], now_s: float) -> Call:
         """Return one call with the statements, each once. See `Format.call`."""
         headers = {
-            **{name: _login(name, value) for name, value in self._secrets.headers.items()},
+            **{name: _login(name, value) for name, value in self._headers().items()},
             "Content-Type": "application/json",
             "Accept": "application/json",  # Without it the database answers with a redirect.
         }

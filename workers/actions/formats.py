@@ -20,4 +20,4 @@ def format_of(endpoint: Endpoint, secrets: Secrets) -> Format:
             return Coop(endpoint.coop, secrets)
         case "dsa":
             assert endpoint.statements is not None  # The settings require it.
-            return Dsa(endpoint.statements, secrets)
+            return Dsa(endpoint.statements, lambda: secrets.headers)

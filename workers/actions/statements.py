@@ -31,13 +31,14 @@ KEYWORDS: Mapping[Category, str] = {
     Category.COPYRIGHT_VIOLATION: "KEYWORD_COPYRIGHT_INFRINGEMENT",
 }
 
-LANGUAGES = frozenset(
-    "AA AB AF AK AM AN AR AS AV AY AZ BA BE BG BH BI BM BN BO BR BS CA CE CH CO CR CS CU CV CY DA DE DV DZ EE EL EN EO "
-    "ES ET EU FA FF FI FJ FO FR FY GA GD GL GN GU GV HA HE HI HO HR HT HU HY HZ IA ID IE IG IK IO IS IT IU JA JV KA KG "
-    "KI KJ KK KL KM KN KO KR KS KU KV KW KY LA LB LG LI LN LO LT LU LV MG MH MI MK ML MN MR MS MT MY NA NB ND NE NG NL "
-    "NN NO NR NV NY OC OJ OM OR OS PA PI PL PS PT QU RM RN RO RU RW SA SC SD SE SG SI SK SL SM SN SO SQ SR SS ST SU SV "
-    "SW TA TE TG TH TI TK TL TN TO TR TS TT TW TY UG UK UR UZ VE VI VO WA WO XH YI YO ZA ZH ZU".split()
+LANGUAGE_NAMES = (
+    "AA AB AF AK AM AN AR AS AV AY AZ BA BE BG BH BI BM BN BO BR BS CA CE CH CO CR CS CU CV CY DA DE DV DZ EE EL EN "
+    "EO ES ET EU FA FF FI FJ FO FR FY GA GD GL GN GU GV HA HE HI HO HR HT HU HY HZ IA ID IE IG IK IO IS IT IU JA JV "
+    "KA KG KI KJ KK KL KM KN KO KR KS KU KV KW KY LA LB LG LI LN LO LT LU LV MG MH MI MK ML MN MR MS MT MY NA NB ND "
+    "NE NG NL NN NO NR NV NY OC OJ OM OR OS PA PI PL PS PT QU RM RN RO RU RW SA SC SD SE SG SI SK SL SM SN SO SQ SR "
+    "SS ST SU SV SW TA TE TG TH TI TK TL TN TO TR TS TT TW TY UG UK UR UZ VE VI VO WA WO XH YI YO ZA ZH ZU"
 )
+LANGUAGES = frozenset(LANGUAGE_NAMES.split())
 """The values of `content_language` that the database takes."""
 
 EARLIEST_CONTENT, EARLIEST_DECISION, LATEST = date(2000, 1, 1), date(2020, 1, 1), date(2038, 1, 1)
@@ -128,9 +129,7 @@ def _automation(*, is_human: bool, is_detected: bool) -> str:
     return "PARTIALLY" if is_detected else "NOT_AUTOMATED"
 
 
-def _facts(
-    verdict: Mapping[str, Any], found: list[Category], corrected: Mapping[str, Any], *, is_human: bool
-) -> str:
+def _facts(verdict: Mapping[str, Any], found: list[Category], corrected: Mapping[str, Any], *, is_human: bool) -> str:
     """Say what the decision relies on, in standard sentences."""
     assessment = verdict["assessment"]
     if assessment is None:
@@ -144,7 +143,9 @@ def _facts(
             sentences.append(f"A person found it {said}.")
         sentences.append("A person reviewed the text and took the decision.")
     else:
-        sentences.append("The moderation rules of the provider restrict such texts. No person took part in the decision.")
+        sentences.append(
+            "The moderation rules of the provider restrict such texts. No person took part in the decision."
+        )
     return " ".join(sentences)
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from workers.cli import (
+    actions,
     annotate,
     config,
     dead_letters,
@@ -43,6 +44,7 @@ app.add_typer(records.app)
 app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(usage.app)
+app.add_typer(actions.app, name="actions")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")

@@ -13,16 +13,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import ConsumerGroupType, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._group import ConsumerGroupDescription
 from confluent_kafka.admin._resource import ResourceType
 
+from workers.core.records import TopicPartition
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.route import Route
-from workers.kafka.topics import require_inputs
+from workers.kafka.topics import find, require_inputs
 from workers.settings import Kafka
 
 log = structlog.get_logger(__name__)
@@ -272,3 +274,26 @@ def _told(answer: Future[Answer], what: str) -> Answer | None:
         raise causes.failure(f"kafka.bootstrap_servers: the brokers do not say {what}", cause) from error
     except TimeoutError as error:
         raise Unavailable(f"kafka.bootstrap_servers: the brokers do not say {what}: no answer in time") from error
+
+
+def committed(route: Route, topics: Sequence[str]) -> dict[TopicPartition, int]:
+    """Return the committed offset of each partition of the topics for which the route's group has one.
+
+    Blocks, also while a transaction with offsets of the group is open.
+
+    Raises:
+        Unavailable: Kafka or a topic is not available.
+        Misconfigured: Kafka does not permit the request.
+    """
+    onlooker = clients.onlooker(route.kafka)
+    try:
+        present = clients.present_topics(onlooker, route.kafka)
+        find(topics, present)
+        wanted = [KafkaPartition(topic, number) for topic in topics for number in present[topic].partitions]
+        answers = onlooker.committed(wanted, ANSWER_S)
+    except KafkaException as error:
+        sentence = f"kafka.group: the brokers do not say what {route.group!r} has committed"
+        raise causes.failure(sentence, error.args[0], needs="DESCRIBE or READ on the group") from error
+    finally:
+        onlooker.close()
+    return {TopicPartition(one.topic, one.partition): one.offset for one in answers if one.offset >= 0}

@@ -10,9 +10,8 @@ from pydantic import Field, StringConstraints, field_validator
 from schemas.taxonomy import Category
 from workers.settings.section import Section
 
-EUROPEAN_UNION = (
-    "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"  # Of the database's own list.
-).split()
+EUROPEAN_UNION_NAMES = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
+EUROPEAN_UNION = EUROPEAN_UNION_NAMES.split()
 EUROPEAN_ECONOMIC_AREA = sorted([*EUROPEAN_UNION, "IS", "LI", "NO"])
 
 AREAS = {"EU": EUROPEAN_UNION, "EEA": EUROPEAN_ECONOMIC_AREA}

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.dsa_database import TOKEN, Database
-from tests.unit.actions.test_statements import SETTINGS, superseding, verdict
+from tests.unit.actions.test_statements import SETTINGS
+from tests.verdicts import AT_MS, superseding, verdict
 from workers.actions.client import Client
 from workers.actions.delivery import Answer, Delivery, Meaning
 from workers.actions.dsa import Dsa
@@ -20,8 +21,6 @@ from workers.actions.secrets import Secrets
 from workers.actions.sender import Sender
 from workers.core.records import Source, TopicPartition
 from workers.settings.action_sections import Endpoint
-
-AT_MS = 1_795_824_000_000
 
 
 def endpoint(url: str, token: Path, **changes: Any) -> Endpoint:
@@ -161,15 +160,15 @@ def test_one_restriction_is_once_in_a_call_although_its_event_came_twice(token: 
     assert list(database.statements) == [first]
 
 
-def test_the_database_of_a_single_statement_says_existing(token: Path) -> None:
-    form = Dsa(SETTINGS, Secrets(endpoint("https://db.example/api/v1", token)))
+def test_the_database_of_a_single_statement_says_existing() -> None:
+    form = Dsa(SETTINGS, dict)
     body = orjson.dumps({"message": "not unique", "errors": {"puid": ["no"]}, "existing": {"puid": id_of(1)}})
     (result,) = form.read([delivery(form, 1)], Answer(422, body))
     assert result.meaning is Meaning.ACCEPTED
 
 
-def test_verdicts_without_a_restriction_and_other_kinds_have_no_statement(token: Path) -> None:
-    form = Dsa(SETTINGS, Secrets(endpoint("https://db.example/api/v1", token)))
+def test_verdicts_without_a_restriction_and_other_kinds_have_no_statement() -> None:
+    form = Dsa(SETTINGS, dict)
     assert form.body("signal", {}, b"{}", AT_MS) is None
     assert form.body("superseding", superseding("block", "allow"), b"{}", AT_MS) is None
 

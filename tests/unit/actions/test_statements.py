@@ -11,77 +11,27 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.taxonomy import Category, Severity
-from schemas.verdict import Verdict
 from tests.dsa_database import CATEGORIES, errors_of
+from tests.verdicts import AT_MS, CANARY, NAME, assessment, superseding, verdict
 from workers.actions.statements import CATEGORIES as CHOSEN
 from workers.actions.statements import puid_of, statement_of
 from workers.settings.dsa_sections import Statements
-
-AT_MS = 1_795_824_000_000
-"""2026-11-28, midnight in UTC."""
 
 SETTINGS = Statements(
     reference="Community rules, 3",
     explanation="The rules forbid texts that harm people.",
     territorial_scope=["EEA"],
 )
-CANARY = "canary"
-NAME = f"{CANARY}-alice"
-
 severities, categories = st.sampled_from(list(Severity)), st.lists(st.sampled_from(list(Category)), unique=True)
 times = st.sampled_from(
-    ["2026-11-27T23:59:59.5Z", "2026-11-27T23:30:00-02:00", "1970-01-01T00:00:00Z", "2099-01-01T00:00:00Z"]
-    + ["2016-12-31T23:59:60Z"]
+    [
+        "2026-11-27T23:59:59.5Z",
+        "2026-11-27T23:30:00-02:00",
+        "1970-01-01T00:00:00Z",
+        "2099-01-01T00:00:00Z",
+        "2016-12-31T23:59:60Z",
+    ]
 )
-
-
-def assessment(severity: str, found: list[Category]) -> dict[str, Any]:
-    scores = {"safe": 0.1, "controversial": 0.2, "unsafe": 0.7}
-    return {
-        "severity": severity,
-        "categories": found,
-        "refusal": None,
-        "scores": scores,
-        "category_scores": dict.fromkeys(found, 0.5),
-        "model": {"name": f"/home/{NAME}/model", "revision": CANARY, "template_hash": CANARY},
-        "windows": 1,
-        "truncated_windows": 0,
-        "truncated_context_tokens": 0,
-        "views": [{"name": "raw", "severity": severity, "scores": scores}],
-    }
-
-
-def verdict(**changes: Any) -> dict[str, Any]:
-    """Return a verdict that blocks. Each field that can name a person or hold a text has a canary."""
-    document = {
-        "verdict_id": "0a" * 16,
-        "event_id": f"{NAME}-1",
-        "tenant_id": f"{CANARY}-tenant",
-        "surface": "chat",
-        "author_id": NAME,
-        "language": "en",
-        "role": "user",
-        "assessment": assessment("Unsafe", [Category.VIOLENT]),
-        "decision": "block",
-        "reasons": ["Unsafe:Violent"],
-        "policy": {"id": NAME, "version": 3, "digest": CANARY},
-        "source": {"topic": f"{CANARY}.chat", "partition": 1, "offset": 42, "timestamp": AT_MS - 60_000},
-        "duplicate_of": None,
-        "timings": {"received_at": AT_MS - 1_000},
-        "created_at": "2026-11-27T12:00:00Z",
-        "attributes": {"user": NAME},
-        "ignored_fields": [],
-        "truncated_text_chars": 0,
-        **changes,
-    }
-    return Verdict.model_validate(document).model_dump(mode="json")
-
-
-def superseding(before: str, decision: str = "block", **changes: Any) -> dict[str, Any]:
-    return verdict(
-        supersedes="0b" * 16, superseded_decision=before, decided_by=NAME, note=f"{CANARY} said", decision=decision,
-        **changes,
-    )  # fmt: skip
 
 
 def statement(document: dict[str, Any], settings: Statements = SETTINGS) -> dict[str, Any]:
@@ -125,9 +75,7 @@ def test_a_blocked_text_has_a_statement_with_all_that_the_database_requires() ->
         superseded_decision=st.sampled_from([None, "allow", "review"]),
         corrected=st.one_of(
             st.none(),
-            st.fixed_dictionaries(
-                {"severity": st.none() | severities, "categories": st.none() | categories}
-            ),
+            st.fixed_dictionaries({"severity": st.none() | severities, "categories": st.none() | categories}),
         ),
         note=st.just(f"{CANARY}: see the message"),
         decided_by=st.just(NAME),
