@@ -46,6 +46,21 @@ def worker_actions(
     run_to_its_end(Worker(settings).run())
 
 
+@app.command("review")
+def worker_review(
+    worker_id: Annotated[
+        str | None, typer.Option("--id", help="worker.id; a process with the same one replaces this one.")
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
+) -> None:
+    """Run the review worker until a signal. Only one works at a time; another one waits for its end."""
+    settings = _settings(worker_id, http_port)
+    log_to_stderr()
+    from workers.review.worker import Worker
+
+    run_to_its_end(Worker(settings).run())
+
+
 def _settings(worker_id: str | None, http_port: int | None) -> Settings:
     return settings_module.load(
         **({"worker": {"id": worker_id}} if worker_id else {}),

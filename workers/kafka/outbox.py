@@ -66,6 +66,11 @@ FENCED = (
     f"lasted longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 )
 
+FENCED_SINGLE = (
+    "this worker was fenced: another one has started, and only one of this group may work. Or a transaction lasted "
+    f"longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
+)
+
 LIMIT_LOWERED = (
     "the broker refuses records that {topic} took when this worker started. Either its max.message.bytes was lowered: "
     "the next start reads it again. Or another limit is lower: set message.max.bytes in kafka.properties"
@@ -108,7 +113,8 @@ class Outbox:
                 f"topics.usage: {self._usage} takes {max_bytes[self._usage]} bytes; a record of it may need "
                 f"{MIN_USAGE_BYTES}: raise the topic's max.message.bytes"
             )
-        self._session = ProducerSession(route.kafka, route.worker_id, max_bytes)
+        self._fenced = FENCED_SINGLE if route.is_single else FENCED
+        self._session = ProducerSession(route.kafka, route.producer_id, max_bytes)
 
     @property
     def _producer(self) -> Producer:
@@ -216,7 +222,7 @@ class Outbox:
                 cause: KafkaError = error.args[0]
                 if cause.fatal():
                     raise Fatal(
-                        f"{FENCED} ({cause.str()})" if _is_fencing(cause) else f"kafka: {cause.str()}"
+                        f"{self._fenced} ({cause.str()})" if _is_fencing(cause) else f"kafka: {cause.str()}"
                     ) from error
                 if cause.txn_requires_abort() or not cause.retriable():
                     raise

@@ -21,7 +21,7 @@ class Route:
     kafka: Kafka
     """Where Kafka is; `kafka.group` is the group of this thread."""
     worker_id: str
-    """The last part of the transactional id: at most one thread of a group may have it."""
+    """The name of this member: at most one thread of a group may have it."""
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     dead_letters: str
@@ -34,6 +34,8 @@ class Route:
     """The topics of other workers, which match no pattern."""
     is_static: bool = False
     """Whether the group keeps the partitions while this member restarts. Its id has to stay the same."""
+    is_single: bool = False
+    """Whether only one thread of the group may work: a newer one fences the others, whatever their ids."""
     batch: Batch = field(default_factory=Batch)
     """The water marks."""
     commit: Commit = field(default_factory=Commit)
@@ -45,6 +47,11 @@ class Route:
     def group(self) -> str:
         """The consumer group."""
         return self.kafka.group
+
+    @property
+    def producer_id(self) -> str:
+        """The last part of the transactional id: of two threads with the same one, the brokers fence the older."""
+        return "single" if self.is_single else self.worker_id
 
     def is_input(self, topic: str) -> bool:
         """Say whether the thread reads this topic: it is named, or matches a pattern.

@@ -87,7 +87,7 @@ def check(route: Route, answer_s: float = ANSWER_S) -> Checked:
     kafka = route.kafka
     admin = clients.admin(kafka)
     present = clients.present_topics(admin, kafka, answer_s)
-    find([*route.inputs, *route.outputs], present)
+    find([*{**route.inputs, **route.outputs}], present)
     inputs = _without_unreadable(admin, route, matching(route, present))
     rights.check(admin, route.reading(inputs), ANSWER_S)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in route.outputs]

@@ -1,0 +1,344 @@
+"""The state machine of a review item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
+
+from schemas.review_state import ReviewState
+from schemas.verdict import Verdict
+from tests.reviewing import review_item
+from tests.unit.review.given import (
+    AT_ONCE,
+    FOUR_EYES,
+    MINUTE,
+    NOW,
+    TENANT,
+    TERMS,
+    Case,
+    command,
+    given,
+    opened,
+)
+from workers.review.item import Item, decoded, encoded, parsed
+from workers.review.refusal import Refusal
+from workers.review.rules import applied
+from workers.review.verdicts import superseding
+
+
+def refused(case: Case, kind: str, by: str, **fields: Any) -> Refusal:
+    before = case.item
+    with pytest.raises(Refusal) as refusal:
+        case.do(kind, by, **fields)
+    assert case.item is before
+    return refusal.value
+
+
+def test_a_decision_supersedes_the_verdict() -> None:
+    case = Case()
+    case.do("lease", "ana")
+    case.do("decide", "ana", decision="block", note="A threat.", severity="Controversial", categories=["PII"])
+    verdict = Verdict.model_validate(superseding(case.item))
+    original = review_item(1)
+    assert (verdict.decision.value, verdict.decided_by, verdict.note) == ("block", "ana", "A threat.")
+    assert (verdict.supersedes, verdict.superseded_decision) == (original["verdict_id"], "review")
+    assert verdict.verdict_id == case.item.current != original["verdict_id"]
+    assert verdict.corrected is not None
+    assert (verdict.corrected.severity, verdict.corrected.categories) == ("Controversial", ["PII"])
+    kept = {name: original[name] for name in ("event_id", "tenant_id", "author_id", "source", "assessment")}
+    assert {name: superseding(case.item)[name] for name in kept} == kept
+    assert case.actions == ["leased", "decided", "published"]
+
+
+def test_the_first_of_two_people_wins_and_the_second_learns_who_was_first_and_when() -> None:
+    case = Case()
+    case.do("decide", "ana", decision="block")
+    late = refused(case, "decide", "bob", decision="allow")
+    assert (late.status, late.by, late.at_ms) == (409, "ana", NOW)
+    assert late.sentence == "ana was first and has decided block"
+
+
+def test_a_leased_item_is_for_its_holder_until_the_lease_is_over() -> None:
+    case = Case()
+    case.do("lease", "ana")
+    for kind, fields in (("lease", {}), ("decide", {"decision": "allow"}), ("skip", {}), ("release", {})):
+        refusal = refused(case, kind, "bob", **fields)
+        assert (refusal.status, refusal.by, refusal.at_ms) == (409, "ana", NOW)
+    assert refused(case, "end_lease", "guardline").status == 409
+    case.now += TERMS.lease_ms
+    case.do("lease", "bob")
+    assert case.item.lease is not None
+    assert case.item.lease.by == "bob"
+    assert refused(case, "decide", "ana", decision="allow").by == "bob"
+
+
+def test_a_decision_can_be_undone_by_its_person_until_it_settles() -> None:
+    case = Case(terms=TERMS)
+    case.do("decide", "ana", decision="block")
+    assert (case.item.status, case.item.is_waiting) == ("open", False)
+    assert refused(case, "undo", "bob").by == "ana"
+    assert refused(case, "decide", "bob", decision="allow").by == "ana"
+    assert refused(case, "settle", "guardline").sentence == "the decision can still be undone"
+    case.do("undo", "ana")
+    assert case.item.lease is not None
+    assert case.item.lease.by == "ana"
+    case.do("decide", "ana", decision="allow")
+    case.now += TERMS.undo_ms
+    case.do("settle")
+    assert (case.item.status, case.item.current_decision) == ("decided", "allow")
+    assert refused(case, "undo", "ana").status == 409
+    assert case.actions.count("published") == 1
+
+
+def test_a_skipped_item_excludes_the_person_and_is_free() -> None:
+    case = Case()
+    case.do("lease", "ana")
+    case.do("skip", "ana")
+    assert case.item.lease is None
+    assert case.item.excluded() == {"ana"}
+
+
+def test_an_escalated_item_waits_for_a_senior() -> None:
+    case = Case()
+    case.do("decide", "ana", decision="escalate", note="Unclear.")
+    assert (case.item.status, case.actions[-1]) == ("escalated", "escalated")
+    assert refused(case, "lease", "bob").status == 403
+    assert refused(case, "decide", "bob", decision="block").status == 403
+    assert refused(case, "decide", "sue", decision="escalate").status == 409
+    case.do("decide", "sue", decision="allow")
+    assert case.item.status == "decided"
+
+
+@pytest.mark.parametrize("by", ["aud", "coop", "guardline"])
+def test_roles_that_are_no_people_never_decide(by: str) -> None:
+    case = Case()
+    assert refused(case, "decide", by, decision="allow").status == 403
+    assert refused(case, "lease", by).status == 403
+
+
+class TestFourEyes:
+    def test_two_different_people_have_to_decide_alike(self) -> None:
+        case = Case(FOUR_EYES)
+        case.do("decide", "ana", decision="block")
+        assert case.item.status == "second_opinion"
+        assert case.item.excluded() == {"ana"}
+        assert refused(case, "decide", "ana", decision="block").status == 403
+        assert refused(case, "lease", "ana").status == 403
+        case.do("decide", "bob", decision="block", note="Also a threat.")
+        assert (case.item.status, superseding(case.item)["decided_by"]) == ("decided", "ana, bob")
+
+    def test_a_disagreement_escalates_and_a_senior_person_decides(self) -> None:
+        case = Case(FOUR_EYES)
+        case.do("decide", "ana", decision="block")
+        case.do("decide", "bob", decision="allow")
+        assert case.item.status == "escalated"
+        case.do("decide", "sue", decision="allow")
+        assert (case.item.status, superseding(case.item)["decided_by"]) == ("decided", "bob, sue")
+
+    def test_a_senior_person_alone_is_not_two_people(self) -> None:
+        case = Case(FOUR_EYES)
+        case.do("decide", "ana", decision="escalate")
+        case.do("decide", "sue", decision="block")
+        assert case.item.status == "second_opinion"
+        case.do("decide", "ana", decision="block")
+        assert case.item.status == "decided"
+
+    def test_only_the_categories_of_the_policy_want_two_people(self) -> None:
+        case = Case(TENANT._replace(four_eyes=frozenset({"PII"})))
+        case.do("decide", "ana", decision="block")
+        assert case.item.status == "decided"
+
+
+class TestAppeals:
+    def decided(self) -> Case:
+        case = Case()
+        case.do("decide", "ana", decision="block")
+        return case
+
+    def test_another_person_decides_an_appeal_and_supersedes_the_last_verdict(self) -> None:
+        case = self.decided()
+        first = case.item.current
+        case.do("appeal", "coop", note="It was a quote.")
+        assert (case.item.status, case.item.appeal) == ("appealed", "It was a quote.")
+        assert case.item.excluded() == {"ana"}
+        assert refused(case, "decide", "ana", decision="allow").status == 403
+        assert refused(case, "decide", "coop", decision="allow").status == 403
+        case.do("decide", "bob", decision="allow")
+        verdict = superseding(case.item)
+        assert (verdict["supersedes"], verdict["superseded_decision"], verdict["decision"]) == (first, "block", "allow")
+        case.do("appeal", "coop")
+        assert case.item.excluded() == {"ana", "bob"}
+
+    def test_there_is_nothing_to_appeal_against_before_a_decision(self) -> None:
+        assert refused(Case(), "appeal", "coop").status == 409
+
+    def test_reviewers_and_auditors_do_not_appeal(self) -> None:
+        assert refused(self.decided(), "appeal", "bob").status == 403
+
+    def test_without_its_content_an_item_needs_the_text(self) -> None:
+        case = self.decided()
+        case.now += AT_ONCE.keep_decided_ms
+        case.do("expire")
+        assert not case.item.has_content
+        assert refused(case, "appeal", "coop").status == 422
+        case.do("appeal", "coop", text="the quote")
+        assert case.item.has_content
+        assert parsed(case.item.content)["text"] == "the quote"
+
+    def verdict(self, **changes: Any) -> dict[str, Any]:
+        item = review_item(9, decision="block")
+        return {name: value for name, value in item.items() if name not in ("text", "context")} | changes
+
+    def test_an_unknown_verdict_is_refused_with_what_to_pass(self) -> None:
+        verdict = self.verdict()
+        for fields, status in (
+            ({}, 404),
+            ({"verdict": verdict}, 422),
+            ({"verdict": self.verdict(verdict_id="0" * 32), "text": "x"}, 422),
+        ):
+            with pytest.raises(Refusal) as refusal:
+                applied(None, given(command("appeal", "coop", verdict["verdict_id"], **fields), document=verdict))
+            assert refusal.value.status == status
+
+    def test_a_verdict_that_never_went_to_review_becomes_an_item(self) -> None:
+        verdict = self.verdict(decided_by="ana", unknown="kept")
+        wanted = command("appeal", "coop", verdict["verdict_id"], verdict=verdict, text="hello", key="room", note="why")
+        change = applied(None, given(wanted, document=verdict))
+        assert change.item is not None
+        assert (change.item.status, change.item.deciders) == ("appealed", ("ana",))
+        decide = command("decide", "bob", verdict["verdict_id"], decision="allow")
+        after = applied(change.item, given(decide, terms=AT_ONCE)).item
+        assert after is not None
+        assert superseding(after)["superseded_decision"] == "block"
+        assert superseding(after)["unknown"] == "kept"
+
+
+def test_a_decided_item_is_reopened_by_a_senior_person_only() -> None:
+    case = Case()
+    assert refused(case, "reopen", "sue").status == 409
+    case.do("decide", "ana", decision="block")
+    assert refused(case, "reopen", "ana").status == 403
+    case.do("reopen", "sue", note="Look again.")
+    assert (case.item.status, case.item.excluded()) == ("reopened", frozenset())
+    case.do("decide", "ana", decision="allow")
+    assert case.item.current_decision == "allow"
+
+
+class TestTime:
+    def test_an_item_that_nobody_decides_is_closed_and_loses_its_content(self) -> None:
+        case = Case()
+        assert refused(case, "expire", "guardline").status == 409
+        case.now += int(TENANT.retention_ms or 0)
+        case.do("expire")
+        assert (case.item.status, case.item.closed_because, case.item.has_content) == ("closed", "expired", False)
+        assert refused(case, "decide", "ana", decision="allow").status == 409
+
+    def test_an_item_without_content_is_deleted_at_last(self) -> None:
+        case = Case()
+        case.do("decide", "ana", decision="block")
+        for length, has_content in ((AT_ONCE.keep_decided_ms, True), (AT_ONCE.keep_history_ms, False)):
+            assert case.item.has_content is has_content
+            case.now += length
+            change = applied(case.item, given(command("expire"), case.now))
+            if change.item is not None:
+                case.item = change.item
+        assert change == (None, ("deleted",))
+
+    def test_a_worker_with_a_clock_ahead_does_not_put_its_items_last(self) -> None:
+        ahead = opened(timings={"received_at": NOW + 60 * MINUTE, "judged_ms": 1.0})
+        assert ahead.waiting_since == NOW
+        assert opened().waiting_since < NOW
+
+
+class TestForgetting:
+    def test_an_item_loses_author_and_content_and_is_closed(self) -> None:
+        case = Case()
+        case.do("lease", "ana")
+        case.do("forget")
+        assert (case.item.status, case.item.has_content, case.item.author_id) == ("closed", False, None)
+        assert b"u-17" not in encoded(case.item)
+        assert b"message 1" not in encoded(case.item)
+
+    def test_a_decision_that_can_still_be_undone_takes_effect_first(self) -> None:
+        case = Case(terms=TERMS)
+        case.do("decide", "ana", decision="block")
+        change = case.do("forget")
+        assert change.actions == ("published", "forgotten")
+        assert (case.item.status, case.item.current_decision) == ("decided", "block")
+        assert b"u-17" not in encoded(case.item)
+
+
+def test_the_state_keeps_its_contract_and_is_read_as_it_was_written() -> None:
+    case = Case(FOUR_EYES, TERMS)
+    case.do("lease", "ana")
+    case.do("decide", "ana", decision="block", note="n", severity="Unsafe", categories=["Violent"])
+    state = ReviewState.model_validate_json(encoded(case.item))
+    assert state.pending is not None
+    assert state.content is not None
+    assert decoded(encoded(case.item)) == case.item
+    newer = encoded(case.item).replace(b'{"verdict_id"', b'{"from_the_future":1,"verdict_id"', 1)
+    assert decoded(newer) == case.item
+
+
+KINDS = [
+    "lease",
+    "release",
+    "view",
+    "decide",
+    "undo",
+    "skip",
+    "reopen",
+    "appeal",
+    "settle",
+    "end_lease",
+    "expire",
+    "forget",
+]
+
+
+@examples(
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.sampled_from(["ana", "bob", "sue", "sam", "coop", "guardline"]),
+            st.sampled_from(["allow", "block", "escalate"]),
+            st.sampled_from([0, 1_000, 6_000, 3 * MINUTE, 70 * MINUTE]),
+        ),
+        max_size=40,
+    ),
+)
+def test_no_sequence_of_commands_breaks_the_rules(is_four_eyes: bool, wanted: list[tuple[str, str, str, int]]) -> None:
+    """Each superseding verdict follows the last one, comes from enough people, and from none that it may not."""
+    tenant = FOUR_EYES if is_four_eyes else TENANT
+    item: Item | None = opened(tenant)
+    now, chain = NOW, [review_item(1)["verdict_id"]]
+    for kind, by, decision, later in wanted:
+        now += later
+        fields = {"decision": decision} if kind == "decide" else {}
+        before = item
+        try:
+            item = applied(before, given(command(kind, by, **fields), now, TERMS, tenant)).item
+        except Refusal:
+            assert item is before
+            continue
+        if item is None:
+            return
+        assert decoded(encoded(item)) == item
+        if before is not None and item.current != before.current:
+            assert item.previous == chain[-1]
+            chain.append(item.current)
+            people = {opinion.by for opinion in item.settled}
+            assert len(people) >= (2 if is_four_eyes else 1)
+            assert people <= {"ana", "bob", "sue", "sam"}
+            if item.appeal is not None:
+                assert not people & set(item.deciders)
+        if item.status == "closed":
+            assert not item.has_content
+        if item.is_waiting:
+            assert item.has_content
+        assert item.lease is None or item.is_waiting
+    assert len(set(chain)) == len(chain)

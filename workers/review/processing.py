@@ -1,0 +1,256 @@
+"""Applies commands to the items, in the order of the topic, and makes the outputs of each. Used in the event loop.
+
+All outputs of a command, and the command's offset, are in one transaction. So after a crash a command was applied
+completely, or the next process applies it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from schemas.review_command import CommandKind, ReviewCommand, ReviewRole
+from workers import telemetry
+from workers.core.decide import compact
+from workers.core.marks import Marks, written_time
+from workers.core.records import Finished, Output, Source, TopicPartition
+from workers.review import item as items
+from workers.review.desk import Desk
+from workers.review.item import Item
+from workers.review.reading import SYSTEM, Work, command_id
+from workers.review.refusal import Refusal
+from workers.review.rules import Change, Given, TenantRules, Terms, applied
+from workers.review.verdicts import superseding, superseding_id
+from workers.settings import Topics
+
+log = structlog.get_logger(__name__)
+
+Position = tuple[TopicPartition, int]
+
+TOO_LARGE = (
+    "the state of the item is too large for topics.review_state, and nothing has changed: raise the topic's "
+    "max.message.bytes"
+)
+
+
+class _Pending(Struct):
+    """A record that was read and is not committed. `outputs` is None while it waits for another record's commit."""
+
+    work: Work
+    source: Source
+    outputs: tuple[Output, ...] | None = None
+    before: Item | None = None
+    answer: Item | Refusal | None = None
+
+
+class Processor:
+    """The only place where items change.
+
+    Guarantee: a command changes an item at most once, whatever the number of records with its id. A record that is read
+    again, because the group took its partition away before the commit, has the same outputs again. Never blocks.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        topics: Topics,
+        *,
+        terms: Terms,
+        rules_of: Callable[[str], TenantRules],
+        pipeline: str,
+        now_ms: Callable[[], int],
+        deliver: Callable[[list[Finished]], None],
+        marks: Marks | None = None,
+    ) -> None:
+        self._desk = desk
+        self._topics = topics
+        self._terms = terms
+        self._rules_of = rules_of
+        self._pipeline = pipeline
+        self._now_ms = now_ms
+        self._deliver = deliver
+        self._marks = marks
+        self._pending: dict[Position, _Pending] = {}
+        self._behind: dict[str, list[_Pending]] = {}
+        """The commands that wait for the arrival of their item to be committed."""
+        self._uncommitted: set[str] = set()
+        """The ids of the commands that were read and are not committed."""
+        self._expected: dict[str, asyncio.Future[Item | None]] = {}
+
+    def expect(self, command_id: str) -> asyncio.Future[Item | None]:
+        """Give the future item after a command: its result is set after the commit; None if the item was deleted.
+
+        The future raises `Refusal` if the command is not permitted. Two requests with one command share it.
+        """
+        future = self._expected.get(command_id)
+        if future is None:
+            future = self._expected[command_id] = asyncio.get_running_loop().create_future()
+        return future
+
+    def give_up(self, command_id: str) -> None:
+        """Forget a command whose answer nobody waits for any more. It is applied all the same."""
+        if (future := self._expected.pop(command_id, None)) is not None:
+            future.cancel()
+
+    def is_pending(self, command_id: str) -> bool:
+        """Whether a command was read and is not committed."""
+        return command_id in self._uncommitted
+
+    def submit(self, works: Sequence[Work]) -> None:
+        """Take what was read."""
+        for work in works:
+            position = (work.source.origin, work.source.offset)
+            known = self._pending.get(position)
+            if known is None:
+                self._pending[position] = pending = _Pending(work, work.source)
+                self._process(pending)
+            else:
+                known.source = work.source
+                if known.outputs is not None:
+                    self._deliver([Finished(known.source, known.outputs)])
+
+    def committed(self, finished: Sequence[Finished]) -> None:
+        """Take what was committed: reveal new items, and answer those who wait."""
+        for record in finished:
+            pending = self._pending.pop((record.source.origin, record.source.offset), None)
+            if pending is None:
+                continue
+            command = pending.work.command
+            if record.outputs != pending.outputs:
+                self._take_back(pending)
+            if command is None:
+                continue
+            self._uncommitted.discard(command.command_id)
+            if pending.work.is_arrival:
+                self._desk.reveal(command.verdict_id)
+                for waiting in self._behind.pop(command.verdict_id, ()):
+                    self._process(waiting)
+            future = self._expected.pop(command.command_id, None)
+            if future is not None:
+                if isinstance(pending.answer, Refusal):
+                    future.set_exception(pending.answer)
+                else:
+                    future.set_result(pending.answer)
+
+    def _take_back(self, pending: _Pending) -> None:
+        """Restore the item: a dead letter replaced the outputs, because one of them is too large for its topic."""
+        command = pending.work.command
+        if command is None:
+            return
+        log.error("an item was not changed", verdict=command.verdict_id, command=command.kind.value, reason=TOO_LARGE)
+        if pending.before is not None:
+            self._desk.put(pending.before)
+        else:
+            self._desk.remove(command.verdict_id)
+        pending.answer = Refusal(413, TOO_LARGE)
+
+    def _process(self, pending: _Pending) -> None:
+        work = pending.work
+        if work.forget is not None:
+            pending.outputs = self._forget(work)
+        else:
+            command = work.command
+            assert command is not None  # A work has a command or a request to forget.
+            if self._desk.is_hidden(command.verdict_id) and not work.is_arrival:
+                # Its state is written in another partition's order. Compaction would keep the older of the two.
+                self._behind.setdefault(command.verdict_id, []).append(pending)
+                return
+            pending.outputs = self._apply(pending, command)
+        self._deliver([Finished(pending.source, pending.outputs)])
+
+    def _apply(self, pending: _Pending, command: ReviewCommand) -> tuple[Output, ...]:
+        desk, work = self._desk, pending.work
+        self._uncommitted.add(command.command_id)
+        item = pending.before = desk.items.get(command.verdict_id)
+        pending.answer = item
+        if item is not None and item.step_of(command.command_id) is not None:
+            telemetry.REVIEW_COMMANDS.labels(command.kind.value, "repeated").inc()
+            return ()
+        tenant_id = item.tenant_id if item is not None else str((work.document or {}).get("tenant_id", ""))
+        given = Given(
+            command,
+            self._now_ms(),
+            self._terms,
+            self._rules_of(tenant_id),
+            lambda causing: superseding_id(self._pipeline, causing),
+            work.document or {},
+        )
+        try:
+            change = applied(item, given)
+        except Refusal as refusal:
+            telemetry.REVIEW_COMMANDS.labels(command.kind.value, "refused").inc()
+            pending.answer = refusal
+            desk.free(command.verdict_id)
+            return ()
+        telemetry.REVIEW_COMMANDS.labels(command.kind.value, "applied").inc()
+        if command.decision is not None:
+            telemetry.REVIEW_DECISIONS.labels(command.decision).inc()
+        pending.answer = change.item
+        outputs = self._outputs(item, change, given)
+        if change.item is None:
+            desk.remove(command.verdict_id)
+        elif change.item is not item:
+            desk.put(change.item, is_hidden=work.is_arrival)
+        return outputs
+
+    def _outputs(self, before: Item | None, change: Change, given: Given) -> tuple[Output, ...]:
+        """Give the records of a change: the verdict, the new state, and the audit records."""
+        command, item = given.command, change.item
+        known = item or before
+        assert known is not None  # Without an item before, there is one after.
+        key = command.verdict_id.encode()
+        outputs = []
+        published = None
+        if "published" in change.actions and item is not None:
+            published = item.current
+            verdict = Output(self._topics.verdicts, base64.b64decode(item.key), compact(superseding(item)))
+            if self._marks is not None:
+                verdict = self._marks.put(verdict, published, written_time(given.now_ms / 1000))
+            outputs.append(verdict)
+        if item is not before:
+            outputs.append(Output(self._topics.review_state, key, None if item is None else items.encoded(item)))
+        for action in change.actions:
+            record = {
+                "schema_version": 1,
+                "at": given.now_ms,
+                "tenant_id": known.tenant_id,
+                "verdict_id": command.verdict_id,
+                "command_id": command.command_id,
+                "action": action,
+                "by": command.by,
+                "role": command.role.value,
+                "decision": command.decision,
+                "published": published if action == "published" else None,
+            }
+            outputs.append(Output(self._topics.audit, key, compact(record)))
+        return tuple(outputs)
+
+    def _forget(self, work: Work) -> tuple[Output, ...]:
+        """Give a command for each item of the author. Each item then changes in the order of its own commands."""
+        forget = work.forget
+        assert forget is not None  # The caller has checked it.
+        outputs = []
+        for verdict_id in self._desk.of_author(forget.tenant_id, forget.author_id):
+            command = ReviewCommand(
+                command_id=command_id("forget", forget.forget_id, verdict_id),
+                verdict_id=verdict_id,
+                kind=CommandKind.FORGET,
+                by=SYSTEM,
+                role=ReviewRole.SYSTEM,
+                at=self._now_ms(),
+            )
+            outputs.append(written(self._topics, command))
+        return tuple(outputs)
+
+
+def written(topics: Topics, command: ReviewCommand, document: dict[str, Any] | None = None) -> Output:
+    """Give the record of a command. `document`: the verdict of an appeal as it was passed, unknown fields included."""
+    record = command.model_dump(mode="json", exclude_none=True)
+    if document is not None:
+        record["verdict"] = document
+    return Output(topics.review_commands, command.verdict_id.encode(), compact(record))
