@@ -4,6 +4,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import get_args
 
 import orjson
@@ -19,6 +20,7 @@ from workers.settings import yaml_text
 
 _CHOICES: Mapping[str, type[StrEnum]] = {
     "categories": Category,
+    "four_eyes": Category,
     "severity": Severity,
     "surface": Surface,
     "role": Role,
@@ -27,7 +29,9 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
     "controversial": Decision,
     "unsafe": Decision,
 }
-_NOUNS = {"categories": "category"}
+_NOUNS = {"categories": "category", "four_eyes": "category"}
+_ENTRIES = {"rules": "rule", "weights": "weight", "thresholds": "threshold"}
+"""The lists of a policy, and what an error sentence calls their entries."""
 
 
 DEFAULT = ""
@@ -94,7 +98,7 @@ def parse(tenant: str, document: object) -> Policy:
         first = error.errors(include_url=False)[0]
         raise InvalidPolicy(f"{_subject(tenant, first)}: {_complaint(first)}") from None
     check_id(tenant, policy)
-    with_preset(policy)
+    _check_strikes(tenant, policy, with_preset(policy))
     return policy
 
 
@@ -143,14 +147,29 @@ def with_preset(policy: Policy) -> Policy:
     return preset.model_copy(update={**own, "preset": None, "rules": [*policy.rules, *preset.rules]})
 
 
+def _check_strikes(tenant: str, policy: Policy, full: Policy) -> None:
+    """Refuse a rule that could never match, because the tenant counts no strikes."""
+    for number, rule in enumerate(policy.rules, 1):
+        if rule.min_strikes is not None and full.strikes is None:
+            raise InvalidPolicy(
+                f"{subject(tenant)}, rule {number}: min_strikes needs the field 'strikes', which says what counts; "
+                "an empty one, {}, counts 1 for each Unsafe verdict that is not allowed"
+            )
+
+
 def _subject(tenant: str, error: ErrorDetails) -> str:
-    location = error["loc"]
-    if len(location) >= 2 and location[0] == "rules" and isinstance(location[1], int):
-        return f"{subject(tenant)}, rule {location[1] + 1}"
-    return subject(tenant)
+    """Name the policy, and the entry of each list in which the error is."""
+    places = [subject(tenant)]
+    for name, number in pairwise(error["loc"]):
+        if isinstance(number, int) and name in _ENTRIES:
+            places.append(f"{_ENTRIES[str(name)]} {number + 1}")
+    return ", ".join(places)
 
 
 def _complaint(error: ErrorDetails) -> str:
+    is_of_entry = len(error["loc"]) > 1 and error["loc"][-2] in _ENTRIES
+    if is_of_entry or error["type"] == "value_error":
+        return in_words(error)
     location = [part for part in error["loc"] if part != "rules" and not isinstance(part, int)]
     field = str(location[-1]) if location else ""
     choices = _CHOICES.get(field)

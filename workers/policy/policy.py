@@ -5,6 +5,7 @@ An event that could not be judged is never allowed: the policy's `on_unavailable
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,9 +15,12 @@ import orjson
 from schemas.policy import Policy, Rule
 from workers.policy.document import with_preset
 from workers.policy.presets import STRICT_DEFAULT
+from workers.policy.strikes import CompiledStrikes
 
 _STRICTNESS = {"allow": 0, "review": 1, "block": 2}
 _UNAVAILABLE = ("unavailable",)
+
+_Decided = tuple[str, tuple[str, ...]]
 
 MAX_TABLE = 4_096
 """Cached decisions of a policy. Models list categories in any order, so the cache is cleared when it is full."""
@@ -25,7 +29,7 @@ MAX_TABLE = 4_096
 class _Line:
     """A rule as plain values: reading a pydantic model and hashing enums would cost more than deciding."""
 
-    __slots__ = ("categories", "decision", "language", "min_score", "role", "severity", "surface")
+    __slots__ = ("categories", "decision", "language", "min_score", "min_strikes", "role", "severity", "surface")
 
     def __init__(self, rule: Rule) -> None:
         self.severity = rule.severity and rule.severity.value
@@ -34,9 +38,18 @@ class _Line:
         self.role = rule.role and rule.role.value
         self.language = rule.language and rule.language.lower()
         self.min_score = rule.min_score
+        self.min_strikes = rule.min_strikes
         self.decision = rule.decision.value
 
-    def concerns(self, severity: str, category: str | None, surface: str, role: str, language: str | None) -> bool:
+    def concerns(
+        self,
+        severity: str,
+        category: str | None,
+        surface: str,
+        role: str,
+        language: str | None,
+        strikes: float | None,
+    ) -> bool:
         """Whether every condition except the score holds."""
         return (
             (self.severity is None or self.severity == severity)
@@ -44,6 +57,7 @@ class _Line:
             and (self.surface is None or self.surface == surface)
             and (self.role is None or self.role == role)
             and (self.language is None or _speaks(language, self.language))
+            and (self.min_strikes is None or (strikes is not None and strikes >= self.min_strikes))
         )
 
 
@@ -57,12 +71,15 @@ class CompiledPolicy:
         on_unavailable: hold, review or block. For `hold`, the caller waits.
         shared_cache: whether assessments may be shared with other tenants.
         review: how people review what the policy sends to review.
+        strikes: how the tenant counts strikes; None if it counts none.
+        uses_strikes: whether a rule asks for the author's strikes.
     """
 
     __slots__ = (
         "_defaults",
         "_languages",
         "_lines",
+        "_strike_levels",
         "_table",
         "_uses_scores",
         "digest",
@@ -71,6 +88,8 @@ class CompiledPolicy:
         "reference",
         "review",
         "shared_cache",
+        "strikes",
+        "uses_strikes",
         "version",
     )
 
@@ -96,27 +115,39 @@ class CompiledPolicy:
         self._lines = [_Line(rule) for rule in full.rules]
         self._uses_scores = any(line.min_score is not None for line in self._lines)
         self._languages = frozenset(line.language for line in self._lines if line.language is not None)
-        self._table: dict[tuple[str, tuple[str, ...], str, str, str | None], tuple[str, tuple[str, ...]]] = {}
+        self.strikes = None if full.strikes is None else CompiledStrikes(full.strikes)
+        self._strike_levels = sorted({line.min_strikes for line in self._lines if line.min_strikes is not None})
+        self.uses_strikes = bool(self._strike_levels)
+        self._table: dict[tuple[str, tuple[str, ...], str, str, str | None, float | None], _Decided] = {}
 
     def decide(
-        self, assessment: Mapping[str, Any] | None, *, surface: str, role: str = "user", language: str | None = None
+        self,
+        assessment: Mapping[str, Any] | None,
+        *,
+        surface: str,
+        role: str = "user",
+        language: str | None = None,
+        strikes: float | None = None,
     ) -> tuple[str, tuple[str, ...]]:
         """Return the decision (allow, review or block) and the findings that led to it.
 
-        `assessment` is a `schemas.assessment.Assessment` as a dict; None if the event could not be judged.
+        `assessment` is a `schemas.assessment.Assessment` as a dict; None if the event could not be judged. `strikes`:
+        those of the author; None if they are not known. Then a rule with `min_strikes` does not match.
         """
         if assessment is None:
             return ("block" if self.on_unavailable == "block" else "review"), _UNAVAILABLE
         if language is not None:
             language = self._known_language(language) if self._languages else None
+        if strikes is not None:
+            strikes = self._reached(strikes)
         if self._uses_scores:
-            return self._evaluate(assessment, surface, role, language)
-        key = (assessment["severity"], tuple(assessment["categories"]), surface, role, language)
+            return self._evaluate(assessment, surface, role, language, strikes)
+        key = (assessment["severity"], tuple(assessment["categories"]), surface, role, language, strikes)
         decided = self._table.get(key)
         if decided is None:
             if len(self._table) >= MAX_TABLE:
                 self._table.clear()
-            decided = self._table[key] = self._evaluate(assessment, surface, role, language)
+            decided = self._table[key] = self._evaluate(assessment, surface, role, language, strikes)
         return decided
 
     def _known_language(self, language: str) -> str | None:
@@ -128,13 +159,19 @@ class CompiledPolicy:
                 return None
         return language
 
+    def _reached(self, strikes: float) -> float | None:
+        # The highest number that a rule names and the author has reached is bounded, so it can be a cache key.
+        reached = bisect_right(self._strike_levels, strikes)
+        return self._strike_levels[reached - 1] if reached else None
+
     def _evaluate(
-        self, assessment: Mapping[str, Any], surface: str, role: str, language: str | None
-    ) -> tuple[str, tuple[str, ...]]:
+        self, assessment: Mapping[str, Any], surface: str, role: str, language: str | None, strikes: float | None
+    ) -> _Decided:
         severity = str(assessment["severity"])
         categories: Sequence[str | None] = [str(category) for category in assessment["categories"]] or [None]
         decided = [
-            (self._one(assessment, severity, category, surface, role, language), category) for category in categories
+            (self._one(assessment, severity, category, surface, role, language, strikes), category)
+            for category in categories
         ]
         strictest = max((decision for decision, _ in decided), key=_STRICTNESS.__getitem__)
         if severity == "Safe" and strictest == "allow":
@@ -154,9 +191,10 @@ class CompiledPolicy:
         surface: str,
         role: str,
         language: str | None,
+        strikes: float | None,
     ) -> str:
         for line in self._lines:
-            if not line.concerns(severity, category, surface, role, language):
+            if not line.concerns(severity, category, surface, role, language, strikes):
                 continue
             if line.min_score is None or _score(line, assessment, severity, category) >= line.min_score:
                 return line.decision

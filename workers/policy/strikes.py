@@ -87,6 +87,10 @@ class Standing(Struct, frozen=True, gc=False):
         return self.decay.value(self.steps, now_ms)
 
 
+NO_STRIKES = Standing(Decay(1, None), ())
+"""The standing of an author of whom nothing is stored."""
+
+
 class Threshold(NamedTuple):
     """A number of strikes that raises a signal, and the number below which the signal is cleared."""
 

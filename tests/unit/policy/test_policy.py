@@ -1,3 +1,5 @@
+import math
+from itertools import product
 from typing import Any
 
 import pytest
@@ -73,7 +75,7 @@ def test_the_policy_decides_an_event_that_could_not_be_judged(on_unavailable: st
 )
 @pytest.mark.parametrize("others", [[], [{"severity": "Safe", "min_score": 1, "decision": "review"}]])
 def test_a_rule_holds_only_under_its_conditions_with_and_without_a_threshold_elsewhere(
-    condition: dict[str, str], matching: dict[str, str], other: dict[str, str], others: list[dict[str, Any]]
+    condition: dict[str, str], matching: dict[str, Any], other: dict[str, Any], others: list[dict[str, Any]]
 ) -> None:
     compiled = policy(rules=[{**condition, "decision": "review"}, *others])
     assert compiled.decide(assessment("Unsafe"), **matching)[0] == "review"
@@ -171,6 +173,47 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
         ({"id": "other"}, "its id is 'other', and has to be 'acme'; it may be left out"),
         ({"rules": None}, "policy for tenant 'acme': rules: has to be a list"),
         ({"version": -1}, "version: has to be at least 0"),
+        ({"rules": [3]}, "policy for tenant 'acme', rule 1: has to be an object of names and values"),
+        (
+            {"rules": [{"decision": "block"}, {"decision": "block", "min_strikes": 3}]},
+            "policy for tenant 'acme', rule 2: min_strikes needs the field 'strikes', which says what counts; an empty",
+        ),
+        ({"rules": [{"decision": "block", "min_strikes": 0}], "strikes": {}}, "rule 1: min_strikes: has to be above 0"),
+        ({"strikes": [1]}, "policy for tenant 'acme': strikes: has to be an object of names and values"),
+        ({"strikes": {"halflife": 1}}, "policy for tenant 'acme': unknown field 'halflife'"),
+        ({"strikes": {"window_hours": 0}}, "window_hours: has to be above 0"),
+        ({"strikes": {"window_hours": 9e9}}, "window_hours: has to be at most 8784"),
+        (
+            {"strikes": {"window_hours": 1, "half_life_hours": 1}},
+            "policy for tenant 'acme': window_hours and half_life_hours are both set: set one of the two",
+        ),
+        ({"strikes": {"weights": {"Unsafe": 1}}}, "policy for tenant 'acme': weights: has to be a list"),
+        ({"strikes": {"weights": [{"weight": 1}, 3]}}, "weight 2: has to be an object of names and values"),
+        ({"strikes": {"weights": [{"severity": "Unsafe"}]}}, "weight 1: 'weight' is required"),
+        ({"strikes": {"weights": [{"weight": 1}, {"weight": -1}]}}, "weight 2: weight: has to be at least 0"),
+        ({"strikes": {"weights": [{"weight": 1_001}]}}, "weight 1: weight: has to be at most 1000"),
+        ({"strikes": {"weights": [{"weight": 1, "categories": []}]}}, "weight 1: categories: is empty"),
+        (
+            {"strikes": {"weights": [{"weight": 1, "categories": ["PII", "Spam"]}]}},
+            "policy for tenant 'acme', weight 1: unknown category 'Spam' (one of: Violent, ",
+        ),
+        ({"strikes": {"weights": [{"weight": 1, "severity": "unsafe"}]}}, "weight 1: unknown severity 'unsafe' (one"),
+        ({"strikes": {"thresholds": [{"at": 3}]}}, "threshold 1: 'name' is required"),
+        ({"strikes": {"thresholds": [{"name": "", "at": 3}]}}, "threshold 1: name: is empty"),
+        ({"strikes": {"thresholds": [{"name": "a", "at": math.inf}]}}, "threshold 1: at: has to be a finite number"),
+        (
+            {"strikes": {"thresholds": [{"name": "a", "at": 1}, {"name": "b", "at": 3, "clear_below": 4}]}},
+            "policy for tenant 'acme', threshold 2: clear_below (4) must be at most at (3)",
+        ),
+        (
+            {"strikes": {"thresholds": [{"name": "a", "at": 1}, {"name": "a", "at": 2}]}},
+            "policy for tenant 'acme': thresholds: two of them have the same name",
+        ),
+        (
+            {"strikes": {"thresholds": [{"name": f"t{at}", "at": at + 1} for at in range(17)]}},
+            "policy for tenant 'acme': thresholds: has more than 16 items",
+        ),
+        ({"review": {"four_eyes": ["Spam"]}}, "policy for tenant 'acme': unknown category 'Spam' (one of: Violent, "),
     ],
 )
 def test_a_wrong_document_is_refused_with_a_sentence(fields: dict[str, Any], sentence: str) -> None:
@@ -221,6 +264,7 @@ rules = st.fixed_dictionaries(
         "role": optional(["user", "assistant"]),
         "language": optional(LANGUAGES),
         "min_score": st.none() | st.sampled_from([0.0, 0.5, 1.0]),
+        "min_strikes": st.none() | st.sampled_from([0.5, 1.0, 3.0]),
         "decision": st.sampled_from(STRICTNESS),
     }
 )
@@ -238,7 +282,14 @@ assessments = st.builds(
 )
 
 
-def expected(document: dict[str, Any], found: dict[str, Any], surface: str, role: str, language: str | None) -> str:
+def expected(
+    document: dict[str, Any],
+    found: dict[str, Any],
+    surface: str,
+    role: str,
+    language: str | None,
+    strikes: float | None,
+) -> str:
     """The rule of `Policy`'s docstring, in the simplest form."""
 
     def matches(rule: dict[str, Any], category: str | None) -> bool:
@@ -253,6 +304,7 @@ def expected(document: dict[str, Any], found: dict[str, Any], surface: str, role
             and rule["role"] in (None, role)
             and (not wanted or spoken == wanted or spoken.startswith(wanted + "-"))
             and (rule["min_score"] is None or score >= rule["min_score"])
+            and (rule["min_strikes"] is None or (strikes is not None and strikes >= rule["min_strikes"]))
         )
 
     found_decisions = [
@@ -271,14 +323,20 @@ def expected(document: dict[str, Any], found: dict[str, Any], surface: str, role
     st.sampled_from(["chat", "comment"]),
     st.sampled_from(["user", "assistant"]),
     optional([*LANGUAGES, "en-GB-oed"]),
+    st.lists(st.sampled_from([None, 0.0, 0.5, 0.9, 1.0, 50.0]), min_size=2, max_size=2),
 )
 def test_the_compiled_policy_decides_as_the_document_says(
-    document: dict[str, Any], found: list[dict[str, Any]], surface: str, role: str, language: str | None
+    document: dict[str, Any],
+    found: list[dict[str, Any]],
+    surface: str,
+    role: str,
+    language: str | None,
+    numbers: list[float | None],
 ) -> None:
     compiled = CompiledPolicy(Policy.model_validate({"id": "acme", **document}))
-    for one in found * 2:
-        decision, reasons = compiled.decide(one, surface=surface, role=role, language=language)
-        assert decision == expected(document, one, surface, role, language)
+    for one, strikes in product(found * 2, numbers):
+        decision, reasons = compiled.decide(one, surface=surface, role=role, language=language, strikes=strikes)
+        assert decision == expected(document, one, surface, role, language, strikes)
         assert reasons or (decision, one["severity"]) == ("allow", "Safe")
 
 
@@ -299,3 +357,63 @@ def test_values_that_senders_choose_do_not_fill_the_memory() -> None:
     for number in range(MAX_TABLE + 10):
         compiled.decide(assessment("Unsafe"), surface="chat", language=f"x{number}")
     assert len(compiled._table) == 1
+
+
+class TestStrikes:
+    RULES = (
+        {"severity": "Controversial", "min_strikes": 3, "decision": "block"},
+        {"severity": "Controversial", "min_strikes": 1.5, "decision": "review"},
+    )
+
+    def decided(self, strikes: float | None, *others: dict[str, Any]) -> str:
+        compiled = policy(controversial="allow", rules=[*self.RULES, *others], strikes={})
+        return compiled.decide(assessment("Controversial"), surface="chat", strikes=strikes)[0]
+
+    @pytest.mark.parametrize(
+        ("strikes", "decision"),
+        [
+            (None, "allow"),
+            (0, "allow"),
+            (1.49, "allow"),
+            (1.5, "review"),
+            (2.99, "review"),
+            (3, "block"),
+            (99, "block"),
+        ],
+    )
+    @pytest.mark.parametrize("others", [[], [{"severity": "Safe", "min_score": 1, "decision": "review"}]])
+    def test_a_rule_matches_from_its_number_of_strikes_on_and_never_without_one(
+        self, strikes: float | None, decision: str, others: list[dict[str, Any]]
+    ) -> None:
+        assert self.decided(strikes, *others) == decision
+
+    def test_a_cached_decision_never_serves_another_number_of_strikes(self) -> None:
+        compiled = policy(controversial="allow", rules=[*self.RULES], strikes={})
+        seen = [
+            compiled.decide(assessment("Controversial"), surface="chat", strikes=strikes)[0]
+            for strikes in (None, 3, 0, 2, 3, None, 1.4)
+        ]
+        assert seen == ["allow", "block", "allow", "review", "block", "allow", "allow"]
+
+    @given(st.lists(st.none() | st.floats(0, 1e6), max_size=200))
+    def test_the_cache_does_not_grow_with_the_numbers_of_strikes(self, numbers: list[float | None]) -> None:
+        compiled = policy(controversial="allow", rules=[*self.RULES], strikes={})
+        for strikes in numbers:
+            compiled.decide(assessment("Controversial"), surface="chat", strikes=strikes)
+        assert len(compiled._table) <= 3
+
+    def test_strikes_change_nothing_if_the_event_could_not_be_judged(self) -> None:
+        compiled = policy(rules=[{"min_strikes": 1, "decision": "block"}], strikes={})
+        assert compiled.decide(None, surface="chat", strikes=9) == ("review", ("unavailable",))
+
+    def test_a_policy_says_whether_a_rule_asks_for_strikes(self) -> None:
+        assert policy(rules=[*self.RULES], strikes={}).uses_strikes
+        assert not policy(strikes={}).uses_strikes
+        assert policy().strikes is None
+        assert not default_strict().uses_strikes
+
+    def test_a_rule_without_min_strikes_and_the_section_leave_the_digest_of_before(self) -> None:
+        """Verdicts of earlier versions name these digests."""
+        assert policy().digest == "a27a499e0ef7fdb5"
+        assert policy(rules=[{"decision": "review"}], strikes={}).digest == "16317ebdd4c4d411"
+        assert policy(rules=[{"decision": "review", "min_strikes": 1}], strikes={}).digest != "16317ebdd4c4d411"
