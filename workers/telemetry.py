@@ -309,7 +309,7 @@ OPEN_CIRCUITS = CATALOGUE.gauge(
     "circuits",
     "Parts that are not called at the moment, because they have failed: a use of Redis, or a number of model servers.",
     "Above 0: the worker goes on without that part.",
-    Label("circuit", ("redis_lookups", "redis_writes", "redis_notes", "model_servers")),
+    Label("circuit", ("redis_lookups", "redis_strikes", "redis_writes", "redis_notes", "model_servers")),
 )
 
 # Redis and the policies.
@@ -322,6 +322,14 @@ REDIS_UP = CATALOGUE.gauge(
     "0: no deduplication, and the last valid policies stay.",
 )
 REDIS_UP.set(math.nan)
+STRIKES_LOOKED_UP = CATALOGUE.counter(
+    "guardline_strikes_looked_up_total",
+    "events",
+    "Events for whose author the strikes were looked up, because a rule of the tenant's policy has `min_strikes`. "
+    "`unknown`: Redis did not answer, or what it has is invalid.",
+    "`unknown` rising: Redis is down, and rules with `min_strikes` do not match.",
+    Label("result", ("known", "unknown")),
+)
 POLICIES = CATALOGUE.gauge(
     "guardline_policies",
     "policies",

@@ -70,7 +70,9 @@ def verdict(
     if event.detected_language is not None:
         language, language_source = event.detected_language, "detector"
     if body["text"]:
-        decision, reasons = policy.decide(event.assessment, surface=surface, role=role, language=language)
+        decision, reasons = policy.decide(
+            event.assessment, surface=surface, role=role, language=language, strikes=event.strikes
+        )
     else:
         decision, reasons = EMPTY
     attributes: Mapping[str, object] = body.get("attributes") or {}
@@ -99,8 +101,11 @@ def verdict(
         "attributes": attributes and carried(attributes, carry_attributes),
         "ignored_fields": event.ignored_fields,
         "truncated_text_chars": event.truncated_text_chars,
-        "assessment": event.assessment,
     }
+    # Left out of most verdicts, because each would cost bytes in every record.
+    if event.strikes is not None:
+        document["strikes"] = event.strikes
+    document["assessment"] = event.assessment
     value = compact(document)
     if decision != "review":
         return Decided(decision, value, None)

@@ -1,4 +1,4 @@
-"""The keys under which Redis stores an event and its content. Pure.
+"""The keys under which Redis stores an event, its content, and the strikes of its author. Pure.
 
 They are keyed hashes: without the secret, a person who reads them cannot test guessed texts.
 """
@@ -10,11 +10,25 @@ from hashlib import blake2b
 import orjson
 
 from schemas.event import EventDict
+from workers.core.pseudonyms import Pseudonyms
 
 TAGS = 64
 """Hash tags of the keys. On a Redis Cluster the keys with one tag are in one slot, so that one command reads them: a
 command for each of 512 keys took ten times as long as the look-up of a micro-batch may take. 64 spread evenly enough
 over a dozen nodes."""
+
+
+class StrikeKeys:
+    """Makes the keys of authors' strikes for one namespace. They hold a pseudonym, and no author's id."""
+
+    def __init__(self, namespace: str, *, secret: str) -> None:
+        self._prefixes = [f"{namespace}:strikes:{{{tag:02x}}}:".encode() for tag in range(TAGS)]
+        self._pseudonyms = Pseudonyms(secret)
+
+    def of(self, tenant_id: str, author_id: str) -> bytes:
+        """Return the key of an author at a tenant."""
+        pseudonym = self._pseudonyms.of(tenant_id, author_id)
+        return self._prefixes[int(pseudonym[:2], 16) % TAGS] + pseudonym.encode()
 
 
 class Keys:

@@ -152,6 +152,9 @@ class Event(Struct, gc=False):
     """The engine's time with which it is charged. None if its assessment is reused, from Redis or from an equal content
     in flight, and if it was not judged."""
 
+    strikes: float | None = None
+    """The author's strikes, looked up before the decision; None if no rule asks for them or they are not known."""
+
     @property
     def is_empty(self) -> bool:
         """Whether the event has no text, such as a message with only an attachment."""

@@ -22,6 +22,7 @@ from workers.moderation.judge import Judge
 from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
 from workers.redis.dedup import Dedup
+from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 from workers.tracing.stages import UNTRACED, Stages
 
@@ -50,6 +51,7 @@ class Pipeline:
         *,
         dedup: Dedup,
         judge: Judge,
+        strikes: StrikeLookups,
         policies: Policies,
         default_policy: CompiledPolicy,
         is_current: Callable[[Source], bool],
@@ -62,6 +64,7 @@ class Pipeline:
         self._settings = settings
         self._dedup = dedup
         self._judge = judge
+        self._strikes = strikes
         self._policies = policies
         self._default = default_policy
         self._is_current = is_current
@@ -133,9 +136,13 @@ class Pipeline:
             await judged
         else:
             await asyncio.gather(judged, self._languages.fill(part))
+        # The present policies decide, because the engine may have taken minutes. `_begin` has set before who shares
+        # assessments and how long to retry.
+        policies = self._policies.snapshot()
+        await self._strikes.look_up(part, policies, policies.get(DEFAULT, self._default))
         part = self._current(part)
         with self._stages.stage("decide", {"guardline.events": len(part)}):
-            self._deliver(self._decide(part, closed_at, trace))
+            self._deliver(self._decide(part, policies, closed_at, trace))
         telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
@@ -177,14 +184,11 @@ class Pipeline:
         gone = {event.source for event in stale}
         return [event for event in part if event.source not in gone]
 
-    def _decide(self, part: Sequence[Event], closed_at: float, trace: object | None) -> list[Finished]:
-        """Decide by the present policies, because the engine may have taken minutes.
-
-        This also applies to events that could not be judged. `_begin` has set before who shares assessments and how
-        long to retry.
-        """
+    def _decide(
+        self, part: Sequence[Event], policies: Mapping[str, CompiledPolicy], closed_at: float, trace: object | None
+    ) -> list[Finished]:
+        """Decide by these policies, also on events that could not be judged."""
         judged_ms = round((time.monotonic() - closed_at) * 1000, 1)
-        policies = self._policies.snapshot()
         default = policies.get(DEFAULT, self._default)
         verdicts, reviews = self._settings.topics.verdicts, self._settings.topics.review
         counts_usage = bool(self._settings.topics.usage)

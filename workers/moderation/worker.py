@@ -34,6 +34,7 @@ from workers.redis.crash_notes import CrashNotes
 from workers.redis.dedup import Dedup
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
+from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 from workers.tracing.stages import stages_of
 
@@ -133,6 +134,7 @@ class Worker:
                 settings,
                 dedup=dedup,
                 judge=judge,
+                strikes=StrikeLookups(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret),
                 policies=policies,
                 default_policy=default_strict(),
                 is_current=kafka.is_current,

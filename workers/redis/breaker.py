@@ -20,11 +20,11 @@ RETRY_AFTER_S = 1.0
 """How long Redis is not called after a failed call."""
 
 
-Use = Literal["redis_lookups", "redis_writes", "redis_notes"]
+Use = Literal["redis_lookups", "redis_strikes", "redis_writes", "redis_notes"]
 
 
 class Breaker:
-    """A circuit breaker for one use of Redis: look-ups, writes, or notes. Redis may answer one use and refuse another.
+    """A circuit breaker for one use of Redis, because Redis may answer one use and refuse another.
 
     Guarantee: `ask` raises no error of Redis or of the network, and every error that is a bug. It waits as long as the
     client does, `redis.timeout_s`.

@@ -98,6 +98,21 @@ OPTIONAL = {
 """Most verdicts lack these fields, because each would cost bytes in every record."""
 
 
+def test_a_verdict_has_the_strikes_by_which_the_policy_decided() -> None:
+    """A replay with them gives the same decision."""
+    policy = CompiledPolicy(
+        Policy.model_validate({"id": "acme", "rules": [{"severity": "Safe", "min_strikes": 3, "decision": "block"}]})
+    )
+    safe = {"severity": "Safe", "categories": []}
+    for strikes, decision in [(None, "allow"), (0.0, "allow"), (2.999, "allow"), (3.0, "block"), (0.1 + 0.2, "allow")]:
+        event = event_of({"event_id": "e1", "tenant_id": "acme", "surface": "chat", "text": "hi"}, safe)
+        event.strikes = strikes
+        written = orjson.loads(verdict(event, policy, 1.5).value)
+        assert (written.get("strikes"), written["decision"]) == (strikes, decision)
+        replayed = policy.decide(written["assessment"], surface="chat", strikes=written.get("strikes"))
+        assert replayed[0] == decision
+
+
 @given(events, st.none() | assessments, policies)
 def test_every_verdict_keeps_the_contract(event: EventDict, assessment: dict[str, Any] | None, policy: Policy) -> None:
     written = decided(event, assessment, policy)

