@@ -171,6 +171,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
         Panel("Newest change of a policy", "none", _each("guardline_policy_change")),
+        Panel("Look-ups of strikes", "ops", ((_rate("guardline_strikes_looked_up_total", "result"), "{{result}}"),)),
     ),
     "Review": (
         Panel("Waiting items", "short", (("sum by (due) (guardline_review_waiting)", "{{due}}"),)),
