@@ -92,5 +92,5 @@ def test_a_worker_decides_by_every_published_policy_and_assessment(path: Path) -
     assert isinstance(policy, Policy)
     compiled = CompiledPolicy(policy)
     for assessment in fixtures_of("assessment"):
-        decision = compiled.decide(read(assessment), surface="chat", role="user", language="en-GB")
+        decision = compiled.decide(read(assessment), surface="chat", role="user", language="en-GB", strikes=3)
         assert decision == ("review", ("unsafe:Violent",))
