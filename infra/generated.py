@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra import chart
-from infra.docs import configuration, metrics
+from infra.docs import configuration, metrics, privacy
 from infra.observability import alerts, dashboard
 from schemas import generate as schemas
 
@@ -25,6 +25,7 @@ def texts() -> dict[str, str]:
         # Helm reads no file outside the chart.
         "helm/guardline/files/alerts.yaml": alerts.rules(),
         "helm/guardline/files/dashboard.json": dashboard.rendered(),
+        "docs/privacy.md": privacy.rendered(_present("docs/privacy.md")),
         "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),
     }
 

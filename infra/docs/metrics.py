@@ -18,13 +18,14 @@ def rendered(page: str) -> str:
     """Return the page with its tables written again: one row for each metric, and one for each alert."""
     metrics = [(_named(metric), _kind(metric), _meaning(metric), _reading(metric)) for metric in CATALOGUE]
     alerts = [(_linked(one), one.severity, one.summary) for one in ALERTS]
-    page = _replaced(page, METRICS, _table(("metric", "kind, unit", "meaning", "a change says"), metrics))
-    return _replaced(page, ALERTED, _table(("alert", "severity", "meaning"), alerts))
+    page = replaced(page, METRICS, table(("metric", "kind, unit", "meaning", "a change says"), metrics))
+    return replaced(page, ALERTED, table(("alert", "severity", "meaning"), alerts))
 
 
-def _replaced(page: str, begin: str, table: str) -> str:
+def replaced(page: str, begin: str, written: str) -> str:
+    """Return the page with this text between the mark and the next `END`."""
     before, _, rest = page.partition(begin)
-    return f"{before}{begin}{table}{END}{rest.partition(END)[2]}"
+    return f"{before}{begin}{written}{END}{rest.partition(END)[2]}"
 
 
 def _named(metric: Metric) -> str:
@@ -54,7 +55,8 @@ def _values(label: Label) -> str:
     return f"`{label.name}`: {values}."
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -17,6 +17,7 @@ from workers.cli import (
     config,
     dead_letters,
     evaluation,
+    forget,
     load,
     mapping,
     model,
@@ -45,6 +46,7 @@ app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(usage.app)
 app.add_typer(actions.app, name="actions")
+app.add_typer(forget.app)
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")

@@ -14,8 +14,9 @@ from schemas.review import ReviewItem
 from schemas.usage import Usage
 from schemas.verdict import Verdict
 from workers.core.cloudevents import CONTENT_TYPE, SPEC_VERSION
+from workers.core.decide import verdict_id
 from workers.core.frames import Frame
-from workers.core.records import Headers, Output
+from workers.core.records import Headers, Output, Source
 from workers.settings import Settings
 
 
@@ -32,6 +33,7 @@ class Marks:
 
     def __init__(self, settings: Settings, frames: Mapping[str, Frame]) -> None:
         topics, self._writes_cloud_events = settings.topics, settings.cloudevents.write
+        self._pipeline = settings.worker.pipeline
         self._of: dict[str, _Mark] = {}
         for topic, kind, model, id_suffix in (
             (topics.verdicts, "verdict", Verdict, ""),
@@ -58,6 +60,14 @@ class Marks:
         if self._writes_cloud_events:
             headers += [("ce_id", f"{name}{mark.id_suffix}".encode()), ("ce_time", time)]
         return Output(output.topic, output.key, mark.prefix + (output.value or b""), headers or None)
+
+    def put_usage(self, output: Output, first: Source, minute: int, time: bytes) -> Output:
+        """Give a record of usage with its marks; `first` is the first record that it counts, `minute` its minute.
+
+        Its id is a hash like that of a verdict. Each input record is committed once, so no two committed records of
+        usage have the same id.
+        """
+        return self.put(output, verdict_id(self._pipeline, first, f"{minute}|{output.key.decode()}"), time)
 
 
 def marks_of(settings: Settings, frames: Mapping[str, Frame]) -> Marks | None:

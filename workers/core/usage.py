@@ -9,7 +9,7 @@ from typing import Literal
 import orjson
 from msgspec import Struct
 
-from workers.core.decide import compact, verdict_id
+from workers.core.decide import compact
 from workers.core.frames import split
 from workers.core.records import Event, Finished, Output, Source, Used
 
@@ -45,16 +45,12 @@ def used_by(event: Event) -> Used:
     return Used(event.body["tenant_id"], minute, tokens, event.engine_ms, False)
 
 
-Mark = Callable[[Output, str], Output]
-"""Puts marks on a record of the usage topic, which is given with its name."""
+Mark = Callable[[Output, Source, int], Output]
+"""Puts marks on a record of the usage topic, which is given with the first record that it counts, and its minute."""
 
 
-def outputs_of(topic: str, records: Iterable[Finished], mark: Mark | None = None, pipeline: str = "") -> list[Output]:
-    """Give the records for the usage topic: one for each tenant and minute, keyed by tenant.
-
-    `mark` gets each with its name: a hash like the id of a verdict, of the first record that was counted. Each input
-    record is committed once, so no two committed records of usage have the same name.
-    """
+def outputs_of(topic: str, records: Iterable[Finished], mark: Mark | None = None) -> list[Output]:
+    """Give the records for the usage topic: one for each tenant and minute, keyed by tenant."""
     sums: dict[tuple[str, int], Sum] = {}
     firsts: dict[tuple[str, int], Source] = {}
     for record in records:
@@ -68,13 +64,10 @@ def outputs_of(topic: str, records: Iterable[Finished], mark: Mark | None = None
             total.cache_hits += used.is_cache_hit
             total.tokens += used.tokens
             total.engine_ms += used.engine_ms
-    outputs = [
-        Output(topic, tenant.encode(), _written(tenant, minute, total)) for (tenant, minute), total in sums.items()
-    ]
+    outputs = {place: Output(topic, place[0].encode(), _written(*place, total)) for place, total in sums.items()}
     if mark is None:
-        return outputs
-    names = [verdict_id(pipeline, first, f"{minute}|{tenant}") for (tenant, minute), first in firsts.items()]
-    return [mark(output, name) for output, name in zip(outputs, names, strict=True)]
+        return list(outputs.values())
+    return [mark(output, firsts[place], place[1]) for place, output in outputs.items()]
 
 
 class Usages:

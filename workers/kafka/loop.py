@@ -20,6 +20,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from workers import telemetry
 from workers.core.ledger import Ledger
 from workers.core.records import Finished, Source, TopicPartition
+from workers.core.usage import Mark
 from workers.errors import Fatal
 from workers.kafka import clients, membership
 from workers.kafka.counting import count_committed
@@ -75,9 +76,9 @@ class KafkaThread(threading.Thread, Generic[Item]):
 
     `submit` takes the items of one poll. The worker gives each record back by `deliver`, once. `committed` takes the
     records of each committed transaction, in order within each partition. `shrink` makes outputs fit that are too large
-    for their topics; without it such a record becomes a dead letter. `ended` gets the cause of the end, None after
-    `stop`. All four are called in this thread and must not block. A process may have several such threads, each with a
-    group of its own.
+    for their topics; without it such a record becomes a dead letter. `mark` puts headers on records of usage. `ended`
+    gets the cause of the end, None after `stop`. All five are called in this thread and must not block. A process may
+    have several such threads, each with a group of its own.
 
     Guarantee: every polled record is registered before any other code sees it, and every committed record was current
     when it was committed. Blocks in calls to Kafka, never for the event loop.
@@ -93,6 +94,7 @@ class KafkaThread(threading.Thread, Generic[Item]):
         committed: Callable[[list[Finished]], None] = ignore,
         ended: Callable[[BaseException | None], None],
         shrink: Shrink = never,
+        mark: Mark | None = None,
         stages: Stages = UNTRACED,
     ) -> None:
         super().__init__(name=f"kafka {route.group}", daemon=True)
@@ -112,7 +114,7 @@ class KafkaThread(threading.Thread, Generic[Item]):
         self.turns = 0
         self.ledger = Ledger()
         membership.check(route.kafka)
-        self._outbox = Outbox(route, checked.max_bytes, shrink)
+        self._outbox = Outbox(route, checked.max_bytes, shrink, mark)
         self._intake = Intake(route, checked.inputs, self.ledger, self._commit_before_revoke)
         self._questions = Questions(route.kafka)
         self._counting: deque[Future[None]] = deque()

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from workers import telemetry
 from workers.core.dead_letters import MIN_DEAD_LETTER_BYTES, OUTPUT_TOO_LARGE, RECORD_OVERHEAD_BYTES, size_of, too_large
 from workers.core.ledger import Ledger, Prefix
-from workers.core.records import NOTHING_LOST, Finished
-from workers.core.usage import MIN_USAGE_BYTES, outputs_of
+from workers.core.records import NOTHING_LOST, Finished, Output
+from workers.core.usage import MIN_USAGE_BYTES, Mark, outputs_of
 from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.kafka.route import Route
 from workers.kafka.topic_watch import DELETED
@@ -93,10 +93,11 @@ class Outbox:
     up to the transaction's timeout.
     """
 
-    def __init__(self, route: Route, max_bytes: dict[str, int], shrink: Shrink = never) -> None:
+    def __init__(self, route: Route, max_bytes: dict[str, int], shrink: Shrink, mark: Mark | None) -> None:
         self._dead_letters = dead_letters = route.dead_letters
         self._usage = route.usage
         self._shrunk = shrink
+        self._mark = mark
         self._max_bytes = max_bytes
         self._surely_fits = min(max_bytes.values()) - RECORD_OVERHEAD_BYTES
         self._timeout_s = route.kafka.transaction_timeout_s
@@ -181,16 +182,28 @@ class Outbox:
                     plain.setdefault(output.topic, []).append({"key": output.key, "value": output.value})
                     continue
                 self._produce_plain(output.topic, plain.pop(output.topic, []), deadline)
-                self._until(
-                    deadline,
-                    lambda one=output: self._producer.produce(  # type: ignore[misc]
-                        one.topic, one.value, one.key, headers=one.headers, on_delivery=self._on_delivery
-                    ),
-                )
-        for usage in outputs_of(self._usage, records):
-            plain.setdefault(usage.topic, []).append({"key": usage.key, "value": usage.value})
+                self._produce_marked(output, deadline)
+        for usage in outputs_of(self._usage, records, self._mark):
+            if usage.headers is None:
+                plain.setdefault(usage.topic, []).append({"key": usage.key, "value": usage.value})
+            else:
+                self._produce_marked(usage, deadline)
         for topic, messages in plain.items():
             self._produce_plain(topic, messages, deadline)
+
+    def _produce_marked(self, output: Output, deadline: float) -> None:
+        topic, key, value, headers = output.topic, output.key, output.value, output.headers
+
+        def produce() -> None:
+            self._producer.produce(
+                topic,
+                value,
+                key,
+                headers=headers,  # type: ignore[arg-type]  # lists are invariant, and these values are narrower
+                on_delivery=self._on_delivery,
+            )
+
+        self._until(deadline, produce)
 
     def _produce_plain(self, topic: str, messages: list[dict[str, Any]], deadline: float) -> None:
         while messages:

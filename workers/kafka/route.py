@@ -89,7 +89,7 @@ def of_moderation(settings: Settings) -> Route:
         worker_id=settings.worker.id,
         inputs=dict.fromkeys(topics.named, INPUTS),
         patterns=topics.patterns,
-        others=topics.others,
+        others=[topic for topic in settings.all_topics if topic not in outputs and topic not in topics.named],
         outputs=outputs,
         dead_letters=topics.dead_letters,
         usage=topics.usage,

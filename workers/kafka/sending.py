@@ -1,4 +1,4 @@
-"""Sends records to the input topics as an idempotent producer, and says in one sentence what the brokers refused."""
+"""Sends records as an idempotent producer, and says in one sentence what the brokers refused."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class Sending:
         """Whether the brokers refused a record."""
         return bool(self._refused)
 
-    def check(self) -> None:
-        """Check that the brokers refused nothing.
+    def check(self, setting: str = "topics.inputs", topics: str = "the input topics") -> None:
+        """Check that the brokers refused nothing. `setting` and `topics` name where the records go.
 
         Raises:
             Misconfigured: this user may not write to the topic.
@@ -99,7 +99,7 @@ class Sending:
             return
         said = f"Kafka refused {len(self._refused)} of {self.count} records: {self._refused[0].str()}"
         if self._refused[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise causes.not_allowed(f"topics.inputs: {said}", "WRITE on the input topics")
+            raise causes.not_allowed(f"{setting}: {said}", f"WRITE on {topics}")
         raise Fatal(said)
 
 

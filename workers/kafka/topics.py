@@ -15,7 +15,8 @@ from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
 from workers.kafka.route import Route
-from workers.settings import Settings, Topics
+from workers.kafka.topic_settings import wanted_of
+from workers.settings import Settings
 
 
 def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, int | None]]:
@@ -36,7 +37,7 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
             name,
             num_partitions=topics.partitions,
             replication_factor=topics.replication,
-            config=_config(topics, name),
+            config=wanted_of(topics, name),
         )
         for name in (settings.all_topics if names is None else names)
     ]
@@ -60,12 +61,6 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
     return made, present
-
-
-def _config(topics: Topics, name: str) -> dict[str, str]:
-    if topics.is_compacted(name):
-        return {"cleanup.policy": "compact"}
-    return {"retention.ms": str(int(topics.retention_hours_of(name) * 3_600_000))}
 
 
 class Checked(NamedTuple):

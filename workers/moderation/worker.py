@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 
 import structlog
 
 from workers import telemetry
-from workers.core.marks import marks_of
+from workers.core.marks import Marks, marks_of, written_time
 from workers.core.records import Event
 from workers.core.shrink import shrunk
+from workers.core.usage import Mark
 from workers.guard.guard import Guard
 from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
@@ -107,6 +109,7 @@ class Worker:
             life.close_with(memories.close)
 
             await life.wait_for(lambda: asyncio.to_thread(expired_offsets.warn, settings))
+            marks = marks_of(settings, frames)
             kafka: KafkaThread[Event] = await life.wait_for(
                 lambda: asyncio.to_thread(
                     KafkaThread,
@@ -119,6 +122,7 @@ class Worker:
                     ),
                     ended=life.from_thread(life.end),
                     shrink=shrunk,
+                    mark=None if marks is None else _marked_now(marks),
                     stages=stages,
                 )
             )
@@ -141,7 +145,7 @@ class Worker:
                 deliver=kafka.deliver,
                 fail=life.end,
                 languages=languages,
-                marks=marks_of(settings, frames),
+                marks=marks,
                 stages=stages,
             )
             _collect_seldom()
@@ -160,6 +164,10 @@ class Worker:
                 in_flight=settings.batch.in_flight,
             )
             await life.run(drain=lambda: kafka.stop(settings.worker.grace_s), left=lambda: kafka.left)
+
+
+def _marked_now(marks: Marks) -> Mark:
+    return lambda output, first, minute: marks.put_usage(output, first, minute, written_time(time.time()))
 
 
 async def _quit(kafka: KafkaThread[Event]) -> None:

@@ -261,7 +261,4 @@ class Topics(Section):
                 f"topics: {', '.join(twice)} is named by two settings, which have to name different topics: a reader "
                 "could not tell their records apart"
             )
-        unknown = sorted(self.retention.keys() - set(self.all))
-        if unknown and not self.patterns:
-            raise ValueError(f"topics.retention: no setting of this section names {', '.join(unknown)}")
         return self

@@ -414,6 +414,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_retention(self) -> Settings:
+        unknown = sorted(self.topics.retention.keys() - set(self.all_topics))
+        if unknown and not self.topics.patterns:
+            raise ValueError(f"topics.retention: no setting names the topic {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
     def _check_headers(self) -> Settings:
         names = {name: name.lower() for name in self.events.carry_headers}
         if schema_ids := [name for name, lower in names.items() if lower in SCHEMA_ID_HEADERS]:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from schemas.event import EventDict
 from schemas.usage import Usage
+from workers.core.dead_letters import size_of
+from workers.core.frames import by_header
+from workers.core.marks import Marks
 from workers.core.records import Event, Finished, Source, TopicPartition, Used
 from workers.core.siblings import Siblings
 from workers.core.usage import MIN_USAGE_BYTES, Period, Usages, outputs_of, used_by
+from workers.settings import Settings
 
 MINUTE = 1_764_000_000_000 // 60_000
 SOURCE = Source(TopicPartition("chat", 0), 1, 7, received_at_ms=MINUTE * 60_000 + 59_999)
@@ -52,8 +56,15 @@ def test_one_record_for_each_tenant_and_minute_has_the_sums(finished: list[Finis
 
 
 def test_the_longest_record_fits_into_the_least_topic() -> None:
-    (output,) = outputs_of("usage", [Finished(SOURCE, (), usage=(Used("\x01" * 256, MINUTE, 2**62, 1e15, True),))])
-    assert len(output.key) + len(output.value or b"") + 512 <= MIN_USAGE_BYTES
+    settings = Settings(cloudevents={"write": True, "source": "s" * 256})
+    marks = Marks(settings, {settings.topics.usage: by_header("0af76519-16cd-43dd-8448-eb211c80319c")})
+    used = Used("\x01" * 256, MINUTE, 2**62, 1e15, True)
+    (output,) = outputs_of(
+        settings.topics.usage,
+        [Finished(SOURCE, (), usage=(used,))],
+        lambda output, first, minute: marks.put_usage(output, first, minute, b"2025-11-24T16:00:00.250Z"),
+    )
+    assert size_of(output) <= MIN_USAGE_BYTES
 
 
 def event(assessment: dict[str, object] | None, engine_ms: float | None) -> Event:

@@ -178,7 +178,9 @@ def test_two_records_of_usage_have_two_ids_and_an_aborted_attempt_has_that_of_th
     assert marks is not None
 
     def written(*finished: Finished) -> dict[str, dict[str, bytes | None]]:
-        outputs = outputs_of("moderation.usage", finished, lambda one, name: marks.put(one, name, b"t"), "guardline")
+        outputs = outputs_of(
+            "moderation.usage", finished, lambda output, first, minute: marks.put_usage(output, first, minute, b"t")
+        )
         return {json.loads(one.value or b"")["tenant_id"]: dict(one.headers or []) for one in outputs}
 
     first, second = (

@@ -108,7 +108,7 @@ from workers.settings.table import rows
         ("GUARDLINE_TOPICS__FORGET", "moderation.chat", "the worker would feed itself"),
         ("GUARDLINE_TOPICS__DEAD_LETTERS", "", "topics.dead_letters: is empty"),
         ("GUARDLINE_TOPICS__RETENTION", '{"moderation.chat": 0}', "topics.retention: moderation.chat: 0 hours are not"),
-        ("GUARDLINE_TOPICS__RETENTION", '{"chat": 1}', "topics.retention: no setting of this section names chat"),
+        ("GUARDLINE_TOPICS__RETENTION", '{"chat": 1}', "topics.retention: no setting names the topic chat"),
         (
             "GUARDLINE_KAFKA__TOKEN_PROVIDER",
             "pass-word",

@@ -1,0 +1,97 @@
+"""`guardline forget`: delete what is held of one author."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+
+from workers import settings as settings_module
+from workers.cli.tables import add_row, print_table, say, table_of
+from workers.errors import Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    from schemas.forget import Forget
+    from workers.kafka.forgetting import Progress
+    from workers.kafka.topic_settings import Keeping
+
+app = typer.Typer()
+
+LOOK_EVERY_S = 0.5
+"""Between two questions how far the workers are."""
+
+
+@app.command("forget")
+def forget_command(
+    tenant: Annotated[str, typer.Option(help="The tenant of the author.")],
+    author: Annotated[str, typer.Option(help="The author's id, as in `author_id` of events.")],
+    wait: Annotated[float, typer.Option(min=0, help="Wait up to this many seconds until every worker has acted.")] = 0,
+) -> None:
+    """Delete what is held of one author, and print which topics hold data until their retention ends.
+
+    With --wait the exit code is 1 if a worker has not acted in time. Its worker acts when it runs again.
+    """
+    from workers.kafka import forgetting
+
+    request = _request(tenant, author)
+    settings = settings_module.load()
+    position = forgetting.send(settings, request)
+    partition, offset = position
+    say(f"request {request.forget_id} is at {partition.topic}/{partition.partition}/{offset}")
+    deadline = time.monotonic() + wait
+    watch = forgetting.Watch(settings, position)
+    try:
+        while True:
+            found = watch.look()
+            waiting = [worker for worker, state in found.items() if state is forgetting.Progress.WAITING]
+            if not waiting or time.monotonic() >= deadline:
+                break
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        watch.close()
+    _print(found, forgetting.kept(settings), datetime.now(UTC))
+    if wait and waiting:
+        raise Unavailable(
+            f"forget: the group of {' and of '.join(waiting)} has not read the request after {wait:g} s: it acts when "
+            "its worker runs again"
+        )
+
+
+def _request(tenant: str, author: str) -> Forget:
+    from schemas.forget import Forget
+
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        return Forget(forget_id=secrets.token_hex(16), tenant_id=tenant, author_id=author, requested_at=now)
+    except ValidationError as error:
+        flag = "--tenant" if error.errors()[0]["loc"] == ("tenant_id",) else "--author"
+        raise Misconfigured(f"{flag}: has to have 1 to 256 characters") from None
+
+
+def _print(progress: dict[str, Progress], kept: dict[str, tuple[str, Keeping]], now: datetime) -> None:
+    from workers.core.holdings import TOPICS, Reach
+
+    table = table_of("place", "data of the author", "state")
+    for worker, state in progress.items():
+        add_row(table, f"worker {worker}", "what it holds in memory and in its own topics", str(state))
+    for topic, (setting, keeping) in kept.items():
+        holding = TOPICS[setting]
+        if holding.reach is Reach.RETENTION:
+            add_row(table, topic, holding.data, _until(keeping, now))
+        elif holding.reach is Reach.WORKER:
+            add_row(table, topic, holding.data, f"as worker {setting.partition('_')[0]}, after the log is compacted")
+    print_table(table)
+
+
+def _until(keeping: Keeping, now: datetime) -> str:
+    if keeping.longest_ms is None:
+        return "for ever: the topic deletes no record for its age"
+    try:
+        end = now + timedelta(milliseconds=keeping.longest_ms)
+    except OverflowError:
+        return "for ever: the topic's retention is longer than a thousand years"
+    return f"until {end:%Y-%m-%d %H:%M} UTC at the latest"

@@ -1,0 +1,125 @@
+"""How long topics keep their records: what the settings want, what the brokers have, and the change of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from workers.errors import Unavailable
+from workers.kafka import causes
+from workers.kafka.clients import ANSWER_S
+from workers.settings import Topics
+
+HOUR_MS = 3_600_000
+
+FOREVER_MS = -1
+"""The `retention.ms` of a topic that deletes no record for its age."""
+
+
+class Keeping(NamedTuple):
+    """How a topic keeps its records. Times in milliseconds."""
+
+    policy: str
+    retention_ms: int
+    segment_ms: int
+
+    @property
+    def longest_ms(self) -> int | None:
+        """The greatest age of a record, in milliseconds; None if the topic deletes none for its age.
+
+        Brokers delete whole segments, when the newest record of the segment is too old: the oldest one is then older by
+        as much time as the segment covers.
+        """
+        if "delete" not in self.policy or self.retention_ms == FOREVER_MS:
+            return None
+        return self.retention_ms + self.segment_ms
+
+
+class Difference(NamedTuple):
+    """A property of a topic that differs from what the settings want."""
+
+    topic: str
+    name: str
+    present: str
+    wanted: str
+
+
+def wanted_of(topics: Topics, topic: str) -> dict[str, str]:
+    """Give the properties with which `guardline topics create` makes a topic."""
+    if topics.is_compacted(topic):
+        return {"cleanup.policy": "compact"}
+    return {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS))}
+
+
+def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping]:
+    """Ask how these topics, which exist, keep their records.
+
+    Raises:
+        Unavailable: no answer in time.
+        Misconfigured: this user may not ask.
+    """
+    return {
+        topic: Keeping(found["cleanup.policy"], int(found["retention.ms"]), int(found["segment.ms"]))
+        for topic, found in _described(admin, topics).items()
+    }
+
+
+def differences(admin: AdminClient, topics: Topics, present: Collection[str]) -> list[Difference]:
+    """Compare topics that exist with the settings.
+
+    Raises: as `keeping_of`.
+    """
+    return [
+        Difference(topic, name, found[name], wanted)
+        for topic, found in _described(admin, present).items()
+        for name, wanted in wanted_of(topics, topic).items()
+        if found[name] != wanted
+    ]
+
+
+def alter(admin: AdminClient, found: Collection[Difference]) -> None:
+    """Change the properties to what the settings want.
+
+    Raises:
+        Unavailable: no answer in time.
+        Misconfigured: this user may not change them.
+    """
+    changes: dict[str, list[ConfigEntry]] = {}
+    for one in found:
+        entry = ConfigEntry(one.name, one.wanted, incremental_operation=AlterConfigOpType.SET)
+        changes.setdefault(one.topic, []).append(entry)
+    resources = [
+        ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries) for topic, entries in changes.items()
+    ]
+    for resource, future in (admin.incremental_alter_configs(resources) if resources else {}).items():
+        try:
+            future.result(ANSWER_S)
+        except KafkaException as error:
+            raise causes.failure(
+                f"topics: cannot change {resource.name}", error.args[0], needs=f"ALTER_CONFIGS on {resource.name}"
+            ) from error
+        except TimeoutError as error:
+            raise Unavailable(f"topics: cannot change {resource.name}: no answer in time") from error
+
+
+def _described(admin: AdminClient, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    found: dict[str, dict[str, str]] = {}
+    for resource, future in (admin.describe_configs(resources) if resources else {}).items():
+        try:
+            entries = future.result(ANSWER_S)
+        except KafkaException as error:
+            raise causes.failure(
+                f"topics: cannot read the settings of {resource.name}",
+                error.args[0],
+                needs=f"DESCRIBE_CONFIGS on {resource.name}",
+            ) from error
+        except TimeoutError as error:
+            raise Unavailable(f"topics: cannot read the settings of {resource.name}: no answer in time") from error
+        found[resource.name] = {name: str(entry.value) for name, entry in entries.items()}
+    return found
