@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-recovery bench-mapping bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -247,6 +247,9 @@ bench-end-to-end: $(READY) ## compare messages/s from topic to topic with the ba
 
 bench-batching: $(READY) ## compare the worker with the bare engine for 1 to 1,024 events in flight, and measure latencies
 	@$(BIN)/python -m tests.benchmarks.batching
+
+bench-actions: $(READY) ## measure deliveries a second to a local receiver, alone and beside a dead endpoint
+	@$(BIN)/python -m tests.benchmarks.actions
 
 bench-recovery: $(READY) ## measure how long partitions stop when a worker ends, and the throughput under churn
 	@$(BIN)/python -m tests.benchmarks.recovery

@@ -30,11 +30,8 @@ MAX_REFUSALS = 3
 GONE = "the endpoint answered 410 Gone before: it gets no more deliveries until the worker is started again"
 
 
-class Ended(Protocol):
-    """Takes a delivery that has ended. `reason` is None if it was accepted, else why it was given up."""
-
-    def __call__(self, delivery: Delivery, reason: str | None) -> None:
-        """Take it. Must not block."""
+Ended = Callable[[Delivery, str | None], None]
+"""Takes a delivery that has ended: the reason is None if it was accepted, else why it was given up. Must not block."""
 
 
 class Calls(Protocol):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from workers.actions.reconcile import Compared, State
     from workers.settings.action_sections import Endpoint
 
-app = typer.Typer(no_args_is_help=True, help="What became of deliveries, and statements of reasons as a file.")
+app = typer.Typer(
+    no_args_is_help=True, help="Test endpoints, find and repeat deliveries, and export statements of reasons."
+)
 
 MAX_SHOWN = 20
 """How many ids of each state are printed without --json."""

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from workers.cli import (
+    action_calls,
     actions,
     annotate,
     config,
@@ -50,6 +51,7 @@ app.add_typer(forget.app)
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mapping.app, name="mapping")
+actions.app.add_typer(action_calls.app)
 app.add_typer(annotate.app)
 app.add_typer(model.app, name="model")
 app.add_typer(evaluation.app, name="eval")

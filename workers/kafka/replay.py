@@ -8,14 +8,14 @@ committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from msgspec import Struct
 
 from workers.core.dead_letters import Letter, note_of, noted_offset, read_letter
-from workers.core.records import Headers, TopicPartition
+from workers.core.records import Headers, Output, TopicPartition
 from workers.errors import Fatal, Undecodable
 from workers.kafka import clients
 from workers.kafka.intake import headers_of
@@ -166,7 +166,7 @@ def replay(
         Fatal: a transaction failed, or another run may have fenced this one. The messages committed before are sent.
     """
     topics = settings.topics
-    session = ProducerSession(settings.kafka, RUN_ID, dict.fromkeys([*topics.inputs, topics.dead_letters], BATCH_BYTES))
+    session = session_of(settings.kafka, RUN_ID, [*topics.inputs, topics.dead_letters])
     # The transaction of an earlier run has ended now. Its notes are visible once no open transaction hides them.
     wait_for_open_transactions(settings.kafka, topics.dead_letters)
     size = TRANSACTION_RECORDS if rate is None else max(1, min(TRANSACTION_RECORDS, int(rate)))
@@ -176,6 +176,42 @@ def replay(
         _send(session, settings.kafka, batch, counts)
         if rate is not None:
             time.sleep(max(0.0, started + counts.sent / rate - time.monotonic()))
+
+
+def session_of(kafka: Kafka, run_id: str, topics: Sequence[str]) -> ProducerSession:
+    """Return the transactional producer of a run that writes these topics. It fences an earlier run with this id.
+
+    Raises:
+        Unavailable, Misconfigured: Kafka does not answer, or refuses transactions.
+    """
+    return ProducerSession(kafka, run_id, dict.fromkeys(topics, BATCH_BYTES))
+
+
+def note(session: ProducerSession, kafka: Kafka, stored: Sequence[Stored], outputs: Sequence[Output]) -> None:
+    """Note that these dead letters were delivered, and write these outputs, in one transaction. Blocks.
+
+    Raises:
+        Fatal: the transaction failed, or another run may have fenced this one.
+    """
+    if not stored:
+        return
+    deadline = time.monotonic() + kafka.transaction_timeout_s
+    session.ready(deadline)
+    producer = session.producer
+
+    def ignored(_: KafkaError | None, __: Message) -> None:
+        """The commit fails if a record of the transaction was refused."""
+
+    try:
+        producer.begin_transaction()
+        for one in stored:
+            _produce(producer, one.place, one.key, None, note_of(one.offset), ignored)
+        for output in outputs:
+            producer.produce(output.topic, output.value, output.key)
+        producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+    except KafkaException as error:
+        session.give_up(ABORT_S)
+        raise _failure(error.args[0].str()) from error
 
 
 def _batches(letters: Iterable[Stored], count: int) -> Iterator[list[Stored]]:

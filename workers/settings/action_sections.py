@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -118,6 +118,8 @@ class Endpoint(Section):
         parts = urls.split(text, ("https", "http"), "https://platform.example/moderation")
         if not parts.hostname:
             raise ValueError("names no host, as in https://platform.example/moderation")
+        if re.fullmatch(r"[0-9.]+", parts.hostname) and not _is_address(parts.hostname):
+            raise ValueError("has a host that is neither a name nor an address: write an address as in 192.0.2.1")
         if "@" in parts.netloc:
             raise ValueError("holds a user: put the login into header_files, as the header Authorization")
         if not text.isascii() or not text.isprintable() or " " in text:
@@ -236,6 +238,14 @@ class Actions(Section):
                     raise ValueError(f"actions.endpoints: two endpoints have the {field} {value_of(one)}")
                 seen.add(value_of(one))
         return endpoints
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def header_values(endpoint: Endpoint) -> dict[str, str]:

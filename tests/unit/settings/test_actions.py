@@ -31,6 +31,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
         ({"url": "https://u:pass-word@platform.example"}, "url: holds a user: put the login into header_files"),
         ({"url": "ftp://pass-word"}, "url: has to begin with https:// or http://"),
         ({"url": "https:///pass-word"}, "url: names no host"),
+        ({"url": "https://2130706433/"}, "url: has a host that is neither a name nor an address"),
         ({"url": "https://platform.example/pass-word é"}, "url: holds a character that cannot stand in a URL"),
         ({"secret_files": []}, "secret_files is empty: calls would not be signed"),
         ({"secret_files": ["whsec_pass-word"]}, "secret_files: number 1 has to be the absolute path of a file"),
