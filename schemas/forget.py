@@ -20,5 +20,5 @@ class Forget(BaseModel):
     tenant_id: Id
     author_id: Id
     requested_at: Timestamp
-    """When the request was made. It covers the verdicts and review items whose `timings.received_at` is not later, also
-    those that a worker reads after the request."""
+    """When the request was made. It covers the verdicts and review items on events that were in Kafka by then, by
+    `source.timestamp` or `timings.received_at`, also those that a worker reads after the request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,12 +13,13 @@ from pydantic import ValidationError
 
 from workers import settings as settings_module
 from workers.cli.tables import add_row, print_table, say, table_of
-from workers.errors import Misconfigured, Unavailable
+from workers.errors import GuardlineError, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from schemas.forget import Forget
     from workers.kafka.forgetting import Progress
     from workers.kafka.topic_settings import Keeping
+    from workers.settings import Settings
 
 app = typer.Typer()
 
@@ -53,7 +55,8 @@ def forget_command(
             time.sleep(LOOK_EVERY_S)
     finally:
         watch.close()
-    _print(found, forgetting.kept(settings), datetime.now(UTC))
+    strikes = _delete_strikes(settings, tenant, author)
+    _print(found, strikes, forgetting.kept(settings), datetime.now(UTC))
     if wait and waiting:
         raise Unavailable(
             f"forget: the group of {' and of '.join(waiting)} has not read the request after {wait:g} s: it acts when "
@@ -72,12 +75,37 @@ def _request(tenant: str, author: str) -> Forget:
         raise Misconfigured(f"{flag}: has to have 1 to 256 characters") from None
 
 
-def _print(progress: dict[str, Progress], kept: dict[str, tuple[str, Keeping]], now: datetime) -> None:
+def _delete_strikes(settings: Settings, tenant: str, author: str) -> str:
+    """Delete the author's strikes in Redis; return what has become of them."""
+    from redis.exceptions import RedisError
+
+    from workers.redis import client, strikes
+    from workers.redis.failures import said_of
+
+    async def delete() -> bool:
+        redis = await client.connect(settings.redis)
+        try:
+            namespace, secret = settings.redis.namespace, settings.pseudonym_secret
+            stored = strikes.StoredStrikes(redis, namespace=namespace, secret=secret)
+            return await stored.delete(strikes.Author(tenant, author))
+        finally:
+            await redis.aclose()
+
+    try:
+        return "deleted" if asyncio.run(delete()) else "none were there"
+    except (RedisError, OSError) as error:
+        return f"not deleted, and they expire: {said_of(error)}"
+    except GuardlineError as error:
+        return f"not deleted, and they expire: {error}"
+
+
+def _print(progress: dict[str, Progress], strikes: str, kept: dict[str, tuple[str, Keeping]], now: datetime) -> None:
     from workers.core.holdings import TOPICS, Reach
 
     table = table_of("place", "data of the author", "state")
     for worker, state in progress.items():
         add_row(table, f"worker {worker}", "what it holds in memory and in its own topics", str(state))
+    add_row(table, "Redis", "strikes", strikes)
     for topic, (setting, keeping) in kept.items():
         holding = TOPICS[setting]
         if holding.reach is Reach.RETENTION:

@@ -28,11 +28,16 @@ class Forgotten:
         requested_ms = int(datetime.fromisoformat(request.requested_at.upper()).timestamp() * 1000)
         self._until_ms[author] = max(requested_ms, self._until_ms.get(author, requested_ms))
 
-    def covers(self, tenant_id: str, author_id: str | None, received_at_ms: int) -> bool:
-        """Say whether a request covers a verdict or review item whose `timings.received_at` is this."""
+    def covers(self, tenant_id: str, author_id: str | None, sent_ms: int | None, received_ms: int) -> bool:
+        """Say whether a request covers a verdict or review item with these times.
+
+        `sent_ms` is its `source.timestamp`: an event that waited in its topic at the time of the request was received
+        later. `received_ms` is its `timings.received_at`.
+        """
         if author_id is None or not self._until_ms:
             return False
-        return received_at_ms <= self._until_ms.get((tenant_id, author_id), -1)
+        happened_ms = received_ms if sent_ms is None else min(sent_ms, received_ms)
+        return happened_ms <= self._until_ms.get((tenant_id, author_id), -1)
 
     def discard_before(self, time_ms: int) -> None:
         """Discard requests that were made before this time: no record that they cover is in a topic any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from msgspec import Struct
 from schemas.review_command import CommandKind, ReviewCommand, ReviewRole
 from workers import telemetry
 from workers.core.decide import compact
+from workers.core.forgotten import Forgotten
 from workers.core.marks import Marks, written_time
 from workers.core.records import Finished, Output, Source, TopicPartition
 from workers.review import item as items
@@ -24,7 +25,7 @@ from workers.review.desk import Desk
 from workers.review.item import Item
 from workers.review.reading import SYSTEM, Work, command_id
 from workers.review.refusal import Refusal
-from workers.review.rules import Change, Given, TenantRules, Terms, applied
+from workers.review.rules import Change, Given, TenantRules, Terms, applied, forgotten
 from workers.review.verdicts import superseding, superseding_id
 from workers.settings import Topics
 
@@ -66,6 +67,7 @@ class Processor:
         now_ms: Callable[[], int],
         deliver: Callable[[list[Finished]], None],
         marks: Marks | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self._desk = desk
         self._topics = topics
@@ -75,6 +77,7 @@ class Processor:
         self._now_ms = now_ms
         self._deliver = deliver
         self._marks = marks
+        self._forgotten = forgotten or Forgotten()
         self._pending: dict[Position, _Pending] = {}
         self._behind: dict[str, list[_Pending]] = {}
         """The commands that wait for the arrival of their item to be committed."""
@@ -187,6 +190,8 @@ class Processor:
             pending.answer = refusal
             desk.free(command.verdict_id)
             return ()
+        if item is None and work.is_arrival and self._is_forgotten(change.item, given.document):
+            change = forgotten(change, given)
         telemetry.REVIEW_COMMANDS.labels(command.kind.value, "applied").inc()
         if command.decision is not None:
             telemetry.REVIEW_DECISIONS.labels(command.decision).inc()
@@ -230,10 +235,18 @@ class Processor:
             outputs.append(Output(self._topics.audit, key, compact(record)))
         return tuple(outputs)
 
+    def _is_forgotten(self, item: Item | None, document: Mapping[str, Any]) -> bool:
+        """Whether the author of an item that arrives was forgotten after the event: the request was read first."""
+        if item is None or item.author_id is None:
+            return False
+        sent_ms, received_ms = document["source"]["timestamp"], document["timings"]["received_at"]
+        return self._forgotten.covers(item.tenant_id, item.author_id, sent_ms, received_ms)
+
     def _forget(self, work: Work) -> tuple[Output, ...]:
         """Give a command for each item of the author. Each item then changes in the order of its own commands."""
         forget = work.forget
         assert forget is not None  # The caller has checked it.
+        self._forgotten.add(forget)
         outputs = []
         for verdict_id in self._desk.of_author(forget.tenant_id, forget.author_id):
             command = ReviewCommand(

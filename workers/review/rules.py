@@ -336,6 +336,13 @@ def _forget(item: Item, given: Given) -> Change:
     return Change(after, (*settled.actions, "forgotten"))
 
 
+def forgotten(arrived: Change, given: Given) -> Change:
+    """Give the item of an author who was forgotten before the item was read: closed, without author and content."""
+    assert arrived.item is not None  # An arrival deletes no item.
+    after = _forget(arrived.item, given)
+    return Change(after.item, (*arrived.actions, *after.actions))
+
+
 def _republish(item: Item, given: Given) -> Change:
     """Write the newest superseding verdict again: `guardline review reconcile` has found that it is missing."""
     if not item.settled:

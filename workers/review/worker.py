@@ -26,7 +26,7 @@ from workers.review.desk import Desk
 from workers.review.people import Tokens
 from workers.review.processing import Processor
 from workers.review.reading import Reading, Work
-from workers.review.rebuilding import rebuilt
+from workers.review.rebuilding import forgotten, rebuilt
 from workers.review.rules import HOUR_MS, TenantRules, Terms
 from workers.review.service import Service
 from workers.review.standby import require_free
@@ -150,6 +150,7 @@ class Worker:
             desk.load(items, _now_ms() + int(review.lease_s * 1000))
             log.info("review items read", items=len(desk.items), waiting=len(desk.queues), s=time.monotonic() - began)
 
+            known = await life.wait_for(lambda: asyncio.to_thread(forgotten, settings))
             processor = Processor(
                 desk,
                 settings.topics,
@@ -159,6 +160,7 @@ class Worker:
                 now_ms=_now_ms,
                 deliver=kafka.deliver,
                 marks=marks_of(settings, frames),
+                forgotten=known,
             )
             sender = SingleRecords(settings.kafka, timeout_s=review.answer_s)
             life.close_with(sender.close)

@@ -15,11 +15,11 @@ def request(author: str = "u-17", at: str = "2026-03-01T12:00:00Z", tenant: str 
 def test_a_request_covers_what_was_received_before_it_of_this_author_alone() -> None:
     forgotten = Forgotten()
     forgotten.add(request())
-    assert forgotten.covers("acme", "u-17", NOON_MS)
-    assert not forgotten.covers("acme", "u-17", NOON_MS + 1)
-    assert not forgotten.covers("acme", "u-18", NOON_MS)
-    assert not forgotten.covers("other", "u-17", NOON_MS)
-    assert not forgotten.covers("acme", None, NOON_MS)
+    assert forgotten.covers("acme", "u-17", None, NOON_MS)
+    assert not forgotten.covers("acme", "u-17", None, NOON_MS + 1)
+    assert not forgotten.covers("acme", "u-18", None, NOON_MS)
+    assert not forgotten.covers("other", "u-17", None, NOON_MS)
+    assert not forgotten.covers("acme", None, None, NOON_MS)
 
 
 @pytest.mark.parametrize("at", ["2026-03-01T11:00:00Z", "2026-03-01T12:00:00+00:00", "2026-03-01t12:00:00z"])
@@ -27,7 +27,17 @@ def test_a_request_that_is_read_again_or_late_takes_nothing_back(at: str) -> Non
     forgotten = Forgotten()
     forgotten.add(request())
     forgotten.add(request(at=at))
-    assert (forgotten.covers("acme", "u-17", NOON_MS), forgotten.covers("acme", "u-17", NOON_MS + 1)) == (True, False)
+    assert (forgotten.covers("acme", "u-17", None, NOON_MS), forgotten.covers("acme", "u-17", None, NOON_MS + 1)) == (
+        True,
+        False,
+    )
+
+
+def test_an_event_that_waited_in_its_topic_is_covered() -> None:
+    forgotten = Forgotten()
+    forgotten.add(request())
+    assert forgotten.covers("acme", "u-17", NOON_MS, NOON_MS + 60_000)
+    assert not forgotten.covers("acme", "u-17", NOON_MS + 1, NOON_MS + 60_000)
 
 
 def test_old_requests_are_discarded() -> None:
@@ -36,4 +46,4 @@ def test_old_requests_are_discarded() -> None:
     forgotten.add(request("u-18", "2026-03-01T13:00:00Z"))
     forgotten.discard_before(NOON_MS + 1)
     assert len(forgotten) == 1
-    assert forgotten.covers("acme", "u-18", NOON_MS)
+    assert forgotten.covers("acme", "u-18", None, NOON_MS)
