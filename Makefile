@@ -257,6 +257,10 @@ bench-recovery: $(READY) ## measure how long partitions stop when a worker ends,
 bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for each platform
 	@$(BIN)/python -m tests.benchmarks.mapping
 
+.PHONY: bench-aggregates
+bench-aggregates: $(READY) ## compare the aggregates worker's verdicts/s with a bare Faust agent that only counts
+	@$(BIN)/python -m tests.benchmarks.aggregates
+
 bench-observability: $(READY) ## compare records/s with metrics, logs and traces with records/s without; MEMORY=1: the memory over a million events
 	@$(BIN)/python -m tests.benchmarks.observability $(if $(MEMORY),--memory)
 
