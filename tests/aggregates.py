@@ -151,7 +151,7 @@ def strikes(site: Site, author: str) -> float | None:
         settings = site.settings()
         redis = await connect(settings.redis)
         try:
-            stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret="")
+            stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
             (found,) = await stored.read([Author("acme", author)])
         finally:
             await redis.aclose()

@@ -469,3 +469,49 @@ CALL_SECONDS = CATALOGUE.histogram(
     SECONDS,
     ENDPOINT,
 )
+
+# The aggregates worker.
+
+VERDICTS_READ = CATALOGUE.counter(
+    "guardline_aggregates_verdicts_total",
+    "verdicts",
+    "Verdicts that an aggregates worker has read and handed to the rows that count them.",
+    "Falling, while the lag rises: the worker does not keep up.",
+)
+VERDICTS_SKIPPED = CATALOGUE.counter(
+    "guardline_aggregates_skipped_total",
+    "records",
+    "Records of the verdict topic that are counted nowhere: duplicates, records without a value, and records that are "
+    "no verdicts.",
+    "`junk` rising: something other than a worker writes to the verdict topic.",
+    Label("reason", ("duplicate", "tombstone", "junk")),
+)
+ROW_UPDATES = CATALOGUE.counter(
+    "guardline_aggregates_row_updates_total",
+    "updates",
+    "Verdicts by what became of them in a row of an aggregates worker; each verdict has several rows. `repeated`: it "
+    "was counted before. "
+    "`refused`: it is the first of its row, and the worker holds `aggregates.max_rows` rows.",
+    "`repeated` rising: workers are killed, or the group moves partitions. `refused`: raise `aggregates.max_rows`.",
+    Label("result", ("counted", "repeated", "refused")),
+)
+SIGNALS = CATALOGUE.counter(
+    "guardline_signals_total",
+    "signals",
+    "Signals that an aggregates worker wrote, with those written again after a crash.",
+    "Rising: see docs/aggregates.md for what each kind means.",
+    Label("kind", ("author_strikes", "harm_rate", "similar_content", "thread")),
+    Label("state", ("raised", "cleared")),
+)
+ROWS = CATALOGUE.gauge(
+    "guardline_aggregates_rows",
+    "rows",
+    "Rows of an aggregates worker's table: authors, tenants, threads, contents.",
+    "At `aggregates.max_rows`: new authors and threads are not counted.",
+)
+IN_FORCE = CATALOGUE.gauge(
+    "guardline_aggregates_raised_rows",
+    "rows",
+    "Rows of an aggregates worker with at least one signal that is raised and not cleared.",
+    "Rising: more authors, tenants, contents or threads are over a threshold.",
+)

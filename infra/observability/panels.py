@@ -186,6 +186,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (("max(guardline_review_items)", "all"), ("max(guardline_review_leases)", "on lease")),
         ),
     ),
+    "Aggregates": (
+        Panel("Counted verdicts", "ops", ((_rate("guardline_aggregates_verdicts_total"), "verdicts"),)),
+        Panel("Updates of rows", "ops", ((_rate("guardline_aggregates_row_updates_total", "result"), "{{result}}"),)),
+        Panel("Records not counted", "ops", ((_rate("guardline_aggregates_skipped_total", "reason"), "{{reason}}"),)),
+        Panel("Signals", "ops", ((_rate("guardline_signals_total", "kind, state"), "{{kind}} {{state}}"),)),
+        Panel(
+            "Rows",
+            "short",
+            (("sum(guardline_aggregates_rows)", "all"), ("sum(guardline_aggregates_raised_rows)", "raised")),
+        ),
+    ),
     "Actions": (
         Panel(
             "Deliveries",

@@ -50,6 +50,7 @@ def test_every_label_has_a_fixed_set_of_values_and_none_names_a_tenant() -> None
         "outcome",
         "due",
         "endpoint",
+        "state",
     }
     assert [label for label in labels if not label.values and not label.bounded_by] == []
 

@@ -61,6 +61,19 @@ def worker_review(
     run_to_its_end(Worker(settings).run())
 
 
+@app.command("aggregates")
+def worker_aggregates(
+    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
+) -> None:
+    """Run one worker that counts verdicts and writes signals, until a signal ends it."""
+    settings = _settings(worker_id, http_port)
+    log_to_stderr()
+    from workers.aggregates.worker import Worker
+
+    run_to_its_end(Worker(settings).run())
+
+
 def _settings(worker_id: str | None, http_port: int | None) -> Settings:
     return settings_module.load(
         **({"worker": {"id": worker_id}} if worker_id else {}),

@@ -15,6 +15,7 @@ from tests.aggregates import harmless, verdict, verdict_id
 from tests.unit.aggregates.seen import HOUR_MS, MINUTE_MS, NOW_MS, read_of
 from workers.aggregates.counting import Counter, Strikes
 from workers.aggregates.rows import Key, Row, decode
+from workers.aggregates.signals import crossed
 from workers.aggregates.updates import Batch, Forget, Tick, Verdicts, decoded
 from workers.policy.strikes import CompiledStrikes
 from workers.settings import Aggregates
@@ -212,6 +213,17 @@ class TestRepeats:
         update = decoded(value)
         assert isinstance(update, Verdicts)
         assert table.counter.verdicts(update, table, 0, NOW_MS).rows == table.rows
+
+    def test_two_crossings_by_the_same_verdict_have_different_ids(self) -> None:
+        """A policy that changes may clear a threshold, and raise it again without a new verdict."""
+        key, row, found = Key("author", "acme", "a0"), Row(), []
+        for is_raised in (True, False, True):
+            change = crossed(
+                key, row, "warn", is_raised=is_raised, value=3, threshold=3, evidence=[verdict_id(0)], at_ms=NOW_MS
+            )
+            found.append(orjson.loads(change.value))
+        assert len({one["signal_id"] for one in found}) == 3
+        assert found[0]["crossing_id"] == found[1]["crossing_id"] != found[2]["crossing_id"]
 
 
 class TestThreads:

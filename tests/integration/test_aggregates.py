@@ -1,0 +1,118 @@
+"""The aggregates worker against a real Kafka and a real Valkey."""
+
+from __future__ import annotations
+
+import signal
+
+import orjson
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+
+from tests.aggregates import (
+    Verdicts,
+    counted,
+    create_topics,
+    harmless,
+    set_policy,
+    signals,
+    strikes,
+    verdict,
+    verdict_id,
+    worker,
+)
+from tests.site import Process, Site, eventually
+from workers.errors import Misconfigured, Unavailable
+from workers.kafka.internal_topics import prepare
+from workers.kafka.topics import create
+from workers.settings import Settings
+
+READ = "guardline_aggregates_verdicts_total"
+AGAIN = 'guardline_aggregates_row_updates_total{result="repeated"}'
+
+
+def stopped(process: Process) -> None:
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, process.text
+    assert process.end["state"] == "stopped"
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_a_restart_restores_the_rows_and_reads_no_verdict_again(site: Site, store: str) -> None:
+    """26 transactions of one verdict each: Faust commits one of them at a time, and then reads 16 again."""
+    changes = {"GUARDLINE_AGGREGATES__FOLDER": f"{site.folder.name}/rows"} if store == "disk" else {}
+    create_topics(site)
+    set_policy(site)
+    writer = Verdicts(site)
+    first = worker(site, **changes)
+    for number in range(26):
+        writer.write([harmless(number, author_id="a1")], key="room-1")
+    writer.write([verdict(100 + number) for number in range(5)], commit=False)
+    writer.write([verdict(number) for number in range(30, 33)])
+    writer.write([b"no verdict", None, {"verdict_id": 1}, harmless(40, duplicate_of=verdict_id(1))])
+    eventually(lambda: counted(site) == {"a0": 3, "a1": 26}, "the committed verdicts are counted, and no aborted one")
+    eventually(lambda: len(signals(site)) == 1, "a signal is raised")
+    (raised,) = signals(site)
+    assert (raised["threshold_name"], raised["state"], raised["value"]) == ("warn", "raised", 3)
+    assert set(raised["evidence"]) == {verdict_id(number) for number in (30, 31, 32)}
+    eventually(lambda: strikes(site, "a0") == 3, "the strikes are in Redis")
+    eventually(lambda: first.metric('guardline_aggregates_skipped_total{reason="junk"}') == 2, "two are no verdicts")
+    assert first.metric('guardline_aggregates_skipped_total{reason="duplicate"}') == 1
+    stopped(first)
+
+    writer.write([verdict(50), verdict(51, supersedes=verdict_id(30), superseded_decision="block", decision="allow")])
+    second = worker(site, **changes)
+    eventually(lambda: counted(site).get("a0") == 4, "the new verdicts are counted")
+    eventually(lambda: strikes(site, "a0") == 3, "the correction took a strike back")
+    assert second.metric(READ) == 2, "no verdict is read again"
+    assert second.metric(AGAIN) == 0
+    assert len(signals(site)) == 1, "the threshold stays in force"
+
+    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
+    request = {"forget_id": "0" * 32, "tenant_id": "acme", "author_id": "a0", "requested_at": "2026-11-01T00:00:00Z"}
+    producer.produce(site.settings().topics.forget, orjson.dumps(request), key="acme|a0")
+    assert producer.flush(30) == 0
+    eventually(lambda: "a0" not in counted(site), "the row of the author is deleted")
+    eventually(lambda: strikes(site, "a0") == 0, "the strikes of the author are deleted")
+    assert counted(site, "tenant") == {"": 30}
+    stopped(second)
+
+
+def test_topics_with_other_numbers_of_partitions_are_refused_with_a_sentence(site: Site) -> None:
+    create_topics(site)
+    settings = site.settings()
+    verdicts = settings.topics.verdicts
+    made = prepare(settings)
+    assert made.partitions == 4
+    assert prepare(settings) == made, "topics that are there stay"
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    admin.create_partitions([NewPartitions(made.updates, 9)])[made.updates].result(30)
+
+    def sentence() -> str:
+        with pytest.raises(Misconfigured) as caught:
+            prepare(settings)
+        return str(caught.value)
+
+    assert f"{verdicts} has 4 partitions, {made.updates} has 9 and {made.changelog} has 4" in sentence()
+    assert f"delete {made.updates} and {made.changelog} and the consumer group {made.group}" in sentence()
+
+    admin.delete_topics([verdicts])[verdicts].result(30)
+    create_topics_until_there(site)
+    admin.delete_topics([made.updates, made.changelog])[made.updates].result(30)
+    eventually(lambda: prepared(settings), "the topics are gone, and made again")
+    assert prepare(settings).incarnation != made.incarnation
+
+
+def create_topics_until_there(site: Site) -> None:
+    """The deletion of a topic takes a moment."""
+    verdicts = site.settings().topics.verdicts
+    eventually(lambda: verdicts in create(site.settings(), [verdicts])[0], "the verdict topic is made again")
+
+
+def prepared(settings: Settings) -> bool:
+    try:
+        prepare(settings)
+    except (Misconfigured, Unavailable):
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""What the worker changes in Faust: which records its consumer reads, and which offsets it commits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from workers.aggregates.faust_app import app_of
+from workers.settings import Settings
+
+VERDICTS = TP("moderation.verdicts", 0)
+CHANGELOG = TP("g.aggregates-rows-changelog", 0)
+
+
+class Made:
+    """An application that is not started, and its consumer."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+        self.app = app_of(Settings(), "g.aggregates", 4, lambda: self.has_failed)
+        self.app.Table("rows", key_type=bytes, value_type=bytes, partitions=4)
+        self.consumer: Any = self.app.consumer
+        self.asked: list[set[TP]] = []
+        self.consumer._thread.getmany = self._getmany
+        self.consumer._thread.commit = self._commit
+
+    async def _getmany(self, active: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
+        self.asked.append(set(active))
+        return {}
+
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        return True
+
+
+@pytest.fixture
+async def made() -> AsyncIterator[Made]:
+    made = Made()
+    yield made
+    made.consumer._thread.thread_loop.close()
+
+
+async def test_no_verdict_is_fetched_before_the_rows_are_restored(made: Made) -> None:
+    made.app.rebalancing = True
+    await made.consumer._getmany({VERDICTS, CHANGELOG}, 1.0)
+    await made.consumer._getmany({VERDICTS}, 1.0)
+    assert made.asked == [{CHANGELOG}]
+    made.app.rebalancing = False
+    await made.consumer._getmany({VERDICTS, CHANGELOG}, 1.0)
+    assert made.asked[1:] == [{VERDICTS, CHANGELOG}]
+
+
+@pytest.mark.parametrize("transactions", [1, 5])
+async def test_offsets_are_committed_past_the_markers_of_transactions(made: Made, transactions: int) -> None:
+    """Each transaction of one record takes two offsets: the record, and the marker of its end."""
+    consumer = made.consumer
+    before = None
+    for offset in range(0, 2 * transactions, 2):
+        if before is not None:
+            await consumer._add_gap(VERDICTS, before + 1, offset)  # As Faust calls it.
+        consumer._acked[VERDICTS].append(offset)
+        before = offset
+    assert consumer._new_offset(VERDICTS) == 2 * transactions - 1
+
+
+async def test_nothing_is_committed_after_a_write_has_failed(made: Made) -> None:
+    assert await made.consumer._commit({VERDICTS: 5})
+    made.has_failed = True
+    assert not await made.consumer._commit({VERDICTS: 5})
+
+
+async def test_the_producer_writes_in_order_and_each_record_once(made: Made) -> None:
+    producer: Any = made.app.producer
+    assert producer._settings_extra() == {"acks": "all", "enable_idempotence": True}

@@ -1,0 +1,99 @@
+"""The topics that only the aggregates worker uses. It makes them, and checks that they fit to the verdict topic."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.cimpl import NewTopic
+
+from workers.errors import Misconfigured, Unavailable
+from workers.kafka import causes, clients
+from workers.kafka.clients import ANSWER_S
+from workers.kafka.topics import find
+from workers.settings import Settings
+
+
+class Prepared(NamedTuple):
+    """What the worker has to know of its topics.
+
+    Attributes:
+        group: the consumer group, with which the names of the internal topics begin.
+        updates: verdicts on their way to the rows that count them.
+        changelog: the rows.
+        partitions: the number of partitions of the verdict topic and of the two.
+        incarnation: a number that differs for a verdict topic that was deleted and made again.
+    """
+
+    group: str
+    updates: str
+    changelog: str
+    partitions: int
+    incarnation: int
+
+
+def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
+    """Make the internal topics that are not there. Blocks for little more than `answer_s` where no broker answers.
+
+    Raises:
+        Unavailable: Kafka does not answer, or a topic of the settings is not there.
+        Misconfigured: Kafka refuses, or the numbers of partitions differ.
+    """
+    kafka, topics = settings.kafka, settings.topics
+    group = f"{kafka.group}.aggregates"
+    updates, changelog = f"{group}-updates", f"{group}-rows-changelog"
+    admin = clients.admin(kafka)
+    present = clients.present_topics(admin, kafka, answer_s)
+    find([topics.verdicts, topics.signals, topics.forget], present)
+    partitions = len(present[topics.verdicts].partitions)
+    configs = {
+        updates: {"retention.ms": str(int(topics.retention_hours_of(topics.verdicts) * 3_600_000))},
+        changelog: {"cleanup.policy": "compact"},
+    }
+    missing = [name for name in configs if name not in present]
+    wanted = [
+        NewTopic(name, num_partitions=partitions, replication_factor=topics.replication, config=configs[name])
+        for name in missing
+    ]
+    for name, future in admin.create_topics(wanted, operation_timeout=2 * answer_s).items() if wanted else ():
+        try:
+            future.result(3 * answer_s)
+        except KafkaException as error:
+            cause: KafkaError = error.args[0]
+            if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise causes.failure(
+                    f"kafka.group: cannot create {name}", cause, needs=f"CREATE on topics that begin with {group}"
+                ) from error
+        except TimeoutError as error:
+            raise Unavailable(f"kafka.group: cannot create {name}: no answer in time") from error
+    if missing:
+        present = clients.present_topics(admin, kafka, answer_s)
+        find(missing, present)
+    found = {name: len(present[name].partitions) for name in (updates, changelog)}
+    if set(found.values()) != {partitions}:
+        raise Misconfigured(mismatch(topics.verdicts, partitions, found, group))
+    return Prepared(group, updates, changelog, partitions, _incarnation(admin, topics.verdicts, answer_s))
+
+
+def mismatch(verdicts: str, partitions: int, found: dict[str, int], group: str) -> str:
+    """Say what to do about topics whose numbers of partitions differ."""
+    counts = " and ".join(f"{name} has {count}" for name, count in found.items())
+    return (
+        f"topics.verdicts: {verdicts} has {partitions} partitions, {counts}: they have to be equal, because the rows "
+        f"of an author would be in two partitions. Stop all aggregates workers, delete {' and '.join(found)} and the "
+        f"consumer group {group}, empty aggregates.folder, and start again: the worker then counts {verdicts} from its "
+        "beginning"
+    )
+
+
+def _incarnation(admin: clients.Admin, topic: str, answer_s: float) -> int:
+    try:
+        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=2 * answer_s)[topic].result(answer_s)
+    except KafkaException as error:
+        raise causes.failure(
+            f"topics.verdicts: cannot describe {topic}", error.args[0], needs=f"DESCRIBE on {topic}"
+        ) from error
+    except TimeoutError as error:
+        raise Unavailable(f"topics.verdicts: cannot describe {topic}: no answer in time") from error
+    # 31 bits are enough to tell two topics of one name apart.
+    return int(answer.topic_id.get_least_significant_bits()) & 0x7FFFFFFF
