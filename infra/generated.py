@@ -8,6 +8,7 @@ from infra import chart
 from infra.docs import configuration, metrics, privacy
 from infra.observability import alerts, dashboard
 from schemas import generate as schemas
+from workers.review import openapi
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +18,7 @@ def texts() -> dict[str, str]:
     return {
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
+        "schemas/review-openapi.yaml": openapi.rendered(),
         "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "helm/guardline/files/settings.json": chart.settings(),

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from schemas.event import Turn
@@ -119,7 +120,7 @@ class Service:
         if person.role is ReviewRole.SERVICE and on_behalf_of is not None:
             person = person._replace(name=f"{person.name}:{on_behalf_of}", role=ReviewRole.REVIEWER)
         elif on_behalf_of is not None:
-            raise Refusal(422, "person: only a token with the role service passes on the decisions of other people")
+            raise not_allowed("person: only a token with the role service passes on the decisions of other people")
         _require(person, DECIDES, "decide")
         return await self._do(
             person,
@@ -183,7 +184,7 @@ class Service:
             CommandKind.APPEAL,
             causing,
             document=verdict,
-            verdict=verdict and _verdict(verdict),
+            verdict=None if verdict is None else _verdict(verdict),
             note=reason,
             key=record_key,
             text=text,
@@ -282,7 +283,10 @@ def _id_of(person: Person, kind: str, key: str | None, root: str = "") -> str:
 
 def _verdict(document: dict[str, Any]) -> Verdict:
     try:
+        orjson.dumps(document)
         return Verdict.model_validate(document)
+    except TypeError:
+        raise Refusal(422, "verdict: holds half of a surrogate pair, which is not Unicode") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,0 +1,100 @@
+"""The review worker is killed while people click."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from tests.reviewing import Desk, now_ms, review_item, verdict_id
+from tests.site import Site, eventually
+
+pytestmark = pytest.mark.timeout(280)
+
+ITEMS = 40
+KILLS = 3
+
+
+class Clicking(threading.Thread):
+    """A person who takes items and decides, and repeats each request with its key until it is answered."""
+
+    def __init__(self, desk: Desk, name: str, has_ended: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._desk, self._name, self._has_ended = desk, name, has_ended
+        self.shown: list[str] = []
+        self.decided: dict[str, str] = {}
+        self.answers: list[int] = []
+
+    def run(self) -> None:
+        for number in range(10_000):
+            taken = self._post("/v1/next", {}, f"{self._name}-next-{number}")
+            if taken is None:
+                return
+            if taken.status_code == 204:
+                time.sleep(0.05)
+                continue
+            assert taken.status_code == 200, taken.text
+            item = taken.json()["verdict_id"]
+            self.shown.append(item)
+            decision = "block" if number % 2 else "allow"
+            answer = self._post(f"/v1/items/{item}/decide", {"decision": decision}, f"{self._name}-decide-{number}")
+            if answer is None:
+                return
+            assert answer.status_code == 200, answer.text
+            self.decided[item] = decision
+
+    def _post(self, path: str, body: dict[str, str], key: str) -> httpx.Response | None:
+        while not self._has_ended.is_set():
+            with suppress(httpx.TransportError), self._desk.client(self._name) as client:
+                answer = client.post(path, json=body, headers={"Idempotency-Key": key})
+                self.answers.append(answer.status_code)
+                if answer.status_code < 500:
+                    return answer
+            time.sleep(0.05)
+        return None
+
+
+def test_each_decision_has_one_superseding_verdict_over_kills_at_any_moment(site: Site) -> None:
+    """Nothing is shown to two people, nothing is forgotten, and nothing is decided twice."""
+    desk = Desk(site, undo_s="0.2", answer_s="3")
+    desk.create_topics()
+    desk.start()
+    desk.send([review_item(number, now_ms()) for number in range(ITEMS)])
+    has_ended = threading.Event()
+    people = [Clicking(desk, name, has_ended) for name in ("ana", "bob")]
+    assert desk.address
+    for person in people:
+        person.start()
+    moments = random.Random(7)
+    try:
+        for kill in range(KILLS):
+            before = sum(len(person.answers) for person in people)
+            eventually(lambda before=before: sum(len(one.answers) for one in people) > before + 2, "people click")  # type: ignore[misc]
+            time.sleep(moments.random() * 0.3)
+            assert desk.process is not None
+            desk.process.send(signal.SIGKILL)
+            desk.process.wait()
+            desk.start()
+            assert desk.address, f"after kill {kill + 1}"
+        eventually(lambda: sum(len(person.decided) for person in people) >= ITEMS, "all items are decided", 60)
+    finally:
+        has_ended.set()
+    for person in people:
+        person.join(40)
+        assert not person.is_alive()
+    shown = [item for person in people for item in person.shown]
+    assert sorted(shown) == sorted(verdict_id(number) for number in range(ITEMS))
+    wanted = {item: decision for person in people for item, decision in person.decided.items()}
+    eventually(lambda: len(desk.superseding()) == ITEMS, "all decisions are published")
+    found: dict[str, list[str]] = defaultdict(list)
+    for item, verdicts in desk.superseding().items():
+        found[item] += [str(verdict["decision"]) for verdict in verdicts]
+    assert found == {item: [decision] for item, decision in wanted.items()}
+    published = [record for _, record in desk.records("audit") if record and record["action"] == "published"]
+    assert len(published) == ITEMS

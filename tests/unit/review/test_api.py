@@ -1,0 +1,239 @@
+"""The HTTP API: its contract, its roles, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+
+from tests.reviewing import review_item, verdict_id
+from tests.unit.review.given import AT_ONCE
+from tests.unit.review.running import MAX_BODY_BYTES, Running
+from workers.core.records import Output
+from workers.review.openapi import document as published_api
+
+WHO = ("ana", "bob", "cem", "sue", "aud", "coop")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Running:
+    return Running(tmp_path, terms=AT_ONCE)
+
+
+@pytest.fixture
+def client(desk: Running) -> Iterator[TestClient]:
+    with TestClient(desk.app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def published(desk: Running) -> list[Output]:
+    return [output for output in desk.outputs if output.topic == desk.topics.verdicts]
+
+
+OPERATIONS = [
+    (method.upper(), path, mode)
+    for path, methods in published_api()["paths"].items()
+    for method, operation in methods.items()
+    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    if mode is GenerationMode.POSITIVE or "parameters" in operation or "requestBody" in operation
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
+def test_every_answer_keeps_the_published_contract(desk: Running, method: str, path: str, mode: GenerationMode) -> None:
+    """Requests that keep the contract, and requests that break it, as a senior person sends them."""
+    desk.arrive(*range(20))
+    operation = schemathesis.openapi.from_asgi("/openapi.json", desk.app)[path][method]
+
+    not_here = [schemathesis.checks.ignored_auth]
+    if path == "/v1/appeals":
+        # The contract of `verdict` is that of the topic, which the document of the API does not repeat.
+        not_here.append(schemathesis.checks.positive_data_acceptance)
+
+    @given(operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=6, database=None, suppress_health_check=list(HealthCheck))
+    def check(case: Any) -> None:
+        case.call_and_validate(headers=desk.headers("sue"), excluded_checks=not_here)
+
+    check()
+
+
+def test_an_item_is_taken_and_decided(desk: Running, client: TestClient) -> None:
+    desk.arrive(0, 1)
+    item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()
+    assert item["content"]["text"].startswith("message ")
+    decision = {"decision": "block", "note": "A threat.", "severity": "Unsafe", "categories": ["Violent"]}
+    url = f"/v1/items/{item['verdict_id']}/decide"
+    answers = [client.post(url, json=decision, headers=desk.headers("ana", "click-1")) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["current"] == answers[1].json()["current"] != item["verdict_id"]
+    assert [output.key for output in published(desk)] == [b"room"]
+    late = client.post(url, json={"decision": "allow"}, headers=desk.headers("bob"))
+    assert (late.status_code, late.json()["by"]) == (409, "ana")
+    assert client.get(f"/v1/items/{answers[0].json()['current']}", headers=desk.headers("bob")).status_code == 200
+
+
+def test_next_with_the_same_key_gives_the_same_item(desk: Running, client: TestClient) -> None:
+    desk.arrive(0, 1, 2)
+    first, again, other = (
+        client.post("/v1/next", json={}, headers=desk.headers("ana", key)).json()["verdict_id"]
+        for key in ("a", "a", "b")
+    )
+    assert first == again != other
+    held = client.get("/v1/leases", headers=desk.headers("ana")).json()["items"]
+    assert {item["verdict_id"] for item in held} == {first, other}
+
+
+def test_no_item_is_an_answer_without_a_body(desk: Running, client: TestClient) -> None:
+    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 204
+    desk.arrive(0)
+    assert client.post("/v1/next", json={"languages": ["de"]}, headers=desk.headers("ana")).status_code == 204
+    assert client.post("/v1/next", json={"tenants": ["other"]}, headers=desk.headers("ana")).status_code == 204
+    assert client.post("/v1/next", json={}, headers=desk.headers("cem")).status_code == 204
+    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "body", "status"),
+    [
+        ("aud", "/v1/next", {}, 403),
+        ("coop", "/v1/next", {}, 403),
+        ("aud", "/v1/items/{}/decide", {"decision": "allow"}, 403),
+        ("coop", "/v1/items/{}/decide", {"decision": "allow"}, 403),
+        ("ana", "/v1/items/{}/decide", {"decision": "allow", "person": "bob"}, 403),
+        ("ana", "/v1/items/{}/reopen", {}, 403),
+        ("ana", "/v1/appeals", {"verdict_id": verdict_id(0), "reason": "r"}, 403),
+        ("cem", "/v1/items/{}/decide", {"decision": "allow"}, 404),
+        ("cem", "/v1/items/{}/heartbeat", None, 404),
+        ("bob", "/v1/items/{}/heartbeat", None, 409),
+        ("bob", "/v1/items/{}/undo", None, 409),
+        ("bob", "/v1/items/{}/skip", None, 409),
+        ("sue", "/v1/items/" + "0" * 32 + "/decide", {"decision": "allow"}, 404),
+        ("coop", "/v1/appeals", {"verdict_id": "0" * 32, "reason": "r"}, 404),
+        ("ana", "/v1/items/{}/decide", {"decision": "perhaps"}, 422),
+        ("ana", "/v1/items/{}/decide", {"decision": "allow", "severity": "Bad"}, 422),
+        ("ana", "/v1/items/{}/decide", {"decision": "allow", "note": 1}, 422),
+        ("ana", "/v1/items/nothing/decide", {"decision": "allow"}, 422),
+    ],
+)
+def test_what_is_not_permitted_is_refused_with_a_sentence(
+    desk: Running, client: TestClient, name: str, path: str, body: object, status: int
+) -> None:
+    desk.arrive(0)
+    answer = client.post(path.format(verdict_id(0)), json=body, headers=desk.headers(name))
+    assert (answer.status_code, published(desk)) == (status, [])
+    assert len(answer.json()["detail"]) > 10
+
+
+def test_a_request_without_a_valid_token_is_refused(desk: Running, client: TestClient) -> None:
+    wrong: list[dict[str, str]] = [{}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {desk.tokens['ana']}"}]
+    for headers in wrong:
+        answer = client.get("/v1/queues", headers=headers)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_a_body_that_is_broken_or_too_large_is_refused(desk: Running, client: TestClient) -> None:
+    headers = {**desk.headers("coop"), "Content-Type": "application/json"}
+    assert client.post("/v1/appeals", content=b"{", headers=headers).status_code == 400
+    large = json.dumps({"verdict_id": verdict_id(0), "reason": "r", "text": "x" * MAX_BODY_BYTES}).encode()
+    assert client.post("/v1/appeals", content=large, headers=headers).status_code == 413
+    assert client.post("/v1/appeals", content=iter([large[:100], large[100:]]), headers=headers).status_code == 413
+
+
+def test_content_is_for_those_who_review_and_each_view_is_audited(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    url = f"/v1/items/{verdict_id(0)}"
+    seen = {name: client.get(url, headers=desk.headers(name)) for name in WHO}
+    assert {name: answer.status_code for name, answer in seen.items()} == {**dict.fromkeys(WHO, 200), "cem": 404}
+    with_content = {name for name, answer in seen.items() if answer.json().get("content") is not None}
+    assert with_content == {"ana", "bob", "sue"}
+    assert all("message 0" not in answer.text for name, answer in seen.items() if name not in with_content)
+    audit = [json.loads(output.value or b"") for output in desk.outputs if output.topic == desk.topics.audit]
+    assert sorted(record["by"] for record in audit if record["action"] == "viewed") == ["ana", "bob", "sue"]
+
+
+def test_a_system_passes_on_the_decision_of_its_person(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    body = {"decision": "block", "person": "kim"}
+    answer = client.post(f"/v1/items/{verdict_id(0)}/decide", json=body, headers=desk.headers("coop"))
+    assert answer.status_code == 200
+    (output,) = published(desk)
+    assert json.loads(output.value or b"")["decided_by"] == "coop:kim"
+
+
+def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, client: TestClient) -> None:
+    verdict = {
+        name: value for name, value in review_item(7, decision="block").items() if name not in ("text", "context")
+    }
+    body: dict[str, Any] = {
+        "verdict_id": verdict_id(7),
+        "reason": "It was a quote.",
+        "verdict": verdict,
+        "text": "the quote",
+        "key": "room-7",
+        "context": [{"role": "user", "text": "what did you read?"}],
+    }
+    answer = client.post("/v1/appeals", json=body, headers=desk.headers("coop"))
+    assert (answer.status_code, answer.json()["status"], answer.json()["content"]) == (200, "appealed", None)
+    broken = {**body, "verdict_id": verdict_id(8), "verdict": {**verdict, "verdict_id": verdict_id(8), "source": 1}}
+    halves = json.dumps({**body, "verdict": {**verdict, "x": "\ud800"}}).encode()
+    half = client.post(
+        "/v1/appeals", content=halves, headers={**desk.headers("coop"), "Content-Type": "application/json"}
+    )
+    assert (half.status_code, "surrogate" in half.json()["detail"]) == (422, True)
+    assert client.post("/v1/appeals", json={**body, "verdict": {}}, headers=desk.headers("coop")).status_code == 422
+    refused = client.post("/v1/appeals", json=broken, headers=desk.headers("coop"))
+    assert (refused.status_code, refused.json()["detail"][:15]) == (422, "verdict: source")
+    item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()
+    assert (item["appeal"], item["content"]["text"]) == ("It was a quote.", "the quote")
+    client.post(f"/v1/items/{verdict_id(7)}/decide", json={"decision": "allow"}, headers=desk.headers("ana"))
+    (output,) = published(desk)
+    assert (output.key, json.loads(output.value or b"")["superseded_decision"]) == (b"room-7", "block")
+
+
+def test_while_kafka_is_down_the_answer_is_503_and_the_item_is_not_lost(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    desk.is_down = True
+    answer = client.post("/v1/next", json={}, headers=desk.headers("ana", "a"))
+    assert (answer.status_code, "same Idempotency-Key" in answer.json()["detail"]) == (503, True)
+    desk.is_down = False
+    assert client.post("/v1/next", json={}, headers=desk.headers("bob", "b")).status_code == 200
+
+
+def test_a_person_holds_a_limited_number_of_items(desk: Running, client: TestClient) -> None:
+    desk.arrive(*range(12))
+    codes = [client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code for _ in range(11)]
+    assert codes == [200] * 10 + [409]
+
+
+def test_a_heartbeat_keeps_a_lease_that_would_be_over(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    began = desk.now()
+    desk.now = lambda: began
+    client.post("/v1/next", json={}, headers=desk.headers("ana"))
+    desk.now = lambda: began + AT_ONCE.lease_ms - 1
+    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=desk.headers("ana")).status_code == 200
+    desk.now = lambda: began + AT_ONCE.lease_ms + 1
+    taken = client.post(f"/v1/items/{verdict_id(0)}/lease", headers=desk.headers("bob"))
+    assert (taken.status_code, taken.json()["by"]) == (409, "ana")
+    desk.now = lambda: began + 2 * AT_ONCE.lease_ms + 1
+    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=desk.headers("ana")).status_code == 409
+    assert client.post(f"/v1/items/{verdict_id(0)}/lease", headers=desk.headers("bob")).status_code == 200
+
+
+def test_the_queues_are_counted_by_tenant_and_language(desk: Running, client: TestClient) -> None:
+    desk.arrive(0, 1)
+    desk.arrive(2, language="de-AT", tenant_id="other")
+    client.post("/v1/next", json={"tenants": ["acme"]}, headers=desk.headers("ana"))
+    queues = client.get("/v1/queues", headers=desk.headers("sue")).json()["queues"]
+    found = {(one["tenant_id"], one["language"]): (one["waiting"], one["leased"], one["overdue"]) for one in queues}
+    assert found == {("acme", "en"): (1, 1, 0), ("other", "de"): (1, 0, 0)}
+    own = client.get("/v1/queues", headers=desk.headers("cem")).json()["queues"]
+    assert [one["tenant_id"] for one in own] == ["other"]

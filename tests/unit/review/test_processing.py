@@ -1,0 +1,255 @@
+"""Commands and their outputs, over crashes at any moment and partitions that are taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.audit import AuditRecord
+from schemas.forget import Forget
+from schemas.review_command import ReviewCommand
+from tests.reviewing import review_item, verdict_id
+from tests.unit.review.given import NOW, TENANT, TERMS, command
+from workers.core.records import Finished, Output, Record, Source, TopicPartition
+from workers.review.desk import Desk
+from workers.review.item import Item, decoded
+from workers.review.processing import Processor, written
+from workers.review.queues import Reader
+from workers.review.reading import Reading, Work
+from workers.review.rules import Terms
+from workers.settings import Topics
+
+TOPICS = Topics()
+ITEMS = TopicPartition(TOPICS.review, 0)
+COMMANDS = TopicPartition(TOPICS.review_commands, 0)
+FORGET = TopicPartition(TOPICS.forget, 0)
+
+
+class Brokers:
+    """The inputs, the committed offsets, and the committed outputs. A transaction is committed as a whole."""
+
+    def __init__(self, terms: Terms = TERMS) -> None:
+        self.terms = terms
+        self.now = NOW
+        self.inputs: dict[TopicPartition, list[bytes]] = {ITEMS: [], COMMANDS: [], FORGET: []}
+        self.offsets = dict.fromkeys(self.inputs, 0)
+        self.state: dict[bytes, bytes | None] = {}
+        self.verdicts: list[dict[str, Any]] = []
+        self.audit: list[dict[str, Any]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start a process: what the last one had in memory is gone."""
+        self.desk = Desk()
+        states = [decoded(value) for value in self.state.values() if value is not None]
+        self.desk.load(states, self.now + self.terms.lease_ms)
+        self.done: list[Finished] = []
+        self.processor = Processor(
+            self.desk,
+            TOPICS,
+            terms=self.terms,
+            rules_of=lambda _: TENANT,
+            pipeline="test",
+            now_ms=lambda: self.now,
+            deliver=lambda records: self.done.extend(records),
+        )
+        self.epoch = 0
+        self.read = dict(self.offsets)
+
+    def rebalance(self) -> None:
+        """Take the partitions away before the commit, and give them back: the process reads the records again."""
+        self.epoch += 1
+        self.done = [record for record in self.done if record.source.epoch == self.epoch]
+        self.read = dict(self.offsets)
+
+    def send(self, *commands: ReviewCommand) -> None:
+        self.inputs[COMMANDS] += [written(TOPICS, one).value or b"" for one in commands]
+
+    def arrive(self, number: int) -> None:
+        self.inputs[ITEMS].append(json.dumps(review_item(number, NOW)).encode())
+
+    def poll(self, origins: Sequence[TopicPartition] = (FORGET, COMMANDS, ITEMS)) -> None:
+        works: list[Work] = []
+        for origin in origins:
+            for offset in range(self.read[origin], len(self.inputs[origin])):
+                record = Record(self.inputs[origin][offset], b"room", [], origin.topic)
+                works += Reading(TOPICS)(record, Source(origin, self.epoch, offset, None, self.now))
+            self.read[origin] = len(self.inputs[origin])
+        self.processor.submit(works)
+
+    def commit(self, origins: Sequence[TopicPartition] = (COMMANDS, ITEMS, FORGET)) -> None:
+        """Commit the finished prefix of these partitions, in this order."""
+        committed: list[Finished] = []
+        for origin in origins:
+            while True:
+                now = [
+                    one
+                    for one in self.done
+                    if (one.source.origin, one.source.offset, one.source.epoch)
+                    == (origin, self.offsets[origin], self.epoch)
+                ]
+                if not now:
+                    break
+                self.offsets[origin] += 1
+                committed.append(now[0])
+        self.done = [one for one in self.done if one not in committed]
+        for record in committed:
+            for output in record.outputs:
+                self._store(output)
+        self.processor.committed(committed)
+
+    def settle(self) -> None:
+        """Read and commit until nothing is left to do."""
+        rounds = 0
+        while any(self.offsets[origin] < len(records) for origin, records in self.inputs.items()):
+            self.poll()
+            self.commit()
+            rounds += 1
+            assert rounds < 100, "a record is never committed"
+
+    def _store(self, output: Output) -> None:
+        if output.topic == TOPICS.review_state:
+            self.state[output.key] = output.value
+        elif output.topic == TOPICS.verdicts:
+            self.verdicts.append(json.loads(output.value or b""))
+        elif output.topic == TOPICS.audit:
+            self.audit.append(AuditRecord.model_validate_json(output.value or b"").model_dump())
+        else:
+            assert output.topic == TOPICS.review_commands
+            self.inputs[COMMANDS].append(output.value or b"")
+
+
+def check(brokers: Brokers) -> None:
+    """Every decision that took effect has one superseding verdict, in one chain, and the state names the last one."""
+    ids = [verdict["verdict_id"] for verdict in brokers.verdicts]
+    assert len(set(ids)) == len(ids)
+    for value in brokers.state.values():
+        item: Item | None = None if value is None else decoded(value)
+        if item is None:
+            continue
+        chain = [item.verdict_id]
+        for verdict in brokers.verdicts:
+            if verdict["event_id"] == json.loads(bytes(item.verdict))["event_id"]:
+                assert verdict["supersedes"] == chain[-1]
+                chain.append(verdict["verdict_id"])
+        assert item.current == chain[-1]
+        assert sum(step.action == "published" for step in item.history) == len(chain) - 1
+        assert brokers.desk.items[item.verdict_id].current == item.current
+    published = [record["published"] for record in brokers.audit if record["action"] == "published"]
+    assert sorted(published) == sorted(ids)
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("arrive"), st.integers(0, 2)),
+    st.tuples(
+        st.just("command"),
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from(["lease", "decide", "decide", "undo", "release", "skip", "reopen", "appeal"]),
+            st.sampled_from(["ana", "bob", "sue"]),
+        ),
+    ),
+    st.tuples(st.sampled_from(["repeat", "poll", "crash", "rebalance", "later"]), st.none()),
+    st.tuples(
+        st.just("commit"), st.sampled_from([(COMMANDS,), (ITEMS,), (COMMANDS, ITEMS, FORGET), (ITEMS, COMMANDS)])
+    ),
+    st.tuples(st.just("forget"), st.none()),
+)
+
+
+@given(st.lists(OPERATIONS, max_size=40))
+@settings(max_examples=150)
+def test_a_crash_or_a_rebalance_at_any_moment_loses_nothing_and_doubles_nothing(wanted: list[Any]) -> None:
+    brokers = Brokers()
+    sent: list[ReviewCommand] = []
+    for kind, detail in wanted:
+        if kind == "arrive":
+            brokers.arrive(detail)
+        elif kind == "command":
+            number, what, by = detail
+            fields = {"decision": "block"} if what == "decide" else {"text": "x"} if what == "appeal" else {}
+            sent.append(command(what, by, verdict_id(number), **fields))
+            brokers.send(sent[-1])
+        elif kind == "repeat" and sent:
+            brokers.send(sent[-1])
+        elif kind == "poll":
+            brokers.poll()
+        elif kind == "commit":
+            brokers.commit(detail)
+        elif kind == "crash":
+            brokers.start()
+        elif kind == "rebalance":
+            brokers.rebalance()
+        elif kind == "forget":
+            request = {
+                "forget_id": "0" * 32,
+                "tenant_id": "acme",
+                "author_id": "u-17",
+                "requested_at": "2026-11-28T14:00:00Z",
+            }
+            brokers.inputs[FORGET].append(Forget.model_validate(request).model_dump_json().encode())
+        elif kind == "later":
+            brokers.now += TERMS.undo_ms
+            brokers.send(
+                *(
+                    command("settle", verdict_id=item.verdict_id)
+                    for item in brokers.desk.items.values()
+                    if item.pending is not None
+                )
+            )
+    brokers.settle()
+    check(brokers)
+    before = dict(brokers.desk.items)
+    brokers.start()
+    for item in before.values():
+        again = brokers.desk.items[item.verdict_id]
+        assert (again.status, again.current, again.history) == (item.status, item.current, item.history)
+
+
+def test_an_item_is_shown_only_after_its_arrival_is_committed() -> None:
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.poll()
+    ana = Reader("ana", is_senior=False)
+    assert brokers.desk.reserve(ana) is None
+    brokers.send(command("lease", "ana", verdict_id(0)))
+    brokers.poll()
+    brokers.commit((COMMANDS,))
+    assert brokers.offsets[COMMANDS] == 0
+    brokers.commit()
+    brokers.commit()
+    assert brokers.offsets[COMMANDS] == 1
+    assert brokers.desk.items[verdict_id(0)].lease is not None
+
+
+def test_an_item_that_is_too_large_for_its_topic_changes_nothing() -> None:
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    before = brokers.desk.items[verdict_id(0)]
+    brokers.send(command("lease", "ana", verdict_id(0)))
+    brokers.poll()
+    letter = Output(TOPICS.dead_letters, b"room", b"{")
+    brokers.processor.committed([Finished(one.source, (letter,)) for one in brokers.done])
+    assert brokers.desk.items[verdict_id(0)] == before
+    assert brokers.desk.reserve(Reader("ana", is_senior=False)) is not None
+
+
+def test_forgetting_an_author_closes_the_items_of_this_author_only() -> None:
+    brokers = Brokers()
+    for number in range(3):
+        brokers.inputs[ITEMS].append(
+            json.dumps(review_item(number, NOW, author_id="u-17" if number < 2 else "u-18")).encode()
+        )
+    request = {"forget_id": "0" * 32, "tenant_id": "acme", "author_id": "u-17", "requested_at": "2026-11-28T14:00:00Z"}
+    brokers.settle()
+    brokers.inputs[FORGET].append(json.dumps(request).encode())
+    brokers.settle()
+    statuses = [brokers.desk.items[verdict_id(number)].status for number in range(3)]
+    assert statuses == ["closed", "closed", "open"]
+    assert [b"u-17" in (brokers.state[verdict_id(number).encode()] or b"") for number in range(2)] == [False, False]
+    assert [record["action"] for record in brokers.audit].count("forgotten") == 2
