@@ -14,11 +14,13 @@ from typing import Any
 import orjson
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from typer.testing import CliRunner, Result
 
 from tests.command import GUARDLINE
 from tests.dsa_database import TOKEN, Database, errors_of, running
 from tests.site import Site, eventually
 from tests.verdicts import CANARY, superseding, verdict
+from workers.cli.actions import app
 from workers.kafka.reader import read
 from workers.kafka.topics import create
 
@@ -127,9 +129,16 @@ def ended(site: Site) -> Counter[tuple[str, str]]:
     return found
 
 
+def command(site: Site, *arguments: str, code: int = 0) -> Result:
+    """Run a command in this process: a process of its own would import everything again."""
+    answer = CliRunner().invoke(app, arguments, env=site.environment)
+    assert answer.exit_code == code, answer.output
+    return answer
+
+
 def states(site: Site, *arguments: str, code: int) -> tuple[dict[tuple[str, str], set[str]], str]:
     """Return the ids by endpoint and state, and the lines on standard error."""
-    answer = site.command("actions", "reconcile", "--json", *arguments, code=code)
+    answer = command(site, "reconcile", "--json", *arguments, code=code)
     found: dict[tuple[str, str], set[str]] = {}
     for line in answer.stdout.splitlines():
         document = json.loads(line)
@@ -180,7 +189,7 @@ def test_what_never_arrived_is_found_and_made_again_with_the_same_id(
         assert found == {("dsa", "pending"): pending}
 
         file = tmp_path / "statements.jsonl"
-        site.command("actions", "statements", "--out", file, "--since", "2026-01-01T00:00:00Z")
+        command(site, "statements", "--out", str(file), "--since", "2026-01-01T00:00:00Z")
         statements = [json.loads(line) for line in file.read_text().splitlines()]
         assert {one["puid"] for one in statements} == {id_of(number) for number in [*range(5), *range(6, 12)]}
         assert all(errors_of(one) == {} for one in statements)
