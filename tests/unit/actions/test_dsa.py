@@ -160,6 +160,15 @@ def test_one_restriction_is_once_in_a_call_although_its_event_came_twice(token: 
     assert list(database.statements) == [first]
 
 
+def test_a_call_that_is_refused_as_a_whole_counts_against_none_of_its_statements() -> None:
+    form = Dsa(SETTINGS, dict)
+    for answer in (Answer(413), Answer(422, b'{"message": "no"}')):
+        results = form.read([delivery(form, 1), delivery(form, 2)], answer)
+        assert {(result.meaning, result.is_single) for result in results} == {(Meaning.FAILED, True)}
+        (alone,) = form.read([delivery(form, 1)], answer)
+        assert alone.meaning is Meaning.REFUSED
+
+
 def test_the_database_of_a_single_statement_says_existing() -> None:
     form = Dsa(SETTINGS, dict)
     body = orjson.dumps({"message": "not unique", "errors": {"puid": ["no"]}, "existing": {"puid": id_of(1)}})
