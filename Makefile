@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language quality-similarity bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -214,6 +214,9 @@ quality-windows: $(READY) ## measure what smaller windows find among harmless se
 quality-modes: $(READY) ## compare one forward pass with the model card's method on held-out texts: make quality-modes DATA=FILE
 	@test -n "$(DATA)" || (echo "name the file with the labelled texts: make quality-modes DATA=FILE" >&2; exit 2)
 	@$(BIN)/python -m tests.quality.modes --data $(DATA) --texts $(or $(TEXTS),2500)
+
+quality-similarity: $(READY) ## measure how near the SimHashes of changed texts are, and how far those of others
+	@$(BIN)/python -m tests.quality.similarity
 
 quality-language: $(READY) ## measure the language detector's accuracy, time and memory: make quality-language DATA=FILE
 	@test -n "$(DATA)" || (echo "name the file with the texts and their languages: make quality-language DATA=FILE" >&2; exit 2)

@@ -105,6 +105,8 @@ def verdict(
     # Left out of most verdicts, because each would cost bytes in every record.
     if event.strikes is not None:
         document["strikes"] = event.strikes
+    if event.similarity is not None:
+        document["similarity"] = event.similarity
     document["assessment"] = event.assessment
     value = compact(document)
     if decision != "review":

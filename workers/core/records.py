@@ -152,6 +152,8 @@ class Event(Struct, gc=False):
     """The engine's time with which it is charged. None if its assessment is reused, from Redis or from an equal content
     in flight, and if it was not judged."""
 
+    similarity: str | None = None
+    """A SimHash of its text, 16 hexadecimal digits; None if the text is short, or no SimHashes are computed."""
     strikes: float | None = None
     """The author's strikes, looked up before the decision; None if no rule asks for them or they are not known."""
 

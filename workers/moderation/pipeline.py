@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from workers import telemetry
 from workers.core.batcher import Batcher
@@ -25,6 +25,9 @@ from workers.redis.dedup import Dedup
 from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 from workers.tracing.stages import UNTRACED, Stages
+
+if TYPE_CHECKING:
+    from workers.core.similarity import SimHashes  # Imports numpy.
 
 LOOK_AGAIN_S = 0.005
 """How often a micro-batch that is due checks whether the judge has a free place."""
@@ -58,6 +61,7 @@ class Pipeline:
         deliver: Callable[[list[Finished]], None],
         fail: Callable[[BaseException], None],
         languages: Languages | None = None,
+        similarity: SimHashes | None = None,
         marks: Marks | None = None,
         stages: Stages = UNTRACED,
     ) -> None:
@@ -71,6 +75,7 @@ class Pipeline:
         self._deliver = deliver
         self._fail = fail
         self._languages = languages
+        self._similarity = similarity
         self._stages = stages
         self._consumer = {"messaging.system": "kafka", "messaging.consumer.group.name": settings.kafka.group}
         self._carry_headers = stages.carried.union(settings.events.carry_headers)
@@ -146,7 +151,10 @@ class Pipeline:
         telemetry.BATCH_SECONDS.observe(time.monotonic() - closed_at)
 
     def _begin(self, batch: Sequence[Event]) -> None:
-        """Set the verdict ids. The present policies say which tenants share assessments, and how long to retry."""
+        """Set the verdict ids, and the SimHashes if they are on.
+
+        The present policies say which tenants share assessments, and how long to retry.
+        """
         worker = self._settings.worker
         policies = self._policies.snapshot()
         default = policies.get(DEFAULT, self._default)
@@ -155,6 +163,9 @@ class Pipeline:
             event.verdict_id = verdict_id(worker.pipeline, event.source, event.body["event_id"])
             event.is_shared = policy.shared_cache
             event.retry_s = worker.hold_s if policy.on_unavailable == "hold" else worker.unavailable_after_s
+        if self._similarity is not None:
+            for event, found in zip(batch, self._similarity.of([event.body["text"] for event in batch]), strict=True):
+                event.similarity = found
 
     def _parts(self, batch: Sequence[Event]) -> list[Sequence[Event]]:
         """Divide a micro-batch into parts that do not wait for each other, each with one retry time.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -40,12 +41,21 @@ from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 from workers.tracing.stages import stages_of
 
+if TYPE_CHECKING:
+    from workers.core.similarity import SimHashes
+
 log = structlog.get_logger(__name__)
 
 
 GUESSABLE = (
     "dedup.secret is empty: whoever can read Redis can find out who wrote a text that they guess. Set it, to the same "
     "value for all workers"
+)
+
+
+COMPARABLE = (
+    "dedup.secret is empty: whoever reads verdicts can test a guessed text against their similarity. Set it, to the "
+    "same value for all workers"
 )
 
 
@@ -146,14 +156,18 @@ class Worker:
                 fail=life.end,
                 languages=languages,
                 marks=marks,
+                similarity=_similarity(settings),
                 stages=stages,
             )
             _collect_seldom()
             kafka.start()
             life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, settings.kafka))
-            if settings.dedup.enabled and not settings.dedup.secret.get_secret_value():
-                log.warning(GUESSABLE)
+            if not settings.dedup.secret.get_secret_value():
+                if settings.dedup.enabled:
+                    log.warning(GUESSABLE)
+                if settings.events.similarity:
+                    log.warning(COMPARABLE)
             if settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)
             log.info(
@@ -168,6 +182,14 @@ class Worker:
 
 def _marked_now(marks: Marks) -> Mark:
     return lambda output, first, minute: marks.put_usage(output, first, minute, written_time(time.time()))
+
+
+def _similarity(settings: Settings) -> SimHashes | None:
+    if not settings.events.similarity:
+        return None
+    from workers.core.similarity import SimHashes
+
+    return SimHashes(settings.dedup.secret.get_secret_value())
 
 
 async def _quit(kafka: KafkaThread[Event]) -> None:

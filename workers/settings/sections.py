@@ -45,6 +45,9 @@ class Events(Section):
     carry_attributes: bool | list[str] = True
     """the attributes that a verdict has: `true` for all, `false` for none, or a list of names. A review item always has
     all"""
+    similarity: bool = False
+    """whether verdicts have a SimHash of the text, by which the aggregates worker finds nearly equal texts. Keyed by
+    `dedup.secret`: see docs/similarity.md"""
     carry_headers: list[str] = ["traceparent", "tracestate"]
     """the record's headers that its verdict and its review item have"""
 

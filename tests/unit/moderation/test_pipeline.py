@@ -21,6 +21,7 @@ from tests.unit.redis.test_dedup import ASSESSMENT, event_at
 from tests.unit.redis.test_strikes import standing_of
 from workers import telemetry
 from workers.core.records import Event, Finished, Source
+from workers.core.similarity import SimHashes
 from workers.errors import Unavailable
 from workers.guard.guard import Refused, Request
 from workers.guard.languages import Languages
@@ -93,6 +94,36 @@ async def test_the_policy_in_force_after_the_engine_decides(site: Site, *, refus
     verdict = orjson.loads(record.outputs[0].value or b"")
     assert (verdict["policy"]["id"], verdict["decision"]) == ("new", "block")
     assert (verdict["assessment"] is None) == refuses
+
+
+async def test_a_verdict_has_the_simhash_of_its_text_if_they_are_on(site: Site) -> None:
+    settings = site.settings()
+    namespace = settings.redis.namespace
+    guard = WaitingGuard(refuses=False)
+    guard.may_answer.set()
+    hashes = SimHashes("secret")
+    text = "good morning to everyone in this room"
+    finished: asyncio.Future[list[Finished]] = asyncio.get_running_loop().create_future()
+    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+        notes = CrashNotes(redis, namespace=namespace, worker_id="w", crashes_ttl_s=60)
+        pipeline = Pipeline(
+            settings,
+            dedup=Dedup(redis, settings.dedup, namespace=namespace, fingerprint="f"),
+            strikes=StrikeLookups(redis, namespace=namespace, secret=""),
+            judge=Judge(guard, notes, batches_in_flight=1, is_current=lambda _: True, hangs_after_s=60),
+            policies=HeldPolicies(),
+            default_policy=default_strict(),
+            is_current=lambda _: True,
+            deliver=finished.set_result,
+            fail=finished.set_exception,
+            similarity=hashes,
+        )
+        pipeline.submit([event_at(0, text=text), event_at(1, text="short"), event_at(2, text=text.upper() + " 🔥")])
+        async with asyncio.timeout(10):
+            records = await finished
+    found = [orjson.loads(record.outputs[0].value or b"").get("similarity") for record in records]
+    assert found == [hashes.of([text])[0], None, found[0]]
+    assert found[0] is not None
 
 
 async def test_the_strikes_of_the_moment_of_the_decision_decide_and_the_verdict_names_them(site: Site) -> None:
