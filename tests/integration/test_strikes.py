@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
 from redis.asyncio import Redis
 
 from tests.site import Site
 from tests.stack import Stack
+from workers.core.pseudonyms import Pseudonyms
 from workers.policy.document import parse_yaml
 from workers.policy.policy import CompiledPolicy
 from workers.policy.strikes import CompiledStrikes, Contribution
@@ -24,6 +26,7 @@ strikes:
 rules:
   - {severity: Unsafe, min_strikes: 3, decision: block}
 """
+NEWEST_VERDICT = max((Path(__file__).parents[1] / "fixtures" / "contracts" / "verdict").iterdir())
 UNSAFE = "I hate everyone here, you are all idiots"
 
 
@@ -70,6 +73,7 @@ def test_three_strikes_block_and_without_redis_the_message_is_judged_without_the
         ("review", 0),
         ("review", None),
     ]
+    assert site.command("strikes", "show", "--tenant", "acme", "--author", "second").stdout == "2\n"
     stack.kill_redis()
     try:
         (unknown,) = send(site, "repeater")
@@ -84,3 +88,46 @@ def test_three_strikes_block_and_without_redis_the_message_is_judged_without_the
     for verdict in [*verdicts, unknown]:
         decision, reasons = policy.decide(verdict["assessment"], surface="chat", strikes=verdict.get("strikes"))
         assert (decision, [*reasons]) == (verdict["decision"], verdict["reasons"])
+
+
+def test_a_simulation_counts_the_committed_verdicts_of_a_tenant_and_plots_them(site: Site) -> None:
+    site.create_topics()
+    settings = site.settings()
+    template = json.loads(NEWEST_VERDICT.read_bytes())
+    template |= {"decision": "block", "duplicate_of": None, "supersedes": None, "corrected": None, "tenant_id": "acme"}
+    configuration = {"bootstrap.servers": settings.kafka.bootstrap_servers, "transactional.id": settings.kafka.group}
+    producer = Producer(configuration)
+    producer.init_transactions(30)
+
+    def write(author: str, number: int, **changes: object) -> None:
+        verdict = template | {"author_id": author, "verdict_id": f"{number:032x}", **changes}
+        producer.produce(settings.topics.verdicts, json.dumps(verdict).encode(), b"k")
+
+    producer.begin_transaction()
+    for number, author in enumerate(["repeater"] * 4 + ["second"] * 2 + ["once"]):
+        write(author, number)
+    write("second", 20, supersedes=f"{4:032x}", superseded_decision="block", decision="allow", corrected=None)
+    write("other", 21, tenant_id="other")
+    producer.produce(settings.topics.verdicts, b"not a verdict", b"k")
+    producer.commit_transaction(30)
+    producer.begin_transaction()
+    for number in range(30, 40):
+        write("aborted", number)
+    producer.flush(30)
+    producer.abort_transaction(30)
+
+    folder = Path(site.folder.name)
+    (folder / "policy.yaml").write_text(POLICY.replace("  window_hours: 720", "  thresholds: [{name: three, at: 3}]"))
+    simulate = ("strikes", "simulate", "--tenant", "acme", "--policy", folder / "policy.yaml")
+    done = site.command(*simulate, "--json", "--top", "1", "--plot", folder / "strikes.svg")
+    report = json.loads(done.stdout)
+    assert (report["verdicts"], report["authors"], report["authors_with_strikes"]) == (8, 3, 3)
+    assert [(line["name"], line["authors"]) for line in report["thresholds"]] == [("three", 1)]
+    assert report["top"] == [{"pseudonym": Pseudonyms(settings.pseudonym_secret).of("acme", "repeater"), "strikes": 4}]
+    assert "is not a verdict" in done.stderr
+    assert "<svg" in (folder / "strikes.svg").read_text()
+
+    site.command("policy", "set", "acme", folder / "policy.yaml")
+    later = site.command("strikes", "simulate", "--tenant", "acme", "--since", "2100-01-01T00:00:00Z")
+    assert later.stdout.startswith("0 verdicts of 0 authors")
+    assert "three" in later.stdout

@@ -25,6 +25,7 @@ from workers.cli import (
     policy,
     records,
     schemas,
+    strikes,
     topics,
     usage,
     worker,
@@ -50,6 +51,7 @@ app.add_typer(actions.app, name="actions")
 app.add_typer(forget.app)
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")
+app.add_typer(strikes.app, name="strikes")
 app.add_typer(mapping.app, name="mapping")
 actions.app.add_typer(action_calls.app)
 app.add_typer(annotate.app)

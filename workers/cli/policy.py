@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workers.cli.tables import add_row, print_table, say, say_yaml, table_of
+from workers.cli.with_redis import with_redis
 from workers.errors import Misconfigured
 from workers.settings import load
 
@@ -139,25 +140,11 @@ def policy_list(
     print_table(table)
 
 
-def _with_store(use: Any) -> Any:
-    from redis.exceptions import RedisError
-
-    from workers.redis.client import client_of
-    from workers.redis.failures import failure
+def _with_store(use: Callable[[Any], Awaitable[Any]]) -> Any:
     from workers.redis.policy_store import PolicyStore
 
     settings = load()
-
-    async def run() -> Any:
-        redis = client_of(settings.redis, socket_connect_timeout=5)
-        try:
-            return await use(PolicyStore(redis, settings.redis.namespace))
-        except (RedisError, OSError) as error:
-            raise failure(error) from error
-        finally:
-            await redis.aclose()
-
-    return asyncio.run(run())
+    return with_redis(settings.redis, lambda redis: use(PolicyStore(redis, settings.redis.namespace)))
 
 
 def _named(tenant: str) -> str:

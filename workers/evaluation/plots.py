@@ -1,4 +1,4 @@
-"""The plots of a report, as PNG. Needs matplotlib (the extra 'eval'); never opens a window."""
+"""The plots of reports. Needs matplotlib (the extra 'eval'); never opens a window."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from schemas.taxonomy import Severity
 from workers.evaluation.counts import Mode
+from workers.shown import printable
 
 COLOURS = {Mode.STRICT.value: "#1f5fa8", Mode.LOOSE.value: "#d9822b"}
 SEVERITIES = [severity.value for severity in Severity]
 DPI = 130
+
+THRESHOLD_COLOURS = ("#3a9a5b", "#d9822b", "#b3261e", "#6b4fa0") * 4
+"""One for each threshold that a policy may have."""
+LOGARITHMIC_FROM = 50
+"""With so many authors, the axis of their number is logarithmic."""
 
 
 def plots_of(report: Mapping[str, Any]) -> dict[str, bytes]:
@@ -45,7 +52,7 @@ def _confusion(table: Sequence[Sequence[int]]) -> bytes:
     axes.set_xticks(range(len(SEVERITIES)), SEVERITIES)
     axes.set_yticks(range(len(SEVERITIES)), SEVERITIES)
     axes.set(xlabel="the guard said", ylabel="gold", title="Severity, fraction of each row")
-    return _png(figure)
+    return _drawn(figure)
 
 
 def _reliability(figures: Mapping[str, Any]) -> bytes:
@@ -61,7 +68,7 @@ def _reliability(figures: Mapping[str, Any]) -> bytes:
     axes.set(xlabel="probability of a flag", ylabel="fraction flagged in the gold", title="Calibration")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes.legend(loc="upper left", frameon=False)
-    return _png(figure)
+    return _drawn(figure)
 
 
 def _intervals(title: str, lines: Mapping[str, Mapping[str, Mapping[str, float]]], colours: Mapping[str, str]) -> bytes:
@@ -82,10 +89,43 @@ def _intervals(title: str, lines: Mapping[str, Mapping[str, Mapping[str, float]]
     axes.grid(axis="x", color="#dddddd")
     if len(colours) > 1:
         figure.legend(loc="outside right upper", frameon=False)
-    return _png(figure)
+    return _drawn(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def strikes_plot(report: Mapping[str, Any], kind: str) -> bytes:
+    """Return the plot of `guardline strikes simulate` as `svg` or `png`: how many authors had how many strikes."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    steps, colours = report["at_least"], iter(THRESHOLD_COLOURS)
+    if steps:
+        values, authors = zip(*steps, strict=True)
+        axes.step([0, *values], [authors[0], *authors], where="pre", color=COLOURS["strict"], linewidth=1.6)
+    else:
+        axes.text(0.5, 0.5, "no author has a strike", ha="center", va="center", transform=axes.transAxes, color="grey")
+    for threshold in report["thresholds"]:
+        label = f"{threshold['at']:g} ({_plain(threshold['name'])}): {threshold['authors']:,} authors"
+        axes.axvline(threshold["at"], color=next(colours), linewidth=1.2, linestyle="--", label=label)
+    axes.set_yscale("log" if steps and steps[0][1] >= LOGARITHMIC_FROM else "linear")
+    axes.set_ylim(bottom=0.8 if axes.get_yscale() == "log" else 0)
+    axes.set_xlim(left=0)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    axes.set(xlabel="most strikes of an author", ylabel="authors with at least so many")
+    axes.set_title(f"Strikes at tenant {_plain(report['tenant_id'])}: {report['authors']:,} authors", fontsize=11)
+    axes.grid(color="#dddddd")
+    axes.set_axisbelow(True)
+    if report["thresholds"]:
+        axes.legend(loc="upper right", frameon=True, framealpha=0.9)
+    return _drawn(figure, kind)
+
+
+def _plain(name: str) -> str:
+    """Return a name that somebody chose, without formulas and control characters."""
+    return printable(name).replace("$", r"\$")
+
+
+def _drawn(figure: Figure, kind: str = "png") -> bytes:
     out = BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
+    figure.savefig(out, format=kind, dpi=DPI)
     return out.getvalue()
