@@ -153,8 +153,11 @@ class Simulation:
 
 
 def _packed(entry: Contribution) -> bytes:
-    supersedes = _NONE if entry.supersedes is None else bytes.fromhex(entry.supersedes)
-    return _CONTRIBUTION.pack(bytes.fromhex(entry.verdict_id), entry.at_ms, entry.weight, supersedes)
+    """Write a contribution. Raises ValueError if its ids or its time cannot be those of a verdict."""
+    ids = [bytes.fromhex(one) for one in (entry.verdict_id, entry.supersedes or _NONE.hex())]
+    if any(len(one) != len(_NONE) for one in ids) or not 0 <= entry.at_ms < 2**63:
+        raise ValueError("not the id or the time of a verdict")
+    return _CONTRIBUTION.pack(ids[0], entry.at_ms, entry.weight, ids[1])
 
 
 def _held(stored: bytes) -> list[Contribution]:

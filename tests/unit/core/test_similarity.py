@@ -70,6 +70,12 @@ def test_the_length_counts_letters_and_ideographs_twice() -> None:
     assert [hash_of(ideographs[:length]) is None for length in (7, 8)] == [True, False]
 
 
+def test_a_letter_that_ends_one_text_and_begins_the_next_counts_in_both() -> None:
+    ordered = "abcdefghijklmnopqrst"[:MIN_LENGTH]
+    assert HASHES.of([ordered[::-1], ordered]) == [hash_of(ordered[::-1]), hash_of(ordered)]
+    assert hash_of(ordered) is not None
+
+
 def test_only_the_beginning_of_a_long_text_counts() -> None:
     text = TEXT * 100
     assert hash_of(text[:MAX_CHARS]) == hash_of(text[:MAX_CHARS] + "and something else")

@@ -107,7 +107,18 @@ def test_without_verdicts_a_report_has_no_figures() -> None:
     assert (report["authors"], report["percentiles"], report["at_least"], report["top"]) == (0, {}, [], [])
 
 
-@pytest.mark.parametrize("broken", [{}, {"tenant_id": "acme"}, verdict(0) | {"timings": None}, [], "x"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"tenant_id": "acme"},
+        verdict(0) | {"timings": None},
+        [],
+        "x",
+        verdict(0) | {"verdict_id": "abcd"},
+        verdict(0, hours=1e14),
+    ],
+)
 def test_what_is_not_a_verdict_is_refused(broken: Any) -> None:
     with pytest.raises((LookupError, TypeError, ValueError, AttributeError)):
         simulation_of().add(broken)
