@@ -69,6 +69,8 @@ class Verdicts:
                 "bootstrap.servers": settings.kafka.bootstrap_servers,
                 "transactional.id": f"{settings.kafka.group}.{name}",
                 "linger.ms": 1,
+                # As a moderation worker writes them.
+                "compression.type": "lz4",
                 "log_level": 0,
             }
         )
