@@ -170,7 +170,10 @@ AGGREGATES = (
     Alert(
         "GuardlineAggregatesLate",
         "warning",
-        _NONE_RUNS,
+        # More than five minutes of work waits, or no worker runs. Markers of transactions alone are a small lag.
+        f"(sum {GROUP} (guardline_lag_records) > 100 and sum {GROUP} (guardline_lag_records) > "
+        f"300 * sum {GROUP} (rate(guardline_aggregates_verdicts_total[5m]))) "
+        f"or {_NONE_RUNS}",
         "10m",
         "Verdicts are counted late or not at all: strikes and signals are old.",
         "The aggregates worker does not run, or more than five minutes of verdicts wait for it.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -95,3 +97,13 @@ def test_latencies_count_many_values_at_once() -> None:
         ("seconds_count", None): 5,
         ("seconds_sum", None): 8.0,
     }
+
+
+def test_a_worker_that_has_not_asked_redis_does_not_report_that_redis_is_down() -> None:
+    """It may wait for Kafka, or be of a kind that uses no Redis: GuardlineRedisDown must not fire."""
+    script = (
+        "from prometheus_client import REGISTRY; import workers.telemetry; "
+        "print(REGISTRY.get_sample_value('guardline_redis_up'))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "nan"
