@@ -28,6 +28,13 @@ def test_the_notes_name_the_secrets_that_must_exist() -> None:
     assert "2 to 12 (KEDA)" in notes(example("production"))
 
 
+def test_the_notes_name_what_the_workers_that_do_not_judge_need() -> None:
+    said = notes(example("review-and-actions"))
+    assert "The pods need these Secrets: guardline, reviewers, webhooks." in said
+    assert "The review worker is at https://review.example, with the certificate of the Secret review-tls." in said
+    assert "  prod-guardline-review: 1, StatefulSet\n" in said
+
+
 def test_the_notes_warn_of_what_is_not_protected() -> None:
     values = example("cpu")
     assert "Warning" not in notes(values)
