@@ -82,4 +82,4 @@ class Compose:
 
     def down(self) -> None:
         """Remove the containers and their data."""
-        self("--profile", "observability", "down", "--volumes", "--timeout", "1")
+        self("--profile", "*", "down", "--volumes", "--timeout", "1")

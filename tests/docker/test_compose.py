@@ -6,18 +6,27 @@ import json
 import re
 import secrets
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from infra.devstack.kafka import HOST, free_ports
-from tests.docker.engine import Compose, docker, inspect
+from tests.docker.engine import USES_HOST_NETWORK, Compose, docker, inspect
 from tests.site import Site, eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
-PORTS = ("KAFKA", "KAFKA_INTERNAL", "KAFKA_CONTROLLER", "VALKEY", "WORKER_1", "WORKER_2", "PROMETHEUS", "COLLECTOR")
+PORTS = (
+    *("KAFKA", "KAFKA_INTERNAL", "KAFKA_CONTROLLER", "VALKEY", "WORKER_1", "WORKER_2", "PROMETHEUS", "COLLECTOR"),
+    *("AGGREGATES", "REVIEW", "REVIEW_API", "ACTIONS"),
+)
 SMALL_SET = ("kafka", "valkey", "topics", "worker-1", "worker-2")
 
 
@@ -29,7 +38,7 @@ def compose() -> Iterator[Compose]:
     try:
         compose.up(*SMALL_SET)
         yield compose
-        print(compose("logs", "--no-color", "--tail", "50"))
+        print(compose("--profile", "*", "logs", "--no-color", "--tail", "50"))
     finally:
         compose.down()
 
@@ -102,7 +111,8 @@ def test_prometheus_reads_both_workers_and_loads_the_rules(compose: Compose) -> 
             return json.load(answer)["data"]
 
     def healths() -> list[str]:
-        return [target["health"] for target in ask("targets")["activeTargets"]]
+        targets = ask("targets")["activeTargets"]
+        return [target["health"] for target in targets if target["labels"]["job"] == "guardline"]
 
     eventually(lambda: healths() == ["up", "up"], "both workers are scraped")
     assert sum(len(group["rules"]) for group in ask("rules")["groups"]) > 0
@@ -124,3 +134,66 @@ def test_the_collector_receives_the_spans_of_a_worker_with_traces(compose: Compo
     eventually(lambda: received() >= 5, "spans at the collector")
     for worker in ("worker-1", "worker-2"):
         assert "traces are not exported" not in docker("logs", compose.container(worker))
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Receive webhooks on this machine. Gives the port, and the bodies of the calls."""
+    bodies: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.headers["webhook-signature"]
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    # The bridge network leads to an address of this machine that is not the loopback one.
+    with ThreadingHTTPServer((HOST if USES_HOST_NETWORK else "0.0.0.0", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_person_decides_an_item_and_the_platform_hears_of_both_verdicts(
+    compose: Compose, site: Site, tmp_path: Path
+) -> None:
+    """The workers aggregates, review and actions, each in its container. It is the last test: it adds verdicts."""
+    token, secret, policy = tmp_path / "token", tmp_path / "secret", tmp_path / "policy.yaml"
+    token.write_text(secrets.token_hex(32))
+    secret.write_text(f"whsec_{b64encode(secrets.token_bytes(32)).decode()}")
+    policy.write_text("safe: review")
+    with receiver() as (port, bodies), httpx.Client(headers={"Authorization": f"Bearer {token.read_text()}"}) as client:
+        compose.variables |= {
+            "REVIEW_TOKEN_FILE": str(token),
+            "WEBHOOK_SECRET_FILE": str(secret),
+            "WEBHOOK_URL": f"http://host.docker.internal:{port}/",
+        }
+        site.command("policy", "set", "acme", policy)
+        compose.up("aggregates", "review", "actions")
+        site.events(1, start=7000)
+        api = f"http://{HOST}:{compose.variables['REVIEW_API_PORT']}/v1"
+        eventually(lambda: client.post(f"{api}/next", json={}).status_code == 200, "the item is on lease")
+        [item] = client.get(f"{api}/leases").json()["items"]
+        decided = client.post(f"{api}/items/{item['verdict_id']}/decide", json={"decision": "block"})
+        assert decided.status_code == 200, decided.text
+
+        def calls() -> list[dict[str, Any]]:
+            return [body for body in bodies if body["data"].get("event_id") == "e7000"]
+
+        eventually(lambda: len(calls()) >= 2, "the calls for the verdict of the guard and for that of the person")
+        first, second = calls()
+        assert (first["type"], first["data"]["decision"]) == ("verdict.created", "review")
+        assert (second["type"], second["data"]["decision"]) == ("verdict.superseded", "block")
+        assert second["data"]["supersedes"] == first["data"]["verdict_id"] == item["verdict_id"]
+
+    metrics = f"http://{HOST}:{compose.variables['AGGREGATES_PORT']}/metrics"
+    counted = re.compile(r"^guardline_aggregates_verdicts_total (\d+)", re.MULTILINE)
+    eventually(lambda: float(counted.findall(httpx.get(metrics).text)[0]) > 5000, "the verdicts are counted")
