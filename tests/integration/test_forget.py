@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from schemas.forget import Forget
+from tests.aggregates import Verdicts, counted, set_policy, strikes, verdict, worker
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
+from workers.core.records import TopicPartition
+from workers.kafka import forgetting
 from workers.kafka.reader import read
-from workers.policy.strikes import Decay, Standing
-from workers.redis import client
-from workers.redis.strikes import Author, StoredStrikes
+from workers.kafka.topics import create
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -30,7 +31,7 @@ def commit(site: Site, worker: str, topic: str, offset: int) -> None:
     )
     try:
         partitions = range(settings.topics.partitions)
-        consumer.commit(offsets=[TopicPartition(topic, number, offset) for number in partitions], asynchronous=False)
+        consumer.commit(offsets=[KafkaPartition(topic, number, offset) for number in partitions], asynchronous=False)
     finally:
         consumer.close()
 
@@ -40,7 +41,7 @@ def forget(site: Site, *flags: str, code: int = 0) -> dict[str, str]:
     run = site.command("forget", "--tenant", "acme", "--author", "u-17", *flags, code=code)
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in run.stdout.splitlines() if "│" in line]
     if code:
-        assert "of review has not read the request after 0.6 s" in run.stderr
+        assert "has not read the request after 0.6 s" in run.stderr
     return {row[0]: row[-1] for row in cells}
 
 
@@ -74,55 +75,72 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
     assert forget(site, "--wait", "60")["worker review"] == "done"
 
 
-async def strikes(site: Site, author: str, *, write: bool = False) -> int:
-    """Give the number of strikes that Redis has for an author; `write` stores one before."""
-    settings = site.settings()
-    redis = await client.connect(settings.redis)
-    try:
-        stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
-        if write:
-            await stored.write({Author("acme", author): Standing(Decay(3_600_000, None), ((now_ms(), 1.0),))})
-        (standing,) = await stored.read([Author("acme", author)])
-        return len(standing.steps) if standing else -1
-    finally:
-        await redis.aclose()
+def mentions(state: dict[str, Any] | None) -> set[str]:
+    return {word for word in ("message", "u-17", "u-18") if word in json.dumps(state)}
 
 
-def test_a_worker_that_was_down_does_not_hold_a_forgotten_author_and_other_authors_keep_their_items(site: Site) -> None:
-    desk = Desk(site)
+def test_workers_that_were_down_do_not_hold_a_forgotten_author_and_keep_the_data_of_others(site: Site) -> None:
+    desk, writer, topics = Desk(site), Verdicts(site), site.settings().topics
+    create(site.settings(), [topics.signals])
     desk.create_topics()
-    for author in ("u-17", "u-18"):
-        assert asyncio.run(strikes(site, author, write=True)) == 1
+    set_policy(site)
     desk.start()
-    desk.send([review_item(1, now_ms()), review_item(2, now_ms(), author_id="u-18")])
+    aggregates = worker(site)
+
+    def send(*numbers: int) -> None:
+        """Write an item and a verdict on each: those with odd numbers are of the author u-17."""
+        author = {number: "u-17" if number % 2 else "u-18" for number in numbers}
+        desk.send([review_item(one, now_ms(), author_id=author[one]) for one in numbers], topics.review)
+        writer.write([verdict(100 + one, author_id=author[one]) for one in numbers])
+
+    send(1, 2)
     eventually(lambda: desk.waiting() == 2, "both items wait")
+    eventually(lambda: counted(site) == {"u-17": 1, "u-18": 1}, "both verdicts are counted")
+    eventually(lambda: (strikes(site, "u-17"), strikes(site, "u-18")) == (1, 1), "the strikes are in Redis")
     assert desk.process is not None
-    desk.process.send(signal.SIGKILL)
-    desk.process.wait()
-    # These are read after the request, whatever the order of the topics.
-    desk.send([review_item(3, now_ms()), review_item(4, now_ms(), author_id="u-18")])
+    for process in (desk.process, aggregates):
+        process.send(signal.SIGKILL)
+        process.wait()
+    send(3, 4)
     found = forget(site, "--wait", "0.6", code=1)
-    assert [asyncio.run(strikes(site, author)) for author in ("u-17", "u-18")] == [0, 1]
-    assert found["worker review"].startswith("waiting: ")
+    assert {found["worker review"], found["worker aggregates"]} == {"waiting: the worker has not read the request yet"}
+    assert (strikes(site, "u-17"), strikes(site, "u-18")) == (0, 1)
 
     desk.start()
-    eventually(lambda: desk.waiting() == 2, "the items of the other author wait", 90)
-    states: dict[bytes, list[dict[str, Any] | None]] = {}
+    worker(site)
+    eventually(lambda: counted(site) == {"u-18": 2}, "the verdicts on the other author are counted", 90)
+    assert counted(site, "tenant") == {"": 4}
+    states: dict[int, list[set[str]]] = {}
 
     def is_closed() -> bool:
-        states.clear()
-        for key, value in desk.records("review_state"):
-            states.setdefault(key, []).append(value)
-        return all(mentions(states[verdict_id(number).encode()][-1]) == set() for number in (1, 3))
-
-    def mentions(state: dict[str, Any] | None) -> set[str]:
-        return {word for word in ("message", "u-17") if word in json.dumps(state)}
+        records = desk.records("review_state")
+        for number in (1, 2, 3, 4):
+            own = [state for key, state in records if key == verdict_id(number).encode()]
+            states[number] = [mentions(state) for state in own]
+        return len(states[4]) > 0 and all(states[number][-1:] == [set()] for number in (1, 3))
 
     eventually(is_closed, "the items of the author are closed", 90)
-    assert [mentions(state) for state in states[verdict_id(3).encode()]] == [set()], "it was never held"
-    others = [states[verdict_id(number).encode()][-1] for number in (2, 4)]
-    assert all("message" in json.dumps(state) and "u-18" in json.dumps(state) for state in others)
+    assert states[3] == [set()], "the item that was read after the request never had content"
+    assert states[2][-1] == states[4][-1] == {"message", "u-18"}
+    eventually(lambda: desk.waiting() == 2, "the items of the other author wait")
     assert desk.superseding() == {}
+    eventually(lambda: set(forgetting_states(site)) == {"done"}, "both groups have read the request", 90)
+    assert (strikes(site, "u-17"), strikes(site, "u-18")) == (0, 2)
+
+
+def forgetting_states(site: Site) -> list[str]:
+    """Give how far the groups are with the first request of each partition."""
+    settings = site.settings()
+    (position,) = [
+        (TopicPartition(str(message.topic()), message.partition() or 0), message.offset() or 0)
+        for message in read(settings.kafka, [settings.topics.forget], from_beginning=True, follow=False)
+        if message is not None
+    ]
+    watch = forgetting.Watch(settings, position)
+    try:
+        return [str(state) for state in watch.look().values()]
+    finally:
+        watch.close()
 
 
 def test_existing_topics_get_the_retention_of_the_settings_only_if_asked_for(site: Site) -> None:

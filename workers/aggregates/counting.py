@@ -12,6 +12,7 @@ from workers.aggregates.signals import Crossing
 from workers.aggregates.updates import Forget, Tick, Verdicts
 from workers.aggregates.verdicts import Seen
 from workers.aggregates.windows import HOUR_MS, MINUTE_MS
+from workers.core.forgotten import Forgotten
 from workers.policy.strikes import CompiledStrikes, Standing
 from workers.settings.aggregate_sections import Aggregates
 
@@ -56,9 +57,12 @@ class Counted(NamedTuple):
 class Counter:
     """Counts for the rows of this worker. Keeps in memory which rows have a threshold in force."""
 
-    def __init__(self, settings: Aggregates, rules_of: Callable[[str], CompiledStrikes | None]) -> None:
+    def __init__(
+        self, settings: Aggregates, rules_of: Callable[[str], CompiledStrikes | None], forgotten: Forgotten
+    ) -> None:
         self._settings = settings
         self._rules_of = rules_of
+        self._forgotten = forgotten
         self._firsts = contents.Firsts()
         self._raised: defaultdict[int, set[bytes]] = defaultdict(set)
         self._due: defaultdict[int, set[bytes]] = defaultdict(set)
@@ -71,6 +75,11 @@ class Counter:
         counted = repeats = refused = 0
         for name, group in update.groups:
             key = key_of(name)
+            if key.kind == "author" and len(self._forgotten):
+                # Such as verdicts that were written while the worker was down, and are read after the request.
+                group = [seen for seen in group if not self._covers(key, seen)]
+                if not group:
+                    continue
             stored = changed[name] if name in changed else rows.get(name)
             if stored is None and key.kind != "tenant" and rows.are_full:
                 refused += len(group)
@@ -122,8 +131,12 @@ class Counter:
     def forget(self, update: Forget, partition: int) -> Counted:
         """Delete the row of an author, and the author's strikes. A threshold in force ends without a signal."""
         key = key_of(update.key)
+        self._forgotten.note(key.tenant_id, key.subject, update.until_ms)
         self._raised[partition].discard(update.key)
         return Counted({update.key: None}, [], [Strikes(key.tenant_id, key.subject, None)])
+
+    def _covers(self, key: Key, seen: Seen) -> bool:
+        return self._forgotten.covers(key.tenant_id, key.subject, seen.sent_ms, seen.received_ms)
 
     def look(self, name: bytes, stored: bytes, partition: int, now_ms: int) -> Strikes | None:
         """Note what has to be done with a row later; return the author's strikes, to be written to Redis again."""

@@ -21,6 +21,7 @@ from workers.aggregates.strike_writer import StrikeWriter
 from workers.aggregates.table import Rows
 from workers.aggregates.updates import Batch, Forget, Tick, Verdicts, decoded, encoded, partition_of
 from workers.aggregates.verdicts import read, read_forget
+from workers.core.forgotten import Forgotten
 from workers.errors import Fatal, GuardlineError
 from workers.kafka.internal_topics import Prepared, mismatch
 from workers.policy.strikes import CompiledStrikes
@@ -40,7 +41,8 @@ LOOK_STEP = 500
 class Aggregation:
     """Counts verdicts until `stop`.
 
-    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker.
+    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker. `forgotten` has the
+    requests to forget that were read before.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Aggregation:
         rules_of: Callable[[str], CompiledStrikes | None],
         strikes: StrikeWriter,
         fail: Callable[[BaseException], None],
+        forgotten: Forgotten,
     ) -> None:
         self._settings = settings
         self._prepared = prepared
@@ -60,7 +63,7 @@ class Aggregation:
         self._has_failed = False
         self.app = app = app_of(settings, prepared.group, prepared.partitions, lambda: self._has_failed)
         self._rows = Rows(app, partitions=prepared.partitions, max_rows=settings.aggregates.max_rows, fail=self._fail)
-        self._counter = Counter(settings.aggregates, rules_of)
+        self._counter = Counter(settings.aggregates, rules_of, forgotten)
         self._batch = Batch(prepared.partitions)
         self._events: list[Any] = []
         self._has_batch = asyncio.Event()
@@ -246,9 +249,11 @@ class Aggregation:
             if author is None:
                 telemetry.VERDICTS_SKIPPED.labels("junk").inc()
             else:
-                key = Key("author", *author).encoded()
+                tenant_id, author_id, until_ms = author
+                key = Key("author", tenant_id, author_id).encoded()
                 await self._flush()
-                await self._send(self._updates, encoded(Forget(key)), partition_of(key, self._prepared.partitions))
+                update = encoded(Forget(key, until_ms))
+                await self._send(self._updates, update, partition_of(key, self._prepared.partitions))
             event.ack()
 
     async def _send(self, topic: str, value: bytes, partition: int) -> None:

@@ -35,9 +35,10 @@ class Tick(Struct, tag="t", array_like=True, gc=False):
 
 
 class Forget(Struct, tag="f", array_like=True, gc=False):
-    """Delete the row of an author."""
+    """Delete the row of an author, and count no more verdicts on events up to this time."""
 
     key: bytes
+    until_ms: int = 0
 
 
 Update: TypeAlias = Verdicts | Tick | Forget

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from schemas.forget import milliseconds
 from schemas.taxonomy import Category, Decision, Severity
 from workers.core.frames import split
 
@@ -118,6 +119,7 @@ class _Verdict(Struct, gc=False):
 class _Forget(Struct, gc=False):
     tenant_id: str
     author_id: str
+    requested_at: str
 
 
 _decode = msgspec.json.Decoder(_Verdict).decode
@@ -174,13 +176,13 @@ def read(value: bytes | None, *, partition: int, offset: int, timestamp_ms: int,
     )
 
 
-def read_forget(value: bytes | None) -> tuple[str, str] | None:
-    """Read the tenant and the author of a request to forget; None: the record is none."""
+def read_forget(value: bytes | None) -> tuple[str, str, int] | None:
+    """Read the tenant, the author and the time in milliseconds of a request to forget; None: the record is none."""
     try:
         found = _decode_forget(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return found.tenant_id, found.author_id, milliseconds(found.requested_at)
+    except (msgspec.DecodeError, ValueError):
         return None
-    return found.tenant_id, found.author_id
 
 
 def _by_field(content: bytes, timestamp_ms: int) -> _Verdict | None:

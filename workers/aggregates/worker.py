@@ -12,6 +12,7 @@ from workers import telemetry
 from workers.errors import Misconfigured, to_install
 from workers.kafka import internal_topics
 from workers.kafka.clients import LOOK_S
+from workers.kafka.forgetting import forgotten
 from workers.policy.document import DEFAULT
 from workers.policy.strikes import CompiledStrikes
 from workers.process.lifecycle import Lifecycle
@@ -60,6 +61,7 @@ class Worker:
 
             from workers.aggregates.strike_writer import StrikeWriter
 
+            known = await life.wait_for(lambda: asyncio.to_thread(forgotten, settings))
             stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
             strikes = StrikeWriter(stored)
             life.watch(strikes.write())
@@ -70,6 +72,7 @@ class Worker:
                 rules_of=rules_of,
                 strikes=strikes,
                 fail=life.end,
+                forgotten=known,
             )
             life.close_with(aggregation.stop, within_s=STOP_S)
             await life.wait_for(aggregation.start)

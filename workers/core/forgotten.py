@@ -6,9 +6,7 @@ another partition.
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from schemas.forget import Forget
+from schemas.forget import Forget, milliseconds
 
 
 class Forgotten:
@@ -23,10 +21,12 @@ class Forgotten:
 
     def add(self, request: Forget) -> None:
         """Take a request. One that is read again, or that is older than another one, changes nothing."""
-        author = (request.tenant_id, request.author_id)
-        # Unlike the standard library, RFC 3339 allows a small `z`.
-        requested_ms = int(datetime.fromisoformat(request.requested_at.upper()).timestamp() * 1000)
-        self._until_ms[author] = max(requested_ms, self._until_ms.get(author, requested_ms))
+        self.note(request.tenant_id, request.author_id, milliseconds(request.requested_at))
+
+    def note(self, tenant_id: str, author_id: str, until_ms: int) -> None:
+        """Take a request that was made at this time."""
+        author = (tenant_id, author_id)
+        self._until_ms[author] = max(until_ms, self._until_ms.get(author, until_ms))
 
     def covers(self, tenant_id: str, author_id: str | None, sent_ms: int | None, received_ms: int) -> bool:
         """Say whether a request covers a verdict or review item with these times.

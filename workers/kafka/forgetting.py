@@ -5,17 +5,23 @@ Guarantee: a request that `send` returns was accepted by the brokers. Nothing he
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
+from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from schemas.forget import Forget
+from workers.core.forgotten import Forgotten
+from workers.core.frames import unframed
 from workers.core.holdings import UNDELIVERED
 from workers.core.records import TopicPartition
+from workers.errors import Undecodable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
+from workers.kafka.reader import read
 from workers.kafka.route import of_moderation
 from workers.kafka.sending import Sending
 from workers.kafka.topic_settings import Keeping, keeping_of
@@ -71,6 +77,20 @@ def send(settings: Settings, request: Forget) -> Position:
     sending.check("topics.forget", topic)
     (position,) = accepted
     return position
+
+
+def forgotten(settings: Settings) -> Forgotten:
+    """Give the authors of all requests that the topic has: older records about them may still be read. Blocks.
+
+    Raises:
+        Unavailable: Kafka or the topic is not there.
+    """
+    found = Forgotten()
+    for message in read(settings.kafka, [settings.topics.forget], from_beginning=True, follow=False):
+        if message is not None:
+            with suppress(ValidationError, Undecodable):
+                found.add(Forget.model_validate_json(unframed(message.value() or b"")))
+    return found
 
 
 class Watch:

@@ -1,34 +1,15 @@
-"""Reads the state of all items from the compacted topic, and the requests to forget, when the worker starts."""
+"""Reads the state of all items from the compacted topic, when the worker starts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 import msgspec
-from pydantic import ValidationError
 
-from schemas.forget import Forget
-from workers.core.forgotten import Forgotten
-from workers.core.frames import unframed
-from workers.errors import Fatal, Undecodable
+from workers.errors import Fatal
 from workers.kafka.reader import read, wait_for_open_transactions
 from workers.review.item import SCHEMA_VERSION, Item, decoded
 from workers.settings import Settings
-
-
-def forgotten(settings: Settings) -> Forgotten:
-    """Give the authors whom earlier processes have forgotten: items of theirs may still wait in the topic. Blocks.
-
-    Raises:
-        Unavailable: Kafka or the topic is not there.
-    """
-    found = Forgotten()
-    for message in read(settings.kafka, [settings.topics.forget], from_beginning=True, follow=False):
-        if message is not None:
-            with suppress(ValidationError, Undecodable):  # The worker has made a dead letter of it.
-                found.add(Forget.model_validate_json(unframed(message.value() or b"")))
-    return found
 
 
 def rebuilt(settings: Settings) -> Iterable[Item]:

@@ -15,6 +15,7 @@ from workers.errors import Misconfigured, to_install
 from workers.kafka import hang_watch, registry, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.decoding import Decoding
+from workers.kafka.forgetting import forgotten
 from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.kafka.route import Route
 from workers.kafka.single import SingleRecords
@@ -26,7 +27,7 @@ from workers.review.desk import Desk
 from workers.review.people import Tokens
 from workers.review.processing import Processor
 from workers.review.reading import Reading, Work
-from workers.review.rebuilding import forgotten, rebuilt
+from workers.review.rebuilding import rebuilt
 from workers.review.rules import HOUR_MS, TenantRules, Terms
 from workers.review.service import Service
 from workers.review.standby import require_free

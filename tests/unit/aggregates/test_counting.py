@@ -17,6 +17,7 @@ from workers.aggregates.counting import Counter, Strikes
 from workers.aggregates.rows import Key, Row, decode
 from workers.aggregates.signals import crossed
 from workers.aggregates.updates import Batch, Forget, Tick, Verdicts, decoded
+from workers.core.forgotten import Forgotten
 from workers.policy.strikes import CompiledStrikes
 from workers.settings import Aggregates
 
@@ -34,7 +35,7 @@ class Table:
         self.rows: dict[bytes, bytes] = {}
         self.rules = rules
         self.settings = Aggregates.model_validate(changes)
-        self.counter = Counter(self.settings, lambda _: self.rules)
+        self.counter = Counter(self.settings, lambda _: self.rules, Forgotten())
         self.signals: list[Signal] = []
         self.keys: list[bytes] = []
         self.strikes: dict[str, float | None] = {}
@@ -355,6 +356,19 @@ def test_a_request_to_forget_deletes_the_row_and_the_strikes() -> None:
     assert table.strikes == {"a0": None}
     table.tick(NOW_MS)
     assert len(table.signals) == 1
+
+
+def test_verdicts_that_are_read_after_the_request_count_only_if_their_events_are_newer() -> None:
+    table = Table()
+    key = Key("author", "acme", "a0").encoded()
+    table._take(table.counter.forget(Forget(key, NOW_MS), 0), NOW_MS)
+    table.add(*(verdict(number) for number in range(4)), at_ms=NOW_MS)
+    assert (key in table.rows, table.signals) == (False, [])
+    assert table.row("tenant").hours[NOW_MS // HOUR_MS][0] == 4, "the tenant's count has them"
+    table.add(verdict(10, author_id="a1"))
+    assert table.row("author", "a1").hours[NOW_MS // HOUR_MS][0] == 1
+    table.add(verdict(11), at_ms=NOW_MS + 1)
+    assert table.row("author", "a0").hours[NOW_MS // HOUR_MS][0] == 1
 
 
 def test_large_batches_become_several_records_and_lose_no_verdict() -> None:

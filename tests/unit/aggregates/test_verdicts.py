@@ -127,6 +127,15 @@ def test_a_field_of_any_other_type_loses_only_itself(data: st.DataObject) -> Non
 
 
 def test_a_request_to_forget_names_a_tenant_and_an_author() -> None:
-    assert read_forget(b'{"tenant_id": "acme", "author_id": "a", "forget_id": "x", "new": 1}') == ("acme", "a")
+    request = {
+        "tenant_id": "acme",
+        "author_id": "a",
+        "forget_id": "x",
+        "requested_at": "1970-01-01T00:00:01Z",
+        "new": 1,
+    }
+    assert read_forget(orjson.dumps(request)) == ("acme", "a", 1_000)
+    assert read_forget(orjson.dumps({**request, "requested_at": "1970-01-01t00:00:60z"})) == ("acme", "a", 59_000)
     assert read_forget(None) is None
     assert read_forget(b'{"tenant_id": "acme"}') is None
+    assert read_forget(orjson.dumps({**request, "requested_at": "soon"})) is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from schemas.forget import Forget
 from workers.core.forgotten import Forgotten
@@ -38,6 +39,18 @@ def test_an_event_that_waited_in_its_topic_is_covered() -> None:
     forgotten.add(request())
     assert forgotten.covers("acme", "u-17", NOON_MS, NOON_MS + 60_000)
     assert not forgotten.covers("acme", "u-17", NOON_MS + 1, NOON_MS + 60_000)
+
+
+@pytest.mark.parametrize("at", ["2026-02-30T12:00:00Z", "soon", "2026-03-01T12:00:00"])
+def test_a_request_without_a_time_is_none(at: str) -> None:
+    with pytest.raises(ValidationError):
+        request(at=at)
+
+
+def test_a_leap_second_is_a_time() -> None:
+    forgotten = Forgotten()
+    forgotten.add(request(at="2026-03-01T11:59:60z"))
+    assert forgotten.covers("acme", "u-17", None, NOON_MS - 1_000)
 
 
 def test_old_requests_are_discarded() -> None:
