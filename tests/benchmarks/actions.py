@@ -64,10 +64,11 @@ def main() -> None:
 def produce(site: Site) -> None:
     """Write the verdicts: the newest of the published examples, each with its own id."""
     document = {**json.loads(FIXTURE.read_text()), "decision": "block", "supersedes": None}
-    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers, "linger.ms": 20})
+    settings = site.settings()
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "linger.ms": 20})
     for number in range(COUNT):
         value = json.dumps({**document, "verdict_id": f"{number:032x}"}).encode()
-        producer.produce(site.settings().topics.verdicts, value, f"room-{number % KEYS}".encode())
+        producer.produce(settings.topics.verdicts, value, f"room-{number % KEYS}".encode())
         producer.poll(0)
     assert producer.flush(30) == 0
 

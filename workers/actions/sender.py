@@ -72,6 +72,7 @@ class Sender:
         self._accepted = 0
         self._loop = asyncio.get_running_loop()
         self._attempts = {meaning: telemetry.ATTEMPTS.labels(endpoint.name, meaning) for meaning in Meaning}
+        self._call_seconds = telemetry.CALL_SECONDS.labels(endpoint.name)
         self._is_stopping = False
         telemetry.BREAKER_OPEN.labels(endpoint.name).set_function(lambda: self._breaker.state is not State.CLOSED)
         telemetry.ENDPOINT_GONE.labels(endpoint.name).set_function(lambda: self._breaker.state is State.GONE)
@@ -193,7 +194,7 @@ class Sender:
             status = answer.status
             results = self._format.read(batch, answer)
         now = time.monotonic()
-        telemetry.CALL_SECONDS.labels(self._endpoint.name).observe(now - began)
+        self._call_seconds.observe(now - began)
         self._judge_endpoint(results, now)
         for delivery, result in zip(batch, results, strict=True):
             delivery.status = status

@@ -226,6 +226,18 @@ async def test_an_endpoint_that_is_down_uses_up_no_attempts_and_everything_arriv
         assert at.sender.state is State.CLOSED
 
 
+async def test_what_waits_is_sent_at_once_when_the_endpoint_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.actions.breaker.LONGEST_S", 0.05)
+    is_down = True
+    async with place(tmp_path, lambda _: 503 if is_down else 200, retry={"first_s": 300, "max_s": 300}) as at:
+        at.submit(*(delivery(number) for number in range(OPENS_AFTER + 1)))
+        await at.until(lambda: len(set(at.receiver.calls)) > OPENS_AFTER, "each has failed")
+        is_down = False
+        await at.has_ended(OPENS_AFTER + 1)
+
+
 async def test_an_open_breaker_lets_one_call_through_at_a_time(tmp_path: Path) -> None:
     async with place(tmp_path, lambda _: 500, retry={"first_s": 0.05, "max_s": 0.05}, concurrency=50) as at:
         at.submit(*(delivery(number) for number in range(100)))
