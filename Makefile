@@ -93,6 +93,11 @@ test-docker: $(READY) ## build the image, and test it and infra/compose.yaml on 
 	@$(MAKE) --no-print-directory image
 	$(BIN)/pytest --docker tests/docker
 
+.PHONY: test-page
+test-page: $(READY) ## the tests of the review worker's page, in a headless Chromium
+	@command -v chromium > /dev/null || { echo "install Chromium (Debian: apt-get install chromium fonts-noto-core)" >&2; exit 2; }
+	$(BIN)/pytest --browser tests/page
+
 # SGLang needs other versions of torch and transformers than vLLM.
 SGLANG := $(VENV)-sglang
 $(SGLANG)/.ready: $(READY) requirements/sglang.txt

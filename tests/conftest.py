@@ -36,6 +36,7 @@ RUN_BY = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--registry", action="store_true", help="run the tests that download and start Apicurio")
+    parser.addoption("--browser", action="store_true", help="run the tests that need Chromium")
     parser.addoption("--docker", action="store_true", help="run the tests that need a Docker engine and the image")
 
 
@@ -62,6 +63,8 @@ def _why_not(item: pytest.Item) -> str | None:
             return f"need {mark.args[0]}: {RUN_BY[mark.args[0]]} runs them"
     if item.get_closest_marker("engine") and not item.config.getoption("--docker"):
         return "need a Docker engine: make test-docker runs them"
+    if item.get_closest_marker("browser") and not item.config.getoption("--browser"):
+        return "need Chromium: make test-page runs them"
     if item.get_closest_marker("registry") and not item.config.getoption("--registry"):
         return "need Apicurio: make test-registry runs them"
     for mark in item.iter_markers("lacks"):

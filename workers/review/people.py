@@ -50,15 +50,23 @@ class Tokens:
                 ),
             )
             for value in _values(token):
-                self._people.append((_digest(value), person))
+                self._people.append((hash_of(value), person))
         if len({digest for digest, _ in self._people}) < len(self._people):
             raise Misconfigured("review.tokens: two files hold the same token: give everybody a token of their own")
 
     def person(self, token: str) -> Person | None:
         """Give the person with this token; None if it is not valid."""
-        digest = _digest(token)
+        digest = hash_of(token)
         found = [person for known, person in self._people if hmac.compare_digest(known, digest)]
         return found[0] if found else None
+
+    def named(self, name: str) -> Person | None:
+        """Give the person of this name."""
+        return next((person for _, person in self._people if person.name == name), None)
+
+    def hashes_of(self, name: str) -> list[bytes]:
+        """Give the hashes of the tokens of a person. They sign the person's sessions."""
+        return [known for known, person in self._people if person.name == name]
 
 
 def _values(token: ReviewToken) -> list[str]:
@@ -75,5 +83,6 @@ def _values(token: ReviewToken) -> list[str]:
     return values
 
 
-def _digest(token: str) -> bytes:
+def hash_of(token: str) -> bytes:
+    """Give the hash that is kept of a token."""
     return sha256(token.encode(errors="surrogatepass")).digest()

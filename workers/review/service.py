@@ -70,7 +70,7 @@ class Service:
     ) -> views.ItemView | None:
         """Give the item whose turn comes first, on lease; None if none waits. The item comes with its content."""
         _require(person, DECIDES, "take items")
-        causing = _id_of(person, "next", key)
+        causing = id_of(person, "next", key)
         held = self._desk.leased_by(person.name)
         for item in held:
             if item.lease is not None and item.lease.command_id == causing:
@@ -99,7 +99,7 @@ class Service:
 
     async def item(self, person: Person, verdict_id: str) -> views.ItemView:
         """Give an item. For roles that see content, an audit record says that the person has seen it."""
-        item = self._visible(person, verdict_id)
+        item = self.visible(person, verdict_id)
         if person.role in READS_CONTENT and item.has_content:
             item = await self._give(person, item.verdict_id, CommandKind.VIEW, secrets.token_hex(16))
         return self._full(item, person)
@@ -170,7 +170,7 @@ class Service:
         """Put an item back into the queue, or open one for a verdict that never went to review."""
         _require(person, APPEALS, "appeal")
         root = self._desk.root_of(verdict_id)
-        causing = _id_of(person, CommandKind.APPEAL.value, key, root)
+        causing = id_of(person, CommandKind.APPEAL.value, key, root)
         known = self._desk.items.get(root)
         if known is not None and not may_see(person.reader, known):
             raise unknown(verdict_id)
@@ -194,12 +194,16 @@ class Service:
 
     def beat(self, person: Person, verdict_id: str) -> views.LeaseView:
         """Lengthen a lease."""
-        self._visible(person, verdict_id)
+        self.visible(person, verdict_id)
         now = self._now_ms()
         item = self._desk.beat(verdict_id, person.name, now + int(self._settings.lease_s * 1000), now)
         lease = item.lease
         assert lease is not None  # `beat` has lengthened it.
         return views.LeaseView(by=lease.by, since=lease.since, until=lease.until)
+
+    def summary(self, person: Person, verdict_id: str) -> views.ItemSummary:
+        """Give an item without its content and without an audit record."""
+        return views.summary(self.visible(person, verdict_id), self._now_ms())
 
     def leases(self, person: Person) -> list[views.ItemSummary]:
         """Give the items that the person has on lease."""
@@ -220,7 +224,8 @@ class Service:
             self._counted = (now, _counts(self._desk, now))
         return self._counted[1]
 
-    def _visible(self, person: Person, verdict_id: str) -> Item:
+    def visible(self, person: Person, verdict_id: str) -> Item:
+        """Give an item if the person may see it."""
         item = self._desk.find(verdict_id)
         if not may_see(person.reader, item):
             raise unknown(verdict_id)
@@ -232,8 +237,8 @@ class Service:
     async def _do(
         self, person: Person, verdict_id: str, kind: CommandKind, key: str | None, **fields: Any
     ) -> views.ItemView:
-        root = self._visible(person, verdict_id).verdict_id
-        return self._full(await self._give(person, root, kind, _id_of(person, kind.value, key, root), **fields), person)
+        root = self.visible(person, verdict_id).verdict_id
+        return self._full(await self._give(person, root, kind, id_of(person, kind.value, key, root), **fields), person)
 
     async def _give(
         self,
@@ -276,7 +281,7 @@ class Service:
         return item
 
 
-def _id_of(person: Person, kind: str, key: str | None, root: str = "") -> str:
+def id_of(person: Person, kind: str, key: str | None, root: str = "") -> str:
     """Give the id of a command: a request that is repeated with its key has the same."""
     return secrets.token_hex(16) if key is None else command_id("request", person.name, kind, root, key)
 

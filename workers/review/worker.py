@@ -167,7 +167,7 @@ class Worker:
             life.close_with(sender.close)
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
-            server = Server(create_app(service, tokens, max_body_bytes=review.max_body_bytes), review)
+            server = Server(create_app(service, tokens, settings=review, now_ms=_now_ms), review)
             kafka.start()
             life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, route.kafka))

@@ -1,13 +1,14 @@
-"""The settings of the bridge to Coop: how review items are written there."""
+"""The settings of the bridge to Coop: how review items are written there, and what its decisions mean here."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.taxonomy import Category
-from workers.settings.section import Section
+from workers.settings.section import File, Section
 
 ITEM_FIELDS = (
     "text",
@@ -55,3 +56,33 @@ class CoopItems(Section):
             if not field:
                 raise ValueError(f"{name!r} has no name in Coop")
         return fields
+
+
+class CoopCallbacks(Section):
+    """What the review worker does with the callbacks of Coop."""
+
+    public_key_file: File = None
+    """the absolute path of a file with Coop's webhook signature verification key, as PEM. Without it there is no
+    `/v1/coop/callback`. A changed file counts at once. See docs/review.md#coop"""
+    actions: dict[str, Literal["allow", "block"]] = {}
+    """the ids of Coop's actions, and the decision that each of them is"""
+    ignored: Literal["allow", "block"] = "allow"
+    """the decision when a moderator in Coop ignores a report"""
+    policies: dict[str, Category] = {}
+    """the ids of Coop's policies, and the category that each of them is: the superseding verdict names it as the
+    corrected category"""
+    tenants: list[str] = []
+    """the tenants for whose items Coop may decide; empty: all"""
+
+    @field_validator("public_key_file")
+    @classmethod
+    def _check_file(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_absolute():
+            raise ValueError("review.coop.public_key_file: has to be an absolute path")
+        return file
+
+    @model_validator(mode="after")
+    def _check_actions(self) -> CoopCallbacks:
+        if self.public_key_file and not self.actions:
+            raise ValueError("review.coop.actions: is empty, so that no action of Coop would be a decision")
+        return self

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from workers.settings.coop_sections import CoopCallbacks
 from workers.settings.section import Section
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -77,6 +78,8 @@ class Review(Section):
     """how long a request waits until Kafka has stored its command. Then the answer is 503"""
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     """a larger request is refused"""
+    coop: CoopCallbacks = CoopCallbacks()
+    """the callbacks of Coop"""
 
     @model_validator(mode="after")
     def _check_tokens(self) -> Review:

@@ -1,0 +1,144 @@
+"""The review worker without Kafka, for tests of its page: a command is stored and committed as soon as it is sent.
+
+Everything else is the worker's own: the items, the rules, the service, the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from workers.core.records import Finished, Output, Record, Source, TopicPartition
+from workers.errors import Unavailable
+from workers.review.api import create_app
+from workers.review.desk import Desk
+from workers.review.people import Tokens
+from workers.review.processing import Processor
+from workers.review.reading import Reading
+from workers.review.rules import TenantRules, Terms
+from workers.review.service import Service
+from workers.review.ticking import Ticking
+from workers.settings import Review, Topics
+from workers.settings.coop_sections import CoopCallbacks
+from workers.settings.review_sections import ReviewToken
+
+ITEM: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "fixtures" / "contracts" / "review" / "1.3.json").read_text(encoding="utf-8")
+)
+MINUTE_MS = 60_000
+ROLES = {"mara": "reviewer", "jonas": "reviewer", "sena": "senior", "otto": "auditor", "bot": "service"}
+
+
+def token_of(name: str) -> str:
+    """Give the token of a person."""
+    return f"{name}-" + "0123456789abcdef" * 2
+
+
+def identity(number: int) -> str:
+    """Give the id of the item of this number."""
+    return f"{number:032x}"
+
+
+class LocalDesk:
+    """One review desk in memory. `ahead_ms` moves its clock, `is_down` makes Kafka store nothing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        undo_s: float = 30,
+        lease_s: float = 120,
+        four_eyes: tuple[str, ...] = (),
+        coop: CoopCallbacks | None = None,
+    ) -> None:
+        tokens = []
+        for name, role in ROLES.items():
+            (folder / name).write_text(token_of(name))
+            tokens.append(ReviewToken.model_validate({"name": name, "role": role, "file": folder / name}))
+        self.settings = Review(tokens=tokens, undo_s=undo_s, lease_s=lease_s, coop=coop or CoopCallbacks())
+        self.topics = Topics()
+        self.ahead_ms = 0
+        self.is_down = False
+        self.outputs: list[Output] = []
+        self._offset = 0
+        self._reading = Reading(self.topics)
+        self._four_eyes = frozenset(four_eyes)
+        self.desk = Desk()
+        self._finished: list[Finished] = []
+        self._processor = Processor(
+            self.desk,
+            self.topics,
+            terms=Terms(int(lease_s * 1000), int(undo_s * 1000), 3_600_000, 3_600_000),
+            rules_of=lambda tenant: TenantRules(30 * MINUTE_MS, None, self._four_eyes),
+            pipeline="test",
+            now_ms=self.now_ms,
+            deliver=self._finished.extend,
+        )
+        self._ticking = Ticking(self.desk, self._send, self.topics, self.now_ms)
+        self.service = Service(self.desk, self._processor, self._send, self.settings, self.topics, self.now_ms)
+
+    def now_ms(self) -> int:
+        """Give the time of this desk."""
+        return int(time.time() * 1000) + self.ahead_ms
+
+    def app(self) -> FastAPI:
+        """Make the application."""
+        return create_app(self.service, Tokens(self.settings.tokens), settings=self.settings, now_ms=self.now_ms)
+
+    def add(self, number: int, **changes: Any) -> str:
+        """Let an item arrive, and give its id."""
+        item = {name: value for name, value in ITEM.items() if name not in _OF_PEOPLE}
+        own = {"verdict_id": identity(number), "timings": {"received_at": self.now_ms() - 5 * MINUTE_MS}}
+        self._take(self.topics.review, json.dumps({**item, **own, **changes}).encode(), b"room")
+        return identity(number)
+
+    async def tick(self) -> None:
+        """Let everything take effect whose time has come."""
+        await self._ticking.tick()
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The superseding verdicts that were written."""
+        return [json.loads(one.value or b"") for one in self.outputs if one.topic == self.topics.verdicts]
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """Serve the application on a free port. Gives its address."""
+        config = uvicorn.Config(self.app(), port=0, lifespan="off", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+    async def _send(self, output: Output) -> None:
+        if self.is_down:
+            raise Unavailable("kafka: nothing is stored")
+        await asyncio.sleep(0)
+        self._take(output.topic, output.value, output.key)
+
+    def _take(self, topic: str, value: bytes | None, key: bytes) -> None:
+        self._offset += 1
+        source = Source(TopicPartition(topic, 0), 1, self._offset, None, self.now_ms())
+        self._processor.submit(self._reading(Record(value, key, topic=topic), source))
+        finished, self._finished[:] = list(self._finished), []
+        self.outputs += [output for one in finished for output in one.outputs]
+        self._processor.committed(finished)
+
+
+_OF_PEOPLE = frozenset({"supersedes", "superseded_decision", "decided_by", "note", "corrected"})

@@ -1,0 +1,429 @@
+"""The page: every request with its form, its session and its answer. The service does the rest, as for the API."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from schemas.review_command import ReviewRole
+from schemas.taxonomy import Category, Severity
+from schemas.verdict import MAX_NOTE_CHARS
+from workers.review.page import render
+from workers.review.page.forms import Form, Narrowed, form_of, is_local, narrowed_by
+from workers.review.page.sessions import COOKIE, HOURS, Session, Sessions, is_same
+from workers.review.page.times import moment
+from workers.review.page.view import page_of, title_of
+from workers.review.people import DECIDES, READS_ITEMS, Person, Tokens, hash_of
+from workers.review.queues import UNKNOWN_LANGUAGE
+from workers.review.refusal import Refusal
+from workers.review.service import Service
+from workers.review.views import ItemSummary, ItemView
+from workers.shown import printable
+
+REFRESH_S = 15
+PARTS_OF_LEASE = 3
+"""How many heartbeats a browser sends within the length of a lease."""
+
+OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."
+
+PATH = "/items/{verdict_id}"
+
+
+class Notice(NamedTuple):
+    """A line above the page. `undo` is the id of the item whose decision can still be undone."""
+
+    kind: str
+    text: str
+    undo: str = ""
+    left_s: float = 0
+
+
+class Draft(NamedTuple):
+    """What a person has filled in, to be shown again after a refusal. `key` makes a repeated form harmless."""
+
+    key: str = ""
+    note: str = ""
+    severity: str = ""
+    categories: tuple[str, ...] = ()
+    is_revealed: bool = False
+
+
+Handler = Callable[["Pages", Request], Awaitable[Response]]
+Signed = Callable[["Pages", Request, Person, Session], Awaitable[Response]]
+
+
+def _signed_in(handler: Signed) -> Handler:
+    """Ask for a session first, and make a page of each refusal."""
+
+    @wraps(handler)
+    async def checked(self: Pages, request: Request) -> Response:
+        found = self.session(request)
+        if found is None:
+            return self.to_sign_in(request)
+        try:
+            return await handler(self, request, *found)
+        except Refusal as refusal:
+            return self.problem(refusal, *found)
+
+    return checked
+
+
+class Pages:
+    """The handlers of the page. `lease_s` is the length of a lease."""
+
+    def __init__(self, service: Service, tokens: Tokens, lease_s: float, now_ms: Callable[[], int]) -> None:
+        self._service = service
+        self._tokens = tokens
+        self._lease_s = lease_s
+        self._now_ms = now_ms
+        self._sessions = Sessions()
+
+    def session(self, request: Request) -> tuple[Person, Session] | None:
+        """Give who is signed in."""
+        now_s = self._now_ms() / 1000
+        session = self._sessions.read(request.cookies.get(COOKIE), self._tokens.hashes_of, now_s)
+        person = None if session is None else self._tokens.named(session.name)
+        return None if session is None or person is None else (person, session)
+
+    def to_sign_in(self, request: Request) -> Response:
+        """Ask for the token, and come back to the page that was asked for."""
+        to = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        if request.method == "GET" and COOKIE not in request.cookies:
+            return render.moved(f"/sign-in{Narrowed().query(to=to)}")
+        return self._sign_in_page(to if request.method == "GET" else "", OVER, 401)
+
+    def problem(self, refusal: Refusal, person: Person, session: Session) -> Response:
+        """Show why nothing was done."""
+        titles = {
+            403: "You may not do this",
+            404: "There is no such item",
+            409: "Not recorded",
+            503: "Not recorded yet",
+        }
+        title = titles.get(refusal.status, "Not recorded")
+        return render.page(
+            "problem.html", session.csrf, refusal.status, title=title, text=_sentence(refusal), person=_who(person)
+        )
+
+    async def get_sign_in(self, request: Request) -> Response:
+        """Show the form for the token."""
+        return self._sign_in_page(request.query_params.get("to", ""))
+
+    async def sign_in(self, request: Request) -> Response:
+        """Check the token, and begin a session."""
+        try:
+            form = await form_of(request)
+            token, to = form.one("token"), form.one("to", 2_048)
+        except Refusal as refusal:
+            return self._sign_in_page("", _sentence(refusal), refusal.status)
+        person = self._tokens.person(token)
+        if person is None:
+            return self._sign_in_page(to, "This token is not valid.", 403)
+        if person.role not in READS_ITEMS or person.role is ReviewRole.SERVICE:
+            return self._sign_in_page(to, "This token is for software. People need a token of their own.", 403)
+        answer = render.moved(_own_path(to))
+        answer.set_cookie(
+            COOKIE,
+            self._sessions.begin(person.name, hash_of(token), self._now_ms() / 1000),
+            path=render.ROOT,
+            secure=not is_local(request),
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    @_signed_in
+    async def sign_out(self, request: Request, person: Person, session: Session) -> Response:
+        """End the session."""
+        await _checked_form(request, session)
+        self._sessions.end(session, self._now_ms() / 1000)
+        answer = render.moved("/sign-in")
+        answer.delete_cookie(COOKIE, path=render.ROOT)
+        return answer
+
+    @_signed_in
+    async def queues(self, request: Request, person: Person, session: Session) -> Response:
+        """Show the queues, and what this person has on lease."""
+        now_ms = self._now_ms()
+        queues = self._service.queues(person)
+        held = [
+            {
+                "verdict_id": item.verdict_id,
+                "title": title_of(item),
+                "where": printable(f"{item.tenant_id} · {item.language or 'language not known'}"),
+                "until": moment(item.lease.until, now_ms) if item.lease else None,
+            }
+            for item in self._service.leases(person)
+        ]
+        return render.page(
+            "queues.html",
+            session.csrf,
+            title="Queues",
+            person=_who(person),
+            notice=self._notice(request, person),
+            queues=[
+                {
+                    "id": queue.tenant_id,
+                    "code": queue.language,
+                    "tenant": printable(queue.tenant_id),
+                    "language": "" if queue.language == UNKNOWN_LANGUAGE else printable(queue.language),
+                    "waiting": queue.waiting,
+                    "escalated": queue.escalated,
+                    "overdue": queue.overdue,
+                    "oldest": None if queue.oldest_since is None else moment(queue.oldest_since, now_ms),
+                }
+                for queue in queues
+                if queue.waiting
+            ],
+            figures={
+                "waiting": sum(queue.waiting for queue in queues),
+                "overdue": sum(queue.overdue for queue in queues),
+                "in work": sum(queue.leased for queue in queues),
+            },
+            held=held,
+            may_take=person.role in DECIDES,
+            refresh_s=REFRESH_S,
+        )
+
+    @_signed_in
+    async def find(self, request: Request, person: Person, session: Session) -> Response:
+        """Go to the item of an id."""
+        verdict_id = request.query_params.get("id", "").strip().lower()
+        return render.moved(f"/items/{verdict_id}" if _is_id(verdict_id) else "/items/-")
+
+    @_signed_in
+    async def next(self, request: Request, person: Person, session: Session) -> Response:
+        """Take the next item, and show it."""
+        form = await _checked_form(request, session)
+        narrowed = Narrowed(form.one("tenant"), form.one("language"))
+        return await self._next(person, narrowed, key=form.one("key") or None)
+
+    @_signed_in
+    async def item(self, request: Request, person: Person, session: Session) -> Response:
+        """Show an item."""
+        item = await self._service.item(person, _id(request))
+        return self._item_page(request, person, session, item, self._notice(request, person))
+
+    @_signed_in
+    async def decide(self, request: Request, person: Person, session: Session) -> Response:
+        """Decide, escalate or skip, and show the next item."""
+        form = await _checked_form(request, session)
+        verdict_id, draft = _id(request), _draft(form)
+        decision = form.one("decision")
+        try:
+            if decision == "skip":
+                await self._service.skip(person, verdict_id, draft.key or None)
+            else:
+                await self._decide(person, verdict_id, decision, draft)
+        except Refusal as refusal:
+            if refusal.status in (403, 404):
+                raise
+            item = await self._service.item(person, verdict_id)
+            notice = Notice("problem", _sentence(refusal))
+            return self._item_page(request, person, session, item, notice, draft, refusal.status)
+        done = "" if decision == "skip" else verdict_id
+        return await self._next(person, narrowed_by(request), key=draft.key and f"{draft.key}-next", done=done)
+
+    @_signed_in
+    async def undo(self, request: Request, person: Person, session: Session) -> Response:
+        """Take the own decision back, and show the item again."""
+        await _checked_form(request, session)
+        item = await self._service.undo(person, _id(request))
+        return render.moved(f"/items/{item.verdict_id}{narrowed_by(request).query(undone='1')}")
+
+    @_signed_in
+    async def change(self, request: Request, person: Person, session: Session) -> Response:
+        """Take one item, reopen it, or pass on an appeal, and show it."""
+        form = await _checked_form(request, session)
+        verdict_id, note = _id(request), form.one("note", MAX_NOTE_CHARS)
+        match request.path_params["change"]:
+            case "lease":
+                item = await self._service.lease(person, verdict_id)
+            case "release":
+                await self._service.release(person, verdict_id)
+                return render.moved("/")
+            case "reopen":
+                item = await self._service.reopen(person, verdict_id, note or None)
+            case "appeal":
+                item = await self._service.appeal(person, verdict_id, note)
+            case _:
+                raise Refusal(404, "there is no such page")
+        return render.moved(f"/items/{item.verdict_id}{narrowed_by(request).query()}")
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Keep a lease. Scripts of the page ask for this, so the answer is JSON."""
+        found = self.session(request)
+        if found is None:
+            return JSONResponse({"detail": OVER}, 401, render.HEADERS)
+        try:
+            await _checked_form(request, found[1])
+            lease = self._service.beat(found[0], _id(request))
+        except Refusal as refusal:
+            return JSONResponse({"detail": refusal.sentence}, refusal.status, render.HEADERS)
+        until = moment(lease.until, self._now_ms())
+        return JSONResponse({"iso": until.iso, "clock": until.clock}, headers=render.HEADERS)
+
+    async def static(self, request: Request) -> Response:
+        """Give the style or the script."""
+        return render.file(request.path_params["name"])
+
+    @_signed_in
+    async def nothing(self, request: Request, person: Person, session: Session) -> Response:
+        """Say that there is no such page."""
+        raise Refusal(404, "there is no such page")
+
+    async def _decide(self, person: Person, verdict_id: str, decision: str, draft: Draft) -> None:
+        if decision not in ("allow", "block", "escalate"):
+            raise Refusal(422, "choose allow, block or escalate")
+        if draft.severity not in ("", *Severity) or not set(draft.categories) <= set(Category):
+            raise Refusal(422, "the correction names a severity or a category that does not exist")
+        await self._service.decide(
+            person,
+            verdict_id,
+            decision,
+            note=draft.note or None,
+            severity=draft.severity or None,
+            categories=list(draft.categories) or None,
+            key=draft.key or None,
+        )
+
+    async def _next(self, person: Person, narrowed: Narrowed, *, key: str | None, done: str = "") -> Response:
+        try:
+            item = await self._service.next(person, key or None, narrowed.tenants, narrowed.languages)
+        except Refusal:
+            if not done:
+                raise
+            item = None  # The decision before is recorded: the page must not look as if it were not.
+        if item is None:
+            return render.moved(f"/{narrowed.query(done=done)}")
+        return render.moved(f"/items/{item.verdict_id}{narrowed.query(done=done)}")
+
+    def _item_page(
+        self,
+        request: Request,
+        person: Person,
+        session: Session,
+        item: ItemView,
+        notice: Notice | None,
+        draft: Draft | None = None,
+        status: int = 200,
+    ) -> Response:
+        shown = page_of(item, person, self._now_ms())
+        draft = draft or Draft(key=secrets.token_hex(16))
+        return render.page(
+            "item.html",
+            session.csrf,
+            status,
+            title=shown.title,
+            person=_who(person),
+            notice=notice,
+            item=shown,
+            draft=draft,
+            query=narrowed_by(request).query(),
+            narrowed={"tenant": request.query_params.get("tenant"), "language": request.query_params.get("language")},
+            may_take=person.role in DECIDES,
+            severities=[one.value for one in Severity],
+            categories=[one.value for one in Category],
+            note_chars=MAX_NOTE_CHARS,
+            heartbeat_s=max(1, self._lease_s / PARTS_OF_LEASE),
+        )
+
+    def _notice(self, request: Request, person: Person) -> Notice | None:
+        """Say what the last request has done. The address names the item; what is said comes from its state."""
+        if request.query_params.get("undone"):
+            return Notice("done", "Undone. The item is yours again.")
+        done = request.query_params.get("done", "")
+        if not _is_id(done):
+            return None
+        try:
+            item = self._service.summary(person, done)
+        except Refusal:
+            return None
+        return _said(item, person, self._now_ms())
+
+    def _sign_in_page(self, to: str, failed: str = "", status: int = 200) -> Response:
+        return render.page("sign_in.html", None, status, title="Sign in", to=to, failed=failed, hours=HOURS)
+
+    def router(self) -> APIRouter:
+        """Give the routes."""
+        router = APIRouter()
+        for method, path, handler in (
+            ("GET", "/static/{name}", self.static),
+            ("GET", "/sign-in", self.get_sign_in),
+            ("POST", "/sign-in", self.sign_in),
+            ("POST", "/sign-out", self.sign_out),
+            ("GET", "", self.queues),
+            ("GET", "/", self.queues),
+            ("GET", "/items", self.find),
+            ("POST", "/next", self.next),
+            ("GET", PATH, self.item),
+            ("POST", f"{PATH}/decide", self.decide),
+            ("POST", f"{PATH}/undo", self.undo),
+            ("POST", f"{PATH}/heartbeat", self.heartbeat),
+            ("POST", PATH + "/{change}", self.change),
+            ("GET", "/{rest:path}", self.nothing),
+        ):
+            router.add_route(render.ROOT + path, handler, methods=[method], include_in_schema=False)
+        return router
+
+
+async def _checked_form(request: Request, session: Session) -> Form:
+    form = await form_of(request)
+    if not is_same(session, form.one("csrf")):
+        raise Refusal(403, "this form belongs to another session: open the page again")
+    return form
+
+
+def _said(item: ItemSummary, person: Person, now_ms: int) -> Notice | None:
+    pending = item.pending
+    if pending is not None and pending.by == person.name:
+        left_s = max(0.0, (pending.undo_until - now_ms) / 1000)
+        words = {"allow": "Allowed.", "block": "Blocked.", "escalate": "Sent to a senior person."}[pending.decision]
+        return Notice("done", f"{words} It takes effect in a few seconds.", item.verdict_id, round(left_s, 1))
+    if item.lease is None:
+        return Notice("done", f"Recorded: the item is {item.status.replace('_', ' ')} now.")
+    return None
+
+
+def _draft(form: Form) -> Draft:
+    return Draft(
+        key=form.one("key", 64),
+        note=form.one("note", MAX_NOTE_CHARS),
+        severity=form.one("severity"),
+        categories=tuple(dict.fromkeys(form.all("categories"))),
+        is_revealed=bool(form.one("revealed")),
+    )
+
+
+def _sentence(refusal: Refusal) -> str:
+    sentence = refusal.sentence[:1].upper() + refusal.sentence[1:]
+    return sentence if sentence.endswith(".") else f"{sentence}."
+
+
+def _who(person: Person) -> dict[str, Any]:
+    return {"name": person.name, "role": person.role.value}
+
+
+def _id(request: Request) -> str:
+    verdict_id = str(request.path_params["verdict_id"])
+    if not _is_id(verdict_id):
+        raise Refusal(404, "this is not the id of a verdict: it has 32 characters, 0-9 and a-f")
+    return verdict_id
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 32 and set(text) <= set("0123456789abcdef")
+
+
+def _own_path(to: str) -> str:
+    """Give the path to go to after signing in. An address of another site is not followed."""
+    path = to.removeprefix(render.ROOT)
+    is_own = (
+        to.startswith(f"{render.ROOT}/") and "//" not in to and "\\" not in to and to.isprintable() and to.isascii()
+    )
+    return path if is_own and not path.startswith("/sign-") else "/"
