@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from schemas.event import Id, SchemaVersion, Timestamp
 
 EndpointName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-ActionKind = Literal["verdict", "superseding", "signal", "review"]
+ActionKind = Literal["verdict", "superseding", "signal", "review", "appeal"]
 DeliveryOutcome = Literal["delivered", "refused", "expired", "gone"]
 
 

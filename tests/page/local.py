@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from workers.core.records import Finished, Output, Record, Source, TopicPartition
 from workers.errors import Unavailable
-from workers.review.api import create_app
+from workers.review.application import application
 from workers.review.desk import Desk
 from workers.review.people import Tokens
 from workers.review.processing import Processor
@@ -92,7 +92,7 @@ class LocalDesk:
 
     def app(self) -> FastAPI:
         """Make the application."""
-        return create_app(self.service, Tokens(self.settings.tokens), settings=self.settings, now_ms=self.now_ms)
+        return application(self.service, Tokens(self.settings.tokens), self.settings, self.now_ms)
 
     def add(self, number: int, **changes: Any) -> str:
         """Let an item arrive, and give its id."""

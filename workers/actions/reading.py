@@ -31,6 +31,8 @@ class _Head(msgspec.Struct, gc=False):
     decision: str | None = None
     supersedes: str | None = None
     superseded_decision: str | None = None
+    current: str | None = None
+    """The appealed verdict, in the state of a review item."""
 
 
 _HEADS = msgspec.json.Decoder(_Head)
@@ -45,6 +47,8 @@ def inputs_of(endpoint: Endpoint, topics: Topics) -> dict[str, str]:
         found[topics.signals] = "topics.signals"
     if "review" in endpoint.kinds:
         found[topics.review] = "topics.review"
+    if "appeal" in endpoint.kinds:
+        found[topics.review_state] = "topics.review_state"
     return found
 
 
@@ -55,21 +59,27 @@ class Reading:
         self._kinds = frozenset(endpoint.kinds)
         self._decisions = frozenset(endpoint.decisions)
         self._tenants = frozenset(endpoint.tenants)
-        self._of_topic: Mapping[str, Kind] = {topics.signals: "signal", topics.review: "review"}
+        self._of_topic: Mapping[str, Kind] = {
+            topics.signals: "signal",
+            topics.review: "review",
+            topics.review_state: "appeal",
+        }
         self._format = form
 
     def __call__(self, record: Record, source: Source) -> list[Delivery] | Finished:
         """Return the delivery of a record, or the finished record if the endpoint does not want it.
 
         Raises:
-            Undecodable: it is not a verdict, a review item or a signal.
+            Undecodable: it is not a verdict, a review item, the state of one or a signal.
         """
         kind = self._of_topic.get(source.origin.topic, "verdict")
         at_ms = source.timestamp_ms or int(time.time() * 1000)
+        if kind == "appeal" and record.value is None:
+            return Finished(source, ())  # The item was deleted.
         plain = unframed(record.value or b"")
         try:
             head = _HEADS.decode(plain)
-            id_ = head.signal_id if kind == "signal" else head.verdict_id
+            id_ = {"signal": head.signal_id, "appeal": head.current}.get(kind, head.verdict_id)
             if id_ is None:
                 raise Undecodable(Reason.MISSING_FIELD, f"a {kind} without its id")
             if kind == "verdict" and head.supersedes is not None:
@@ -92,7 +102,11 @@ class Reading:
         return (
             kind in self._kinds
             and (not self._tenants or head.tenant_id in self._tenants)
-            and (kind == "signal" or head.decision in self._decisions or head.superseded_decision in self._decisions)
+            and (
+                kind in ("signal", "appeal")
+                or head.decision in self._decisions
+                or head.superseded_decision in self._decisions
+            )
         )
 
 

@@ -23,13 +23,10 @@ from workers.review.bodies import (
     QueuesAnswer,
     ReopenBody,
 )
-from workers.review.coop import Bridge
-from workers.review.page.routes import Pages
 from workers.review.people import Person, Tokens
 from workers.review.refusal import Refusal
 from workers.review.service import Service
 from workers.review.views import ItemView, LeaseView
-from workers.settings import Review
 
 DESCRIPTION = """\
 People decide review items, and every decision becomes a superseding verdict in Kafka, once. An answer means that the
@@ -48,12 +45,8 @@ REASONS = {
 }
 
 
-def create_app(service: Service, tokens: Tokens, *, settings: Review, now_ms: Callable[[], int]) -> FastAPI:
-    """Make the application: the API, the page, and the callbacks of Coop.
-
-    Raises:
-        Misconfigured: the key of Coop cannot be used.
-    """
+def create_app(service: Service, tokens: Tokens, *, max_body_bytes: int) -> FastAPI:
+    """Make the application."""
     app = FastAPI(
         title="Guardline review",
         version="1.0.0",
@@ -62,15 +55,12 @@ def create_app(service: Service, tokens: Tokens, *, settings: Review, now_ms: Ca
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHttpException, _failed)
     app.state.service, app.state.tokens = service, tokens
     app.include_router(router)
-    app.include_router(Pages(service, tokens, settings.lease_s, now_ms).router())
-    if settings.coop.public_key_file is not None:
-        app.include_router(Bridge(settings.coop, service).router())
     return app
 
 

@@ -114,7 +114,7 @@ class Worker:
 
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
-        from workers.review.api import create_app
+        from workers.review.application import application
         from workers.review.server import Server
 
         settings, route = self._settings, of_review(self._settings)
@@ -167,7 +167,7 @@ class Worker:
             life.close_with(sender.close)
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
-            server = Server(create_app(service, tokens, settings=review, now_ms=_now_ms), review)
+            server = Server(application(service, tokens, review, _now_ms), review)
             kafka.start()
             life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, route.kafka))

@@ -14,8 +14,10 @@ from tests.coop import Coop as StandIn
 from workers.actions.coop import Coop, appeal, is_new_appeal, report
 from workers.actions.delivery import Delivery
 from workers.actions.formats import format_of
+from workers.actions.reading import Reading, inputs_of
 from workers.actions.secrets import Secrets
-from workers.core.records import Source, TopicPartition
+from workers.core.records import Finished, Record, Source, TopicPartition
+from workers.settings import Topics
 from workers.settings.action_sections import Endpoint, Kind
 from workers.settings.coop_sections import CoopItems
 
@@ -57,20 +59,19 @@ ITEMS = CoopItems(
     actions={"block": "action-block"},
 )
 
+ENDPOINT = {
+    "name": "coop",
+    "url": "https://coop.example/api/v1",
+    "format": "coop",
+    "kinds": ["review", "appeal"],
+    "coop": ITEMS.model_dump(),
+}
+
 
 @pytest.fixture
 def coop(tmp_path: Path) -> Coop:
     (tmp_path / "key").write_text(API_KEY)
-    endpoint = Endpoint.model_validate(
-        {
-            "name": "coop",
-            "url": "https://coop.example/api/v1",
-            "format": "coop",
-            "kinds": ["review", "appeal"],
-            "header_files": {"X-API-KEY": str(tmp_path / "key")},
-            "coop": ITEMS.model_dump(),
-        }
-    )
+    endpoint = Endpoint.model_validate({**ENDPOINT, "header_files": {"X-API-KEY": str(tmp_path / "key")}})
     made = format_of(endpoint, Secrets(endpoint))
     assert isinstance(made, Coop)
     return made
@@ -125,6 +126,30 @@ def test_each_appeal_is_sent_once_whatever_happens_to_the_item_later(coop: Coop)
     assert [coop.body("appeal", state, b"", AT_MS) for state in (later, decided, {**STATE, "history": []})] == [
         None
     ] * 3
+
+
+def test_an_appeal_comes_from_the_state_of_its_item_and_each_appeal_has_its_own_id(coop: Coop) -> None:
+    topics = Topics()
+    endpoint = Endpoint.model_validate({**ENDPOINT, "headers": {"X-API-KEY": "k"}, "tenants": ["arcade"]})
+    reading = Reading(endpoint, topics, coop)
+    assert set(inputs_of(endpoint, topics)) == {topics.review, topics.review_state}
+    source = Source(TopicPartition(topics.review_state, 0), 1, 0, AT_MS)
+
+    def read(state: dict[str, Any] | None) -> list[Delivery] | Finished:
+        return reading(Record(None if state is None else json.dumps(state).encode(), b"k"), source)
+
+    appealed = {**STATE, "tenant_id": "arcade"}
+    (delivery,) = as_list(read(appealed))
+    assert (delivery.kind, delivery.id) == ("appeal", NEWER)
+    (second,) = as_list(read({**appealed, "current": "c" * 32}))
+    assert second.id != delivery.id
+    for skipped in (None, {**appealed, "status": "decided"}, {**appealed, "tenant_id": "other"}):
+        assert isinstance(read(skipped), Finished)
+
+
+def as_list(read: list[Delivery] | Finished) -> list[Delivery]:
+    assert isinstance(read, list)
+    return read
 
 
 def test_verdicts_and_signals_are_nothing_for_coop(coop: Coop) -> None:
