@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language quality-similarity bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language quality-similarity bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-review bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -261,6 +261,9 @@ bench-actions: $(READY) ## measure deliveries a second to a local receiver, alon
 
 bench-recovery: $(READY) ## measure how long partitions stop when a worker ends, and the throughput under churn
 	@$(BIN)/python -m tests.benchmarks.recovery
+
+bench-review: $(READY) ## how long the next review item takes with 100,000 waiting items against 100
+	@$(BIN)/python -m tests.benchmarks.review
 
 bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for each platform
 	@$(BIN)/python -m tests.benchmarks.mapping

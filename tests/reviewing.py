@@ -49,6 +49,8 @@ def review_item(number: int, received_at: int = ITEM["timings"]["received_at"], 
 class Desk:
     """A site's review worker, and the tokens of some people."""
 
+    command = (GUARDLINE, "worker", "review")
+
     def __init__(self, site: Site, **settings: str) -> None:
         self.site = site
         self.tokens = {name: secrets.token_hex(32) for name in PEOPLE}
@@ -70,7 +72,7 @@ class Desk:
         self.site.create_topics(names.review_commands, names.review_state, names.audit, names.forget)
 
     def start(self) -> Process:
-        self.process = self.site.worker(GUARDLINE, "worker", "review")
+        self.process = self.site.worker(*self.command)
         return self.process
 
     @property

@@ -2,40 +2,141 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from tests.reviewing import Desk, now_ms, review_item
+import httpx
+import pytest
+from confluent_kafka import Producer
+
+from tests.reviewing import Desk, address, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
+from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_an_item_is_decided_and_its_superseding_verdict_is_published_once(site: Site) -> None:
-    desk = Desk(site)
+def decide(client: httpx.Client, item: str, decision: str, key: str | None = None, **more: Any) -> httpx.Response:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return client.post(f"/v1/items/{item}/decide", json={"decision": decision, **more}, headers=headers)
+
+
+def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site, stack: Stack) -> None:
+    """One worker, and all that needs a real one."""
+    desk = Desk(site, answer_s="2")
     desk.create_topics()
-    desk.start()
-    desk.send([review_item(number, now_ms()) for number in range(3)])
-    with desk.client("ana") as ana, desk.client("bob") as bob:
-        eventually(lambda: desk.waiting() == 3, "three items wait")
-        first = ana.post("/v1/next", json={}).json()
-        second = bob.post("/v1/next", json={}).json()
+    worker = desk.start()
+    desk.send([review_item(number, now_ms()) for number in range(6)])
+    desk.send([{**review_item(7, now_ms()), "schema_version": 99}])
+    with desk.client("ana") as ana, desk.client("bob") as bob, desk.client("sue") as sue:
+        eventually(lambda: desk.waiting() == 6, "the items wait")
+        first, second = (one.post("/v1/next", json={}).json() for one in (ana, bob))
         assert first["verdict_id"] != second["verdict_id"]
         assert first["content"]["text"].startswith("message ")
-        decided = ana.post(
-            f"/v1/items/{first['verdict_id']}/decide",
-            json={"decision": "block", "note": "A threat.", "severity": "Unsafe"},
-            headers={"Idempotency-Key": "click-1"},
-        )
-        assert (decided.status_code, decided.json()["status"]) == (200, "decided")
-        again = ana.post(
-            f"/v1/items/{first['verdict_id']}/decide",
-            json={"decision": "block", "note": "A threat.", "severity": "Unsafe"},
-            headers={"Idempotency-Key": "click-1"},
-        )
-        assert again.json()["current"] == decided.json()["current"]
-        late = bob.post(f"/v1/items/{first['verdict_id']}/decide", json={"decision": "allow"})
-        assert (late.status_code, late.json()["by"]) == (409, "ana")
-    (verdict,) = desk.superseding()[first["verdict_id"]]
-    assert (verdict["decision"], verdict["decided_by"], verdict["note"]) == ("block", "ana", "A threat.")
-    assert verdict["corrected"] == {"severity": "Unsafe", "categories": None}
-    assert verdict["author_id"] == "u-17"
+
+        clicks = [decide(ana, first["verdict_id"], "block", "click", note="A threat.") for _ in range(2)]
+        assert [click.json()["current"] for click in clicks] == [clicks[0].json()["current"]] * 2
+        (verdict,) = desk.superseding()[first["verdict_id"]]
+        assert (verdict["decision"], verdict["decided_by"], verdict["note"]) == ("block", "ana", "A threat.")
+        assert verdict["verdict_id"] == clicks[0].json()["current"]
+
+        # Two people click in the same moment, on an item that nobody has on lease.
+        free = next(verdict_id(n) for n in range(6) if verdict_id(n) not in (first["verdict_id"], second["verdict_id"]))
+        with ThreadPoolExecutor(2) as threads:
+            race = [*threads.map(lambda one: decide(one, free, "block"), (ana, sue))]
+        assert sorted(answer.status_code for answer in race) == [200, 409]
+        (loser,) = (answer.json() for answer in race if answer.status_code == 409)
+        (winner,) = desk.superseding()[free]
+        assert (loser["by"], loser["at"] > 0) == (winner["decided_by"], True)
+
+        # Kafka does not answer a click. The same click again takes effect once.
+        with stack.frozen_kafka():
+            away = decide(bob, second["verdict_id"], "allow", "bob-click")
+        assert (away.status_code, "Idempotency-Key" in away.json()["detail"]) == (503, True)
+        eventually(lambda: decide(bob, second["verdict_id"], "allow", "bob-click").status_code == 200, "Kafka answers")
+        assert len(desk.superseding()[second["verdict_id"]]) == 1
+
+        appeal = {"verdict_id": clicks[0].json()["current"], "reason": "It was a quote."}
+        assert sue.post("/v1/appeals", json=appeal).json()["status"] == "appealed"
+        assert decide(ana, first["verdict_id"], "allow").status_code == 403
+        assert decide(bob, first["verdict_id"], "allow").status_code == 200
+        (again,) = desk.superseding()[clicks[0].json()["current"]]
+        assert (again["decision"], again["superseded_decision"], again["decided_by"]) == ("allow", "block", "bob")
+
+        request = {
+            "forget_id": "0" * 32,
+            "tenant_id": "acme",
+            "author_id": "u-17",
+            "requested_at": "2026-11-28T14:00:00Z",
+        }
+        desk.send([request], site.settings().topics.forget)
+        eventually(lambda: desk.waiting() == 0, "the items of the author are closed")
+        states = {key.decode(): value for key, value in desk.records("review_state")}
+        assert len(states) == 6
+        assert "u-17" not in json.dumps(states)
+
+    assert worker.metric('guardline_review_decisions_total{decision="block"}') == 2
+    assert "message 1" not in worker.text
+    assert worker.metric('guardline_dead_letters_total{reason="invalid_field"}') == 1
+    viewed = [
+        (record["by"], record["verdict_id"])
+        for _, record in desk.records("audit")
+        if record and record["action"] == "leased"
+    ]
+    assert set(viewed) == {("ana", first["verdict_id"]), ("bob", second["verdict_id"])}
+
+
+def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: Site) -> None:
+    desk = Desk(site, lease_s="1")
+    desk.create_topics()
+    active = desk.start()
+    topics = site.settings().topics
+    desk.send([review_item(number, now_ms()) for number in range(2)])
+    eventually(lambda: desk.waiting() == 2, "the items wait")
+    with desk.client("ana") as ana:
+        decided = ana.post("/v1/next", json={}).json()["verdict_id"]
+        assert decide(ana, decided, "block").status_code == 200
+        held = ana.post("/v1/next", json={}).json()["verdict_id"]
+    with desk.client("bob") as bob:
+        eventually(lambda: bob.post("/v1/next", json={}).status_code == 200, "the lease of ana is over")
+    actions = [
+        (record["action"], record["by"])
+        for _, record in desk.records("audit")
+        if record and record["verdict_id"] == held
+    ]
+    assert actions[-2:] == [("lease_ended", "guardline"), ("leased", "bob")]
+
+    other = site.worker(*desk.command, GUARDLINE_WORKER__ID="other", GUARDLINE_WORKER__START_WITHIN_S="0")
+    assert other.wait() == 1
+    assert "another review worker (desk) works for the group" in other.text
+    newer = desk.start()
+    assert address(newer)
+    assert active.wait() == 1
+    assert "this worker was fenced" in active.text
+
+    assert (
+        site.command("review", "reconcile").stdout.splitlines()[-1] == "1 decided item: 0 without a superseding verdict"
+    )
+    # A verdict whose item got lost, and a state whose superseding verdict got lost.
+    lost = review_item(8, now_ms() - 60_000)
+    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
+    verdict = {name: value for name, value in lost.items() if name not in ("text", "context")}
+    producer.produce(topics.verdicts, json.dumps(verdict).encode(), b"room", timestamp=now_ms() - 60_000)
+    (state,) = (
+        value
+        for key, value in desk.records("review_state")
+        if value and value["verdict_id"] == decided and value["status"] == "decided"
+    )
+    wrong = {**state, "current": "f" * 32}
+    producer.produce(topics.review_state, json.dumps(wrong).encode(), decided.encode())
+    assert producer.flush(30) == 0
+    report = site.command("review", "reconcile", code=1).stdout
+    assert f"{verdict_id(8)}: no item" in report
+    assert f"{decided}: no superseding verdict" in report
+    refused = site.command("review", "reconcile", "--repair", code=1)
+    assert f"{verdict_id(8)}: topics.review has no such item" in refused.stderr
+    listed = site.command("review", "list", "--json").stdout.splitlines()
+    assert len(listed) == 2
+    assert "message" not in "".join(listed)
+    assert json.loads(site.command("review", "show", decided).stdout)["status"] == "decided"

@@ -24,6 +24,7 @@ from workers.cli import (
     model,
     policy,
     records,
+    review,
     schemas,
     strikes,
     topics,
@@ -48,6 +49,7 @@ app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(usage.app)
 app.add_typer(actions.app, name="actions")
+app.add_typer(review.app, name="review")
 app.add_typer(forget.app)
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(policy.app, name="policy")

@@ -261,9 +261,7 @@ class Processor:
         return tuple(outputs)
 
 
-def written(topics: Topics, command: ReviewCommand, document: dict[str, Any] | None = None) -> Output:
-    """Give the record of a command. `document`: the verdict of an appeal as it was passed, unknown fields included."""
-    record = command.model_dump(mode="json", exclude_none=True)
-    if document is not None:
-        record["verdict"] = document
+def written(topics: Topics, command: ReviewCommand, brought: Mapping[str, Any] | None = None) -> Output:
+    """Give the record of a command. `brought`: its `item` or `verdict` as it was read, unknown fields included."""
+    record = {**command.model_dump(mode="json", exclude_none=True), **(brought or {})}
     return Output(topics.review_commands, command.verdict_id.encode(), compact(record))

@@ -183,7 +183,7 @@ class Service:
             root,
             CommandKind.APPEAL,
             causing,
-            document=verdict,
+            brought=None if verdict is None else {"verdict": verdict},
             verdict=None if verdict is None else _verdict(verdict),
             note=reason,
             key=record_key,
@@ -246,7 +246,7 @@ class Service:
         root: str,
         kind: CommandKind,
         causing: str,
-        document: dict[str, Any] | None = None,
+        brought: dict[str, Any] | None = None,
         **fields: Any,
     ) -> Item:
         """Write a command, and wait until it was applied and committed."""
@@ -265,7 +265,7 @@ class Service:
         future = self._processor.expect(causing)
         try:
             async with asyncio.timeout(self._settings.answer_s):
-                await self._send(written(self._topics, command, document))
+                await self._send(written(self._topics, command, brought))
                 item = await asyncio.shield(future)
         except (TimeoutError, Unavailable):
             self._processor.give_up(causing)

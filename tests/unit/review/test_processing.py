@@ -253,3 +253,21 @@ def test_forgetting_an_author_closes_the_items_of_this_author_only() -> None:
     assert statuses == ["closed", "closed", "open"]
     assert [b"u-17" in (brokers.state[verdict_id(number).encode()] or b"") for number in range(2)] == [False, False]
     assert [record["action"] for record in brokers.audit].count("forgotten") == 2
+
+
+def test_a_command_that_is_read_again_later_changes_nothing() -> None:
+    """Its first effect was undone meanwhile, so the rules alone would permit it."""
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    decide = command("decide", "ana", verdict_id(0), decision="block")
+    brokers.send(decide, command("undo", "ana", verdict_id(0)))
+    brokers.settle()
+    for is_restarted in (False, True):
+        if is_restarted:
+            brokers.start()
+        before = brokers.desk.items[verdict_id(0)]
+        brokers.send(decide)
+        brokers.settle()
+        assert brokers.desk.items[verdict_id(0)] == before
+        assert before.pending is None
