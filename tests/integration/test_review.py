@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,6 +85,8 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
         for _, record in desk.records("audit")
         if record and record["action"] == "leased"
     ]
+    worker.send(signal.SIGTERM)
+    assert (worker.wait(), worker.end["state"], worker.end["uncommitted"]) == (0, "stopped", 0)
     assert set(viewed) == {("ana", first["verdict_id"]), ("bob", second["verdict_id"])}
 
 

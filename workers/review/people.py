@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from schemas.review_command import ReviewRole
 from workers.errors import Misconfigured
-from workers.review.queues import Reader
+from workers.review.queues import Reader, language_of
 from workers.settings import ReviewToken, secret_files
 
 MIN_TOKEN_CHARS = 32
@@ -46,7 +46,7 @@ class Tokens:
                     token.name,
                     token.role == "senior",
                     frozenset(token.tenants),
-                    frozenset(language.lower() for language in token.languages),
+                    frozenset(language_of(language) for language in token.languages),
                 ),
             )
             for value in _values(token):
