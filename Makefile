@@ -131,7 +131,7 @@ test-alerts: ## the alert rules in Prometheus: each alert fires, and is quiet in
 	promtool check rules infra/observability/alerts.yaml
 	promtool test rules tests/alerts/rules.yaml
 
-test-dashboard: $(READY) ## run the dashboard's queries in a Prometheus that scrapes two workers under load, and draw it
+test-dashboard: $(READY) ## run the dashboard's queries in a Prometheus that scrapes workers of each kind under load, and draw it
 	@$(BIN)/python -m tests.alerts.dashboard
 
 generated: $(READY) ## write the generated files again: the JSON Schemas and the tables of the documentation

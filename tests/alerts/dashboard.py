@@ -1,4 +1,4 @@
-"""`make test-dashboard`: every query of the dashboard, in a real Prometheus that scrapes two workers under load.
+"""`make test-dashboard`: every query of the dashboard, in a real Prometheus that scrapes all kinds of workers.
 
 It draws the panels into build/dashboard.png. Exit code 1 if a query gives no number, if Prometheus cannot evaluate an
 alert, or if an alert fires.
@@ -6,6 +6,7 @@ alert, or if an alert fires.
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import shutil
@@ -29,6 +30,9 @@ from infra.devstack.stack import running
 from infra.observability import dashboard
 from infra.observability.alerts import ALERTS, ROOT
 from infra.observability.dashboard import HEIGHT, WIDTH, metrics_in
+from tests.command import GUARDLINE
+from tests.reviewing import Desk
+from tests.servers.receiver import Receiver
 from tests.site import Process, Site, eventually
 
 PICTURE = ROOT / "build" / "dashboard.png"
@@ -79,15 +83,18 @@ def _filled(legend: str, labels: dict[str, str]) -> str:
 
 
 @contextmanager
-def prometheus(workers: list[Process], folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus for these workers."""
+def prometheus(jobs: dict[str, list[Process]], folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus for the workers of these jobs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(ROOT / "infra/observability/alerts.yaml")],
-        "scrape_configs": [{"job_name": "guardline", "static_configs": [{"targets": [w.address for w in workers]}]}],
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [{"targets": [worker.address for worker in workers]}]}
+            for job, workers in jobs.items()
+        ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [
@@ -121,20 +128,47 @@ def main() -> int:
 
 
 def _measure(site: Site, folder: Path) -> list[str]:
-    site.create_topics()
+    desk, endpoints = Desk(site), _endpoints(folder)
+    site.command("topics", "create", GUARDLINE_ACTIONS__ENDPOINTS=endpoints)
     policy = folder / "policy.yaml"
     policy.write_text("controversial: review\nunsafe: block\n")
     site.command("policy", "set", "acme", policy)
     workers = [site.worker(GUARDLINE_WORKER__ID=name) for name in ("a", "b")]
     for worker in workers:
         eventually(lambda worker=worker: worker.has_partitions, "it has partitions")  # type: ignore[misc]
-    with prometheus(workers, folder) as server:
+    jobs = {
+        "guardline": workers,
+        "guardline-aggregates": [site.worker(GUARDLINE, "worker", "aggregates")],
+        "guardline-review": [desk.start()],
+        "guardline-actions": [site.worker(GUARDLINE, "worker", "actions", GUARDLINE_ACTIONS__ENDPOINTS=endpoints)],
+    }
+    for worker in (one for others in jobs.values() for one in others):
+        eventually(lambda worker=worker: '"worker started"' in worker.text, "it has started", 60)  # type: ignore[misc]
+    with prometheus(jobs, folder) as server:
         began = time.time()
         for topic in (0, 1):
             site.produce([(b"k", None), (b"k", WITH_A_WRONG_FIELD)], topic=topic)
         print(site.command(*LOAD).stdout.splitlines()[-1])
         time.sleep(2)  # The last scrape.
         return _check(server, began, time.time())
+
+
+def _endpoints(folder: Path) -> str:
+    """Give the setting for one receiver, which accepts every fifth call only when it is repeated."""
+    (folder / "secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    (folder / "receiver").mkdir()
+    receiver = Receiver(folder / "receiver")
+    atexit.register(receiver.close)
+    one = {
+        "name": "receiver",
+        "url": receiver.url("flaky"),
+        "secret_files": [str(folder / "secret")],
+        "kinds": ["verdict", "signal"],
+        "decisions": ["allow", "review", "block"],
+        "allow_http": True,
+        "allow_networks": ["127.0.0.0/8"],
+    }
+    return json.dumps([one])
 
 
 def _check(server: Prometheus, began: float, ended: float) -> list[str]:
@@ -149,7 +183,7 @@ def _check(server: Prometheus, began: float, ended: float) -> list[str]:
                 failures.append(f"{panel['title']}: no data: {target['expr']}")
             lines += series
         found.append((panel, lines))
-    for rule in server.get("rules")["groups"][0]["rules"]:
+    for rule in (rule for group in server.get("rules")["groups"] for rule in group["rules"]):
         if rule["health"] != "ok":
             failures.append(f"{rule['name']}: {rule.get('lastError')}")
         if rule["state"] == "firing":
