@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from infra.docs.metrics import replaced, table
-from workers.core.holdings import TOPICS, UNDELIVERED, Reach
+from workers.core.holdings import AGGREGATES, TOPICS, UNDELIVERED, Reach
 from workers.settings import Topics
 
 BEGIN = "<!-- topics: `make generated` writes this table from workers/core/holdings.py -->\n"
+
+
+NAMED = {UNDELIVERED: f"`{UNDELIVERED}`", AGGREGATES: f"the topics that begin with `kafka.group` and `.{AGGREGATES}-`"}
+"""What names the topics that no setting of the section `topics` names."""
 
 
 def rendered(page: str) -> str:
@@ -14,7 +18,7 @@ def rendered(page: str) -> str:
     topics = Topics()
     rows = [
         (
-            f"`{name}`" if name == UNDELIVERED else f"`topics.{name}`",
+            NAMED.get(name, f"`topics.{name}`"),
             holding.data,
             holding.key,
             _reached(holding.reach, holding.worker),
@@ -35,6 +39,8 @@ def _reached(reach: Reach, worker: str) -> str:
 
 
 def _kept(topics: Topics, setting: str) -> str:
+    if setting == AGGREGATES:
+        return "that of `topics.verdicts`; the changelog is compacted"
     names = topics.inputs if setting == "inputs" else [getattr(topics, setting, "")]
     if topics.is_compacted(names[0]):
         return "compacted: the newest record of each key"

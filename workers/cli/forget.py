@@ -108,14 +108,14 @@ def _print(progress: dict[str, Progress], strikes: str, kept: dict[str, tuple[st
     add_row(table, "Redis", "strikes", strikes)
     for topic, (setting, keeping) in kept.items():
         holding = TOPICS[setting]
-        if holding.reach is Reach.RETENTION:
+        if holding.reach is not Reach.NOTHING:
             add_row(table, topic, holding.data, _until(keeping, now))
-        elif holding.reach is Reach.WORKER:
-            add_row(table, topic, holding.data, f"as worker {setting.partition('_')[0]}, after the log is compacted")
     print_table(table)
 
 
 def _until(keeping: Keeping, now: datetime) -> str:
+    if keeping.policy == "compact":
+        return "until the worker has acted and the broker has compacted the log"
     if keeping.longest_ms is None:
         return "for ever: the topic deletes no record for its age"
     try:

@@ -31,6 +31,9 @@ class Holding(NamedTuple):
 UNDELIVERED = "actions.endpoints"
 """The section that names the topics of deliveries that were given up."""
 
+AGGREGATES = "aggregates"
+"""The worker whose own topics begin with the name of its group: its updates and the changelog of its rows."""
+
 OF_THE_EVENT = "that of the event"
 
 TOPICS: Mapping[str, Holding] = {
@@ -52,8 +55,11 @@ TOPICS: Mapping[str, Holding] = {
     ),
     "audit": Holding("names of people who decide; no author and no text", "the verdict's id", Reach.NOTHING),
     "deliveries": Holding("none", "the verdict's id", Reach.NOTHING),
+    AGGREGATES: Holding(
+        "author ids, counts, the ids of verdicts", "the tenant, the kind of row and its subject", Reach.RETENTION
+    ),
     UNDELIVERED: Holding(
         "the call that could not be made: a verdict or a signal", "that of the verdict", Reach.RETENTION
     ),
 }
-"""By the name of the setting in the section `topics`, and by `UNDELIVERED`."""
+"""By the name of the setting in the section `topics`, and by `AGGREGATES` and `UNDELIVERED`."""

@@ -1,4 +1,4 @@
-"""Pseudonyms of authors, for records that must outlast what they are about: audit records hold no author id. Pure."""
+"""Pseudonyms of authors: Redis and reports name authors by them, and hold no author id. Pure."""
 
 from __future__ import annotations
 

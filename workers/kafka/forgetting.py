@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from schemas.forget import Forget
 from workers.core.forgotten import Forgotten
 from workers.core.frames import unframed
-from workers.core.holdings import UNDELIVERED
+from workers.core.holdings import AGGREGATES, UNDELIVERED
 from workers.core.records import TopicPartition
 from workers.errors import Undecodable
 from workers.kafka import causes, clients
@@ -53,7 +53,7 @@ class Progress(StrEnum):
 
     DONE = "done"
     WAITING = "waiting: the worker has not read the request yet"
-    ABSENT = "the group has committed nothing: the worker has never run here"
+    ABSENT = "the group has committed nothing yet: the worker does not run here, or has just started"
 
 
 def send(settings: Settings, request: Forget) -> Position:
@@ -156,4 +156,6 @@ def kept(settings: Settings) -> dict[str, tuple[str, Keeping]]:
     setting_of |= {topic: name for name, topic in settings.topics if isinstance(topic, str) and topic in present}
     undelivered = [endpoint.dead_letters for endpoint in settings.actions.endpoints]
     setting_of |= {topic: UNDELIVERED for topic in undelivered if topic in present}
+    own = f"{settings.kafka.group}.{AGGREGATES}-"
+    setting_of |= {topic: AGGREGATES for topic in present if topic.startswith(own)}
     return {topic: (setting_of[topic], keeping) for topic, keeping in keeping_of(admin, list(setting_of)).items()}

@@ -16,6 +16,8 @@ from workers.shown import without_passwords
 PATTERN = "^"
 """The beginning of an input topic that is a pattern, as in Kafka's own clients."""
 
+YEAR_HOURS = 8_760
+
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -182,7 +184,8 @@ class Topics(Section):
     """the retention that `guardline topics create` gives a new topic"""
     retention: dict[str, float] = {}
     """the retention in hours of single topics, by their names, where it is not `topics.retention_hours`, such as
-    `{moderation.chat: 24}`"""
+    `{moderation.chat: 24}`. Without an entry, `topics.audit` has at least a year, and `topics.forget` the longest
+    retention of the topics that hold texts or verdicts"""
 
     @property
     def named(self) -> list[str]:
@@ -221,7 +224,14 @@ class Topics(Section):
 
     def retention_hours_of(self, topic: str) -> float:
         """Give the retention in hours that a new topic gets."""
-        return self.retention.get(topic, self.retention_hours)
+        default = self.retention_hours
+        if topic == self.audit:
+            default = max(default, YEAR_HOURS)
+        elif topic == self.forget:
+            # A worker that starts reads the requests for the sake of the older records that it may still read.
+            older = {*self.named, self.verdicts, self.review}
+            default = max([default, *(hours for name, hours in self.retention.items() if name in older)])
+        return self.retention.get(topic, default)
 
     @field_validator("inputs")
     @classmethod

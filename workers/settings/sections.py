@@ -187,7 +187,7 @@ class Privacy(Section):
     """Data of persons."""
 
     secret: SecretStr = SecretStr("")
-    """the key of pseudonyms: audit records name an author by a pseudonym. Set it to the same value for all workers.
+    """the key of the pseudonyms by which Redis and reports name authors. Set it to the same value for all workers.
     Empty: the value of `dedup.secret`"""
 
 

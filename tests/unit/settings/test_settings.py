@@ -9,8 +9,15 @@ import pytest
 
 from workers.engines.openai import ATTEMPTS
 from workers.errors import Misconfigured
-from workers.settings import load
+from workers.settings import Topics, load
 from workers.settings.table import rows
+
+
+def test_the_audit_is_kept_for_a_year_and_requests_to_forget_as_long_as_what_they_cover() -> None:
+    topics = Topics(retention={"moderation.chat": 24, "moderation.verdicts": 2_000})
+    kept = [topics.retention_hours_of(name) for name in ("moderation.chat", topics.review, topics.forget, topics.audit)]
+    assert kept == [24, 168, 2_000, 8_760]
+    assert Topics(retention={"moderation.audit": 48}).retention_hours_of("moderation.audit") == 48
 
 
 @pytest.mark.parametrize(
