@@ -1,4 +1,7 @@
-"""`make demo`: starts everything, produces the sample, switches a policy, kills a worker, and counts the outcomes."""
+"""`make demo`: starts everything, produces the sample, switches a policy, kills a worker, and counts the outcomes.
+
+Three more workers show what the verdicts set in motion: a signal, a decision of a person, and a webhook.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 from confluent_kafka import Message, Producer
 from redis.asyncio import Redis
 from rich.console import Console, Group
@@ -24,6 +28,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from infra.demo.consequences import STRIKES, Consequences, Seen
 from infra.demo.platform import NAME, TOPIC, Platform
 from infra.devstack import children
 from infra.devstack.stack import running
@@ -36,12 +41,12 @@ from workers.redis.policy_store import PolicyStore
 from workers.settings import Settings
 
 STARTED = time.monotonic()
-POLICIES = {
+POLICIES: dict[str, dict[str, Any]] = {
     "arcade": {"controversial": "allow"},
     "campus": {"controversial": "review"},
-    "gazette": {"preset": "strict"},
+    "gazette": {"preset": "strict", "strikes": STRIKES},
 }
-SWITCHED = {"arcade": {"controversial": "block", "unsafe": "review"}}
+SWITCHED: dict[str, dict[str, Any]] = {"arcade": {"controversial": "block", "unsafe": "review"}}
 BAD = (
     b"not json at all",
     b"\xff\xfe\x00",
@@ -52,7 +57,7 @@ BAD = (
 )
 SESSION_S = 6
 PAUSE_S = 0.008
-DEADLINE_S = 60
+DEADLINE_S = 90
 STACK_VARIABLES = ("GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL")
 
 Position = tuple[str, int, int]
@@ -61,7 +66,8 @@ Position = tuple[str, int, int]
 class Tally:
     """The outcomes that a read_committed reader has seen so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.seen = Seen(say)
         self.platform = Platform()
         self.outputs: Counter[Position] = Counter()
         self.to_review: set[Position] = set()
@@ -82,6 +88,8 @@ class Tally:
             self.dead_letters += 1
             return
         verdict: dict[str, Any] = orjson.loads(message.value() or b"")
+        if self.seen.take(str(message.topic()), verdict, settings):
+            return
         source = verdict["source"]
         position = (source["topic"], source["partition"], source["offset"])
         if source["topic"] == TOPIC:
@@ -187,7 +195,10 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
         "GUARDLINE_GUARD__THREADS": "1",
     }
     os.environ.update(environment)
-    settings = Settings()
+    consequences = Consequences(folder, show.say)
+    config = folder / "consequences.yaml"
+    config.write_text(yaml.safe_dump(consequences.settings()), encoding="utf-8")
+    settings = Settings(**consequences.settings())
     show.say(f"ready: kafka {kafka}, {redis}")
     topics.create(settings)
     show.say("starting two workers; the first verdict appears when they have loaded the model")
@@ -195,22 +206,23 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
     try:
         _set_policies(settings, POLICIES)
         show.say("three tenants: arcade allows what is controversial, campus reviews it, gazette blocks it")
-        return _stream(settings, workers, folder, show)
+        return _stream(settings, workers, consequences, folder, show)
     finally:
+        consequences.close()
         for worker in workers.values():
             worker.kill()
             worker.wait()
 
 
-def _command(name: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("guardline")), "worker", "moderation", "--id", f"demo-{name}"]
+def _command(name: str, kind: str = "moderation") -> list[str]:
+    return [str(Path(sys.executable).with_name("guardline")), "worker", kind, "--id", f"demo-{name}"]
 
 
 def _worker(folder: Path, name: str) -> subprocess.Popen[bytes]:
     return children.spawn(_command(name), folder / f"worker-{name}.log")
 
 
-def _set_policies(settings: Settings, policies: dict[str, dict[str, str]]) -> None:
+def _set_policies(settings: Settings, policies: dict[str, dict[str, Any]]) -> None:
     async def put() -> None:
         async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
             store = PolicyStore(redis, settings.redis.namespace)
@@ -240,8 +252,14 @@ def _records() -> list[tuple[str, bytes | None, bytes]]:
     return records
 
 
-def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], folder: Path, show: Show) -> int:
-    tally = Tally()
+def _stream(
+    settings: Settings,
+    workers: dict[str, subprocess.Popen[bytes]],
+    consequences: Consequences,
+    folder: Path,
+    show: Show,
+) -> int:
+    tally = Tally(show.say)
     records = _records()
     texts = {identity: json.loads(value)["text"] for identity, _, value in records if identity}
     sent: list[Position] = []
@@ -273,6 +291,7 @@ def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], fol
         (0.45, lambda: _kill(workers["one"], show)),
         # While the partitions of the killed worker wait, the machine has little else to do.
         (0.45, lambda: _play(tally.platform, settings, workers, folder, show)),
+        (0.45, lambda: _start(consequences, workers, folder, show)),
     ]
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
@@ -281,7 +300,7 @@ def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], fol
         show.say("nothing could be produced")
         return 1
     began = time.monotonic()
-    for message in read(settings.kafka, settings.topics.outcomes, from_beginning=True, follow=True):
+    for message in read(settings.kafka, _read_topics(settings), from_beginning=True, follow=True):
         if message is not None:
             tally.take(message, settings, texts)
         show.progress(tally, len(sent))
@@ -293,12 +312,17 @@ def _stream(settings: Settings, workers: dict[str, subprocess.Popen[bytes]], fol
                 stop.set()
                 return 1
         is_answered = len(tally.outputs) >= len(sent) and tally.reviewed.keys() >= tally.to_review
-        is_done = not thread.is_alive() and is_answered and tally.platform.is_answered
+        is_done = (
+            not thread.is_alive()
+            and is_answered
+            and tally.platform.is_answered
+            and consequences.are_complete(tally.seen)
+        )
         if is_done or time.monotonic() - began > DEADLINE_S:
             break
     took_s = time.monotonic() - began
     stop.set()
-    return _summary(settings, sent, took_s, tally, texts, show)
+    return _summary(settings, sent, took_s, tally, texts, consequences, show)
 
 
 def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
@@ -319,6 +343,15 @@ def _play(
     workers[NAME] = platform.start(settings, folder, _command(NAME))
 
 
+def _start(consequences: Consequences, workers: dict[str, subprocess.Popen[bytes]], folder: Path, show: Show) -> None:
+    show.say("three more workers: aggregates counts strikes, review serves its page, actions calls a receiver")
+    workers |= consequences.start(folder / "consequences.yaml", lambda kind, name: _command(name, kind))
+
+
+def _read_topics(settings: Settings) -> list[str]:
+    return [*settings.topics.outcomes, settings.topics.signals]
+
+
 def _switch(settings: Settings, switched: threading.Event, show: Show) -> None:
     _set_policies(settings, SWITCHED)
     switched.set()
@@ -326,11 +359,17 @@ def _switch(settings: Settings, switched: threading.Event, show: Show) -> None:
 
 
 def _summary(
-    settings: Settings, sent: list[Position], took_s: float, tally: Tally, texts: dict[str, str], show: Show
+    settings: Settings,
+    sent: list[Position],
+    took_s: float,
+    tally: Tally,
+    texts: dict[str, str],
+    consequences: Consequences,
+    show: Show,
 ) -> int:
     # Counts the topics again, instead of using the counts of the run.
-    final = Tally()
-    for message in read(settings.kafka, settings.topics.outcomes, from_beginning=True, follow=False):
+    final = Tally(lambda line: None)
+    for message in read(settings.kafka, _read_topics(settings), from_beginning=True, follow=False):
         if message is not None:
             final.take(message, settings, texts)
     lost = sum(final.outputs[position] == 0 for position in sent) + len(final.to_review - final.reviewed.keys())
@@ -356,13 +395,16 @@ def _summary(
         "dead_letters": final.dead_letters,
         "duplicates": final.duplicates,
         "mapped": len(final.platform.texts),
+        "signals": len(final.seen.signals),
+        "superseding": len(final.seen.superseding),
+        "webhooks": len(consequences.received),
         "lost": lost,
         "doubled": doubled,
         "first_verdict_s": tally.first_verdict_s,
         "events_per_s": round(len(sent) / took_s, 1),
     }
     sys.stdout.write(json.dumps(result) + "\n")
-    return 1 if lost or doubled or not sent else 0
+    return 1 if lost or doubled or not sent or not consequences.are_complete(final.seen) else 0
 
 
 if __name__ == "__main__":

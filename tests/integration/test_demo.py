@@ -16,11 +16,11 @@ from tests.site import eventually
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = (sys.executable, "-m", "infra.demo")
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(210)
 
 
 def test_the_demo_loses_and_duplicates_nothing_and_ends_with_a_line_of_json() -> None:
-    run = subprocess.run(DEMO, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(DEMO, cwd=PROJECT, capture_output=True, text=True, timeout=180, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     assert (result["lost"], result["doubled"]) == (0, 0)
@@ -30,6 +30,10 @@ def test_the_demo_loses_and_duplicates_nothing_and_ends_with_a_line_of_json() ->
     assert "the same text, before and after the switch" in run.stdout
     assert result["mapped"] == 5
     assert "Discord: block  'I will find you and kill you'" in run.stdout
+    assert result["superseding"] == result["webhooks"] == 1
+    assert "strikes; 'repeated harm' begins at 3" in run.stdout
+    assert "a reviewer reads an item" in run.stdout
+    assert "webhook received: verdict.superseded" in run.stdout
 
 
 def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
