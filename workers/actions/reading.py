@@ -5,6 +5,7 @@ Each endpoint reads all verdicts. One that it does not want must cost little: on
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,9 @@ class _Head(msgspec.Struct, gc=False):
     current: str | None = None
     """The appealed verdict, in the state of a review item."""
 
+
+_ID = re.compile(r"[!-~]{1,200}")
+"""An id is sent as a header. No record may bring a worker down, or add a header, by an id with a line break."""
 
 _HEADS = msgspec.json.Decoder(_Head)
 
@@ -82,6 +86,8 @@ class Reading:
             id_ = {"signal": head.signal_id, "appeal": head.current}.get(kind, head.verdict_id)
             if id_ is None:
                 raise Undecodable(Reason.MISSING_FIELD, f"a {kind} without its id")
+            if not _ID.fullmatch(id_):
+                raise Undecodable(Reason.INVALID_FIELD, f"the id of the {kind} cannot be sent as a header")
             if kind == "verdict" and head.supersedes is not None:
                 kind = "superseding"
             body = self._format.body(kind, _Document(plain), plain, at_ms) if self._wants(kind, head) else None

@@ -192,7 +192,7 @@ class Sender:
             results: Sequence[Result] = [Result(Meaning.FAILED, str(error))] * len(batch)
         else:
             status = answer.status
-            results = self._format.read(batch, answer)
+            results = self._meaning(batch, answer)
         now = time.monotonic()
         self._call_seconds.observe(now - began)
         self._judge_endpoint(results, now)
@@ -200,6 +200,15 @@ class Sender:
             delivery.status = status
             self._attempts[result.meaning].inc()
             self._end_or_repeat(delivery, result, now)
+
+    def _meaning(self, batch: Sequence[Delivery], answer: Answer) -> Sequence[Result]:
+        """Read an answer. An unforeseen one must not end the calls to the other endpoints."""
+        try:
+            return self._format.read(batch, answer)
+        except Exception as error:
+            said = f"the answer {answer.status} cannot be read because of an error in this program"
+            log.error(said, endpoint=self._endpoint.name, error=type(error).__name__)
+            return [Result(Meaning.FAILED, f"{said} ({type(error).__name__})")] * len(batch)
 
     def _judge_endpoint(self, results: Sequence[Result], now: float) -> None:
         """Tell the breaker what a call means for the endpoint."""

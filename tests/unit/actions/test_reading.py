@@ -100,6 +100,8 @@ def test_only_wanted_records_become_deliveries(
         (b"[]", "invalid_field"),
         (b'{"tenant_id": 7}', "invalid_field"),
         (b'{"tenant_id": "secret words"}', "missing_field"),
+        (b'{"tenant_id": "a", "verdict_id": "secret words\\r\\nX: y", "decision": "block"}', "invalid_field"),
+        (b'{"tenant_id": "a", "verdict_id": "", "decision": "block"}', "invalid_field"),
     ],
 )
 def test_a_record_that_is_no_verdict_is_refused_without_its_content(value: bytes, reason: str, tmp_path: Path) -> None:

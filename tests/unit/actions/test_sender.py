@@ -323,6 +323,22 @@ async def test_an_error_of_this_program_fails_the_worker(tmp_path: Path) -> None
         assert isinstance(at.failures[0], KeyError)
 
 
+async def test_an_answer_that_cannot_be_read_is_a_failure_and_does_not_end_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misread(*_: object) -> Any:
+        raise KeyError("content of the answer")
+
+    async with place(tmp_path, lambda _: 200) as at:
+        monkeypatch.setattr(at.sender._format, "read", misread)
+        at.submit(one := delivery(0))
+        await at.until(lambda: bool(one.reason), "it has failed")
+        assert one.reason == "the answer 200 cannot be read because of an error in this program (KeyError)"
+        monkeypatch.undo()
+        await at.has_ended(1)
+        assert at.ended == [("id-0", None)]
+
+
 async def test_the_metrics_say_what_waits_and_how_old_it_is(tmp_path: Path) -> None:
     async with place(tmp_path, lambda _: 500) as at:
         old, new = delivery(0), delivery(1)

@@ -78,3 +78,10 @@ def test_the_settings_in_force_show_no_secret_of_an_endpoint(monkeypatch: pytest
     shown = {name: value for name, value, _ in rows(load())}["actions.endpoints"]
     assert "platform" in shown
     assert "pass-word" not in shown
+
+
+def test_the_topics_of_dead_letters_are_created_and_belong_to_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDLINE_ACTIONS__ENDPOINTS", json.dumps([VALID]))
+    assert load().all_topics == [*load().topics.all, "moderation.undelivered.platform"]
+    said = refusal(monkeypatch, {**VALID, "undelivered": "moderation.verdicts"})
+    assert "platform: undelivered is moderation.verdicts, which a setting of topics names too" in said
