@@ -11,7 +11,9 @@ from typing import Any
 from confluent_kafka import Producer
 from redis.asyncio import Redis
 
-from tests.site import Site
+from tests import aggregates
+from tests.aggregates import strikes
+from tests.site import Site, eventually
 from tests.stack import Stack
 from workers.core.pseudonyms import Pseudonyms
 from workers.policy.document import parse_yaml
@@ -32,9 +34,9 @@ UNSAFE = "I hate everyone here, you are all idiots"
 
 def put_strikes(site: Site, **counts: int) -> None:
     """Write what the aggregates worker writes."""
-    strikes = parse_yaml("acme", POLICY, "policy").strikes
-    assert strikes is not None
-    rules, settings, now_ms = CompiledStrikes(strikes), site.settings(), int(time.time() * 1_000)
+    counting = parse_yaml("acme", POLICY, "policy").strikes
+    assert counting is not None
+    rules, settings, now_ms = CompiledStrikes(counting), site.settings(), int(time.time() * 1_000)
     standings = {
         Author("acme", author): rules.standing([Contribution(str(n), now_ms, 1.0) for n in range(count)], now_ms)
         for author, count in counts.items()
@@ -88,6 +90,26 @@ def test_three_strikes_block_and_without_redis_the_message_is_judged_without_the
     for verdict in [*verdicts, unknown]:
         decision, reasons = policy.decide(verdict["assessment"], surface="chat", strikes=verdict.get("strikes"))
         assert (decision, [*reasons]) == (verdict["decision"], verdict["reasons"])
+
+
+def test_the_message_after_the_third_strike_is_blocked(site: Site) -> None:
+    """From the moderation worker through the aggregates worker and Redis back to the moderation worker."""
+    topics = site.settings().topics
+    site.create_topics(topics.signals, topics.forget)
+    file = Path(site.folder.name) / "policy.yaml"
+    file.write_text(POLICY)
+    site.command("policy", "set", "acme", file)
+    site.worker()
+    aggregates.worker(site)
+    verdicts = send(site, "repeater", "repeater", "repeater", "once")
+    assert {verdict["decision"] for verdict in verdicts} == {"review"}
+    eventually(
+        lambda: (strikes(site, "repeater"), strikes(site, "once")) == (3, 1),
+        "the strikes of three verdicts are in Redis",
+    )
+    (next_one, other) = send(site, "repeater", "once")
+    assert (next_one["decision"], next_one["strikes"]) == ("block", 3)
+    assert (other["decision"], other["strikes"]) == ("review", 1)
 
 
 def test_a_simulation_counts_the_committed_verdicts_of_a_tenant_and_plots_them(site: Site) -> None:
