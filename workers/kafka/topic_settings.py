@@ -21,6 +21,10 @@ FOREVER_MS = -1
 """The `retention.ms` of a topic that deletes no record for its age."""
 
 
+COMPACTED_WITHIN_MS = 24 * HOUR_MS
+"""A key's older records, which may hold a text that the newest record has lost, are gone after this time."""
+
+
 class Keeping(NamedTuple):
     """How a topic keeps its records. Times in milliseconds."""
 
@@ -52,7 +56,7 @@ class Difference(NamedTuple):
 def wanted_of(topics: Topics, topic: str) -> dict[str, str]:
     """Give the properties with which `guardline topics create` makes a topic."""
     if topics.is_compacted(topic):
-        return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS)}
     return {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS))}
 
 
