@@ -68,6 +68,10 @@ def test_a_worker_reads_and_writes_cloud_events_and_finds_languages(site: Site) 
         }
     reviewed = [headers["ce_id"] for _, headers in outputs(site, settings.topics.review)]
     assert reviewed == [f"{one['verdict_id']}/review".encode() for one, _ in verdicts if one["decision"] == "review"]
+    used = outputs(site, settings.topics.usage)
+    assert sum(one["events"] for one, _ in used) == len(verdicts)
+    assert {headers["ce_type"] for _, headers in used} == {b"guardline.usage.v1"}
+    assert len({headers["ce_id"] for _, headers in used}) == len(used)
 
     (letter,) = outcome.by_position[site.sent[-1]]
     assert (letter["reason"], letter["ce_id"], letter["ce_type"]) == (b"not_json", b"evt-1", b"said")
