@@ -61,11 +61,12 @@ def test_a_restart_restores_the_rows_and_reads_no_verdict_again(site: Site, stor
     assert first.metric('guardline_aggregates_skipped_total{reason="duplicate"}') == 1
     stopped(first)
 
-    writer.write([verdict(50), verdict(51, supersedes=verdict_id(30), superseded_decision="block", decision="allow")])
+    corrected = verdict(51, supersedes=verdict_id(30), superseded_decision="block", decision="allow")
+    writer.write([verdict(50), corrected, verdict(52)])
     second = worker(site, **changes)
-    eventually(lambda: counted(site).get("a0") == 4, "the new verdicts are counted")
-    eventually(lambda: strikes(site, "a0") == 3, "the correction took a strike back")
-    assert second.metric(READ) == 2, "no verdict is read again"
+    eventually(lambda: counted(site).get("a0") == 5, "the new verdicts are counted")
+    eventually(lambda: strikes(site, "a0") == 4, "two strikes came, and the correction took one back")
+    assert second.metric(READ) == 3, "no verdict is read again"
     assert second.metric(AGAIN) == 0
     assert len(signals(site)) == 1, "the threshold stays in force"
 
@@ -75,7 +76,7 @@ def test_a_restart_restores_the_rows_and_reads_no_verdict_again(site: Site, stor
     assert producer.flush(30) == 0
     eventually(lambda: "a0" not in counted(site), "the row of the author is deleted")
     eventually(lambda: strikes(site, "a0") == 0, "the strikes of the author are deleted")
-    assert counted(site, "tenant") == {"": 30}
+    assert counted(site, "tenant") == {"": 31}
     stopped(second)
 
 
