@@ -21,7 +21,7 @@ from workers.settings.action_sections import Kind
 from workers.settings.coop_sections import ATTRIBUTE, CoopItems
 
 APPEALED = "appealed"
-REPORT, APPEAL = "/report", "/report/appeal"
+REPORT, APPEAL = "report", "report/appeal"
 """The paths behind the URL of the endpoint, `https://HOST/api/v1`."""
 
 

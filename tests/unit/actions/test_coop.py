@@ -82,7 +82,7 @@ def send(coop: Coop, stand_in: StandIn, kind: Kind, document: dict[str, Any]) ->
     assert body is not None
     delivery = Delivery(Source(TopicPartition("moderation.review", 0), 1, 0), b"k", ROOT, kind, "arcade", body, AT_MS)
     call = coop.call([delivery], 1.0)
-    return stand_in.answer("/api/v1" + call.path, call.headers, call.body)
+    return stand_in.answer(f"/api/v1/{call.path}", call.headers, call.body)
 
 
 def test_a_review_item_is_a_report_that_coop_accepts(coop: Coop) -> None:
