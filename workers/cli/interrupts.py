@@ -1,4 +1,4 @@
-"""Keeps Ctrl-C out of confluent-kafka, for the commands that send records.
+"""Keeps Ctrl-C out of confluent-kafka, for the commands that send records, and recognises it behind other errors.
 
 An exception of a signal handler that runs in a callback of confluent-kafka 2.16 is lost: its call then fails with a
 SystemError.
@@ -39,6 +39,15 @@ class Interrupts:
         if self._is_reading or self.count > NOTED:
             raise KeyboardInterrupt
 
+    def check(self) -> None:
+        """Interrupt now if Ctrl-C was pressed and confluent-kafka has lost the exception.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        if self.count:
+            raise KeyboardInterrupt
+
     def reading(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Return the same lines until Ctrl-C. Blocks for the next one.
 
@@ -49,8 +58,7 @@ class Interrupts:
         while True:
             self._is_reading = True
             try:
-                if self.count:
-                    raise KeyboardInterrupt
+                self.check()
                 line = next(source, None)
             finally:
                 self._is_reading = False

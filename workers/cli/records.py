@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -17,7 +17,11 @@ from schemas.taxonomy import Surface
 from workers import settings as settings_module
 from workers.cli.interrupts import Interrupts
 from workers.cli.tables import console, counted, say, say_json
+from workers.core.frames import split
 from workers.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 app = typer.Typer()
 
@@ -66,7 +70,6 @@ def verdicts_command(
     ] = False,
 ) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
-    from workers.core.frames import split
     from workers.kafka.reader import read
 
     settings = settings_module.load()
@@ -75,23 +78,30 @@ def verdicts_command(
     records = read(
         settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow
     )
-    try:
-        for message in records:
-            if message is None:
-                if _is_reader_gone():
+    with Interrupts(is_reading=True) as interrupts:
+        try:
+            for message in records:
+                interrupts.check()
+                if message is not None:
+                    _print(message, as_json=as_json)
+                elif _is_reader_gone():
                     return
-                continue
-            value = split(message.value() or b"")[1]
-            try:
-                if as_json:
-                    say_json(value)
-                else:
-                    say(_line(orjson.loads(value)))
-            except (orjson.JSONDecodeError, LookupError, TypeError):
-                place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-                say(f"{place} is not a verdict: another program writes to topics.verdicts", err=True)
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
+        except (KeyboardInterrupt, SystemError):
+            if not interrupts.count:
+                raise
+            raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def _print(message: Message, *, as_json: bool) -> None:
+    value = split(message.value() or b"")[1]
+    try:
+        if as_json:
+            say_json(value)
+        else:
+            say(_line(orjson.loads(value)))
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        place = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        say(f"{place} is not a verdict: another program writes to topics.verdicts", err=True)
 
 
 def _is_reader_gone() -> bool:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+import typer
 from confluent_kafka import Producer
 
 from workers.cli.interrupts import NOTED, Interrupts
+from workers.cli.records import verdicts_command
+from workers.kafka import reader
 
 
 def press() -> None:
@@ -75,3 +79,30 @@ def test_a_third_ctrl_c_interrupts_and_after_the_block_it_does_what_it_did_befor
         with pytest.raises(KeyboardInterrupt):
             press()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_ctrl_c_that_confluent_kafka_loses_ends_verdicts_with_its_own_exit_code(
+    is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def records(*_: object, **__: object) -> Iterator[None]:
+        with suppress(KeyboardInterrupt):
+            press()
+        if is_lost:
+            yield None
+        raise SystemError("a call returned a result with an exception set")
+
+    monkeypatch.setattr(reader, "read", records)
+    with pytest.raises(typer.Exit) as ended:
+        verdicts_command(follow=True)
+    assert ended.value.exit_code == 130
+
+
+def test_an_error_of_confluent_kafka_without_ctrl_c_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(*_: object, **__: object) -> Iterator[None]:
+        yield None
+        raise SystemError("another one")
+
+    monkeypatch.setattr(reader, "read", records)
+    with pytest.raises(SystemError, match="another one"):
+        verdicts_command(follow=True)
