@@ -98,7 +98,17 @@ def test_a_framed_verdict_is_read() -> None:
         verdict(1, tenant_id=""),
         {"verdict_id": verdict_id(1)},
     ],
-    ids=["empty", "not UTF-8", "null", "a list", "cut off", "a wrong id", "a wrong decision", "no tenant", "an id only"],
+    ids=[
+        "empty",
+        "not UTF-8",
+        "null",
+        "a list",
+        "cut off",
+        "a wrong id",
+        "a wrong decision",
+        "no tenant",
+        "an id only",
+    ],
 )
 def test_what_is_no_verdict_is_skipped(value: Any) -> None:
     assert read_one(value) == "junk"
