@@ -69,10 +69,10 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
     commit(site, "review", topics.review, 1)
     commit(site, "aggregates", topics.forget, 100)
     found = forget(site, "--wait", "0.6", code=1)
-    assert found["worker aggregates"] == "done"
+    assert found["worker aggregates"] == forgetting.Progress.DONE
     assert found["worker review"].startswith("waiting: ")
     commit(site, "review", topics.forget, 100)
-    assert forget(site, "--wait", "60")["worker review"] == "done"
+    assert forget(site, "--wait", "60")["worker review"] == forgetting.Progress.DONE
 
 
 def mentions(state: dict[str, Any] | None) -> set[str]:
@@ -126,7 +126,11 @@ def test_workers_that_were_down_do_not_hold_a_forgotten_author_and_keep_the_data
     assert states[2][-1] == states[4][-1] == {"message", "u-18"}
     eventually(lambda: desk.waiting() == 2, "the items of the other author wait")
     assert desk.superseding() == {}
-    eventually(lambda: progress(site, position_of_request(site)) == {"done"}, "both groups have read the request", 90)
+    eventually(
+        lambda: progress(site, position_of_request(site)) == {forgetting.Progress.DONE},
+        "both groups have read the request",
+        90,
+    )
     assert (strikes(site, "u-17"), strikes(site, "u-18")) == (0, 2)
 
 

@@ -31,11 +31,13 @@ LOOK_EVERY_S = 0.5
 def forget_command(
     tenant: Annotated[str, typer.Option(help="The tenant of the author.")],
     author: Annotated[str, typer.Option(help="The author's id, as in `author_id` of events.")],
-    wait: Annotated[float, typer.Option(min=0, help="Wait up to this many seconds until every worker has acted.")] = 0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Wait up to this many seconds until every worker has read it.")
+    ] = 0,
 ) -> None:
     """Delete what is held of one author, and print which topics hold data until their retention ends.
 
-    With --wait the exit code is 1 if a worker has not acted in time. Its worker acts when it runs again.
+    With --wait the exit code is 1 if a worker has not read the request in time. It acts when it runs again.
     """
     from workers.kafka import forgetting
 

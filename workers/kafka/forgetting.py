@@ -51,7 +51,7 @@ Position = tuple[TopicPartition, int]
 class Progress(StrEnum):
     """How far a worker's group is."""
 
-    DONE = "done"
+    DONE = "has read the request"
     WAITING = "waiting: the worker has not read the request yet"
     ABSENT = "the group has committed nothing yet: the worker does not run here, or has just started"
 
