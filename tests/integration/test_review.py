@@ -126,6 +126,14 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
     verdict = {name: value for name, value in lost.items() if name not in ("text", "context")}
     producer.produce(topics.verdicts, json.dumps(verdict).encode(), b"room", timestamp=now_ms() - 60_000)
+    # Two verdicts whose items were deleted in time: one was decided, one was closed.
+    for number in (9, 10):
+        old = {**verdict, "verdict_id": verdict_id(number)}
+        producer.produce(topics.verdicts, json.dumps(old).encode(), b"room", timestamp=now_ms() - 60_000)
+    newer_verdict = {**verdict, "verdict_id": "e" * 32, "decision": "block", "supersedes": verdict_id(9)}
+    producer.produce(topics.verdicts, json.dumps(newer_verdict).encode(), b"room")
+    deletion = {"schema_version": 1, "verdict_id": verdict_id(10), "action": "deleted"}
+    producer.produce(topics.audit, json.dumps(deletion).encode(), verdict_id(10).encode())
     (state,) = (
         value
         for key, value in desk.records("review_state")
@@ -135,6 +143,7 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     producer.produce(topics.review_state, json.dumps(wrong).encode(), decided.encode())
     assert producer.flush(30) == 0
     report = site.command("review", "reconcile", code=1).stdout
+    assert report.count(": no item") == 1
     assert f"{verdict_id(8)}: no item" in report
     assert f"{decided}: no superseding verdict" in report
     refused = site.command("review", "reconcile", "--repair", code=1)

@@ -43,24 +43,32 @@ class Compared(NamedTuple):
 def compare(settings: Settings, items: Mapping[str, Item], since_ms: int | None) -> Compared:
     """Compare the verdicts of the workers that were written since then with the items. Blocks.
 
+    Items that people decided, or that the worker deleted because their time was over, are not missing.
+
     Raises:
         Unavailable: Kafka or a topic is not there.
     """
     now_ms = int(time.time() * 1000)
     wanted: set[str] = set()
     superseding: set[str] = set()
+    superseded: set[str] = set()
     for written_at, _, verdict in _documents(settings, settings.topics.verdicts, since_ms):
         if verdict.get("supersedes") is not None:
             superseding.add(verdict["verdict_id"])
+            superseded.add(verdict["supersedes"])
         elif verdict["decision"] == "review" and written_at < now_ms - UNDER_WAY_MS:
             wanted.add(verdict["verdict_id"])
     decided = {
         item.verdict_id: item.current for item in items.values() if item.settled and _published(item) >= (since_ms or 0)
     }
+    # Decided already: the item was there, and may have been deleted in time.
+    missing = wanted - superseded - items.keys()
+    if missing:
+        missing -= _deleted(settings, since_ms)
     return Compared(
         len(wanted),
         len(decided),
-        sorted(wanted - items.keys()),
+        sorted(missing),
         sorted(name for name, newest in decided.items() if newest not in superseding),
     )
 
@@ -104,12 +112,23 @@ def _send(sending: Sending, output: Output) -> None:
     sending.send(output.topic, output.key, output.value or b"")
 
 
+def _deleted(settings: Settings, since_ms: int | None) -> set[str]:
+    """Give the items that the worker has deleted because their time was over: their audit records say so."""
+    return {
+        record["verdict_id"]
+        for _, _, record in _documents(settings, settings.topics.audit, since_ms, "action")
+        if record["action"] == "deleted"
+    }
+
+
 def _published(item: Item) -> int:
     return max((step.at for step in item.history if step.action == "published"), default=0)
 
 
-def _documents(settings: Settings, topic: str, since_ms: int | None) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Give the time, the key and the document of each record of a topic. Records of other programs are left out."""
+def _documents(
+    settings: Settings, topic: str, since_ms: int | None, field: str = "decision"
+) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Give the time, the key and the document of each record of a topic. Records without this field are left out."""
     for message in read(settings.kafka, [topic], from_beginning=True, follow=False, since_ms=since_ms):
         if message is None:
             continue
@@ -120,5 +139,5 @@ def _documents(settings: Settings, topic: str, since_ms: int | None) -> Iterator
             document = orjson.loads(unframed(message.value() or b""))
         except (orjson.JSONDecodeError, Undecodable):
             continue
-        if isinstance(document, dict) and "verdict_id" in document and "decision" in document:
+        if isinstance(document, dict) and "verdict_id" in document and field in document:
             yield written_at, record_key(message.key(), int(message.partition() or 0)), document
