@@ -100,9 +100,9 @@ class ReviewRules(BaseModel):
     sla_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The time within which an item should be decided, counted from its verdict. Null: the worker's setting."""
     four_eyes: list[Category] = []
-    """The categories for which two people have to decide alike."""
+    """The categories for which two people have to decide alike, found by the model or by the first person."""
     retention_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """How long an item that nobody decides is kept with its content. Null: as long as the topic keeps it."""
+    """How long an item that nobody decides is kept with its content. Null: the worker's setting."""
 
 
 class Policy(BaseModel):
