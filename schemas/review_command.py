@@ -75,7 +75,7 @@ class ReviewCommand(BaseModel):
     verdict: Verdict | None = None
     """For `appeal` on a verdict of which the worker has no item."""
     key: str | None = None
-    """For `appeal` with `verdict`: the key of the verdict's record, so that the superseding verdict has it too."""
+    """For `appeal` with `verdict`, required: the key of the verdict's record. The superseding verdict has it too."""
     text: str | None = None
     """For `appeal`: the content, if the worker does not have it any more."""
     context: Annotated[list[Turn], Field(max_length=MAX_CONTEXT_TURNS)] = []

@@ -87,7 +87,8 @@ class ReviewState(BaseModel):
     language: Language | None = None
     status: ReviewStatus
     key: str
-    """The key of the item's record, in Base64: the superseding verdict has it too."""
+    """The key of the item's record, in Base64: the superseding verdict has it too. The item's id once the author was
+    forgotten."""
     opened_at: int
     waiting_since: int
     """When the item was opened, reopened or appealed."""
@@ -113,7 +114,7 @@ class ReviewState(BaseModel):
     """The newest verdict on the event."""
     current_decision: Decision
     appeal: str | None = None
-    """Why somebody appealed."""
+    """Why somebody appealed. Null once the author was forgotten."""
     closed_because: str | None = None
     verdict: dict[str, Any]
     """The first verdict that the worker knows, without its text."""

@@ -46,7 +46,11 @@ TOPICS: Mapping[str, Holding] = {
     "usage": Holding("none", "the tenant", Reach.NOTHING),
     "forget": Holding("author id", "`TENANT\\|AUTHOR`", Reach.RETENTION),
     "signals": Holding("author id", "`TENANT\\|SUBJECT`", Reach.RETENTION),
-    "review_commands": Holding("names and notes of people who decide", "the verdict's id", Reach.RETENTION),
+    "review_commands": Holding(
+        "appeals: text, author id, attributes, earlier turns, the reason; names and notes of people who decide",
+        "the verdict's id",
+        Reach.RETENTION,
+    ),
     "review_state": Holding(
         "text, author id, attributes, earlier turns, names and notes of people who decide",
         "the verdict's id",

@@ -10,9 +10,13 @@ from schemas.event import Id, Language, TurnText
 from schemas.taxonomy import Category, Role, Severity
 from schemas.verdict import Note, VerdictId
 from workers.review.views import ItemSummary, QueueView
+from workers.settings.review_sections import NAME
 
 Key = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 """The header `Idempotency-Key`."""
+
+PERSON = rf"^{NAME}$"
+"""A person of another system is named as a token is: the verdict joins the names of people by commas."""
 
 MAX_NARROWED = 64
 
@@ -37,7 +41,7 @@ class DecideBody(Body):
     note: Note | None = None
     severity: Annotated[Severity, Field(strict=False)] | None = None
     categories: Annotated[list[Annotated[Category, Field(strict=False)]], Field(max_length=9)] | None = None
-    person: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    person: Annotated[str, Field(pattern=PERSON)] | None = None
     """Only for the role `service`: the person of the other system who decided."""
 
 
@@ -63,7 +67,7 @@ class AppealBody(Body):
     verdict: dict[str, JsonValue] | None = None
     """The verdict's record, as in `schemas/json/verdict.schema.json`, if it never went to review."""
     key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """The key of the verdict's record. The superseding verdict has the same."""
+    """The key of the verdict's record, required with `verdict`. The superseding verdict has the same."""
     text: Annotated[str, Field(max_length=65_536)] | None = None
     """The content, if the worker does not have it any more."""
     context: Annotated[list[TurnBody], Field(max_length=32)] = []

@@ -34,8 +34,10 @@ from workers.settings.coop_sections import CoopCallbacks
 NAME = "coop"
 AUTOMATIC = "coop:rules"
 """Who decided, if it was a rule in Coop."""
+SHOWN_DIGITS = 8
+"""How much of the appealed verdict's id the name has of whoever decides an appeal: Coop does not name the person."""
 
-_OPPOSITE = {"allow": "block", "block": "allow", "review": "allow"}
+_OPPOSITE = {"allow": "block", "block": "allow"}
 
 
 class Callback(NamedTuple):
@@ -219,7 +221,9 @@ def _appeal(document: dict[str, Any]) -> Callback:
     decision = document["appealDecision"]
     if decision not in ("ACCEPT", "REJECT"):
         raise Refusal(400, "appealDecision is neither ACCEPT nor REJECT")
-    return Callback(verdict_id, f"{NAME}:appeals", appealed=appealed, is_accepted=decision == "ACCEPT")
+    # Each appeal has a name of its own: one name could not decide a second appeal on the same item.
+    by = f"{NAME}:appeals:{appealed[:SHOWN_DIGITS]}"
+    return Callback(verdict_id, by, appealed=appealed, is_accepted=decision == "ACCEPT")
 
 
 def _item_id(document: dict[str, Any]) -> str:

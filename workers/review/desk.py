@@ -115,9 +115,16 @@ class Desk:
         self._reserved.discard(verdict_id)
         self.queues.remove(verdict_id)
 
-    def reserve(self, reader: Reader, tenants: Collection[str] = (), languages: Collection[str] = ()) -> Item | None:
+    def reserve(
+        self,
+        reader: Reader,
+        tenants: Collection[str] = (),
+        languages: Collection[str] = (),
+        *,
+        with_skipped: bool = True,
+    ) -> Item | None:
         """Give the next item to a person, and to nobody else until `put` or `free`."""
-        verdict_id = self.queues.first(reader, tenants, languages)
+        verdict_id = self.queues.first(reader, tenants, languages, with_skipped=with_skipped)
         if verdict_id is None:
             return None
         self._reserved.add(verdict_id)

@@ -109,9 +109,9 @@ class Item(Struct, frozen=True):
     def excluded(self) -> frozenset[str]:
         """Name the people to whom the queue does not give this item.
 
-        They gave an opinion already, skipped the item, or made the decision that is appealed.
+        They gave an opinion already, or made the decision that is appealed.
         """
-        people = {opinion.by for opinion in self.opinions} | set(self.skipped_by)
+        people = {opinion.by for opinion in self.opinions}
         return frozenset(people | set(self.deciders) if self.appeal is not None else people)
 
     def step_of(self, command_id: str) -> Step | None:

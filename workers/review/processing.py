@@ -190,7 +190,7 @@ class Processor:
             pending.answer = refusal
             desk.free(command.verdict_id)
             return ()
-        if item is None and work.is_arrival and self._is_forgotten(change.item, given.document):
+        if item is None and command.kind is CommandKind.ARRIVE and self._is_forgotten(change.item, given.document):
             change = forgotten(change, given)
         telemetry.REVIEW_COMMANDS.labels(command.kind.value, "applied").inc()
         if command.decision is not None:
@@ -213,7 +213,8 @@ class Processor:
         published = None
         if "published" in change.actions and item is not None:
             published = item.current
-            verdict = Output(self._topics.verdicts, base64.b64decode(item.key), compact(superseding(item)))
+            # If the same command forgets the author, only the item before has the key.
+            verdict = Output(self._topics.verdicts, base64.b64decode((before or item).key), compact(superseding(item)))
             if self._marks is not None:
                 verdict = self._marks.put(verdict, published, written_time(given.now_ms / 1000))
             outputs.append(verdict)

@@ -1,7 +1,7 @@
 """The waiting items in the order of their turns. Pure.
 
-A queue holds the items of one tenant, one language and one desk that exclude the same people. So the first item of a
-queue suits everybody who may read the queue, and `first` never searches.
+A queue holds the items of one tenant, one language and one desk that exclude the same people and that the same people
+skipped. So the first item of a queue suits everybody who may read the queue, and `first` never searches.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ UNKNOWN_LANGUAGE = "und"
 
 
 class Queue(NamedTuple):
-    """Which items a queue holds. `excluded` are the people who do not get them from the queue."""
+    """Which items a queue holds. The people in `excluded` do not get them, those in `skipped_by` get them last."""
 
     tenant_id: str
     language: str
     is_senior: bool
     excluded: frozenset[str]
+    skipped_by: frozenset[str]
 
 
 class Reader(NamedTuple):
@@ -50,7 +51,8 @@ class Reader(NamedTuple):
 
 def queue_of(item: Item) -> Queue:
     """Give the queue of a waiting item."""
-    return Queue(item.tenant_id, language_of(item.language), item.status == "escalated", item.excluded())
+    language, is_senior = language_of(item.language), item.status == "escalated"
+    return Queue(item.tenant_id, language, is_senior, item.excluded(), frozenset(item.skipped_by))
 
 
 def language_of(tag: str | None) -> str:
@@ -102,18 +104,31 @@ class Queues:
             heapify(entries)
             self._heaps[queue] = entries
 
-    def first(self, reader: Reader, tenants: Collection[str] = (), languages: Collection[str] = ()) -> str | None:
-        """Give the item whose turn comes first. `tenants` and `languages` narrow what the reader may read."""
-        best: tuple[int, str] | None = None
+    def first(
+        self,
+        reader: Reader,
+        tenants: Collection[str] = (),
+        languages: Collection[str] = (),
+        *,
+        with_skipped: bool = True,
+    ) -> str | None:
+        """Give the item whose turn comes first. `tenants` and `languages` narrow what the reader may read.
+
+        An item that the reader skipped comes after all others, or not at all without `with_skipped`.
+        """
+        best: tuple[bool, int, str] | None = None
         for queue in list(self._heaps):
             if (tenants and queue.tenant_id not in tenants) or (languages and queue.language not in languages):
                 continue
             if not reader.may_read(queue):
                 continue
-            top = self._top(queue)
+            is_skipped = reader.name in queue.skipped_by
+            if is_skipped and not with_skipped:
+                continue
+            top = (is_skipped, *self._top(queue))
             if best is None or top < best:
                 best = top
-        return best and best[1]
+        return best and best[2]
 
     def _top(self, queue: Queue) -> tuple[int, str]:
         heap = self._heaps[queue]

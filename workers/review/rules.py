@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from schemas.review_command import ReviewCommand
+from schemas.taxonomy import Decision
 from workers.core.decide import carried
 from workers.review import urgency
 from workers.review.item import NO_CONTENT, Item, Lease, Opinion, Step, parsed, raw
@@ -173,7 +174,14 @@ def _decide(item: Item, given: Given) -> Change:
         severity=command.severity and command.severity.value,
         categories=None if command.categories is None else tuple(one.value for one in command.categories),
     )
-    pending = replace(item, lease=None, pending=opinion, settles_at=given.now_ms + given.terms.undo_ms)
+    pending = replace(
+        item,
+        lease=None,
+        pending=opinion,
+        settles_at=given.now_ms + given.terms.undo_ms,
+        # The category that a person finds counts like one that the model finds.
+        four_eyes=item.four_eyes or bool(given.tenant.four_eyes.intersection(opinion.categories or ())),
+    )
     decided = Change(_with_step(pending, given, "decided"), ("decided",))
     return decided if given.terms.undo_ms > 0 else _joined(decided, given)
 
@@ -271,8 +279,11 @@ def _first_appeal(given: Given) -> Change:
         raise Refusal(422, "verdict: its verdict_id is not the verdict_id of the appeal")
     if command.text is None:
         raise Refusal(422, "text: the worker does not have the content: pass it, so that people can read it")
-    key = command.key or command.verdict.author_id or command.verdict.event_id
-    item = _opened(given, base64.b64encode(key.encode()).decode())
+    if command.key is None:
+        raise Refusal(422, "key: pass the key of the verdict's record: the superseding verdict has the same")
+    if command.verdict.decision is Decision.REVIEW:
+        raise conflict("the verdict says review: nobody has decided, so there is no decision to appeal against")
+    item = _opened(given, base64.b64encode(command.key.encode()).decode())
     deciders = () if command.verdict.decided_by is None else tuple(command.verdict.decided_by.split(", "))
     item = replace(item, content=_passed(command), appeal=command.note or "", deciders=deciders)
     return Change(_again(item, given, "appealed"), ("appealed",))
@@ -322,7 +333,10 @@ def _expire(item: Item, given: Given) -> Change:
 
 
 def _forget(item: Item, given: Given) -> Change:
-    """Remove the author and the content. A decision that waits to take effect takes effect first."""
+    """Remove the author, the content and the words of an appeal. A decision that waits to take effect does so first.
+
+    The key of the record may name the author, so the item's id replaces it.
+    """
     settled = _effect(item, given) if item.pending is not None else Change(item, ())
     after = settled.item
     assert after is not None  # A decision deletes no item.
@@ -332,7 +346,8 @@ def _forget(item: Item, given: Given) -> Change:
         after = _with_step(after, given, "forgotten")
     else:
         after = _closed(after, given, "forgotten")
-    after = replace(after, verdict=raw(verdict))
+    key = base64.b64encode(after.verdict_id.encode()).decode()
+    after = replace(after, verdict=raw(verdict), appeal=None, key=key)
     return Change(after, (*settled.actions, "forgotten"))
 
 
@@ -428,6 +443,8 @@ def _not_waiting(item: Item) -> Refusal:
     else:
         opinion = item.settled[-1] if item.status == "decided" and item.settled else None
     if opinion is not None:
-        sentence = f"{opinion.by} was first and has decided {opinion.decision}"
+        # The second of two people does not learn what the first one decides.
+        is_blind = item.four_eyes and item.pending is not None
+        sentence = f"{opinion.by} was first and has decided" + ("" if is_blind else f" {opinion.decision}")
         return conflict(sentence, by=opinion.by, at_ms=opinion.at)
     return conflict(f"the item is {item.status}: nobody can decide it")

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from schemas.event import Turn
@@ -20,7 +21,7 @@ from workers.core.records import Output
 from workers.errors import Unavailable
 from workers.review import views
 from workers.review.desk import Desk, may_see
-from workers.review.item import Item
+from workers.review.item import NO_CONTENT, Item
 from workers.review.people import APPEALS, DECIDES, READS_CONTENT, Person
 from workers.review.processing import Processor, written
 from workers.review.queues import language_of
@@ -66,9 +67,18 @@ class Service:
         self._counted: tuple[int, dict[tuple[str, str], views.QueueView]] = (-COUNTED_MS, {})
 
     async def next(
-        self, person: Person, key: str | None = None, tenants: Collection[str] = (), languages: Collection[str] = ()
+        self,
+        person: Person,
+        key: str | None = None,
+        tenants: Collection[str] = (),
+        languages: Collection[str] = (),
+        *,
+        with_skipped: bool = True,
     ) -> views.ItemView | None:
-        """Give the item whose turn comes first, on lease; None if none waits. The item comes with its content."""
+        """Give the item whose turn comes first, on lease; None if none waits. The item comes with its content.
+
+        `with_skipped`: also an item that the person skipped, if no other one waits.
+        """
         _require(person, DECIDES, "take items")
         causing = id_of(person, "next", key)
         held = self._desk.leased_by(person.name)
@@ -80,7 +90,8 @@ class Service:
                 f"{person.name} has {len(held)} items on lease: decide, skip or release one (review.max_leases)"
             )
         for attempt in range(ATTEMPTS):
-            reserved = self._desk.reserve(person.reader, tenants, {language_of(one) for one in languages})
+            read = {language_of(one) for one in languages}
+            reserved = self._desk.reserve(person.reader, tenants, read, with_skipped=with_skipped)
             if reserved is None:
                 return None
             try:
@@ -117,6 +128,7 @@ class Service:
         on_behalf_of: str | None = None,
     ) -> views.ItemView:
         """Decide. A service names the person of its own system who decided: software alone does not decide."""
+        asking = person
         if person.role is ReviewRole.SERVICE and on_behalf_of is not None:
             person = person._replace(name=f"{person.name}:{on_behalf_of}", role=ReviewRole.REVIEWER)
         elif on_behalf_of is not None:
@@ -127,6 +139,7 @@ class Service:
             verdict_id,
             CommandKind.DECIDE,
             key,
+            asking=asking,
             decision=decision,
             note=note,
             severity=severity,
@@ -203,11 +216,11 @@ class Service:
 
     def summary(self, person: Person, verdict_id: str) -> views.ItemSummary:
         """Give an item without its content and without an audit record."""
-        return views.summary(self.visible(person, verdict_id), self._now_ms())
+        return views.summary(self.visible(person, verdict_id), person, self._now_ms())
 
     def leases(self, person: Person) -> list[views.ItemSummary]:
         """Give the items that the person has on lease."""
-        return [views.summary(item, self._now_ms()) for item in self._desk.leased_by(person.name)]
+        return [views.summary(item, person, self._now_ms()) for item in self._desk.leased_by(person.name)]
 
     def queues(self, person: Person) -> list[views.QueueView]:
         """Count the waiting items of each tenant and language that the person may see."""
@@ -235,10 +248,18 @@ class Service:
         return views.full(item, person, self._now_ms())
 
     async def _do(
-        self, person: Person, verdict_id: str, kind: CommandKind, key: str | None, **fields: Any
+        self,
+        person: Person,
+        verdict_id: str,
+        kind: CommandKind,
+        key: str | None,
+        asking: Person | None = None,
+        **fields: Any,
     ) -> views.ItemView:
+        """Write a command of a person. `asking`: whose request it is, if it is a system's for that person."""
         root = self.visible(person, verdict_id).verdict_id
-        return self._full(await self._give(person, root, kind, id_of(person, kind.value, key, root), **fields), person)
+        item = await self._give(person, root, kind, id_of(person, kind.value, key, root), **fields)
+        return self._full(item, asking or person)
 
     async def _give(
         self,
@@ -252,7 +273,9 @@ class Service:
         """Write a command, and wait until it was applied and committed."""
         known = self._desk.items.get(root)
         if known is not None and known.step_of(causing) is not None and not self._processor.is_pending(causing):
-            return known  # The request was repeated.
+            # The request was repeated. No audit record says that the person sees the content now.
+            lease = known.holder(self._now_ms())
+            return known if lease is not None and lease.by == person.name else replace(known, content=NO_CONTENT)
         command = ReviewCommand(
             command_id=causing,
             verdict_id=root,

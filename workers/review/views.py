@@ -21,13 +21,13 @@ class LeaseView(BaseModel):
 
 
 class PendingView(BaseModel):
-    """A decision that can still be undone."""
+    """A decision that can still be undone. `decision` is null while it would influence a second person."""
 
     model_config = ConfigDict(frozen=True)
 
     by: str
     at: int
-    decision: str
+    decision: str | None
     undo_until: int
 
 
@@ -67,6 +67,7 @@ class OpinionView(BaseModel):
     at: int
     decision: str
     note: str | None
+    """Null for roles that may not see content."""
     severity: str | None
     categories: list[str] | None
 
@@ -105,10 +106,12 @@ class ItemView(ItemSummary):
     created_at: str | None
     opened_at: int
     appeal: str | None
+    """Null for roles that may not see content: it holds the words of the author."""
     opinions: list[OpinionView]
     history: list[StepView]
     content: ContentView | None
-    """Null for roles that may not see it, and once the item has lost it."""
+    """Null for roles that may not see it, once the item has lost it, and in the answer to a request that is repeated
+    when the lease is over."""
 
 
 class QueueView(BaseModel):
@@ -129,26 +132,26 @@ class QueueView(BaseModel):
     """Since when the oldest of these items waits."""
 
 
-def summary(item: Item, now_ms: int) -> ItemSummary:
-    """Give an item without its content."""
-    return ItemSummary(**_summary(item, parsed(item.verdict), now_ms))
+def summary(item: Item, person: Person, now_ms: int) -> ItemSummary:
+    """Give an item without its content, as this person may see it."""
+    return ItemSummary(**_summary(item, parsed(item.verdict), now_ms, _is_blind(item, person)))
 
 
 def full(item: Item, person: Person, now_ms: int) -> ItemView:
     """Give an item as this person may see it. The second of two people does not see what the first one decided."""
     verdict = parsed(item.verdict)
-    is_blind = item.status == "second_opinion" and person.role in READS_CONTENT
-    content = parsed(item.content) if item.has_content and person.role in READS_CONTENT else None
+    is_blind, reads = _is_blind(item, person), person.role in READS_CONTENT
+    content = parsed(item.content) if item.has_content and reads else None
     return ItemView(
-        **_summary(item, verdict, now_ms),
+        **_summary(item, verdict, now_ms, is_blind),
         assessment=verdict.get("assessment"),
         policy=verdict["policy"],
         role=verdict["role"],
         author_id=verdict.get("author_id"),
         created_at=verdict.get("created_at"),
         opened_at=item.opened_at,
-        appeal=item.appeal,
-        opinions=[] if is_blind else [_opinion(opinion) for opinion in (*item.opinions, *_pending(item))],
+        appeal=item.appeal if reads else None,
+        opinions=[] if is_blind else [_opinion(opinion, reads) for opinion in (*item.opinions, *_pending(item))],
         history=[
             StepView(
                 at=step.at,
@@ -163,23 +166,29 @@ def full(item: Item, person: Person, now_ms: int) -> ItemView:
     )
 
 
+def _is_blind(item: Item, person: Person) -> bool:
+    """Whether the first of two decisions would influence this person."""
+    is_first = item.four_eyes and item.pending is not None and item.pending.by != person.name
+    return (is_first or item.status == "second_opinion") and person.role in READS_CONTENT
+
+
 def _pending(item: Item) -> tuple[Opinion, ...]:
     return () if item.pending is None else (item.pending,)
 
 
-def _opinion(opinion: Opinion) -> OpinionView:
+def _opinion(opinion: Opinion, reads: bool) -> OpinionView:
     return OpinionView(
         by=opinion.by,
         role=opinion.role,
         at=opinion.at,
         decision=opinion.decision,
-        note=opinion.note,
+        note=opinion.note if reads else None,
         severity=opinion.severity,
         categories=None if opinion.categories is None else list(opinion.categories),
     )
 
 
-def _summary(item: Item, verdict: dict[str, Any], now_ms: int) -> dict[str, Any]:
+def _summary(item: Item, verdict: dict[str, Any], now_ms: int, is_blind: bool) -> dict[str, Any]:
     assessment = verdict.get("assessment") or {}
     lease, pending = item.holder(now_ms), item.pending
     return {
@@ -199,7 +208,10 @@ def _summary(item: Item, verdict: dict[str, Any], now_ms: int) -> dict[str, Any]
         "pending": None
         if pending is None
         else PendingView(
-            by=pending.by, at=pending.at, decision=pending.decision, undo_until=item.settles_at or pending.at
+            by=pending.by,
+            at=pending.at,
+            decision=None if is_blind else pending.decision,
+            undo_until=item.settles_at or pending.at,
         ),
         "current": item.current,
         "current_decision": item.current_decision,

@@ -12,7 +12,8 @@ from pydantic import Field, field_validator, model_validator
 from workers.settings.coop_sections import CoopCallbacks
 from workers.settings.section import Section
 
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+NAME = "[A-Za-z0-9._@-]{1,64}"
+"""The pattern of a name."""
 
 
 class ReviewToken(Section):
@@ -34,7 +35,7 @@ class ReviewToken(Section):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise ValueError("review.tokens: a name has letters, digits, dots, underscores, hyphens and @, at most 64")
         return name
 

@@ -21,7 +21,8 @@ from workers.review.rules import TenantRules, Terms
 from workers.review.service import Service
 from workers.settings import Review, ReviewToken, Topics
 
-MAX_BODY_BYTES = 300_000
+MAX_BODY_BYTES = 4_000_000
+"""Above the largest request that a test of the contract generates: 413 is no answer to a broken one."""
 
 
 class Running:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
 from tests.reviewing import review_item, verdict_id
-from tests.unit.review.given import AT_ONCE
+from tests.unit.review.given import AT_ONCE, FOUR_EYES
 from tests.unit.review.running import MAX_BODY_BYTES, Running
 from workers.core.records import Output
 from workers.review.openapi import document as published_api
@@ -108,6 +108,8 @@ def test_no_item_is_an_answer_without_a_body(desk: Running, client: TestClient) 
         ("aud", "/v1/items/{}/decide", {"decision": "allow"}, 403),
         ("coop", "/v1/items/{}/decide", {"decision": "allow"}, 403),
         ("ana", "/v1/items/{}/decide", {"decision": "allow", "person": "bob"}, 403),
+        ("coop", "/v1/items/{}/decide", {"decision": "allow", "person": "kim, ana"}, 422),
+        ("coop", "/v1/items/{}/decide", {"decision": "allow", "person": "kim\n"}, 422),
         ("ana", "/v1/items/{}/reopen", {}, 403),
         ("ana", "/v1/appeals", {"verdict_id": verdict_id(0), "reason": "r"}, 403),
         ("cem", "/v1/items/{}/decide", {"decision": "allow"}, 404),
@@ -163,9 +165,54 @@ def test_a_system_passes_on_the_decision_of_its_person(desk: Running, client: Te
     desk.arrive(0)
     body = {"decision": "block", "person": "kim"}
     answer = client.post(f"/v1/items/{verdict_id(0)}/decide", json=body, headers=desk.headers("coop"))
-    assert answer.status_code == 200
+    assert (answer.status_code, answer.json()["content"]) == (200, None)
     (output,) = published(desk)
     assert json.loads(output.value or b"")["decided_by"] == "coop:kim"
+
+
+def test_a_repeated_request_gives_content_only_while_the_lease_is_valid(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    url = f"/v1/items/{verdict_id(0)}"
+    first, again = (client.post(f"{url}/lease", headers=desk.headers("ana", "once")).json() for _ in range(2))
+    assert first["content"] is not None
+    assert again["content"] == first["content"]
+    client.post(f"{url}/release", headers=desk.headers("ana"))
+    late = client.post(f"{url}/lease", headers=desk.headers("ana", "once"))
+    assert (late.status_code, late.json()["lease"], late.json()["content"]) == (200, None, None)
+
+
+def test_the_words_of_authors_and_notes_are_for_those_who_review(desk: Running, client: TestClient) -> None:
+    desk.arrive(0)
+    url = f"/v1/items/{verdict_id(0)}"
+    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=desk.headers("ana"))
+    client.post("/v1/appeals", json={"verdict_id": verdict_id(0), "reason": "I, Jane."}, headers=desk.headers("sue"))
+    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=desk.headers("bob"))
+    for name in ("ana", "aud", "coop"):
+        answer = client.get(url, headers=desk.headers(name)).text
+        assert ["I, Jane." in answer, "The note." in answer] == [name == "ana"] * 2
+
+
+def test_an_item_that_everybody_skipped_comes_again(desk: Running, client: TestClient) -> None:
+    desk.arrive(0, 1)
+    for _ in range(2):
+        item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()["verdict_id"]
+        client.post(f"/v1/items/{item}/skip", headers=desk.headers("ana"))
+    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 200
+
+
+def test_the_second_person_does_not_see_the_first_decision_while_it_can_be_undone(tmp_path: Path) -> None:
+    desk = Running(tmp_path, tenant=FOUR_EYES)
+    desk.arrive(0)
+    url = f"/v1/items/{verdict_id(0)}"
+    decision = {"decision": "block", "note": "A threat."}
+    with TestClient(desk.app) as client:
+        own = client.post(f"{url}/decide", json=decision, headers=desk.headers("ana")).json()
+        seen = client.get(url, headers=desk.headers("bob"))
+        late = client.post(f"{url}/decide", json={"decision": "allow"}, headers=desk.headers("bob"))
+    assert (own["pending"]["decision"], len(own["opinions"])) == ("block", 1)
+    assert (seen.json()["pending"]["by"], seen.json()["pending"]["decision"]) == ("ana", None)
+    assert late.status_code == 409
+    assert not any(word in answer.text for answer in (seen, late) for word in ("block", "A threat."))
 
 
 def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, client: TestClient) -> None:

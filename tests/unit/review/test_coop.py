@@ -161,6 +161,17 @@ async def test_an_appeal_is_decided_by_its_own_callback_and_by_no_older_one(coop
     assert [verdict["decision"] for verdict in desk.verdicts] == ["block", "allow"]
 
 
+async def test_a_second_appeal_is_decided_by_its_own_callback_too(coop: Coop, desk: LocalDesk) -> None:
+    bridge, service = bridge_of(desk), Person("bot", ReviewRole.SERVICE, Reader("bot", False))
+    current = (await bridge.take(*signed(coop, action_callback(identity(1))))).current
+    for _ in range(2):
+        await desk.service.appeal(service, identity(1), "it was a joke")
+        appeal = appeal_callback(f"{identity(1)}.{current}", identity(1), "REJECT")
+        current = (await bridge.take(*signed(coop, appeal))).current
+    assert [verdict["decision"] for verdict in desk.verdicts] == ["block"] * 3
+    assert desk.verdicts[1]["decided_by"] == f"coop:appeals:{desk.verdicts[0]['verdict_id'][:8]}"
+
+
 async def test_what_the_worker_does_not_know_or_does_not_show_to_coop_is_not_found(coop: Coop, desk: LocalDesk) -> None:
     desk.add(2, tenant_id="other")
     for verdict_id in (identity(9), identity(2), "user-17"):

@@ -303,6 +303,19 @@ def test_a_form_that_the_page_did_not_make_is_refused(desk: LocalDesk, fields: d
     assert desk.desk.items[identity(1)].pending is None
 
 
+def test_the_page_says_why_a_person_gets_no_item_although_items_wait(tmp_path: Path) -> None:
+    desk = LocalDesk(tmp_path, undo_s=0)
+    browser = taken(desk)
+    browser.send("/decide", decision="skip")
+    desk.ahead_ms = 2_000
+    assert "No other item is for you now." not in browser.get("/review/").text
+    assert 'id="decide"' in browser.send("/next").text
+    browser.send("/decide", decision="escalate")
+    desk.ahead_ms = 4_000
+    browser.get("/review/")
+    assert "No other item is for you now." in browser.send("/next").text
+
+
 def test_a_heartbeat_keeps_the_lease_and_says_when_it_is_lost(desk: LocalDesk) -> None:
     browser = taken(desk)
     csrf = {"csrf": browser.hidden("/decide")["csrf"]}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.audit import AuditRecord
 from schemas.forget import Forget
+from schemas.review import ReviewItem
 from schemas.review_command import ReviewCommand
 from tests.reviewing import review_item, verdict_id
 from tests.unit.review.given import NOW, TENANT, TERMS, command
@@ -19,7 +20,7 @@ from workers.review.desk import Desk
 from workers.review.item import Item, decoded
 from workers.review.processing import Processor, written
 from workers.review.queues import Reader
-from workers.review.reading import Reading, Work
+from workers.review.reading import Reading, Work, arrival
 from workers.review.rules import Terms
 from workers.settings import Topics
 
@@ -39,6 +40,7 @@ class Brokers:
         self.offsets = dict.fromkeys(self.inputs, 0)
         self.state: dict[bytes, bytes | None] = {}
         self.verdicts: list[dict[str, Any]] = []
+        self.verdict_keys: list[bytes] = []
         self.audit: list[dict[str, Any]] = []
         self.start()
 
@@ -116,6 +118,7 @@ class Brokers:
             self.state[output.key] = output.value
         elif output.topic == TOPICS.verdicts:
             self.verdicts.append(json.loads(output.value or b""))
+            self.verdict_keys.append(output.key)
         elif output.topic == TOPICS.audit:
             self.audit.append(AuditRecord.model_validate_json(output.value or b"").model_dump())
         else:
@@ -253,6 +256,29 @@ def test_forgetting_an_author_closes_the_items_of_this_author_only() -> None:
     assert statuses == ["closed", "closed", "open"]
     assert [b"u-17" in (brokers.state[verdict_id(number).encode()] or b"") for number in range(2)] == [False, False]
     assert [record["action"] for record in brokers.audit].count("forgotten") == 2
+
+
+def test_the_item_of_a_forgotten_author_is_closed_also_if_reconcile_puts_it_back() -> None:
+    brokers = Brokers()
+    request = {"forget_id": "0" * 32, "tenant_id": "acme", "author_id": "u-17", "requested_at": "2026-11-28T14:00:00Z"}
+    brokers.inputs[FORGET].append(json.dumps(request).encode())
+    brokers.settle()
+    lost = review_item(0, NOW)
+    arriving = arrival(ReviewItem.model_validate_json(json.dumps(lost)), "cm9vbQ==", NOW)
+    brokers.inputs[COMMANDS].append(written(TOPICS, arriving, {"item": lost}).value or b"")
+    brokers.settle()
+    item = brokers.desk.items[verdict_id(0)]
+    assert (item.status, item.has_content, item.author_id) == ("closed", False, None)
+
+
+def test_a_verdict_keeps_its_key_if_its_author_is_forgotten_in_the_same_moment() -> None:
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    brokers.send(command("decide", "ana", verdict_id(0), decision="block"), command("forget", verdict_id=verdict_id(0)))
+    brokers.settle()
+    assert brokers.desk.items[verdict_id(0)].key != "cm9vbQ=="
+    assert brokers.verdict_keys == [b"room"]
 
 
 def test_a_command_that_is_read_again_later_changes_nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 from hypothesis import given as examples
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.review_state import ReviewState
 from schemas.verdict import Verdict
@@ -24,6 +26,7 @@ from tests.unit.review.given import (
     opened,
 )
 from workers.review.item import Item, decoded, encoded, parsed
+from workers.review.queues import Queues, Reader
 from workers.review.refusal import Refusal
 from workers.review.rules import applied
 from workers.review.verdicts import superseding
@@ -93,12 +96,18 @@ def test_a_decision_can_be_undone_by_its_person_until_it_settles() -> None:
     assert case.actions.count("published") == 1
 
 
-def test_a_skipped_item_excludes_the_person_and_is_free() -> None:
+def test_a_skipped_item_is_free_and_comes_last_for_the_person_who_skipped_it() -> None:
     case = Case()
     case.do("lease", "ana")
     case.do("skip", "ana")
     assert case.item.lease is None
-    assert case.item.excluded() == {"ana"}
+    queues = Queues()
+    queues.add(case.item)
+    queues.add(replace(opened(), verdict_id="f" * 32, turn_at=case.item.turn_at + 1))
+    assert queues.first(Reader("bob", is_senior=False)) == case.item.verdict_id
+    assert queues.first(Reader("ana", is_senior=False)) == "f" * 32
+    queues.remove("f" * 32)
+    assert queues.first(Reader("ana", is_senior=False)) == case.item.verdict_id
 
 
 def test_an_escalated_item_waits_for_a_senior() -> None:
@@ -151,6 +160,15 @@ class TestFourEyes:
         case.do("decide", "ana", decision="block")
         assert case.item.status == "decided"
 
+    def test_a_category_that_the_first_person_finds_wants_two_people_too(self) -> None:
+        case = Case(TENANT._replace(four_eyes=frozenset({"PII"})), TERMS)
+        case.do("decide", "ana", decision="block", categories=["PII"])
+        assert case.item.four_eyes
+        assert refused(case, "decide", "bob", decision="allow").sentence == "ana was first and has decided"
+        case.now += TERMS.undo_ms
+        case.do("settle")
+        assert case.item.status == "second_opinion"
+
 
 class TestAppeals:
     def decided(self) -> Case:
@@ -198,6 +216,8 @@ class TestAppeals:
             ({}, 404),
             ({"verdict": verdict}, 422),
             ({"verdict": self.verdict(verdict_id="0" * 32), "text": "x"}, 422),
+            ({"verdict": verdict, "text": "x"}, 422),
+            ({"verdict": self.verdict(decision="review"), "text": "x", "key": "room"}, 409),
         ):
             with pytest.raises(Refusal) as refusal:
                 applied(None, given(command("appeal", "coop", verdict["verdict_id"], **fields), document=verdict))
@@ -261,6 +281,14 @@ class TestForgetting:
         assert (case.item.status, case.item.has_content, case.item.author_id) == ("closed", False, None)
         assert b"u-17" not in encoded(case.item)
         assert b"message 1" not in encoded(case.item)
+
+    def test_an_item_loses_the_words_of_its_appeal_and_the_key_that_may_name_the_author(self) -> None:
+        case = Case()
+        case.do("decide", "ana", decision="block")
+        case.do("appeal", "coop", note="I am Jane, and it was a quote.")
+        case.do("forget")
+        assert case.item.appeal is None
+        assert base64.b64decode(case.item.key).decode() == case.item.verdict_id
 
     def test_a_decision_that_can_still_be_undone_takes_effect_first(self) -> None:
         case = Case(terms=TERMS)

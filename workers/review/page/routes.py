@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -22,12 +22,17 @@ from workers.review.people import DECIDES, READS_ITEMS, Person, Tokens, hash_of
 from workers.review.queues import UNKNOWN_LANGUAGE
 from workers.review.refusal import Refusal
 from workers.review.service import Service
-from workers.review.views import ItemSummary, ItemView
+from workers.review.views import ItemSummary, ItemView, QueueView
 from workers.shown import printable
 
 REFRESH_S = 15
 PARTS_OF_LEASE = 3
 """How many heartbeats a browser sends within the length of a lease."""
+
+NONE_FOR_YOU = (
+    "No other item is for you now. The button for the next item also gives those that you skipped. Escalated items "
+    "wait for a senior person, and items on which you have decided wait for somebody else."
+)
 
 OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."
 
@@ -165,7 +170,7 @@ class Pages:
             session.csrf,
             title="Queues",
             person=_who(person),
-            notice=self._notice(request, person),
+            notice=self._notice(request, person) or _none_for(request, queues),
             queues=[
                 {
                     "id": queue.tenant_id,
@@ -227,7 +232,9 @@ class Pages:
             notice = Notice("problem", _sentence(refusal))
             return self._item_page(request, person, session, item, notice, draft, refusal.status)
         done = "" if decision == "skip" else verdict_id
-        return await self._next(person, narrowed_by(request), key=draft.key and f"{draft.key}-next", done=done)
+        key = draft.key and f"{draft.key}-next"
+        # Without a click on `next`, an item that was skipped stays free for others.
+        return await self._next(person, narrowed_by(request), key=key, done=done, with_skipped=False)
 
     @_signed_in
     async def undo(self, request: Request, person: Person, session: Session) -> Response:
@@ -292,15 +299,18 @@ class Pages:
             key=draft.key or None,
         )
 
-    async def _next(self, person: Person, narrowed: Narrowed, *, key: str | None, done: str = "") -> Response:
+    async def _next(
+        self, person: Person, narrowed: Narrowed, *, key: str | None, done: str = "", with_skipped: bool = True
+    ) -> Response:
         try:
-            item = await self._service.next(person, key or None, narrowed.tenants, narrowed.languages)
+            tenants, languages = narrowed.tenants, narrowed.languages
+            item = await self._service.next(person, key or None, tenants, languages, with_skipped=with_skipped)
         except Refusal:
             if not done:
                 raise
             item = None  # The decision before is recorded: the page must not look as if it were not.
         if item is None:
-            return render.moved(f"/{narrowed.query(done=done)}")
+            return render.moved(f"/{narrowed.query(done=done, none='1')}")
         return render.moved(f"/items/{item.verdict_id}{narrowed.query(done=done)}")
 
     def _item_page(
@@ -379,11 +389,18 @@ async def _checked_form(request: Request, session: Session) -> Form:
     return form
 
 
+def _none_for(request: Request, queues: Sequence[QueueView]) -> Notice | None:
+    """Say why a person got no item, although items wait."""
+    is_waiting = any(queue.waiting for queue in queues)
+    return Notice("note", NONE_FOR_YOU) if request.query_params.get("none") and is_waiting else None
+
+
 def _said(item: ItemSummary, person: Person, now_ms: int) -> Notice | None:
     pending = item.pending
-    if pending is not None and pending.by == person.name:
+    decision = None if pending is None else pending.decision
+    if pending is not None and decision is not None and pending.by == person.name:
         left_s = max(0.0, (pending.undo_until - now_ms) / 1000)
-        words = {"allow": "Allowed.", "block": "Blocked.", "escalate": "Sent to a senior person."}[pending.decision]
+        words = {"allow": "Allowed.", "block": "Blocked.", "escalate": "Sent to a senior person."}[decision]
         return Notice("done", f"{words} It takes effect in a few seconds.", item.verdict_id, round(left_s, 1))
     if item.lease is None:
         return Notice("done", f"Recorded: the item is {item.status.replace('_', ' ')} now.")

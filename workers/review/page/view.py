@@ -147,7 +147,7 @@ def _written_by(item: ItemView) -> list[str]:
 
 
 def _strong_chips(item: ItemView) -> list[str]:
-    chips = ["appeal"] if item.appeal is not None else []
+    chips = ["appeal"] if item.appeal is not None or item.status == "appealed" else []
     if item.status == "escalated":
         chips.append("escalated")
     if item.status == "second_opinion":
@@ -229,7 +229,8 @@ def _details(item: ItemView) -> list[tuple[Sequence[Part], Sequence[Part]]]:
 def _status(item: ItemView, person: Person, now_ms: int) -> str:
     if item.pending is not None:
         who = "You" if item.pending.by == person.name else item.pending.by
-        return f"{who} decided {item.pending.decision}. The decision takes effect in a few seconds."
+        decided = f"{who} decided {item.pending.decision}." if item.pending.decision else f"{who} decided."
+        return f"{decided} The decision takes effect in a few seconds."
     if item.lease is not None:
         return f"{item.lease.by} has this item until {moment(item.lease.until, now_ms).clock}."
     if item.status == "decided":
