@@ -165,7 +165,13 @@ def test_what_never_arrived_is_found_and_made_again_with_the_same_id(
         )
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0, worker.text
-        assert states(site, code=0)[0] == {("platform", "given up"): {id_of(REFUSED)}}
+        assert states(site, code=0) == ({("platform", "given up"): {id_of(REFUSED)}}, "")
+        moved = json.loads(site.environment["GUARDLINE_ACTIONS__ENDPOINTS"])
+        moved[0]["undelivered"] = f"{name}.undelivered.new"
+        changed = {**site.environment, "GUARDLINE_ACTIONS__ENDPOINTS": json.dumps(moved)}
+        warned = CliRunner().invoke(app, ["reconcile"], env=changed).stderr
+        assert f"{name}.undelivered.new is missing" in warned
+        assert warned.count("is missing") == 1
 
         late = [verdict(verdict_id=id_of(number)) for number in range(7, 12)]
         write(site, *late)

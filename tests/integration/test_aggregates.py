@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
+from typer.testing import CliRunner
 
 from tests.aggregates import (
     Verdicts,
@@ -23,6 +25,7 @@ from tests.aggregates import (
     worker,
 )
 from tests.site import Process, Site, eventually
+from workers.cli import records
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka.internal_topics import prepare
 from workers.kafka.topics import create
@@ -55,6 +58,11 @@ def test_a_restart_restores_the_rows_and_reads_no_verdict_again(site: Site, stor
     eventually(lambda: len(signals(site)) == 1, "a signal is raised")
     (raised,) = signals(site)
     assert (raised["threshold_name"], raised["state"], raised["value"]) == ("warn", "raised", 3)
+    (line,) = [line for line in first.text.splitlines() if "signal raised" in line]
+    assert json.loads(line)["threshold"] == "warn"
+    assert "a0" not in line
+    shown = CliRunner().invoke(records.app, ["signals"], env=site.environment)
+    assert shown.stdout == "raised   acme  warn  a0  3 at least 3\n", shown.output
     assert set(raised["evidence"]) == {verdict_id(number) for number in (30, 31, 32)}
     eventually(lambda: strikes(site, "a0") == 3, "the strikes are in Redis")
     eventually(lambda: first.metric('guardline_aggregates_skipped_total{reason="junk"}') == 2, "two are no verdicts")

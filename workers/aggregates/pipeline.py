@@ -226,6 +226,9 @@ class Aggregation:
                     self._settings.topics.signals, signal.key, signal.value, None, None, None
                 )
                 telemetry.SIGNALS.labels(signal.kind, signal.state).inc()
+                log.info(
+                    f"signal {signal.state}", kind=signal.kind, tenant=signal.tenant_id, threshold=signal.threshold_name
+                )
             await self._rows.set(counted.rows, message.partition)
             for standing in counted.strikes:
                 self._strikes.put(*standing)

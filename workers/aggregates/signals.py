@@ -22,6 +22,8 @@ class Crossing(NamedTuple):
     state: str
     key: bytes
     value: bytes
+    tenant_id: str
+    threshold_name: str
 
 
 def crossed(
@@ -48,6 +50,7 @@ def crossed(
     else:
         crossing_id = row.raised.pop(name).crossing_id
     state = "raised" if is_raised else "cleared"
+    threshold_name = name if key.kind == "author" else KINDS[key.kind]
     if subject is None:
         subject = key.subject or key.tenant_id
     document: dict[str, Any] = {
@@ -58,13 +61,14 @@ def crossed(
         "state": state,
         "tenant_id": key.tenant_id,
         "subject": subject,
-        "threshold_name": name if key.kind == "author" else KINDS[key.kind],
+        "threshold_name": threshold_name,
         "value": value,
         "threshold": threshold,
         "evidence": list(evidence),
         "at": datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    return Crossing(KINDS[key.kind], state, f"{key.tenant_id}|{subject}".encode(), orjson.dumps(document))
+    record_key = f"{key.tenant_id}|{subject}".encode()
+    return Crossing(KINDS[key.kind], state, record_key, orjson.dumps(document), key.tenant_id, threshold_name)
 
 
 def level(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import say
-from workers.cli.times import seconds_of
-from workers.errors import Misconfigured
+from workers.cli.times import window_of
+from workers.errors import GuardlineError, Misconfigured
 from workers.process.logs import log_to_stderr
 from workers.settings import Endpoint, Settings
 from workers.shown import printable
@@ -21,6 +22,9 @@ app = typer.Typer()
 MAX_SHOWN = 300
 """How many characters of an answer are printed."""
 
+LOOK_S = 3.0
+"""How long a test of an endpoint waits for Kafka."""
+
 REASONS = ("refused", "expired", "gone")
 
 Name = Annotated[str, typer.Option("--endpoint", help="The name of the endpoint in actions.endpoints.")]
@@ -29,12 +33,14 @@ Name = Annotated[str, typer.Option("--endpoint", help="The name of the endpoint 
 @app.command("test")
 def actions_test(name: Name) -> None:
     """Make one signed call of the type guardline.test to an endpoint, and print what it answered."""
-    endpoint = endpoint_of(settings_module.load(), name)
+    settings = settings_module.load()
+    endpoint = endpoint_of(settings, name)
     from workers.actions.redeliver import send_test
 
     answer, took_s = asyncio.run(send_test(endpoint))
     text = answer.body[:MAX_SHOWN].decode("utf-8", "replace")
     say(f"{name} answered {answer.status} after {took_s * 1000:.0f} ms{': ' if text else ''}{printable(text)}")
+    warn_without_topic(settings, [endpoint])
     if not 200 <= answer.status < 300:
         raise typer.Exit(1)
 
@@ -52,7 +58,7 @@ def actions_redeliver(
     for one in reason or ():
         if one not in REASONS:
             raise Misconfigured(f"--reason: there is no reason {one!r} (one of: {', '.join(REASONS)})")
-    begin_s, end_s = seconds_of("--since", since), seconds_of("--until", until)
+    begin_s, end_s = window_of(since, until)
     settings = settings_module.load()
     endpoint = endpoint_of(settings, name)
     log_to_stderr()
@@ -88,8 +94,33 @@ def endpoint_of(settings: Settings, name: str) -> Endpoint:
     Raises:
         Misconfigured: there is none of this name.
     """
+    known = [one.name for one in endpoints_of(settings)]
     endpoint = settings.actions.endpoint(name)
     if endpoint is None:
-        known = ", ".join(one.name for one in settings.actions.endpoints) or "none is set"
-        raise Misconfigured(f"--endpoint: actions.endpoints has no {name!r} (one of: {known})")
+        raise Misconfigured(f"--endpoint: actions.endpoints has no {name!r} (one of: {', '.join(known)})")
     return endpoint
+
+
+def endpoints_of(settings: Settings) -> list[Endpoint]:
+    """Return all endpoints.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    if not settings.actions.endpoints:
+        raise Misconfigured("actions.endpoints is empty: name an endpoint, see docs/actions.md")
+    return settings.actions.endpoints
+
+
+def warn_without_topic(settings: Settings, endpoints: Sequence[Endpoint]) -> None:
+    """Say which topics of dead letters are missing: the worker does not start without them. Blocks for `LOOK_S`."""
+    from workers.kafka import clients
+
+    try:
+        present = clients.present_topics(clients.admin(settings.kafka), settings.kafka, LOOK_S)
+    except GuardlineError as error:
+        say(f"not checked whether the topics of dead letters are there: {error}", err=True)
+        return
+    for topic in (one.dead_letters for one in endpoints):
+        if topic not in present:
+            say(f"{topic} is missing: the worker needs it; make it with `guardline topics create`", err=True)

@@ -12,8 +12,9 @@ import orjson
 import typer
 
 from workers import settings as settings_module
+from workers.cli.action_calls import endpoint_of, endpoints_of, warn_without_topic
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
-from workers.cli.times import seconds_of
+from workers.cli.times import window_of
 from workers.errors import Misconfigured
 from workers.settings import Settings
 
@@ -54,8 +55,9 @@ def actions_reconcile(
     from workers.actions.secrets import Secrets
 
     missing = 0
+    chosen = _chosen(settings, endpoint or [])
     table = table_of("endpoint", "delivered", "pending", "given up", "missing", "unreadable")
-    for one in _chosen(settings, endpoint or []):
+    for one in chosen:
         form = format_of(one, Secrets(one))
         found = compare(settings, one, form, since_ms=since_ms, until_ms=until_ms)
         add_row(table, one.name, *map(str, found.counts.values()), str(found.unreadable))
@@ -70,6 +72,7 @@ def actions_reconcile(
         missing += left
     if not as_json:
         print_table(table)
+    warn_without_topic(settings, chosen)
     if missing:
         sys.exit(1)
 
@@ -113,7 +116,7 @@ def actions_statements(
 
 
 def _window(since: str | None, until: str | None) -> tuple[int | None, int | None]:
-    since_s, until_s = seconds_of("--since", since), seconds_of("--until", until)
+    since_s, until_s = window_of(since, until)
     return (None if since_s is None else int(since_s * 1000)), (None if until_s is None else int(until_s * 1000))
 
 
@@ -123,12 +126,7 @@ def _chosen(settings: Settings, names: list[str]) -> list[Endpoint]:
     Raises:
         Misconfigured: there is none, or a name is unknown.
     """
-    known = {one.name: one for one in settings.actions.endpoints}
-    if not known:
-        raise Misconfigured("actions.endpoints: it is empty: name an endpoint, see docs/actions.md")
-    if unknown := [name for name in names if name not in known]:
-        raise Misconfigured(f"--endpoint: no endpoint is called {unknown[0]!r} (one of: {', '.join(known)})")
-    return [known[name] for name in names] if names else list(known.values())
+    return [endpoint_of(settings, name) for name in names] or endpoints_of(settings)
 
 
 def _with_statements(settings: Settings, name: str | None) -> Endpoint:

@@ -11,7 +11,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import counted, say
-from workers.cli.times import seconds_of
+from workers.cli.times import window_of
 from workers.core.dead_letters import REASONS
 from workers.errors import Misconfigured
 from workers.process.logs import log_to_stderr
@@ -116,7 +116,7 @@ def chosen(
     for reason in reasons or ():
         if reason not in REASONS:
             raise Misconfigured(f"--reason: there is no reason {reason!r} (one of: {', '.join(REASONS)})")
-    begin_s, end_s = seconds_of("--since", since), seconds_of("--until", until)
+    begin_s, end_s = window_of(since, until)
 
     def wanted(stored: Stored) -> bool:
         letter = stored.letter

@@ -94,7 +94,7 @@ def _delete_strikes(settings: Settings, tenant: str, author: str) -> str:
             await redis.aclose()
 
     try:
-        return "deleted" if asyncio.run(delete()) else "none were there"
+        return "deleted" if asyncio.run(delete()) else "none are there now"
     except (RedisError, OSError) as error:
         return f"not deleted, and they expire: {said_of(error)}"
     except GuardlineError as error:

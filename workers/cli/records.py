@@ -1,10 +1,11 @@
-"""`guardline produce`, `verdicts`: put events into the topics, and read what came out."""
+"""`guardline produce`, `verdicts`, `signals`: put events into the topics, and read what came out."""
 
 from __future__ import annotations
 
 import select
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 app = typer.Typer()
+
+Follow = Annotated[bool, typer.Option("--follow", help="Go on with new ones, until Ctrl-C.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+FromBeginning = Annotated[
+    bool, typer.Option("--from-beginning", help="With --follow: begin with those that are there.")
+]
 
 
 @app.command("produce")
@@ -62,28 +69,34 @@ def produce_command(
 
 
 @app.command("verdicts")
-def verdicts_command(
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with new ones, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="With --follow: begin with those that are there.")
-    ] = False,
-) -> None:
+def verdicts_command(follow: Follow = False, as_json: AsJson = False, from_beginning: FromBeginning = False) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
+    _show("verdict", _line, follow=follow, as_json=as_json, from_beginning=from_beginning)
+
+
+@app.command("signals")
+def signals_command(follow: Follow = False, as_json: AsJson = False, from_beginning: FromBeginning = False) -> None:
+    """Print signals of the aggregates. Without --follow, those that are there, in the order of their times."""
+    _show("signal", _signal_line, follow=follow, as_json=as_json, from_beginning=from_beginning)
+
+
+def _show(
+    noun: str, line: Callable[[dict[str, Any]], str], *, follow: bool, as_json: bool, from_beginning: bool
+) -> None:
+    """Print the records of `topics.verdicts` or `topics.signals`, one a line."""
     from workers.kafka.reader import read
 
     settings = settings_module.load()
     if follow and not from_beginning:
-        say("waiting for new verdicts; --from-beginning shows those that are there, too", err=True)
-    records = read(
-        settings.kafka, [settings.topics.verdicts], from_beginning=from_beginning or not follow, follow=follow
-    )
+        say(f"waiting for new {noun}s; --from-beginning shows those that are there, too", err=True)
+    topic = getattr(settings.topics, f"{noun}s")
+    records = read(settings.kafka, [topic], from_beginning=from_beginning or not follow, follow=follow)
     with Interrupts(is_reading=True) as interrupts:
         try:
             for message in records:
                 interrupts.check()
                 if message is not None:
-                    _print(message, as_json=as_json)
+                    _print(message, noun, line, as_json=as_json)
                 elif _is_reader_gone():
                     return
         except (KeyboardInterrupt, SystemError):
@@ -92,16 +105,16 @@ def verdicts_command(
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
-def _print(message: Message, *, as_json: bool) -> None:
+def _print(message: Message, noun: str, line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
     value = split(message.value() or b"")[1]
     try:
         if as_json:
             say_json(value)
         else:
-            say(_line(orjson.loads(value)))
+            say(line(orjson.loads(value)))
     except (orjson.JSONDecodeError, LookupError, TypeError):
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        say(f"{place} is not a verdict: another program writes to topics.verdicts", err=True)
+        say(f"{place} is not a {noun}: another program writes to topics.{noun}s", err=True)
 
 
 def _is_reader_gone() -> bool:
@@ -118,5 +131,12 @@ def _line(verdict: dict[str, Any]) -> str:
     assessment = verdict["assessment"]
     opinion = "no judgement" if assessment is None else " ".join([assessment["severity"], *assessment["categories"]])
     again = f"  (repeats {verdict['duplicate_of']})" if verdict["duplicate_of"] else ""
+    if verdict.get("supersedes"):
+        again += f"  (by {verdict.get('decided_by') or 'a person'}, supersedes {verdict['supersedes']})"
     about = f"{verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}"
     return f"{verdict['decision']:<6}  {about}  {opinion}{again}"
+
+
+def _signal_line(signal: dict[str, Any]) -> str:
+    level = f"{signal['value']:g} {'at least' if signal['state'] == 'raised' else 'below'} {signal['threshold']:g}"
+    return f"{signal['state']:<7}  {signal['tenant_id']}  {signal['threshold_name']}  {signal['subject']}  {level}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from schemas.review_state import ReviewStatus
 from workers import settings as settings_module
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
 from workers.cli.times import seconds_of
@@ -28,7 +29,7 @@ MAX_SHOWN = 20
 @app.command("list")
 def review_list(
     tenant: Annotated[str | None, typer.Option(help="Only items of this tenant.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only items with this status, such as open.")] = None,
+    status: Annotated[ReviewStatus | None, typer.Option(help="Only items with this status.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List the items, those whose turn comes first at the beginning. Their content is not shown."""

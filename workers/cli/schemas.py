@@ -13,7 +13,10 @@ app = typer.Typer(no_args_is_help=True, help="The schemas of the outputs at a Sc
 
 @app.command("register")
 def schemas_register() -> None:
-    """Register the schemas of this version, for workers that may not (`registry.auto_register: false`)."""
+    """Register the schemas of this version, for workers that may not (`registry.auto_register: false`).
+
+    It needs a registry with the API of Confluent's Schema Registry, and its address in `registry.url`.
+    """
     from workers.kafka.registry import register
 
     for found, was_there in register(settings_module.load()):

@@ -94,7 +94,8 @@ def _print(report: dict[str, Any]) -> None:
     authors = report["authors"]
     say(
         f"{counted(report['verdicts'], 'verdict')} of {counted(authors, 'author')}; "
-        f"{counted(report['verdicts_with_strikes'], 'verdict')} of {report['authors_with_strikes']} authors count"
+        f"strikes for {counted(report['verdicts_with_strikes'], 'verdict')} of "
+        f"{counted(report['authors_with_strikes'], 'author')}"
     )
     if report["percentiles"]:
         parts = ", ".join(f"{part} % at most {value:g}" for part, value in report["percentiles"].items())

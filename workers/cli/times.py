@@ -22,3 +22,15 @@ def seconds_of(flag: str, given: str | None) -> float | None:
             f"{flag}: {given!r} is not a time: give an RFC 3339 time with a zone, as in 2026-01-31T12:00:00Z"
         )
     return datetime.fromisoformat(time).timestamp()
+
+
+def window_of(since: str | None, until: str | None) -> tuple[float | None, float | None]:
+    """Return the times of --since and --until in seconds since 1970; None for a flag that is not given.
+
+    Raises:
+        Misconfigured: one is not a time, or nothing lies between the two.
+    """
+    begin_s, end_s = seconds_of("--since", since), seconds_of("--until", until)
+    if begin_s is not None and end_s is not None and begin_s >= end_s:
+        raise Misconfigured(f"--until: {until!r} has to be after --since, {since!r}")
+    return begin_s, end_s

@@ -9,7 +9,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import add_row, print_table, say, say_json, table_of
-from workers.cli.times import seconds_of
+from workers.cli.times import window_of
 from workers.core.usage import Period, Usages
 from workers.errors import Misconfigured
 
@@ -25,8 +25,8 @@ def usage_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print what each tenant used: events, cache hits, tokens and engine time."""
-    since_s = seconds_of("--since", since)
-    usages = Usages(tenants=tenant or (), since=since_s, until=seconds_of("--until", until), by=by)
+    since_s, until_s = window_of(since, until)
+    usages = Usages(tenants=tenant or (), since=since_s, until=until_s, by=by)
     from workers.kafka.reader import read
 
     settings = settings_module.load()

@@ -180,7 +180,8 @@ def _complaint(error: ErrorDetails) -> str:
         allowed = ", ".join(get_args(Policy.model_fields["on_unavailable"].annotation))
         return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed}){yaml_text.quoting(error)}"
     if error["type"] == "extra_forbidden":
-        return f"unknown field {field!r}"
+        sections = location[:-1] if len(location) == len(error["loc"]) else []
+        return f"unknown field {field!r}" + (f" in {'.'.join(map(str, sections))}" if sections else "")
     if error["type"] == "missing":
         return f"{field!r} is required"
     return f"{field or 'rules'}: {in_words(error)}{yaml_text.quoting(error)}"

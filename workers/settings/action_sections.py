@@ -155,7 +155,7 @@ class Endpoint(Section):
             try:
                 ip_network(network)
             except ValueError:
-                raise ValueError(f"number {number} is not a network such as 10.1.0.0/16 or fd00:1::/32") from None
+                raise ValueError(f"number {number} {_network_fault(network)}") from None
         return networks
 
     @field_validator("undelivered")
@@ -238,6 +238,14 @@ class Actions(Section):
                     raise ValueError(f"actions.endpoints: two endpoints have the {field} {value_of(one)}")
                 seen.add(value_of(one))
         return endpoints
+
+
+def _network_fault(text: str) -> str:
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        return "is not a network such as 10.1.0.0/16 or fd00:1::/32"
+    return f"is {text}, whose host bits are set; did you mean {meant}?"
 
 
 def _is_address(host: str) -> bool:

@@ -67,8 +67,13 @@ def load(**flags: Any) -> Settings:
     except ValidationError as error:
         places = origins()
         # One sentence for each setting: where several types are allowed, each has an error of its own.
-        settings = groupby(error.errors(), key=_name)
-        raise Misconfigured("; ".join(_sentence(name, [*items], places) for name, items in settings)) from None
+        settings = groupby(error.errors(), key=_setting)
+        raise Misconfigured("; ".join(_sentence(name, [*items], places) for (name, _), items in settings)) from None
+
+
+def _setting(item: ErrorDetails) -> tuple[str, tuple[int | str, ...]]:
+    """Tell settings apart: the name of each, and the place of a name that does not exist, also within a list."""
+    return _name(item), item["loc"] if item["type"] == "extra_forbidden" else ()
 
 
 def _name(item: ErrorDetails) -> str:

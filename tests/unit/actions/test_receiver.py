@@ -50,6 +50,9 @@ def test_the_receiver_of_the_documentation_takes_each_delivery_once(
     assert body is not None
     one = delivery(1)
     one.body = body
+    crossed = b'{"signal_id":"s","state":"raised","subject":"u-17","threshold_name":"warn"}'
+    signal = delivery(2)
+    signal.body = form.body("signal", {}, crossed, 1_795_873_985_000) or b""
 
     def send(body: bytes) -> int:
         call = form.call([one], 0.0 if body == b"old" else time.time())
@@ -63,9 +66,20 @@ def test_the_receiver_of_the_documentation_takes_each_delivery_once(
             return error.code
 
     try:
+        call = form.call([signal], time.time())
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.server_port}/", call.body, call.headers, method="POST"
+        )
+        urllib.request.urlopen(request, timeout=10).close()
         assert [send(body), send(body), send(body + b" "), send(b"old")] == [204, 204, 401, 401]
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert capsys.readouterr().out == "verdict.created block e1\n"
+    assert capsys.readouterr().out == "signal.changed raised u-17 warn\nverdict.created block e1\n"
+
+
+def test_the_receiver_of_the_documentation_serves_when_it_is_run() -> None:
+    found = re.search(r"```python\n(import http.server\n.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    assert found[1].rstrip().endswith("Receiver).serve_forever()")

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.command import guardline
+from workers.cli.app import app
 
 
 @pytest.mark.parametrize("command", [("worker", "actions"), ("actions", "test", "--endpoint", "other")])
@@ -23,3 +25,11 @@ def test_a_secret_that_cannot_be_used_is_named_by_its_file_and_not_shown(tmp_pat
     refused = guardline("worker", "actions", code=2, environment=environment)
     assert "actions.endpoints, a: the secret in " in refused.stderr
     assert "pass-word" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["redeliver", "reconcile", "test"])
+def test_every_command_names_an_unknown_endpoint_in_the_same_words(command: str, tmp_path: Path) -> None:
+    endpoint = {"name": "a", "url": "https://a.example", "secret_files": [str(tmp_path / "secret")]}
+    environment = {"GUARDLINE_ACTIONS__ENDPOINTS": json.dumps([endpoint])}
+    refused = CliRunner().invoke(app, ["actions", command, "--endpoint", "nope"], env=environment)
+    assert str(refused.exception) == "--endpoint: actions.endpoints has no 'nope' (one of: a)"

@@ -180,7 +180,7 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
         ),
         ({"rules": [{"decision": "block", "min_strikes": 0}], "strikes": {}}, "rule 1: min_strikes: has to be above 0"),
         ({"strikes": [1]}, "policy for tenant 'acme': strikes: has to be an object of names and values"),
-        ({"strikes": {"halflife": 1}}, "policy for tenant 'acme': unknown field 'halflife'"),
+        ({"strikes": {"halflife": 1}}, "policy for tenant 'acme': unknown field 'halflife' in strikes"),
         ({"strikes": {"window_hours": 0}}, "window_hours: has to be above 0"),
         ({"strikes": {"window_hours": 9e9}}, "window_hours: has to be at most 8784"),
         (

@@ -44,7 +44,11 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
         ({"headers": {"Webhook-Id": "x"}}, "headers: Webhook-Id cannot be set: the worker writes this header itself"),
         ({"header_files": {"X-Key": "pass-word"}}, "header_files: X-Key has to be the absolute path of a file"),
         ({"headers": {"X-Key": "a"}, "header_files": {"x-key": "/a"}}, "x-key is in headers and in header_files"),
-        ({"allow_networks": ["10.0.0.1/8"]}, "allow_networks: number 1 is not a network such as 10.1.0.0/16"),
+        ({"allow_networks": ["10/8"]}, "allow_networks: number 1 is not a network such as 10.1.0.0/16"),
+        (
+            {"allow_networks": ["127.0.0.1/8"]},
+            "allow_networks: number 1 is 127.0.0.1/8, whose host bits are set; did you mean 127.0.0.0/8?",
+        ),
         ({"key_file": "/a"}, "key_file is set and cert_file is not"),
         ({"ca_file": ""}, "ca_file: is empty: name a file"),
         ({"undelivered": "a b"}, "undelivered: is not the name of a topic"),
@@ -85,3 +89,10 @@ def test_the_topics_of_dead_letters_are_created_and_belong_to_one_setting(monkey
     assert load().all_topics == [*load().topics.all, "moderation.undelivered.platform"]
     said = refusal(monkeypatch, {**VALID, "undelivered": "moderation.verdicts"})
     assert "platform: undelivered is moderation.verdicts, which a setting of topics names too" in said
+
+
+def test_a_mistyped_field_is_named_beside_the_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    mistyped = {"ulr" if name == "url" else name: value for name, value in VALID.items()}
+    said = refusal(monkeypatch, mistyped)
+    assert "actions.endpoints, number 1, url: the field is required" in said
+    assert "actions.endpoints, number 1, ulr: there is no such setting" in said
