@@ -10,7 +10,7 @@ from workers.aggregates import contents, harm, strikes
 from workers.aggregates.rows import Key, Row, decode, encode, key_of
 from workers.aggregates.signals import Crossing
 from workers.aggregates.updates import Forget, Tick, Verdicts
-from workers.aggregates.verdicts import Seen
+from workers.aggregates.verdicts import Seen, is_time
 from workers.aggregates.windows import HOUR_MS, MINUTE_MS
 from workers.core.forgotten import Forgotten
 from workers.policy.strikes import CompiledStrikes, Standing
@@ -108,8 +108,14 @@ class Counter:
             self._note(partition, name, row)
         return Counted(changed, signals, struck, counted, repeats, refused)
 
-    def tick(self, update: Tick, rows: Rows, partition: int) -> Counted:
-        """Clear thresholds that time has cleared, and delete rows that are due."""
+    def tick(self, update: Tick, rows: Rows, partition: int, now_ms: int) -> Counted:
+        """Clear thresholds that time has cleared, and delete rows that are due.
+
+        A tick in the future counts as `now_ms`, the time of a clock: the clock of another worker may be ahead.
+        """
+        if not is_time(update.now_ms):
+            return Counted({}, [], [])
+        now_ms = min(update.now_ms, now_ms)
         changed: dict[bytes, bytes | None] = {}
         signals: list[Crossing] = []
         names = {*self._raised[partition], *self._due.pop(partition, ())}
@@ -119,9 +125,13 @@ class Counter:
                 self._raised[partition].discard(name)
                 continue
             key, row = key_of(name), decode(stored)
-            found = self._passed(key, row, update.now_ms)
+            if self._is_forgotten(key, row):
+                changed[name] = None
+                self._raised[partition].discard(name)
+                continue
+            found = self._passed(key, row, now_ms)
             signals += found
-            if self.is_idle(key, row, update.now_ms):
+            if self.is_idle(key, row, now_ms):
                 changed[name] = None
             elif found:
                 changed[name] = encode(row)
@@ -138,9 +148,20 @@ class Counter:
     def _covers(self, key: Key, seen: Seen) -> bool:
         return self._forgotten.covers(key.tenant_id, key.subject, seen.sent_ms, seen.received_ms)
 
+    def _is_forgotten(self, key: Key, row: Row) -> bool:
+        """Whether a request covers all verdicts of a row.
+
+        Such a row is read from a folder that is older than the request, or was written by a worker that did not know
+        the request.
+        """
+        return key.kind == "author" and self._forgotten.covers(key.tenant_id, key.subject, None, row.newest_ms)
+
     def look(self, name: bytes, stored: bytes, partition: int, now_ms: int) -> Strikes | None:
         """Note what has to be done with a row later; return the author's strikes, to be written to Redis again."""
         key, row = key_of(name), decode(stored)
+        if self._is_forgotten(key, row):
+            self._due[partition].add(name)
+            return Strikes(key.tenant_id, key.subject, None)
         self._note(partition, name, row)
         if self.is_idle(key, row, now_ms):
             self._due[partition].add(name)

@@ -117,6 +117,8 @@ def app_of(settings: Settings, group: str, partitions: int, has_failed: Callable
         stream_buffer_maxsize=BUFFER,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
+        # Another worker's copy of rows would be looked at like this worker's own ones.
+        table_standby_replicas=0,
         topic_partitions=partitions,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -20,9 +20,11 @@ from workers.aggregates.rows import Key
 from workers.aggregates.strike_writer import StrikeWriter
 from workers.aggregates.table import Rows
 from workers.aggregates.updates import Batch, Forget, Tick, Verdicts, decoded, encoded, partition_of
+from workers.aggregates.upkeep import Upkeep
 from workers.aggregates.verdicts import read, read_forget
 from workers.core.forgotten import Forgotten
-from workers.errors import Fatal, GuardlineError
+from workers.errors import Fatal, GuardlineError, Unavailable
+from workers.kafka.forgetting import forgotten
 from workers.kafka.internal_topics import Prepared, mismatch
 from workers.policy.strikes import CompiledStrikes
 from workers.settings import Settings
@@ -33,7 +35,6 @@ BATCH = 500
 """Verdicts in one batch."""
 
 BATCH_AGE_S = 0.05
-TICK_S = 5.0
 LOOK_STEP = 500
 """Rows that are looked at before the event loop does something else."""
 
@@ -41,7 +42,7 @@ LOOK_STEP = 500
 class Aggregation:
     """Counts verdicts until `stop`.
 
-    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker. `forgotten` has the
+    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker. `known` has the
     requests to forget that were read before.
     """
 
@@ -53,7 +54,7 @@ class Aggregation:
         rules_of: Callable[[str], CompiledStrikes | None],
         strikes: StrikeWriter,
         fail: Callable[[BaseException], None],
-        forgotten: Forgotten,
+        known: Forgotten,
     ) -> None:
         self._settings = settings
         self._prepared = prepared
@@ -63,14 +64,22 @@ class Aggregation:
         self._has_failed = False
         self.app = app = app_of(settings, prepared.group, prepared.partitions, lambda: self._has_failed)
         self._rows = Rows(app, partitions=prepared.partitions, max_rows=settings.aggregates.max_rows, fail=self._fail)
-        self._counter = Counter(settings.aggregates, rules_of, forgotten)
+        self._forgotten = known
+        self._counter = Counter(settings.aggregates, rules_of, known)
         self._batch = Batch(prepared.partitions)
         self._events: list[Any] = []
         self._has_batch = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._look_now = asyncio.Event()
-        self._newest_ms = 0
-        self._last_s = time.time()
+        self.upkeep = Upkeep(
+            is_settled=lambda: not app.rebalancing and not app.in_recovery,
+            unread=self._observe,
+            tick=self._tick,
+            look=self._look,
+            look_every_s=settings.aggregates.rewrite_s,
+            now_ms=_now_ms,
+        )
+        self._last_s = self._last_counted_s = time.time()
+        self._knows_forgotten = True
         raw: dict[str, Any] = {
             "key_type": bytes,
             "value_type": bytes,
@@ -119,35 +128,12 @@ class Aggregation:
             await asyncio.sleep(BATCH_AGE_S)
             await self._flush()
 
-    async def tick(self) -> None:
-        """Tell each partition of rows every `TICK_S` that time has passed."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            if self.app.rebalancing or self.app.in_recovery:
-                continue
-            lag = self._observe()
-            now_ms = _now_ms() if lag == 0 or not self._newest_ms else self._newest_ms
-            for partition in self._owned(self._updates):
-                await self._send(self._updates, encoded(Tick(now_ms)), partition)
-
-    async def look_often(self) -> None:
-        """Look at all rows from time to time: write strikes to Redis again, and find rows that are due."""
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.aggregates.rewrite_s):
-                    await self._look_now.wait()
-            except TimeoutError:
-                pass
-            self._look_now.clear()
-            if not self.app.rebalancing and not self.app.in_recovery:
-                await self._look()
-
     async def rewrite_after_outages(self) -> None:
         """Write all strikes again when Redis answers after it did not."""
         while True:
             await self._strikes.has_lost.wait()
             self._strikes.has_lost.clear()
-            self._look_now.set()
+            self.upkeep.look_soon()
 
     def _ending(self, agent: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
         """Let an error end the worker. Faust would start the agent again behind the record that failed."""
@@ -164,9 +150,16 @@ class Aggregation:
 
     async def _on_assigned(self, *_: object, **__: object) -> None:
         self._counter.begin(self._owned(self._updates))
-        self._look_now.set()
+        self._knows_forgotten = False
+        self.upkeep.look_soon()
+
+    async def _tick(self, now_ms: int) -> None:
+        for partition in self._owned(self._updates):
+            await self._send(self._updates, encoded(Tick(now_ms)), partition)
 
     async def _look(self) -> None:
+        if not self._knows_forgotten:
+            await self._read_forgotten()
         count = 0
         partitions = self._prepared.partitions
         for name, row, place in self._rows.snapshot():
@@ -183,6 +176,14 @@ class Aggregation:
         self._rows.count = count
         telemetry.ROWS.set(count)
 
+    async def _read_forgotten(self) -> None:
+        """Read all requests to forget: other workers may have handled those for rows that are now this worker's."""
+        try:
+            self._forgotten.take(await asyncio.to_thread(forgotten, self._settings))
+            self._knows_forgotten = True
+        except Unavailable as error:
+            log.warning("the requests to forget cannot be read now, and are read at the next look", error=str(error))
+
     async def _route(self, stream: Any) -> None:
         thread = self._settings.aggregates.thread.attribute
         async for event in stream.noack().events():
@@ -197,7 +198,7 @@ class Aggregation:
             if isinstance(found, str):
                 telemetry.VERDICTS_SKIPPED.labels(found).inc()
             else:
-                self._newest_ms = max(self._newest_ms, found.seen.received_ms)
+                self.upkeep.has_read(found.seen.received_ms)
                 self._batch.add(found)
             self._last_s = message.timestamp or self._last_s
             self._events.append(event)
@@ -220,6 +221,7 @@ class Aggregation:
     async def _count(self, stream: Any) -> None:
         async for event in stream.noack().events():
             message = event.message
+            self._last_counted_s = message.timestamp or self._last_counted_s
             counted = self._counted(decoded(message.value), message.partition)
             for signal in counted.signals:
                 await self.app.producer.send_and_wait(
@@ -242,7 +244,7 @@ class Aggregation:
             case Verdicts():
                 return self._counter.verdicts(update, self._rows, partition, _now_ms())
             case Tick():
-                return self._counter.tick(update, self._rows, partition)
+                return self._counter.tick(update, self._rows, partition, _now_ms())
             case Forget():
                 return self._counter.forget(update, partition)
 
@@ -276,21 +278,23 @@ class Aggregation:
         return sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == topic)
 
     def _observe(self) -> int:
-        """Set the metrics of the assignment; return how many verdicts were not read yet."""
+        """Set the metrics of the assignment; return how many verdicts the first step has not handed over yet."""
         consumer: Any = self.app.consumer
         owned = self._owned(self._settings.topics.verdicts)
         group = self._prepared.group
         telemetry.ASSIGNED.labels(group).set(len(owned))
         telemetry.IN_FORCE.set(self._counter.in_force)
         telemetry.ROWS.set(self._rows.count)
-        lag = 0
+        lag, uncounted = len(self._events), 0
         for tp in consumer.assignment():
             if tp.topic == self._settings.topics.verdicts:
                 lag += consumer.unread(tp)
-        lag += len(self._events)
-        telemetry.LAG_RECORDS.labels(group).set(lag)
+            elif tp.topic == self._updates:
+                uncounted += consumer.unread(tp)
+        telemetry.LAG_RECORDS.labels(group).set(lag + uncounted)
         # What was not read yet is about as old as what was read last.
-        telemetry.LAG_SECONDS.labels(group).set(max(0.0, time.time() - self._last_s) if lag else 0.0)
+        begins = [last_s for last_s, unread in ((self._last_s, lag), (self._last_counted_s, uncounted)) if unread]
+        telemetry.LAG_SECONDS.labels(group).set(max(0.0, time.time() - min(begins)) if begins else 0.0)
         return lag
 
 

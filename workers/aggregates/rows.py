@@ -118,7 +118,7 @@ class Row(Struct, omit_defaults=True, gc=False):
         """
         at_ms = min(seen.received_ms, now_ms)
         self.newest_ms = max(self.newest_ms, at_ms)
-        changes = changes_of(seen)
+        changes = changes_of(seen, superseded_is_harmful=seen.supersedes in self.evidence)
         first_minute, first_hour = self.newest_ms // MINUTE_MS - MINUTES + 1, self.newest_ms // HOUR_MS - HOURS + 1
         if at_ms // MINUTE_MS >= first_minute:
             add(self.minutes, at_ms // MINUTE_MS, changes)
@@ -126,11 +126,11 @@ class Row(Struct, omit_defaults=True, gc=False):
             add(self.hours, at_ms // HOUR_MS, changes)
         expire(self.minutes, first_minute)
         expire(self.hours, first_hour)
+        if seen.supersedes in self.evidence:
+            self.evidence.remove(seen.supersedes)
         if is_harmful(seen):
             self.evidence.insert(0, seen.verdict_id)
             del self.evidence[MAX_EVIDENCE:]
-        elif seen.supersedes is not None and seen.supersedes in self.evidence:
-            self.evidence.remove(seen.supersedes)
         return at_ms
 
 

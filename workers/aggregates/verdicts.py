@@ -5,6 +5,7 @@ A record that is not a verdict is skipped, and never stops the worker.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,12 @@ _CATEGORY = {name: 1 << number for number, name in enumerate(CATEGORIES)}
 
 MAX_ID_CHARS = 512
 """A longer id of a tenant, an author or a thread is not one of a verdict of ours."""
+
+MAX_TIME_MS = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds since 1970-01-01 UTC: later times cannot be written as a date."""
+
+_VERDICT_ID = re.compile("[0-9a-f]{32}")
+_SIMILARITY = re.compile("[0-9a-f]{16}")
 
 Skip = Literal["tombstone", "junk", "duplicate"]
 
@@ -127,7 +134,7 @@ _decode_forget = msgspec.json.Decoder(_Forget).decode
 
 
 def read(value: bytes | None, *, partition: int, offset: int, timestamp_ms: int, thread: str) -> Read | Skip:
-    """Read one record of the verdict topic.
+    """Read one record of the verdict topic. What it returns can be counted, whatever the record holds.
 
     `timestamp_ms` is Kafka's timestamp of the record: the time of a verdict that has none. `thread` names the attribute
     with the thread; empty for none.
@@ -137,7 +144,7 @@ def read(value: bytes | None, *, partition: int, offset: int, timestamp_ms: int,
     content = split(value)[1]
     try:
         found = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         by_field = _by_field(content, timestamp_ms)
         if by_field is None:
             return "junk"
@@ -145,9 +152,17 @@ def read(value: bytes | None, *, partition: int, offset: int, timestamp_ms: int,
     decision = _DECISION.get(found.decision)
     if decision is None or not (_is_id(found.tenant_id) and _is_verdict_id(found.verdict_id)):
         return "junk"
+    if found.supersedes is not None and not _is_verdict_id(found.supersedes):
+        return "junk"
+    received_ms = found.timings.received_at
+    if not is_time(received_ms):
+        received_ms = timestamp_ms
+    if not is_time(received_ms):
+        return "junk"
     if found.duplicate_of is not None and found.supersedes is None:
         return "duplicate"
     assessment, corrected = found.assessment, found.corrected
+    sent_ms = None if found.source is None else found.source.timestamp
     name = (found.attributes or {}).get(thread) if thread else None
     superseded = found.superseded_decision
     return Read(
@@ -157,8 +172,8 @@ def read(value: bytes | None, *, partition: int, offset: int, timestamp_ms: int,
             partition=partition,
             offset=offset,
             verdict_id=found.verdict_id,
-            received_ms=found.timings.received_at,
-            sent_ms=None if found.source is None else found.source.timestamp,
+            received_ms=received_ms,
+            sent_ms=sent_ms if sent_ms is not None and is_time(sent_ms) else None,
             decision=decision,
             severity=0 if assessment is None else _SEVERITY.get(assessment.severity, 0),
             categories=0 if assessment is None else _bits(assessment.categories),
@@ -180,9 +195,16 @@ def read_forget(value: bytes | None) -> tuple[str, str, int] | None:
     """Read the tenant, the author and the time in milliseconds of a request to forget; None: the record is none."""
     try:
         found = _decode_forget(value or b"")
+        if not (_is_id(found.tenant_id) and _is_id(found.author_id)):
+            return None
         return found.tenant_id, found.author_id, milliseconds(found.requested_at)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def is_time(time_ms: int) -> bool:
+    """Whether a number of milliseconds since 1970-01-01 UTC is a time that can be written as a date."""
+    return 0 <= time_ms <= MAX_TIME_MS
 
 
 def _by_field(content: bytes, timestamp_ms: int) -> _Verdict | None:
@@ -200,7 +222,7 @@ def _by_field(content: bytes, timestamp_ms: int) -> _Verdict | None:
         if field.name in document:
             try:
                 fields[field.name] = msgspec.convert(document[field.name], field.type)
-            except msgspec.ValidationError:
+            except (msgspec.ValidationError, RecursionError):
                 continue
     return _Verdict(**fields)
 
@@ -210,13 +232,7 @@ def _is_id(value: object) -> bool:
 
 
 def _is_verdict_id(value: str) -> bool:
-    if len(value) != 32:
-        return False
-    try:
-        bytes.fromhex(value)
-    except ValueError:
-        return False
-    return True
+    return _VERDICT_ID.fullmatch(value) is not None
 
 
 def _bits(categories: Sequence[str]) -> int:
@@ -231,9 +247,4 @@ def _names(bits: int) -> list[str]:
 
 
 def _hash(similarity: str | None) -> int | None:
-    if similarity is None or len(similarity) != 16:
-        return None
-    try:
-        return int(similarity, 16)
-    except ValueError:
-        return None
+    return int(similarity, 16) if similarity is not None and _SIMILARITY.fullmatch(similarity) else None

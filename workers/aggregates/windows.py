@@ -44,15 +44,19 @@ def is_harmful(seen: Seen) -> bool:
     return seen.decision != 0 and (seen.severity != 0 or bool(seen.corrected_severity))
 
 
-def changes_of(seen: Seen) -> Counts:
-    """Return what a verdict adds to the counts. A superseding verdict moves its event from one decision to another."""
+def changes_of(seen: Seen, *, superseded_is_harmful: bool = False) -> Counts:
+    """Return what a verdict adds to the counts. A superseding verdict moves its event from one decision to another.
+
+    `superseded_is_harmful`: the superseded verdict is known as harmful, as a person's decision on an event that was not
+    judged may be. Otherwise the model's assessment says whether it was.
+    """
     harmful = is_harmful(seen)
     if seen.supersedes is not None:
         moved = {CORRECTED: 1, _DECISION + seen.decision: 1}
         before = seen.superseded_decision
         was_harmful = False
         if before is not None:
-            was_harmful = before != 0 and seen.severity != 0
+            was_harmful = before != 0 and (seen.severity != 0 or superseded_is_harmful)
             moved[_DECISION + before] = moved.get(_DECISION + before, 0) - 1
         moved[HARMFUL] = harmful - was_harmful
         return {code: number for code, number in moved.items() if number}

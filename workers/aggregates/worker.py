@@ -72,15 +72,15 @@ class Worker:
                 rules_of=rules_of,
                 strikes=strikes,
                 fail=life.end,
-                forgotten=known,
+                known=known,
             )
             life.close_with(aggregation.stop, within_s=STOP_S)
             await life.wait_for(aggregation.start)
             for work in (
                 aggregation.watch(),
                 aggregation.flush_often(),
-                aggregation.tick(),
-                aggregation.look_often(),
+                aggregation.upkeep.tick_often(),
+                aggregation.upkeep.look_often(),
                 aggregation.rewrite_after_outages(),
             ):
                 life.watch(work)

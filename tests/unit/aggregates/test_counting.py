@@ -69,8 +69,8 @@ class Table:
         for one in verdicts:
             self.count(self.record([one], at_ms), at_ms)
 
-    def tick(self, now_ms: int) -> None:
-        self._take(self.counter.tick(Tick(now_ms), self, 0), now_ms)
+    def tick(self, now_ms: int, *, said_ms: int | None = None) -> None:
+        self._take(self.counter.tick(Tick(now_ms if said_ms is None else said_ms), self, 0, now_ms), now_ms)
 
     def look(self, now_ms: int) -> list[Strikes]:
         found = [self.counter.look(name, row, 0, now_ms) for name, row in self.rows.items()]
@@ -155,6 +155,15 @@ class TestAuthorStrikes:
         assert table.said()[1:] == [("author_strikes", "warn", "cleared")]
         table.tick(NOW_MS + 26 * HOUR_MS)
         assert len(table.signals) == 2
+
+    def test_a_tick_of_a_clock_that_is_ahead_clears_and_deletes_nothing_before_its_time(self) -> None:
+        table = Table()
+        table.add(*(verdict(number) for number in range(3)))
+        rows = dict(table.rows)
+        table.look(NOW_MS + 100 * HOUR_MS)
+        for said_ms in (NOW_MS + 100 * HOUR_MS, 10**17, -(10**17)):
+            table.tick(NOW_MS, said_ms=said_ms)
+        assert (len(table.signals), table.rows) == (1, rows)
 
     def test_without_rules_nothing_is_added_and_what_was_raised_is_cleared(self) -> None:
         table = Table()
@@ -356,6 +365,19 @@ def test_a_request_to_forget_deletes_the_row_and_the_strikes() -> None:
     assert table.strikes == {"a0": None}
     table.tick(NOW_MS)
     assert len(table.signals) == 1
+
+
+def test_a_row_that_comes_back_after_the_request_is_deleted_by_the_next_look() -> None:
+    table = Table()
+    table.add(*(verdict(number) for number in range(4)), verdict(5, author_id="a1"))
+    key = Key("author", "acme", "a0").encoded()
+    stored = table.rows[key]
+    table._take(table.counter.forget(Forget(key, NOW_MS), 0), NOW_MS)
+    table.rows[key] = stored
+    assert {one.author_id: one.standing is None for one in table.look(NOW_MS)} == {"a0": True, "a1": False}
+    table.tick(NOW_MS)
+    assert (key in table.rows, len(table.signals)) == (False, 1), "deleted without a signal"
+    assert table.row("author", "a1").newest_ms == NOW_MS
 
 
 def test_verdicts_that_are_read_after_the_request_count_only_if_their_events_are_newer() -> None:

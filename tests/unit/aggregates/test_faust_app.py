@@ -65,6 +65,10 @@ async def test_offsets_are_committed_past_the_markers_of_transactions(made: Made
     assert consumer._new_offset(VERDICTS) == 2 * transactions - 1
 
 
+async def test_a_worker_holds_no_copies_of_the_rows_of_others(made: Made) -> None:
+    assert made.app.conf.table_standby_replicas == 0
+
+
 async def test_nothing_is_committed_after_a_write_has_failed(made: Made) -> None:
     assert await made.consumer._commit({VERDICTS: 5})
     made.has_failed = True

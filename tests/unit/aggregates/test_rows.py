@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -104,6 +106,27 @@ class TestCounts:
         assert (counts["verdicts"], counts["allow"], counts["corrected"]) == (1, 1, 1)
         assert "block" not in counts
         assert "harmful" not in counts
+        assert row.evidence == []
+
+    def test_an_event_that_only_a_person_found_harmful_counts_until_another_person_allows_it(self) -> None:
+        row = Row()
+        unjudged: dict[str, Any] = {"severity": None, "categories": []}
+        verdicts = [
+            verdict(1, decision="review", **unjudged),
+            verdict(
+                2,
+                supersedes=verdict_id(1),
+                superseded_decision="review",
+                corrected={"severity": "Unsafe", "categories": None},
+                **unjudged,
+            ),
+            verdict(3, supersedes=verdict_id(2), superseded_decision="block", decision="allow", **unjudged),
+        ]
+        harmful = []
+        for offset, one in enumerate(verdicts):
+            row.count(seen_of(one, offset=offset), NOW_MS)
+            harmful.append(named(row.hours[NOW_MS // HOUR_MS]).get("harmful", 0))
+        assert harmful == [0, 1, 0]
         assert row.evidence == []
 
     def test_a_correction_of_an_expired_verdict_makes_no_count_negative(self) -> None:

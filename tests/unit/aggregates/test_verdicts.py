@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.policy import Strikes as StrikeRules
 from tests.aggregates import harmless, verdict, verdict_id
+from tests.unit.aggregates.seen import NOW_MS
+from workers.aggregates.counting import Counter
+from workers.aggregates.updates import Batch, Verdicts, decoded
 from workers.aggregates.verdicts import Read, Skip, read, read_forget
+from workers.core.forgotten import Forgotten
 from workers.core.frames import by_prefix
+from workers.policy.strikes import CompiledStrikes
+from workers.settings import Aggregates
 
 FIXTURES = sorted((Path(__file__).parents[2] / "fixtures" / "contracts" / "verdict").glob("*.json"))
 
@@ -97,6 +104,10 @@ def test_a_framed_verdict_is_read() -> None:
         verdict(1, decision="escalate"),
         verdict(1, tenant_id=""),
         {"verdict_id": verdict_id(1)},
+        verdict(1, verdict_id="aa aaaaaaaaaaaaaa aaaaaaaaaaaaaa"),
+        verdict(1, supersedes="x" * 2_000_000),
+        orjson.dumps(verdict(1))[:-1] + b',"attributes":' + b'{"a":' * 1_100 + b"1" + b"}" * 1_101,
+        orjson.dumps(verdict(1))[:-1] + b',"attributes":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
     ],
     ids=[
         "empty",
@@ -108,11 +119,25 @@ def test_a_framed_verdict_is_read() -> None:
         "a wrong decision",
         "no tenant",
         "an id only",
+        "an id with spaces",
+        "a superseded id that is too long",
+        "nested deeply",
+        "nested more deeply",
     ],
 )
 def test_what_is_no_verdict_is_skipped(value: Any) -> None:
     assert read_one(value) == "junk"
     assert read_one(None) == "tombstone"
+
+
+@pytest.mark.parametrize("time_ms", [-1, 10**17, 10**20, 10**30])
+def test_a_time_that_is_no_date_is_left_out(time_ms: int) -> None:
+    document = verdict(1)
+    source = {**document["source"], "timestamp": time_ms}
+    seen = found(
+        json.dumps({**document, "source": source, "timings": {"received_at": time_ms, "judged_ms": 1.0}}).encode()
+    ).seen
+    assert (seen.received_ms, seen.sent_ms) == (1_000, None)
 
 
 documents = st.recursive(
@@ -124,8 +149,57 @@ documents = st.recursive(
 
 @given(st.one_of(st.binary(max_size=60), documents.map(orjson.dumps)))
 def test_no_record_raises(value: bytes) -> None:
-    read_one(value)
+    count(value)
     read_forget(value)
+
+
+times = st.integers() | st.sampled_from([0, -1, 10**13, 10**15, 10**17, 2**63, 10**20])
+ids = st.text(max_size=40) | st.text("0123456789abcdefABCDEF _-+x", min_size=16, max_size=32) | st.just(verdict_id(2))
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "verdict_id": ids,
+            "tenant_id": ids,
+            "author_id": ids,
+            "supersedes": ids,
+            "superseded_decision": ids | st.sampled_from(["allow", "block"]),
+            "similarity": ids | st.text("0123456789abcdef-+_ ", min_size=16, max_size=16),
+            "timings": st.fixed_dictionaries({"received_at": times}),
+            "source": st.fixed_dictionaries({"timestamp": times}),
+            "attributes": st.fixed_dictionaries({"conversation_id": ids}),
+            "corrected": st.fixed_dictionaries({"severity": st.sampled_from(["Unsafe", "x"])}),
+        },
+    )
+)
+def test_no_verdict_with_strange_values_stops_the_worker(changes: dict[str, Any]) -> None:
+    count(json.dumps({**verdict(1), **changes}).encode())
+
+
+class NoRows:
+    """A table without a row."""
+
+    are_full = False
+
+    def get(self, key: bytes) -> bytes | None:
+        return None
+
+
+RULES = CompiledStrikes(StrikeRules.model_validate({"window_hours": 24, "thresholds": [{"name": "warn", "at": 1}]}))
+
+
+def count(value: bytes) -> None:
+    """Take a record through both steps of the worker."""
+    answer = read_one(value)
+    if isinstance(answer, Read):
+        batch = Batch(4)
+        batch.add(answer)
+        for partition, record in batch.records(1):
+            update = decoded(record)
+            assert isinstance(update, Verdicts)
+            Counter(Aggregates(), lambda _: RULES, Forgotten()).verdicts(update, NoRows(), partition, NOW_MS)
 
 
 @given(st.data())
