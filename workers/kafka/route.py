@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from workers.core.holdings import AGGREGATES
 from workers.settings import Batch, Commit, Kafka, Settings
 
 
@@ -32,6 +33,8 @@ class Route:
     """Regular expressions of further input topics."""
     others: Collection[str] = ()
     """The topics of other workers, which match no pattern."""
+    internal: tuple[str, ...] = ("__",)
+    """How the names of further topics begin that match no pattern: those of Kafka itself, and of one worker alone."""
     is_static: bool = False
     """Whether the group keeps the partitions while this member restarts. Its id has to stay the same."""
     is_single: bool = False
@@ -56,11 +59,11 @@ class Route:
     def is_input(self, topic: str) -> bool:
         """Say whether the thread reads this topic: it is named, or matches a pattern.
 
-        The thread's own outputs, the topics of other workers and those of Kafka itself (`__…`) match no pattern.
+        The thread's own outputs, the topics of other workers and `internal` ones match no pattern.
         """
         if topic in self.inputs:
             return True
-        is_excluded = topic in self.outputs or topic in self.others or topic.startswith("__")
+        is_excluded = topic in self.outputs or topic in self.others or topic.startswith(self.internal)
         return not is_excluded and any(re.match(pattern, topic) for pattern in self.patterns)
 
     def reading(self, topics: Sequence[str]) -> Route:
@@ -90,6 +93,7 @@ def of_moderation(settings: Settings) -> Route:
         inputs=dict.fromkeys(topics.named, INPUTS),
         patterns=topics.patterns,
         others=[topic for topic in settings.all_topics if topic not in outputs and topic not in topics.named],
+        internal=("__", f"{settings.kafka.group}.{AGGREGATES}-"),
         outputs=outputs,
         dead_letters=topics.dead_letters,
         usage=topics.usage,

@@ -15,7 +15,16 @@ from workers.kafka.input_topics import EVERY_S, LEFT_OUT, Look, NewTopics, match
 from workers.kafka.route import Route, of_moderation
 from workers.settings import Settings, Topics
 
-PRESENT = ["chat", "moderation.b", "moderation.a", "moderation.verdicts", "moderation.forget", "__consumer_offsets"]
+PRESENT = [
+    "chat",
+    "moderation.b",
+    "moderation.a",
+    "moderation.verdicts",
+    "moderation.forget",
+    "__consumer_offsets",
+    f"{Settings().kafka.group}.aggregates-updates",
+    f"{Settings().kafka.group}.aggregates-rows-changelog",
+]
 
 
 def reading(*inputs: str) -> Route:
@@ -31,6 +40,7 @@ def reading(*inputs: str) -> Route:
         (["moderation.b", "^moderation"], ["moderation.b", "moderation.a"]),
         (["missing", "^chat$"], ["missing", "chat"]),
         (["^"], ["chat", "moderation.a", "moderation.b"]),
+        (["^.*"], ["chat", "moderation.a", "moderation.b"]),
         (["^__"], None),
         (["^moderation$", "^x"], None),
     ],
