@@ -13,6 +13,9 @@ from workers.kafka.clients import ANSWER_S
 from workers.kafka.topics import find
 from workers.settings import Settings
 
+COMPACTED_WITHIN_MS = 86_400_000
+"""When the broker has to compact the rows at the latest: the old rows of forgotten authors go with it. A day."""
+
 
 class Prepared(NamedTuple):
     """What the worker has to know of its topics.
@@ -48,7 +51,7 @@ def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
     partitions = len(present[topics.verdicts].partitions)
     configs = {
         updates: {"retention.ms": str(int(topics.retention_hours_of(topics.verdicts) * 3_600_000))},
-        changelog: {"cleanup.policy": "compact"},
+        changelog: {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS)},
     }
     missing = [name for name in configs if name not in present]
     wanted = [
