@@ -51,16 +51,19 @@ class StoredStrikes:
     async def write(self, standings: Mapping[Author, Standing]) -> None:
         """Store the strikes of authors, until their last strike ends. Entries without strikes are deleted.
 
-        Two standings that last equally long are written with one command.
+        Two standings that last equally long are written with one command, and all entries are deleted with one.
         """
         by_ttl: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+        ended: list[bytes] = []
         for author, standing in standings.items():
             if standing.steps:
                 # No strike begins later than now, so all of them have ended after this time.
                 ttl_s = -(-standing.decay.lasts_ms // 1_000)
                 by_ttl[ttl_s][self._keys.of(*author)] = msgspec.json.encode(standing)
             else:
-                await self.delete(author)
+                ended.append(self._keys.of(*author))
+        if ended:
+            await self._redis.delete(*ended)
         for ttl_s, entries in by_ttl.items():
             await self._entries.set(entries, ttl_s, only_new=False)
 
