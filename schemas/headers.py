@@ -96,7 +96,7 @@ class UndeliveredHeaders(BaseModel):
     """The headers of a delivery that was given up. The value is the body of its calls."""
 
     webhook_id: Annotated[str, Field(alias="webhook-id")]
-    """The id with which the delivery was made: that of the verdict or the signal."""
+    """The id with which the delivery was made, as in `topics.deliveries`."""
     kind: ActionKind
     tenant_id: Annotated[str, Field(alias="tenant.id")]
     endpoint: str
@@ -105,6 +105,10 @@ class UndeliveredHeaders(BaseModel):
     """The status of the last answer, if there was one."""
     first_attempt: Annotated[Timestamp | None, Field(alias="attempt.first")] = None
     last_attempt: Annotated[Timestamp | None, Field(alias="attempt.last")] = None
+    author_id: Annotated[str | None, Field(alias="author.id")] = None
+    """The author whom the body names: a request to forget the author ends the delivery."""
+    happened_ms: Annotated[Digits | None, Field(alias="event.ms")] = None
+    """When the author's event happened, in milliseconds since 1970."""
     reason: Literal["refused", "expired", "gone"]
     detail: str
     """A sentence for a person: it never repeats content."""

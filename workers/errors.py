@@ -1,5 +1,8 @@
 """The errors of the project, by what the caller does about them. A stage raises no other errors to its caller."""
 
+MISSING_CODE = 3
+"""The exit code of a command that compared topics and found that something is missing. 1 means that it could not."""
+
 
 def to_install(extra: str) -> str:
     """Say how an extra is installed. `make setup` makes an environment without pip."""

@@ -417,12 +417,12 @@ ENDPOINT = Label("endpoint", bounded_by="the names in `actions.endpoints`")
 DELIVERIES = CATALOGUE.counter(
     "guardline_deliveries_total",
     "deliveries",
-    "Deliveries of an actions worker that have ended, by endpoint. `delivered`: the endpoint accepted it; all others "
-    "are in the endpoint's topic of dead letters. `refused`: by its status; `expired`: after all attempts; `gone`: the "
-    "endpoint had answered 410.",
-    "Rising for an outcome other than `delivered`: the receiver does not get these verdicts; the dead letters say why.",
+    "Deliveries of an actions worker that have ended, by endpoint. `delivered`: the endpoint accepted it; "
+    "`forgotten`: its author was forgotten before. All others are in the endpoint's topic of dead letters: `refused` "
+    "by its status; `expired` after all attempts; `gone`, because the endpoint had answered 410.",
+    "Rising for `refused`, `expired` or `gone`: the receiver does not get these verdicts; the dead letters say why.",
     ENDPOINT,
-    Label("outcome", bounded_by="`delivered`, `refused`, `expired`, `gone`"),
+    Label("outcome", bounded_by="`delivered`, `forgotten`, `refused`, `expired`, `gone`"),
 )
 ATTEMPTS = CATALOGUE.counter(
     "guardline_delivery_attempts_total",

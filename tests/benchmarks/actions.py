@@ -40,7 +40,10 @@ def main() -> None:
         (Path(folder) / "secret").write_text(SECRET)
         try:
             topics = site.settings().topics
-            create(site.settings(), [topics.verdicts, topics.deliveries, "undelivered.works", "undelivered.dead"])
+            create(
+                site.settings(),
+                [topics.verdicts, topics.deliveries, topics.forget, "undelivered.works", "undelivered.dead"],
+            )
             produce(site)
             works, beside = list[tuple[float, float]](), list[tuple[float, float]]()
             for number in range(ROUNDS):

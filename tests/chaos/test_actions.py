@@ -61,7 +61,10 @@ class Actions:
     def create_topics(self) -> None:
         self.site.environment["GUARDLINE_ACTIONS__ENDPOINTS"] = json.dumps(self.endpoints)
         letters = [self.undelivered(endpoint["name"]) for endpoint in self.endpoints]
-        create(self.site.settings(), [self.topics.verdicts, self.topics.review, self.topics.deliveries, *letters])
+        create(
+            self.site.settings(),
+            [*(getattr(self.topics, name) for name in ("verdicts", "review", "deliveries", "forget")), *letters],
+        )
 
     def worker(self, name: str) -> Process:
         return self.site.worker(GUARDLINE, "worker", "actions", "--id", name)
@@ -164,8 +167,9 @@ def test_endpoints_that_fail_do_not_delay_one_that_works(actions: Actions) -> No
     blocked = actions.verdicts(60, decision="block")
     allowed = actions.verdicts(60, 100, decision="allow")
     superseding = actions.verdicts(20, 200, decision="allow", supersedes="f" * 32, superseded_decision="block")
-    others = actions.verdicts(10, 300, tenant_id="globex", decision="block")
+    others = actions.verdicts(10, 300, keys=1_000, tenant_id="globex", decision="block")
     item = {**newest("review"), "verdict_id": f"{400:032x}", "text": TEXT, "decision": "review"}
+    item_id = f"{400:032x}.review"
     producer = actions.producer()
     producer.produce(actions.topics.review, json.dumps(item).encode(), b"k")
     producer.produce(actions.topics.verdicts, b"not json", b"k")
@@ -174,8 +178,8 @@ def test_endpoints_that_fail_do_not_delay_one_that_works(actions: Actions) -> No
     worker = actions.worker("one")
     eventually(lambda: len(actions.receiver.calls("ok")) >= len(wanted) + len(allowed) + 1, "ok has everything")
     ok = {call["id"]: call["data"] for call in actions.receiver.calls("ok")}
-    assert set(ok) == {*wanted, *allowed, item["verdict_id"]}
-    assert not {"text", "context"} & ok[item["verdict_id"]].keys()
+    assert set(ok) == {*wanted, *allowed, item_id}
+    assert not {"text", "context"} & ok[item_id].keys()
     eventually(lambda: len(actions.deliveries("refuse")) == len(wanted), "all are refused", 60)
     eventually(lambda: len(actions.deliveries("gone")) == len(wanted), "all are given up")
     eventually(lambda: {call["id"] for call in actions.receiver.calls("other")} == set(others), "the tenant's")
@@ -185,6 +189,13 @@ def test_endpoints_that_fail_do_not_delay_one_that_works(actions: Actions) -> No
     eventually(lambda: worker.metric('guardline_endpoint_breaker_open{endpoint="inside"}') == 1, "it is not called")
     assert worker.metric('guardline_deliveries_waiting{endpoint="hang"}') == len(wanted)
     assert worker.metric('guardline_deliveries_total{endpoint="refuse",outcome="refused"}') == len(wanted)
+    author = {"tenant_id": "globex", "author_id": newest("verdict")["author_id"]}
+    request = {**author, "forget_id": "0" * 32, "requested_at": "2099-01-01T00:00:00Z"}
+    producer.produce(actions.topics.forget, json.dumps(request).encode(), b"globex")
+    assert producer.flush(30) == 0
+    eventually(lambda: len(actions.deliveries("hang")) == len(others), "what waits of the author is not sent any more")
+    assert {(one["outcome"], one["tenant_id"]) for one in actions.deliveries("hang")} == {("forgotten", "globex")}
+    assert actions.records(actions.undelivered("hang")) == []
     worker.send(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert not any(secret in worker.text for secret in (SECRET, TEXT, "meta-data", "k1/", newest("verdict")["note"]))
@@ -198,10 +209,12 @@ def test_endpoints_that_fail_do_not_delay_one_that_works(actions: Actions) -> No
     assert json.loads(letter.value())["data"]["verdict_id"] == wanted[0]
     again = ("actions", "redeliver", "--endpoint", "refuse")
     (actions.receiver.folder / "accept").touch()
-    assert f"{len(wanted)} made again; 1 that hold no delivery" in actions.site.command(*again).stderr
+    made = [*blocked, *superseding]
+    said = f"{len(made)} made again; {len(others)} not made, because the author was forgotten; 1 that hold no delivery"
+    assert said in actions.site.command(*again).stderr
     assert f"0 made again; {len(wanted)} delivered before" in actions.site.command(*again).stderr
     calls = [call["id"] for call in actions.receiver.calls("refuse") if call["status"] == 200]
-    assert sorted(calls) == sorted(wanted)
+    assert sorted(calls) == sorted(made)
     repeats = [one for one in actions.deliveries("refuse") if one["is_repeat"]]
     assert {one["id"] for one in repeats} == set(wanted)
     tested = actions.site.command("actions", "test", "--endpoint", "ok")

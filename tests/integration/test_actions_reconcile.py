@@ -178,7 +178,7 @@ def test_what_never_arrived_is_found_and_made_again_with_the_same_id(
         for endpoint in ("platform", "dsa"):
             skip(site, endpoint, 9)
         lost, pending = {id_of(7), id_of(8)}, {id_of(number) for number in range(9, 12)}
-        found, _ = states(site, code=1)
+        found, _ = states(site, code=3)
         assert found == {
             ("platform", "given up"): {id_of(REFUSED)},
             ("platform", "missing"): lost,

@@ -70,7 +70,7 @@ def test_review_items_become_reports_and_a_refused_one_is_a_dead_letter(site: Si
         }
         site.environment["GUARDLINE_ACTIONS__ENDPOINTS"] = json.dumps([endpoint])
         topics = site.settings().topics
-        site.create_topics(topics.review_state, topics.deliveries, f"{group}.undelivered")
+        site.create_topics(topics.forget, topics.review_state, topics.deliveries, f"{group}.undelivered")
         producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
         for number, attributes in ((1, {"room": "lobby"}), (2, {"room": ["no text"]}), (3, {})):
             item = review_item(number, now_ms(), attributes=attributes)

@@ -142,11 +142,11 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     wrong = {**state, "current": "f" * 32}
     producer.produce(topics.review_state, json.dumps(wrong).encode(), decided.encode())
     assert producer.flush(30) == 0
-    report = site.command("review", "reconcile", code=1).stdout
+    report = site.command("review", "reconcile", code=3).stdout
     assert report.count(": no item") == 1
     assert f"{verdict_id(8)}: no item" in report
     assert f"{decided}: no superseding verdict" in report
-    refused = site.command("review", "reconcile", "--repair", code=1)
+    refused = site.command("review", "reconcile", "--repair", code=3)
     assert f"{verdict_id(8)}: topics.review has no such item" in refused.stderr
     listed = site.command("review", "list", "--json").stdout.splitlines()
     assert len(listed) == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
+from workers.actions.authors import is_forgotten
 from workers.actions.client import Client
 from workers.actions.delivery import Delivery
 from workers.actions.formats import format_of
@@ -14,6 +16,7 @@ from workers.actions.reading import Reading
 from workers.actions.route import route_of
 from workers.actions.secrets import Secrets
 from workers.actions.sender import Sender
+from workers.core.forgotten import Forgotten
 from workers.kafka import hang_watch, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.decoding import Decoding
@@ -29,8 +32,8 @@ IDLE_S = 0.05
 class Channel:
     """One endpoint. The channels of a process share nothing but its event loop and its CPU."""
 
-    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
-        """Read the files of the endpoint.
+    def __init__(self, endpoint: Endpoint, settings: Settings, forgotten: Forgotten) -> None:
+        """Read the files of the endpoint. `forgotten`: the authors to whom no delivery may belong, as it grows.
 
         Raises:
             Misconfigured: a file cannot be used.
@@ -38,7 +41,8 @@ class Channel:
         self.endpoint = endpoint
         self._settings = settings
         self._secrets = Secrets(endpoint)
-        self._format = format_of(endpoint, self._secrets)
+        self._format = format_of(endpoint, self._secrets, settings.events.carry_attributes)
+        self._forgotten = forgotten
         self._client = Client(endpoint, self._format.answer_bytes)
         self._letters = Letters(endpoint, settings.topics.deliveries)
         self._draining = asyncio.Event()
@@ -70,6 +74,7 @@ class Channel:
             self._client,
             ended=self._deliver,
             is_current=self._kafka.is_current,
+            is_forgotten=partial(is_forgotten, self._forgotten),
             fail=life.end,
         )
         life.close_with(self._sender.close)

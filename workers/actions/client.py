@@ -84,7 +84,7 @@ class Client:
                 call.method, url, data=call.body, headers=call.headers, allow_redirects=False, timeout=self._timeout
             ) as answer:
                 is_whole = await self._read(answer, body)
-        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError, UnicodeError) as error:
             if answer is None:
                 raise Unavailable(self._why(error)) from None
             is_whole = False  # The status came, and the body did not.
@@ -107,7 +107,7 @@ class Client:
         match error:
             case TimeoutError():
                 return f"no answer within timeout_s ({self._endpoint.timeout_s:g} s)"
-            case aiohttp.ClientConnectorDNSError():
+            case aiohttp.ClientConnectorDNSError() | UnicodeError():
                 return f"the name {self._url.host} cannot be resolved"
             case aiohttp.ClientConnectorCertificateError():
                 return f"the certificate is not valid ({_said(error.certificate_error)}); ca_file names your authority"

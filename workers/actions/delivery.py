@@ -13,8 +13,9 @@ from workers.settings.action_sections import Kind
 class Delivery(Struct, gc=False):
     """One record on its way to one endpoint.
 
-    `id` is the idempotency key: the id of the verdict or the signal. `key` is that of the record: deliveries with the
-    same key are made in order. `body` is what `Format.body` returned. `at_ms` is Kafka's timestamp of the record.
+    `id` is the idempotency key: the id of the verdict or the signal. For a review item and an appeal `.review` or
+    `.appeal` follows it, because the verdict has a delivery of its own. `key` is that of the record: deliveries with
+    the same key are made in order. `body` is what `Format.body` returned. `at_ms` is Kafka's timestamp of the record.
     """
 
     source: Source
@@ -24,11 +25,15 @@ class Delivery(Struct, gc=False):
     tenant_id: str
     body: bytes
     at_ms: int
+    author_id: str | None = None
+    """The author whom the body names, if a request to forget has to reach it."""
+    happened_ms: int = 0
+    """When the event happened, as `workers.core.forgotten` compares it. 0 without an author."""
 
     # From here on, the attempts: times in milliseconds since 1970.
     attempts: int = 0
     refusals: int = 0
-    """How many attempts the endpoint refused with a status that another attempt hardly changes."""
+    """How many attempts the endpoint refused, because of the content or while it accepted other deliveries."""
     alone: int = 0
     """How many attempts failed since which, or during which, the endpoint accepted another delivery."""
     accepted_before: int = 0

@@ -35,6 +35,7 @@ class Dsa:
 
     max_batch = 100
     answer_bytes = 1_000_000
+    names_authors = False
 
     def __init__(self, statements: Statements, headers: Callable[[], Mapping[str, str]]) -> None:
         """`headers` gives the headers of the settings as they are now; one of them has the token."""

@@ -23,6 +23,9 @@ class Format(Protocol):
     answer_bytes: int
     """How much of an answer's body is read. The rest is discarded."""
 
+    names_authors: bool
+    """Whether the bodies hold data of authors. If so, a request to forget an author ends deliveries that wait."""
+
     def body(self, kind: Kind, document: Mapping[str, Any], value: bytes, at_ms: int) -> bytes | None:
         """Return the bytes of one delivery, or None if this format has no use for the record: then it is skipped.
 
@@ -45,6 +48,7 @@ class ByStatus:
 
     max_batch = 1
     answer_bytes = 4_096
+    names_authors = True
 
     def read(self, batch: Sequence[Delivery], answer: Answer) -> Sequence[Result]:
         """See `Format.read`."""

@@ -14,7 +14,13 @@ from workers.settings.action_sections import Endpoint
 SCHEMA_VERSION = 1
 
 DELIVERED = "delivered"
-OUTCOMES = (DELIVERED, "refused", "expired", "gone")
+FORGOTTEN = "forgotten"
+"""The author was forgotten before the delivery was accepted. It has no dead letter, which would hold the author."""
+
+OUTCOMES = (DELIVERED, "refused", "expired", "gone", FORGOTTEN)
+
+AUTHOR, HAPPENED = "author.id", "event.ms"
+"""The headers of a dead letter by which a request to forget its author reaches it."""
 
 
 class Letters:
@@ -30,7 +36,7 @@ class Letters:
     def finished(self, delivery: Delivery, reason: str | None, now_s: float) -> Finished:
         """Return the finished record of a delivery: `reason` is None if it was accepted. `now_s`: since 1970."""
         outputs: tuple[Output, ...] = (self.record(delivery, reason or DELIVERED, now_s),)
-        if reason is not None:
+        if reason is not None and reason != FORGOTTEN:
             outputs += self._letter(delivery, reason)
         counter = telemetry.DELIVERIES.labels(self._endpoint.name, reason or DELIVERED)
         return Finished(delivery.source, outputs, counted=(counter,))
@@ -66,6 +72,9 @@ class Letters:
         if delivery.first_attempt_ms:
             own.append(("attempt.first", written_time(delivery.first_attempt_ms / 1000)))
             own.append(("attempt.last", written_time(delivery.last_attempt_ms / 1000)))
+        if delivery.author_id is not None:
+            own.append((AUTHOR, delivery.author_id.encode()))
+            own.append((HAPPENED, str(delivery.happened_ms).encode()))
         error = OneAtFault(reason, delivery.reason)
         topic = self._endpoint.dead_letters
         return dead_letter(topic, delivery.source, delivery.key, delivery.body, own, error).outputs

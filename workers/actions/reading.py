@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from workers.actions.authors import author_of
 from workers.actions.delivery import Delivery
 from workers.actions.format import Format
 from workers.core.frames import unframed
@@ -35,6 +36,9 @@ class _Head(msgspec.Struct, gc=False):
     current: str | None = None
     """The appealed verdict, in the state of a review item."""
 
+
+OWN_ID: Mapping[Kind, str] = {"review": ".review", "appeal": ".appeal"}
+"""What follows the verdict's id: the verdict has a delivery of its own, and a receiver skips an id that it knows."""
 
 _ID = re.compile(r"[!-~]{1,200}")
 """An id is sent as a header. No record may bring a worker down, or add a header, by an id with a line break."""
@@ -90,7 +94,11 @@ class Reading:
                 raise Undecodable(Reason.INVALID_FIELD, f"the id of the {kind} cannot be sent as a header")
             if kind == "verdict" and head.supersedes is not None:
                 kind = "superseding"
-            body = self._format.body(kind, _Document(plain), plain, at_ms) if self._wants(kind, head) else None
+            if not self._wants(kind, head):
+                return Finished(source, ())
+            document = _Document(plain)
+            body = self._format.body(kind, document, plain, at_ms)
+            about = author_of(kind, document) if body is not None and self._format.names_authors else (None, 0)
         except msgspec.ValidationError as error:
             raise Undecodable(Reason.INVALID_FIELD, str(error)) from None  # It names types and fields, never values.
         except msgspec.DecodeError:
@@ -100,9 +108,8 @@ class Reading:
             raise Undecodable(Reason.INVALID_FIELD, said) from None
         if body is None:
             return Finished(source, ())
-        return [
-            Delivery(source, record_key(record.key, source.origin.partition), id_, kind, head.tenant_id, body, at_ms)
-        ]
+        key = record_key(record.key, source.origin.partition)
+        return [Delivery(source, key, id_ + OWN_ID.get(kind, ""), kind, head.tenant_id, body, at_ms, *about)]
 
     def _wants(self, kind: Kind, head: _Head) -> bool:
         return (

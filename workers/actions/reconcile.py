@@ -14,7 +14,7 @@ import msgspec
 
 from workers.actions.delivery import Delivery
 from workers.actions.format import Format
-from workers.actions.letters import DELIVERED
+from workers.actions.letters import DELIVERED, FORGOTTEN
 from workers.actions.reading import Reading
 from workers.actions.route import route_of
 from workers.core.frames import unframed
@@ -35,12 +35,18 @@ class State(StrEnum):
     """The worker has not committed it: it waits, is tried again, or the worker does not run."""
     GIVEN_UP = "given up"
     """It is in the endpoint's topic of dead letters."""
+    FORGOTTEN = "forgotten"
+    """Its author was forgotten before it was delivered."""
     MISSING = "missing"
     """Nothing is known of it, although the worker has passed it."""
 
 
+STATES = {DELIVERED: State.DELIVERED, FORGOTTEN: State.FORGOTTEN}
+"""The states after which nothing has to arrive, by the outcome of the record."""
+
+
 class Compared(msgspec.Struct):
-    """What became of the deliveries of one endpoint. `others` are those that were not delivered, the oldest first."""
+    """What became of the deliveries of one endpoint. `others` are those that have to arrive, the oldest first."""
 
     endpoint: str
     counts: dict[State, int]
@@ -90,11 +96,11 @@ def compare(
         for delivery in () if isinstance(read_, Finished) else read_:
             outcome = outcomes.get((delivery.kind, delivery.id))
             if outcome is not None:
-                state = State.DELIVERED if outcome == DELIVERED else State.GIVEN_UP
+                state = STATES.get(outcome, State.GIVEN_UP)
             else:
                 state = State.PENDING if source.offset >= positions.get(source.origin, 0) else State.MISSING
             found.counts[state] += 1
-            if state is not State.DELIVERED:
+            if state not in STATES.values():
                 found.others.append((state, delivery))
     return found
 

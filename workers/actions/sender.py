@@ -17,6 +17,7 @@ from workers import telemetry
 from workers.actions.breaker import Breaker, State
 from workers.actions.delivery import Answer, Call, Delivery, Meaning, Result
 from workers.actions.format import Format
+from workers.actions.letters import FORGOTTEN
 from workers.actions.schedule import Schedule
 from workers.core.records import Source
 from workers.errors import Unavailable
@@ -46,7 +47,7 @@ class Sender:
 
     Guarantee: each submitted delivery ends once, unless its partition is revoked: then it is dropped. Deliveries with
     one key are sent in the order in which they were submitted, and each only after the one before has ended. A delivery
-    ends when the endpoint has accepted it, or is given up. Never blocks.
+    ends when the endpoint has accepted it, is given up, or its author was forgotten. Never blocks.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Sender:
         *,
         ended: Ended,
         is_current: Callable[[Source], bool],
+        is_forgotten: Callable[[Delivery], bool],
         fail: Callable[[BaseException], None],
     ) -> None:
         self._endpoint = endpoint
@@ -64,6 +66,7 @@ class Sender:
         self._client = client
         self._ended = ended
         self._is_current = is_current
+        self._is_forgotten = is_forgotten
         self._fail = fail
         self._schedule = Schedule()
         self._breaker = Breaker(endpoint.retry.first_s, endpoint.retry.max_s)
@@ -87,12 +90,18 @@ class Sender:
     @property
     def is_idle(self) -> bool:
         """Whether no call is in flight, and none can be made now."""
-        return not self._calls and not (self._schedule.has_ready and self._breaker.state is State.CLOSED)
+        return not self._calls and not (
+            self._schedule.has_ready and self._breaker.state is State.CLOSED and self._breaker.permits(time.monotonic())
+        )
 
     @property
     def state(self) -> State:
         """The state of the endpoint's breaker."""
         return self._breaker.state
+
+    def is_held(self, longer_than_s: float) -> bool:
+        """Whether the breaker is open, or the endpoint wants no call for longer than this."""
+        return self._breaker.state is not State.CLOSED or self._breaker.until - time.monotonic() > longer_than_s
 
     def oldest_s(self) -> float:
         """Return the age of the oldest delivery that has not ended, in seconds since its record was written."""
@@ -144,10 +153,12 @@ class Sender:
                 batch = self._schedule.take_early()
             current: list[Delivery] = []
             for delivery in batch:
-                if self._is_current(delivery.source):
-                    current.append(delivery)
-                else:
+                if not self._is_current(delivery.source):
                     self._schedule.remove(delivery)  # Its partition was revoked: the next owner sends it.
+                elif self._is_forgotten(delivery):
+                    self._end(delivery, FORGOTTEN)
+                else:
+                    current.append(delivery)
             if current or not batch:
                 return current
 
@@ -190,6 +201,8 @@ class Sender:
             answer = await self._client.send(self._format.call(batch, now_s))
         except Unavailable as error:
             results: Sequence[Result] = [Result(Meaning.FAILED, str(error))] * len(batch)
+        except Exception as error:
+            results = self._failed("the call cannot be made", error, batch)
         else:
             status = answer.status
             results = self._meaning(batch, answer)
@@ -206,9 +219,12 @@ class Sender:
         try:
             return self._format.read(batch, answer)
         except Exception as error:
-            said = f"the answer {answer.status} cannot be read because of an error in this program"
-            log.error(said, endpoint=self._endpoint.name, error=type(error).__name__)
-            return [Result(Meaning.FAILED, f"{said} ({type(error).__name__})")] * len(batch)
+            return self._failed(f"the answer {answer.status} cannot be read", error, batch)
+
+    def _failed(self, what: str, error: Exception, batch: Sequence[Delivery]) -> Sequence[Result]:
+        said = f"{what} because of an error in this program"
+        log.error(said, endpoint=self._endpoint.name, error=type(error).__name__)
+        return [Result(Meaning.FAILED, f"{said} ({type(error).__name__})")] * len(batch)
 
     def _judge_endpoint(self, results: Sequence[Result], now: float) -> None:
         """Tell the breaker what a call means for the endpoint."""
@@ -246,10 +262,11 @@ class Sender:
         if result.meaning is Meaning.GONE:
             self._end(delivery, "gone")
             return
-        if self._accepted > delivery.accepted_before:
-            delivery.alone += 1
-            delivery.accepted_before = self._accepted
-        delivery.refusals += result.meaning is Meaning.REFUSED
+        is_alone = self._accepted > delivery.accepted_before
+        delivery.accepted_before = self._accepted
+        delivery.alone += is_alone
+        # Otherwise the endpoint refuses everything, as with a wrong token: then deliveries wait for a person.
+        delivery.refusals += result.meaning is Meaning.REFUSED and (is_alone or result.is_about_content)
         retry = self._endpoint.retry
         if delivery.refusals >= MAX_REFUSALS:
             self._end(delivery, "refused")
@@ -264,6 +281,8 @@ class Sender:
 
     def _end(self, delivery: Delivery, reason: str | None) -> None:
         self._schedule.remove(delivery)
+        if reason is not None and self._is_forgotten(delivery):
+            reason = FORGOTTEN
         self._ended(delivery, reason)
 
     def _give_up_all(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 
 import structlog
 
 from workers.actions.channel import Channel
+from workers.core.forgotten import Forgotten
 from workers.errors import Misconfigured
+from workers.kafka import forgetting
 from workers.process.lifecycle import Lifecycle
 from workers.settings import Settings
 
@@ -30,7 +34,10 @@ class Worker:
         if not settings.actions.endpoints:
             raise Misconfigured("actions.endpoints is empty: name at least one endpoint, as in docs/actions.md")
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
-            channels = [Channel(endpoint, settings) for endpoint in settings.actions.endpoints]
+            forgotten = Forgotten()
+            channels = [Channel(endpoint, settings, forgotten) for endpoint in settings.actions.endpoints]
+            await life.wait_for(lambda: asyncio.to_thread(forgetting.read_requests, settings, forgotten))
+            life.watch(_follow_requests(settings, forgotten))
             ended = life.from_thread(_after(len(channels), life.end))
             for channel in channels:
                 await channel.start(life, ended)
@@ -46,6 +53,15 @@ class Worker:
                     channel.drain()
 
             await life.run(drain=drain, left=lambda: sum(channel.left for channel in channels))
+
+
+async def _follow_requests(settings: Settings, forgotten: Forgotten) -> None:
+    """Take requests to forget as they are written. Each process reads all: its deliveries are of any partition."""
+    is_over = threading.Event()
+    try:
+        await asyncio.to_thread(forgetting.read_requests, settings, forgotten, until=is_over.is_set)
+    finally:
+        is_over.set()
 
 
 def _after(count: int, end: Callable[[BaseException | None], None]) -> Callable[[BaseException | None], None]:

@@ -76,6 +76,7 @@ def actions_redeliver(
     asyncio.run(redeliver(settings, endpoint, is_wanted, counts))
     others = {
         "delivered before": counts.delivered_before,
+        "not made, because the author was forgotten": counts.forgotten,
         f"not accepted ({counts.reason})": counts.failed,
         "left out by --reason, --since and --until": counts.unwanted,
         "that hold no delivery": counts.not_deliveries,

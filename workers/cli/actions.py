@@ -13,9 +13,10 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.action_calls import endpoint_of, endpoints_of, warn_without_topic
+from workers.cli.files import replacing
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
 from workers.cli.times import window_of
-from workers.errors import Misconfigured
+from workers.errors import MISSING_CODE, Misconfigured
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Test endpoints, find and repeat deliveries, and export statements of reasons."
 )
+
+NOT_TRIED = "it was not tried, because the endpoint fails"
 
 MAX_SHOWN = 20
 """How many ids of each state are printed without --json."""
@@ -45,20 +48,20 @@ def actions_reconcile(
 ) -> None:
     """Name the verdicts and signals that did not arrive: pending, given up, or missing.
 
-    Exit code 1 if some are missing. The worker may run meanwhile.
+    Exit code 3 if some are missing. The worker may run meanwhile.
     """
     settings = settings_module.load()
     since_ms, until_ms = _window(since, until)
     from workers.actions.formats import format_of
-    from workers.actions.reconcile import compare
-    from workers.actions.resend import resend as make
+    from workers.actions.reconcile import State, compare
+    from workers.actions.redeliver import resend as make
     from workers.actions.secrets import Secrets
 
     missing = 0
     chosen = _chosen(settings, endpoint or [])
-    table = table_of("endpoint", "delivered", "pending", "given up", "missing", "unreadable")
+    table = table_of("endpoint", *State, "unreadable")
     for one in chosen:
-        form = format_of(one, Secrets(one))
+        form = format_of(one, Secrets(one), settings.events.carry_attributes)
         found = compare(settings, one, form, since_ms=since_ms, until_ms=until_ms)
         add_row(table, one.name, *map(str, found.counts.values()), str(found.unreadable))
         (_print_json if as_json else _print)(found)
@@ -67,14 +70,17 @@ def actions_reconcile(
             failed = asyncio.run(make(settings, one, form, found.missing))
             say(f"{one.name}: made {left - len(failed)} of the {left} that were missing", err=True)
             for delivery in failed:
-                say(f"{one.name}: {delivery.kind} {delivery.id} did not arrive: {delivery.reason}", err=True)
+                say(
+                    f"{one.name}: {delivery.kind} {delivery.id} did not arrive: {delivery.reason or NOT_TRIED}",
+                    err=True,
+                )
             left = len(failed)
         missing += left
     if not as_json:
         print_table(table)
     warn_without_topic(settings, chosen)
     if missing:
-        sys.exit(1)
+        sys.exit(MISSING_CODE)
 
 
 @app.command("statements")
@@ -98,7 +104,7 @@ def actions_statements(
     reading = Reading(one, settings.topics, Dsa(one.statements, dict))
     written: set[str] = set()
     unreadable = 0
-    with out.open("wb") as file:
+    with replacing("--out", out) as file:
         for record, source in records(settings, [*inputs_of(one, settings.topics)], since_ms, until_ms):
             try:
                 found = reading(record, source)

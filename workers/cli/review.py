@@ -14,7 +14,7 @@ from schemas.review_state import ReviewStatus
 from workers import settings as settings_module
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
 from workers.cli.times import seconds_of
-from workers.errors import Misconfigured
+from workers.errors import MISSING_CODE, Misconfigured
 
 if TYPE_CHECKING:
     from workers.review.item import Item
@@ -75,7 +75,7 @@ def review_reconcile(
 ) -> None:
     """Check that each verdict of review has its item, and each decided item its superseding verdict.
 
-    Exit code 1 if something is missing. Verdicts of the last 10 seconds are left out. The worker may run meanwhile.
+    Exit code 3 if something is missing. Verdicts of the last 10 seconds are left out. The worker may run meanwhile.
     """
     settings = settings_module.load()
     since_s = seconds_of("--since", since)
@@ -98,7 +98,7 @@ def review_reconcile(
         if not lost:
             say("The commands that put them back were written: the review worker applies them.", err=True)
             return
-    sys.exit(1)
+    sys.exit(MISSING_CODE)
 
 
 def _print(what: str, ids: Sequence[str], *, as_json: bool) -> None:

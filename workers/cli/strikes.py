@@ -65,6 +65,8 @@ def simulate_command(
 def _plotting(file: Path) -> Callable[[dict[str, Any], str], bytes]:
     if file.suffix.lower() not in KINDS:
         raise Misconfigured(f"--plot: {file} has to end in {' or '.join(sorted(KINDS))}")
+    if not file.parent.is_dir():
+        raise Misconfigured(f"--plot: cannot write {file}: there is no folder {file.parent}")
     try:
         from workers.evaluation.plots import strikes_plot
     except ModuleNotFoundError:

@@ -63,7 +63,10 @@ TOPICS: Mapping[str, Holding] = {
         "author ids, counts, the ids of verdicts", "the tenant, the kind of row and its subject", Reach.RETENTION
     ),
     UNDELIVERED: Holding(
-        "the call that could not be made: a verdict or a signal", "that of the verdict", Reach.RETENTION
+        "the call that could not be made: a verdict or a signal with the author id, for Coop a report with the text; "
+        "and whole records that cannot be read",
+        "that of the verdict",
+        Reach.RETENTION,
     ),
 }
 """By the name of the setting in the section `topics`, and by `AGGREGATES` and `UNDELIVERED`."""

@@ -5,6 +5,7 @@ Guarantee: a request that `send` returns was accepted by the brokers. Nothing he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 
@@ -86,11 +87,23 @@ def forgotten(settings: Settings) -> Forgotten:
         Unavailable: Kafka or the topic is not there.
     """
     found = Forgotten()
-    for message in read(settings.kafka, [settings.topics.forget], from_beginning=True, follow=False):
+    read_requests(settings, found)
+    return found
+
+
+def read_requests(settings: Settings, found: Forgotten, *, until: Callable[[], bool] | None = None) -> None:
+    """Add all requests that the topic has. With `until`, go on with new ones until it is true. Blocks.
+
+    Raises:
+        Unavailable: Kafka or the topic is not there.
+    """
+    topics = [settings.topics.forget]
+    for message in read(settings.kafka, topics, from_beginning=True, follow=until is not None):
+        if until is not None and until():
+            return
         if message is not None:
             with suppress(ValidationError, Undecodable):
                 found.add(Forget.model_validate_json(unframed(message.value() or b"")))
-    return found
 
 
 class Watch:

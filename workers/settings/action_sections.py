@@ -118,6 +118,8 @@ class Endpoint(Section):
         parts = urls.split(text, ("https", "http"), "https://platform.example/moderation")
         if not parts.hostname:
             raise ValueError("names no host, as in https://platform.example/moderation")
+        if not _is_name(parts.hostname):
+            raise ValueError("has a host that is no name: its parts between dots have 1 to 63 characters")
         if re.fullmatch(r"[0-9.]+", parts.hostname) and not _is_address(parts.hostname):
             raise ValueError("has a host that is neither a name nor an address: write an address as in 192.0.2.1")
         if "@" in parts.netloc:
@@ -246,6 +248,14 @@ def _network_fault(text: str) -> str:
     except ValueError:
         return "is not a network such as 10.1.0.0/16 or fd00:1::/32"
     return f"is {text}, whose host bits are set; did you mean {meant}?"
+
+
+def _is_name(host: str) -> bool:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_address(host: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+from pydantic import SecretStr
 
 from tests.unit.actions.deliveries import endpoint
 from workers.actions.client import Client
@@ -223,3 +224,11 @@ def test_a_file_for_tls_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             Client(endpoint(**{name: str(tmp_path / "no.pem")}), 10)
         with pytest.raises(Misconfigured, match=rf"^actions\.endpoints, platform: {name}"):
             Client(endpoint(**{name: str(tmp_path / "missing.pem")}), 10)
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+async def test_a_host_that_is_no_name_cannot_be_resolved_and_raises_no_other_error(host: str) -> None:
+    one = endpoint().model_copy(update={"url": SecretStr(f"https://{host}/")})  # The settings refuse it.
+    async with Client(one, 100) as client:
+        with pytest.raises(Unavailable, match="cannot be resolved"):
+            await client.send(CALL)

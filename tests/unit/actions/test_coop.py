@@ -140,7 +140,7 @@ def test_an_appeal_comes_from_the_state_of_its_item_and_each_appeal_has_its_own_
 
     appealed = {**STATE, "tenant_id": "arcade"}
     (delivery,) = as_list(read(appealed))
-    assert (delivery.kind, delivery.id) == ("appeal", NEWER)
+    assert (delivery.kind, delivery.id) == ("appeal", f"{NEWER}.appeal")
     (second,) = as_list(read({**appealed, "current": "c" * 32}))
     assert second.id != delivery.id
     for skipped in (None, {**appealed, "status": "decided"}, {**appealed, "tenant_id": "other"}):

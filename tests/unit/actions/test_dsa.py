@@ -67,7 +67,15 @@ def sent(database: Database, token: Path, made: Any, **changes: Any) -> dict[str
                     is_over.set()
 
             async with Client(one, form.answer_bytes) as client:
-                sender = Sender(one, form, client, ended=end, is_current=lambda _: True, fail=failures.append)
+                sender = Sender(
+                    one,
+                    form,
+                    client,
+                    ended=end,
+                    is_current=lambda _: True,
+                    is_forgotten=lambda _: False,
+                    fail=failures.append,
+                )
                 sender.submit(deliveries)
                 await asyncio.wait_for(is_over.wait(), 30)
                 await sender.close()

@@ -21,8 +21,10 @@ from workers.actions.breaker import OPENS_AFTER, State
 from workers.actions.client import Client
 from workers.actions.delivery import Call, Delivery
 from workers.actions.formats import format_of
+from workers.actions.redeliver import _make
 from workers.actions.secrets import Secrets
 from workers.actions.sender import MAX_REFUSALS, Sender
+from workers.core.forgotten import Forgotten
 from workers.core.records import Source
 
 Answering = Callable[[str], Awaitable[int | web.Response] | int | web.Response]
@@ -70,6 +72,7 @@ class Place:
         self.deliveries: dict[str, Delivery] = {}
         self.failures: list[BaseException] = []
         self.revoked: set[int] = set()
+        self.forgotten: set[str] = set()
         self.sender: Sender
 
     def submit(self, *deliveries: Delivery) -> None:
@@ -110,7 +113,13 @@ async def place(tmp_path: Path, answering: Answering, **changes: Any) -> AsyncIt
     found = Place(receiver)
     async with Client(one, form.answer_bytes) as client:
         found.sender = Sender(
-            one, form, client, ended=found.note, is_current=found.is_current, fail=found.failures.append
+            one,
+            form,
+            client,
+            ended=found.note,
+            is_current=found.is_current,
+            is_forgotten=lambda delivery: delivery.id in found.forgotten,
+            fail=found.failures.append,
         )
         try:
             yield found
@@ -309,18 +318,70 @@ async def test_no_call_is_made_for_a_partition_that_was_revoked(tmp_path: Path) 
         assert at.receiver.calls == ["id-0", "id-2"]
 
 
-async def test_an_error_of_this_program_fails_the_worker(tmp_path: Path) -> None:
+async def test_an_error_of_this_program_in_a_call_fails_the_delivery_and_not_the_worker(tmp_path: Path) -> None:
     class Broken:
         async def send(self, call: Call) -> Any:
-            raise KeyError("a bug")
+            raise KeyError("content of the call")
 
-    async with place(tmp_path, lambda _: 200) as at:
+    async with place(tmp_path, lambda _: 200, retry={**QUICK, "give_up_after_s": 0.05}) as at:
         at.sender._client = Broken()
-        at.submit(delivery(0))
+        at.submit(one := delivery(0))
+        await at.has_ended(1)
+        assert at.ended == [("id-0", "expired")]
+        assert one.reason == "the call cannot be made because of an error in this program (KeyError)"
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404])
+async def test_what_an_endpoint_refuses_altogether_waits_until_somebody_has_corrected_the_cause(
+    tmp_path: Path, status: int
+) -> None:
+    is_wrong = True
+    async with place(tmp_path, lambda _: status if is_wrong else 200) as at:
+        at.submit(*(delivery(number, f"k{number % 3}") for number in range(20)))
+        await at.until(lambda: len(at.receiver.calls) > 10 * MAX_REFUSALS, "it is probed again and again")
+        assert at.ended == []
+        assert at.sender.state is not State.CLOSED
+        is_wrong = False
+        await at.has_ended(20)
+        assert {reason for _, reason in at.ended} == {None}
+
+
+async def test_a_delivery_that_alone_is_refused_with_403_is_given_up(tmp_path: Path) -> None:
+    async with place(tmp_path, lambda id_: 403 if id_ == "id-0" else 200) as at:
+        at.submit(delivery(0), *(delivery(number, "other") for number in range(1, 400)))
+        await at.has_ended(400)
+        assert {id_ for id_, reason in at.ended if reason == "refused"} == {"id-0"}
+
+
+async def test_no_call_is_made_for_an_author_who_was_forgotten_and_none_becomes_a_dead_letter(tmp_path: Path) -> None:
+    async with place(tmp_path, lambda id_: 500 if id_ == "id-0" else 200) as at:
+        at.forgotten.add("id-1")
+        at.submit(delivery(0, "a"), delivery(1, "b"), delivery(2, "b"))
+        await at.has_ended(2)
+        at.forgotten.add("id-0")
+        await at.has_ended(3)
+        assert dict(at.ended) == {"id-0": "forgotten", "id-1": "forgotten", "id-2": None}
+        assert "id-1" not in at.receiver.calls
+    async with place(tmp_path, lambda _: 410, concurrency=1) as at:
+        at.forgotten.add("id-1")
+        at.submit(delivery(0), delivery(1))
+        await at.has_ended(2)
+        assert dict(at.ended) == {"id-0": "gone", "id-1": "forgotten"}
+
+
+async def test_an_endpoint_that_wants_no_calls_for_long_holds_neither_a_drain_nor_a_command(tmp_path: Path) -> None:
+    async with place(tmp_path, lambda _: web.Response(status=429, headers={"Retry-After": "3600"})) as at:
+        at.submit(delivery(0, "a"), delivery(1, "a"))
+        await at.until(lambda: at.deliveries["id-0"].attempts > 0 and not at.receiver.in_flight, "it was refused")
+        at.submit(delivery(2, "b"))
+        await at.until(lambda: at.sender.is_idle, "nothing can be sent now")
+        assert at.sender.state is State.CLOSED
+        assert at.sender.is_held(5)
+        assert not at.sender.is_held(3_601)
+        assert at.sender.waiting == 3
         async with asyncio.timeout(30):
-            await asyncio.gather(*at.sender._calls, return_exceptions=True)
-        await asyncio.sleep(0)
-        assert isinstance(at.failures[0], KeyError)
+            again = [delivery(3), delivery(4)]
+            assert await _make(at.sender._endpoint, at.sender._format, at.sender._client, again, at.note, Forgotten())
 
 
 async def test_an_answer_that_cannot_be_read_is_a_failure_and_does_not_end_the_worker(

@@ -10,12 +10,42 @@ from typer.testing import CliRunner
 
 from tests.command import guardline
 from workers.cli.app import app
+from workers.cli.files import replacing
+from workers.errors import Misconfigured
 
 
 @pytest.mark.parametrize("command", [("worker", "actions"), ("actions", "test", "--endpoint", "other")])
 def test_without_the_endpoint_a_sentence_says_so(command: tuple[str, ...]) -> None:
     refused = guardline(*command, code=2, environment={})
     assert "actions.endpoints is empty" in refused.stderr or "actions.endpoints has no 'other'" in refused.stderr
+
+
+def test_statements_do_not_touch_a_file_before_they_have_all_of_it(tmp_path: Path) -> None:
+    endpoint = {
+        "name": "dsa",
+        "format": "dsa",
+        "url": "https://a.example",
+        "header_files": {"Authorization": "/unread"},
+        "statements": {"reference": "Rules, 3", "explanation": "Forbidden.", "territorial_scope": ["EU"]},
+    }
+    environment = {"GUARDLINE_ACTIONS__ENDPOINTS": json.dumps([endpoint])}
+    refused = CliRunner().invoke(app, ["actions", "statements", "--out", str(tmp_path / "none" / "file")], env=environment)
+    assert isinstance(refused.exception, Misconfigured)
+    assert "--out: cannot write" in str(refused.exception)
+    file = tmp_path / "statements.jsonl"
+    file.write_text("old\n")
+
+    def fail_halfway() -> None:
+        with replacing("--out", file) as new:
+            new.write(b"new\n")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
+    assert (file.read_text(), [*tmp_path.iterdir()]) == ("old\n", [file])
+    with replacing("--out", file) as new:
+        new.write(b"new\n")
+    assert (file.read_text(), [*tmp_path.iterdir()]) == ("new\n", [file])
 
 
 def test_a_secret_that_cannot_be_used_is_named_by_its_file_and_not_shown(tmp_path: Path) -> None:

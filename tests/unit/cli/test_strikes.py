@@ -18,6 +18,7 @@ from workers.errors import Misconfigured
         ("strikes: {weights: 3}", [], "policy for tenant 'acme': weights: has to be a list"),
         ("strikes: {}", ["--since", "yesterday"], "--since: 'yesterday' is not a time"),
         ("strikes: {}", ["--plot", "plot.jpg"], "--plot: plot.jpg has to end in .png or .svg"),
+        ("strikes: {}", ["--plot", "/none/plot.svg"], "--plot: cannot write /none/plot.svg: there is no folder /none"),
     ],
 )
 def test_what_prevents_a_simulation_is_named(tmp_path: Path, policy: str, flags: list[str], sentence: str) -> None:

@@ -30,6 +30,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *endpoints: object) -> str:
         ({"url": "http://platform.example"}, "url begins with http://, and calls would not be encrypted: set allow_"),
         ({"url": "https://u:pass-word@platform.example"}, "url: holds a user: put the login into header_files"),
         ({"url": "ftp://pass-word"}, "url: has to begin with https:// or http://"),
+        ({"url": "https://a..b/"}, "url: has a host that is no name"),
+        ({"url": f"https://{'a' * 64}.example/"}, "url: has a host that is no name"),
         ({"url": "https:///pass-word"}, "url: names no host"),
         ({"url": "https://2130706433/"}, "url: has a host that is neither a name nor an address"),
         ({"url": "https://platform.example/pass-word é"}, "url: holds a character that cannot stand in a URL"),
