@@ -193,9 +193,11 @@ def test_endpoints_that_fail_do_not_delay_one_that_works(actions: Actions) -> No
     request = {**author, "forget_id": "0" * 32, "requested_at": "2099-01-01T00:00:00Z"}
     producer.produce(actions.topics.forget, json.dumps(request).encode(), b"globex")
     assert producer.flush(30) == 0
-    eventually(lambda: len(actions.deliveries("hang")) == len(others), "what waits of the author is not sent any more")
-    assert {(one["outcome"], one["tenant_id"]) for one in actions.deliveries("hang")} == {("forgotten", "globex")}
-    assert actions.records(actions.undelivered("hang")) == []
+    eventually(
+        lambda: len(actions.deliveries("inside")) == len(others), "what waits of the author is not sent any more"
+    )
+    assert {(one["outcome"], one["tenant_id"]) for one in actions.deliveries("inside")} == {("forgotten", "globex")}
+    assert actions.records(actions.undelivered("inside")) == []
     worker.send(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert not any(secret in worker.text for secret in (SECRET, TEXT, "meta-data", "k1/", newest("verdict")["note"]))
