@@ -29,7 +29,9 @@ def test_statements_do_not_touch_a_file_before_they_have_all_of_it(tmp_path: Pat
         "statements": {"reference": "Rules, 3", "explanation": "Forbidden.", "territorial_scope": ["EU"]},
     }
     environment = {"GUARDLINE_ACTIONS__ENDPOINTS": json.dumps([endpoint])}
-    refused = CliRunner().invoke(app, ["actions", "statements", "--out", str(tmp_path / "none" / "file")], env=environment)
+    refused = CliRunner().invoke(
+        app, ["actions", "statements", "--out", str(tmp_path / "none" / "file")], env=environment
+    )
     assert isinstance(refused.exception, Misconfigured)
     assert "--out: cannot write" in str(refused.exception)
     file = tmp_path / "statements.jsonl"
