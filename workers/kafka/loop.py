@@ -44,7 +44,6 @@ TRICKLE_COUNT = 1
 possible. A pause would discard the prefetched records, which costs 0.1-0.8 s each time."""
 BUSY_POLL_S = 0.01
 """With uncommitted records: how long a finished record may wait until the thread looks at it."""
-IDLE_POLL_S = 0.1
 
 REVOKE_SHARE = 0.2
 """The fraction of `max.poll.interval.ms` that the commit inside a revoke may take."""
@@ -217,7 +216,9 @@ class KafkaThread(threading.Thread, Generic[Item]):
         self._is_limited = not is_thirsty or is_full
         if not self._is_limited:
             room = limits.high_water - ledger.uncommitted
-            return self._intake.poll(min(POLL_COUNT, room), BUSY_POLL_S if ledger.uncommitted else IDLE_POLL_S)
+            return self._intake.poll(
+                min(POLL_COUNT, room), BUSY_POLL_S if ledger.uncommitted else self._route.idle_poll_s
+            )
         self._has_completed.wait(BUSY_POLL_S)
         return self._intake.poll(TRICKLE_COUNT, 0)
 

@@ -43,6 +43,9 @@ class Route:
     """The water marks."""
     commit: Commit = field(default_factory=Commit)
     """When a transaction is due."""
+    idle_poll_s: float = 0.1
+    """How long a poll without uncommitted records lasts. A record may lie there until its end: the client waits for a
+    full batch."""
     target_s: float = 30.0
     """How long a record may wait, for the metric `guardline_oldest_deadline_seconds`."""
 

@@ -36,8 +36,8 @@ from workers.settings import Commit, Review, Settings
 
 log = structlog.get_logger(__name__)
 
-COMMIT_AGE_S = 0.01
-"""People wait for the commit of their command, so it does not wait for others."""
+COMMIT_AGE_S = IDLE_POLL_S = 0.01
+"""People wait for the commit of their command, so it does not wait for others, nor for the end of an idle poll."""
 
 NO_TOKENS = "review.tokens is empty: nobody can use the API. See docs/review.md#roles"
 
@@ -66,6 +66,7 @@ def of_review(settings: Settings) -> Route:
         is_single=True,
         batch=settings.batch,
         commit=Commit(max_count=settings.commit.max_count, max_age_s=min(COMMIT_AGE_S, settings.commit.max_age_s)),
+        idle_poll_s=IDLE_POLL_S,
         target_s=settings.worker.target_s,
     )
 
