@@ -71,8 +71,9 @@ class Desk:
         names = self.site.settings().topics
         self.site.create_topics(names.review_commands, names.review_state, names.audit, names.forget)
 
-    def start(self) -> Process:
-        self.process = self.site.worker(*self.command)
+    def start(self, *program: str) -> Process:
+        """Start the worker; `program` replaces the command."""
+        self.process = self.site.worker(*(program or self.command))
         return self.process
 
     @property

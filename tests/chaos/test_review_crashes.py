@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -12,6 +13,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from tests.chaos.dying_review import MOMENTS
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 
@@ -101,3 +103,44 @@ def test_each_decision_has_one_superseding_verdict_over_kills_at_any_moment(site
     assert found == {item: [decision] for item, decision in wanted.items()}
     published = [record for _, record in desk.records("audit") if record and record["action"] == "published"]
     assert len(published) == ITEMS
+
+
+@pytest.mark.parametrize("undo_s", ["0", "0.5"], ids=["published by the click", "published after the time to undo"])
+def test_a_kill_just_before_or_just_after_the_commit_publishes_one_superseding_verdict(site: Site, undo_s: str) -> None:
+    """Fails if one of the outputs is produced outside the transaction, or if a repeated click takes effect again."""
+    desk = Desk(site, undo_s=undo_s)
+    desk.create_topics()
+    clicked: list[str] = []
+
+    def click(item: str) -> None:
+        headers = {"Idempotency-Key": f"click-{item}"}
+        with desk.client("ana") as ana:
+            answer = ana.post(f"/v1/items/{item}/decide", json={"decision": "block"}, headers=headers)
+        assert answer.status_code == 200, answer.text
+
+    for number, moment in enumerate(MOMENTS):
+        item = verdict_id(number)
+        dying = desk.start(sys.executable, "-m", "tests.chaos.dying_review", moment, item)
+        desk.send([review_item(number, now_ms())])
+        with desk.client("aud") as aud:
+            eventually(lambda item=item: aud.get(f"/v1/items/{item}").status_code == 200, "the item is there")  # type: ignore[misc]
+        for earlier in clicked:
+            click(earlier)
+        clicked.append(item)
+        # The verdict is published by the click itself, or after its answer.
+        with pytest.raises(httpx.TransportError) if undo_s == "0" else suppress(httpx.TransportError):
+            click(item)
+        assert dying.wait() == -signal.SIGKILL
+    desk.start()
+    for _ in range(2):
+        for item in clicked:
+            click(item)
+        eventually(lambda: len(desk.superseding()) == len(clicked), "all decisions are published")
+    states, audit = desk.records("review_state"), [record for _, record in desk.records("audit") if record]
+    for item in clicked:
+        (verdict,) = desk.superseding()[item]
+        assert (verdict["decision"], verdict["decided_by"]) == ("block", "ana")
+        (decided,) = (state for _, state in states if state and state["verdict_id"] == item and state["settled"])
+        assert (decided["status"], decided["current"]) == ("decided", verdict["verdict_id"])
+        actions = [record["action"] for record in audit if record["verdict_id"] == item]
+        assert sorted(actions) == ["arrived", "decided", "published"]
