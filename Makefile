@@ -262,7 +262,7 @@ bench-actions: $(READY) ## measure deliveries a second to a local receiver, alon
 bench-recovery: $(READY) ## measure how long partitions stop when a worker ends, and the throughput under churn
 	@$(BIN)/python -m tests.benchmarks.recovery
 
-bench-review: $(READY) ## how long the next review item takes with 100,000 waiting items against 100
+bench-review: $(READY) ## how long the next review item takes with 100,000 waiting items against 100, alone and over HTTP
 	@$(BIN)/python -m tests.benchmarks.review
 
 bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for each platform
