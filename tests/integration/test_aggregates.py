@@ -92,6 +92,7 @@ def test_topics_with_other_numbers_of_partitions_are_refused_with_a_sentence(sit
     create_topics(site)
     settings = site.settings()
     verdicts = settings.topics.verdicts
+    eventually(lambda: prepared(settings), "the topics are made, and all brokers know them")
     made = prepare(settings)
     assert made.partitions == 4
     assert prepare(settings) == made, "topics that are there stay"
