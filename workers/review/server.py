@@ -32,13 +32,9 @@ class _Server(uvicorn.Server):
 class Server:
     """One listening socket, and the server behind it."""
 
-    def __init__(self, app: FastAPI, settings: Review) -> None:
-        """Listen. Connections wait until `serve`.
-
-        Raises:
-            Misconfigured: the port is taken, or this host has no such address.
-        """
-        self._socket = _listening(settings)
+    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+        """Take a listening socket. Connections wait until `serve`."""
+        self._socket = listener
         self.port = int(self._socket.getsockname()[1])
         self._server = _Server(
             uvicorn.Config(
@@ -71,7 +67,12 @@ class Server:
         await self._ended.wait()
 
 
-def _listening(settings: Review) -> socket.socket:
+def listening(settings: Review) -> socket.socket:
+    """Listen on the port of the API.
+
+    Raises:
+        Misconfigured: the port is taken, or this host has no such address.
+    """
     try:
         family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)

@@ -116,7 +116,7 @@ class Worker:
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
         from workers.review.application import application
-        from workers.review.server import Server
+        from workers.review.server import Server, listening
 
         settings, route = self._settings, of_review(self._settings)
         review = settings.review
@@ -134,6 +134,9 @@ class Worker:
                 return tenant_rules(snapshot.get(tenant_id) or snapshot.get(DEFAULT) or default_strict(), review)
 
             await life.wait_for(lambda: asyncio.to_thread(require_free, route))
+            # Before the predecessor is fenced: if it runs on this host, it goes on, and this process ends.
+            listener = listening(review)
+            life.close_with(lambda: asyncio.to_thread(listener.close))
             kafka: KafkaThread[Work] = await life.wait_for(
                 lambda: asyncio.to_thread(
                     KafkaThread,
@@ -168,7 +171,7 @@ class Worker:
             life.close_with(sender.close)
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
-            server = Server(application(service, tokens, review, _now_ms), review)
+            server = Server(application(service, tokens, review, _now_ms), listener)
             kafka.start()
             life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, route.kafka))
