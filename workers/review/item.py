@@ -5,6 +5,7 @@ Verdict and content stay JSON: 100,000 of them as dicts would take five times th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,6 +118,12 @@ class Item(Struct, frozen=True):
     def step_of(self, command_id: str) -> Step | None:
         """Give the step that a command has made, None if the command was not applied."""
         return next((step for step in reversed(self.history) if step.command_id == command_id), None)
+
+    def is_undone(self, command_id: str) -> bool:
+        """Say whether the decision of this command was taken back later."""
+        later = itertools.dropwhile(lambda step: step.command_id != command_id, self.history)
+        decided = next(later, None)
+        return decided is not None and any(step.action == "undone" and step.by == decided.by for step in later)
 
 
 class _Author(Struct):

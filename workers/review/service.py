@@ -273,6 +273,8 @@ class Service:
         """Write a command, and wait until it was applied and committed."""
         known = self._desk.items.get(root)
         if known is not None and known.step_of(causing) is not None and not self._processor.is_pending(causing):
+            if kind is CommandKind.DECIDE and known.is_undone(causing):
+                raise conflict("the decision with this Idempotency-Key was undone: decide with a new key")
             # The request was repeated. No audit record says that the person sees the content now.
             lease = known.holder(self._now_ms())
             return known if lease is not None and lease.by == person.name else replace(known, content=NO_CONTENT)

@@ -37,7 +37,7 @@ class Running:
             (folder / name).write_text(token)
         self.review = review or Review(
             tokens=[ReviewToken(name=name, file=folder / name, **about) for name, about in PEOPLE.items()],
-            answer_s=0.5,
+            answer_s=3,
         )
         self.now = now_ms
         self.is_down = False

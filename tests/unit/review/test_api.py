@@ -215,6 +215,21 @@ def test_the_second_person_does_not_see_the_first_decision_while_it_can_be_undon
     assert not any(word in answer.text for answer in (seen, late) for word in ("block", "A threat."))
 
 
+def test_a_decision_that_was_undone_needs_a_new_key_to_be_made_again(tmp_path: Path) -> None:
+    desk = Running(tmp_path, tenant=FOUR_EYES)  # Its decisions wait for the time to undo.
+    desk.arrive(0)
+    client = TestClient(desk.app)
+    url, headers = f"/v1/items/{verdict_id(0)}", {**desk.headers("ana"), "Idempotency-Key": "one"}
+    block = {"decision": "block"}
+    assert client.post(f"{url}/decide", json=block, headers=headers).json()["pending"]["decision"] == "block"
+    assert client.post(f"{url}/decide", json=block, headers=headers).json()["pending"]["decision"] == "block"
+    assert client.post(f"{url}/undo", headers=desk.headers("ana")).json()["pending"] is None
+    again = client.post(f"{url}/decide", json=block, headers=headers)
+    assert (again.status_code, "with a new key" in again.json()["detail"]) == (409, True)
+    other = client.post(f"{url}/decide", json=block, headers={**headers, "Idempotency-Key": "two"})
+    assert other.json()["pending"]["decision"] == "block"
+
+
 def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, client: TestClient) -> None:
     verdict = {
         name: value for name, value in review_item(7, decision="block").items() if name not in ("text", "context")
