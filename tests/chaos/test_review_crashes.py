@@ -1,4 +1,4 @@
-"""The review worker is killed while people click."""
+"""The review worker is killed, or cut off, while people click."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from tests.chaos.dying_review import MOMENTS
-from tests.reviewing import Desk, now_ms, review_item, verdict_id
+from tests.reviewing import Desk, address, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
+from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -144,3 +145,39 @@ def test_a_kill_just_before_or_just_after_the_commit_publishes_one_superseding_v
         assert (decided["status"], decided["current"]) == ("decided", verdict["verdict_id"])
         actions = [record["action"] for record in audit if record["verdict_id"] == item]
         assert sorted(actions) == ["arrived", "decided", "published"]
+
+
+def test_a_worker_that_comes_back_after_it_was_cut_off_ends_and_its_successor_goes_on(site: Site, stack: Stack) -> None:
+    """Its items are old. It would fence its successor, and decide again what the successor has decided."""
+    desk = Desk(site)
+    site.environment |= {"GUARDLINE_KAFKA__SESSION_TIMEOUT_S": "6"}
+    desk.create_topics()
+    old = desk.start()
+    desk.send([review_item(number, now_ms()) for number in range(6)])
+    eventually(lambda: desk.waiting() == 6, "the items wait")
+    with desk.client("ana") as ana:
+        assert ana.post(f"/v1/items/{verdict_id(0)}/decide", json={"decision": "block"}).status_code == 200
+        old.send(signal.SIGSTOP)
+        try:
+            # A broken connection is a reason to replace the producer.
+            stack.kill_kafka()
+            stack.restart_kafka()
+            new = site.worker(*desk.command, GUARDLINE_WORKER__ID="other")
+            headers = {"Authorization": f"Bearer {desk.tokens['bob']}"}
+            with httpx.Client(base_url=address(new), headers=headers, timeout=30) as bob:
+                for number in range(1, 5):
+                    path = f"/v1/items/{verdict_id(number)}/decide"
+                    assert bob.post(path, json={"decision": "block"}).status_code == 200
+                old.send(signal.SIGCONT)
+                while old.popen.poll() is None:
+                    with suppress(httpx.TransportError):
+                        ana.post(f"/v1/items/{verdict_id(1)}/decide", json={"decision": "allow"})
+                assert old.wait() == 1
+                path = f"/v1/items/{verdict_id(5)}/decide"
+                assert bob.post(path, json={"decision": "block"}).status_code == 200, new.text
+        finally:
+            old.send(signal.SIGCONT)
+    assert "another process may work for the group now" in old.end["cause"] or "has taken over" in old.end["cause"]
+    assert new.popen.poll() is None
+    found = {item: [one["decided_by"] for one in verdicts] for item, verdicts in desk.superseding().items()}
+    assert found == {verdict_id(number): ["bob" if number else "ana"] for number in range(6)}

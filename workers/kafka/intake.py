@@ -78,6 +78,12 @@ FENCED = (
 )
 
 
+TAKEN_OVER = (
+    "another process may work for the group now, and only one of this group may: what is in this one's memory may be "
+    f"old. A restart reads it again. {NOTHING_LOST}"
+)
+
+
 class Intake:
     """Polls records of the assigned partitions.
 
@@ -117,6 +123,8 @@ class Intake:
             messages = self.consumer.consume(count, timeout_s)
         except KafkaException as error:
             raise Fatal(f"the consumer failed: {error.args[0].str()}") from error
+        if isinstance(self._failure, Fatal):
+            raise self._failure
         if self._failure is not None:
             raise Fatal(f"a rebalance could not be handled: {self._failure}") from self._failure
         if self._stranded_reports > 1:  # A single report may come from a client that is about to bootstrap again.
@@ -231,6 +239,8 @@ class Intake:
         self._forget(partitions, "revoked")
 
     def _on_lost(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
+        if self._route.is_single:
+            self._failure = Fatal(TAKEN_OVER)
         self._forget(partitions, "lost")
 
     def _forget(self, partitions: list[KafkaPartition], what: str) -> None:

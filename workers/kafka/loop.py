@@ -25,7 +25,7 @@ from workers.errors import Fatal
 from workers.kafka import clients, membership
 from workers.kafka.counting import count_committed
 from workers.kafka.input_topics import NewTopics
-from workers.kafka.intake import Intake
+from workers.kafka.intake import TAKEN_OVER, Intake
 from workers.kafka.lag_watch import LagWatch
 from workers.kafka.outbox import Outbox, Shrink, never
 from workers.kafka.progress import Progress
@@ -114,7 +114,7 @@ class KafkaThread(threading.Thread, Generic[Item]):
         self.ledger = Ledger()
         membership.check(route.kafka)
         self._outbox = Outbox(route, checked.max_bytes, shrink, mark)
-        self._intake = Intake(route, checked.inputs, self.ledger, self._commit_before_revoke)
+        self._intake = Intake(route, checked.inputs, self.ledger, self._before_revoke)
         self._questions = Questions(route.kafka)
         self._counting: deque[Future[None]] = deque()
         self._progress = Progress(clients.onlooker(route.kafka), self._intake.consumer, self.ledger, self._questions)
@@ -293,6 +293,16 @@ class KafkaThread(threading.Thread, Generic[Item]):
             count_committed(records, time.time())
         telemetry.TRANSACTIONS.labels("committed").inc()
         telemetry.COMMIT_SECONDS.observe(now - started)
+
+    def _before_revoke(self) -> None:
+        """Commit. A thread that works alone ends instead: only during its drain may another one take over.
+
+        Raises:
+            Fatal: partitions of a thread that works alone go to another member.
+        """
+        if self._route.is_single and self._stop_by is None:
+            raise Fatal(TAKEN_OVER)
+        self._commit_before_revoke()
 
     def _commit_before_revoke(self) -> None:
         kafka = self._route.kafka

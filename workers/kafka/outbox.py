@@ -115,7 +115,7 @@ class Outbox:
                 f"{MIN_USAGE_BYTES}: raise the topic's max.message.bytes"
             )
         self._fenced = FENCED_SINGLE if route.is_single else FENCED
-        self._session = ProducerSession(route.kafka, route.producer_id, max_bytes)
+        self._session = ProducerSession(route.kafka, route.producer_id, max_bytes, is_single=route.is_single)
 
     @property
     def _producer(self) -> Producer:

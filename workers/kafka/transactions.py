@@ -31,6 +31,11 @@ START_S = 30.0
 
 AWAY = f"the brokers did not answer for longer than kafka.transaction_timeout_s. {NOTHING_LOST}"
 
+MAY_BE_OLD = (
+    "a connection to the brokers broke, and only one process of this group may work: a new epoch would fence a process "
+    f"that has taken over meanwhile ({{doubt}}). A restart takes over in order. {NOTHING_LOST}"
+)
+
 HARMLESS = ("in state CONNECT", "/bootstrap: ")
 """Parts of reports of broken connections that carried no request of a transaction. librdkafka reports a host of
 `kafka.bootstrap_servers` that is down again and again; this must not cost a new producer for each transaction."""
@@ -76,8 +81,10 @@ class ProducerSession:
     `ready` may block.
     """
 
-    def __init__(self, kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int]) -> None:
+    def __init__(self, kafka: Kafka, worker_id: str, max_bytes: Mapping[str, int], *, is_single: bool = False) -> None:
+        """`is_single`: other processes have the same transactional id, and fence this one. So it is never replaced."""
         self._kafka = kafka
+        self._is_single = is_single
         self._worker_id = worker_id
         self._max_bytes = max_bytes
         try:
@@ -99,12 +106,18 @@ class ProducerSession:
         Raises:
             Unavailable: the brokers gave no new epoch in time, or no token came. No transaction was begun; try again.
             Misconfigured: the settings no longer make a client, such as with a certificate that is missing.
-            Fatal: the brokers refuse a new epoch.
+            Fatal: the brokers refuse a new epoch, or the producer would have to be replaced and `is_single`.
         """
         self.producer.poll(0)  # Delivers the log of the last transaction.
         if self._signs.doubt is not None or not self._signs.has_ended:
+            if self._is_single:
+                raise Fatal(MAY_BE_OLD.format(doubt=self._doubt))
             self._replace(deadline)
         self._signs.begin()
+
+    @property
+    def _doubt(self) -> str:
+        return self._signs.doubt or "no end of the last transaction was seen"
 
     def give_up(self, within_s: float) -> None:
         """Abort a transaction that may be open: its readers, and the next owner, wait for its timeout. Never raises."""
@@ -112,7 +125,7 @@ class ProducerSession:
             self.producer.abort_transaction(within_s)
 
     def _replace(self, deadline: float) -> None:
-        log.info("a new producer for the next transaction", reason=self._signs.doubt or "no end of the last was seen")
+        log.info("a new producer for the next transaction", reason=self._doubt)
         telemetry.PRODUCERS_REPLACED.inc()
         old = [self.producer]
         try:

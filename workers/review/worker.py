@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -133,6 +134,8 @@ class Worker:
                 snapshot = policies.snapshot()
                 return tenant_rules(snapshot.get(tenant_id) or snapshot.get(DEFAULT) or default_strict(), review)
 
+            early: list[Work] = []
+            take: Callable[[list[Work]], None] = early.extend
             await life.wait_for(lambda: asyncio.to_thread(require_free, route))
             # Before the predecessor is fenced: if it runs on this host, it goes on, and this process ends.
             listener = listening(review)
@@ -143,12 +146,16 @@ class Worker:
                     route,
                     checked,
                     decode=Decoding(route.dead_letters, Reading(settings.topics)),
-                    submit=life.from_thread(lambda works: processor.submit(works)),
+                    submit=life.from_thread(lambda works: take(works)),
                     committed=life.from_thread(lambda records: processor.committed(records)),
                     ended=life.from_thread(life.end),
                 )
             )
-            # The predecessor is fenced from here on, so the state does not change while it is read.
+            # The predecessor is fenced from here on, so the state does not change while it is read. The thread polls
+            # meanwhile, because the group removes a member that does not; what it reads waits, up to the water mark.
+            kafka.start()
+            life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
+            life.watch(hang_watch.watch(kafka, route.kafka))
             desk = Desk()
             began = time.monotonic()
             items = await life.wait_for(lambda: asyncio.to_thread(rebuilt, settings))
@@ -172,9 +179,8 @@ class Worker:
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
             server = Server(application(service, tokens, review, _now_ms), listener)
-            kafka.start()
-            life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
-            life.watch(hang_watch.watch(kafka, route.kafka))
+            take = processor.submit
+            take(early)
             life.watch(ticking.run())
             life.watch(server.serve())
             if not review.tokens:

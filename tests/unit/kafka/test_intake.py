@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import KafkaError, Message
@@ -146,3 +148,16 @@ def test_a_partition_that_is_assigned_again_is_paused_again(intake: Intake, left
     assert held.paused == {("t", 1)}
     intake.hold([])
     assert held.paused == set()
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_a_worker_that_works_alone_ends_when_it_loses_its_partitions(*, is_single: bool) -> None:
+    intake = Intake(replace(route(), is_single=is_single), [*route().inputs], Ledger(), lambda: None)
+    real, parts = intake.consumer, [KafkaPartition("t", 0)]
+    try:
+        intake._on_assign(real, parts)
+        intake._on_lost(real, parts)
+        with pytest.raises(Fatal, match="another process may work") if is_single else nullcontext():
+            intake.poll(1, 0)
+    finally:
+        real.close()

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
-from workers.errors import Unavailable
+from workers.errors import Fatal, Unavailable
 from workers.kafka import clients
 from workers.kafka.transactions import ProducerSession, Signs
 from workers.settings import Kafka
@@ -111,3 +111,15 @@ def test_a_producer_that_could_not_be_replaced_begins_no_transaction(
     session.ready(time.monotonic() + 1)
     assert session.producer is not first
     assert to_come == []
+
+
+def test_a_producer_that_others_may_have_fenced_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one would fence the process that has taken over."""
+    monkeypatch.setattr(clients, "transactional_producer", lambda *_, logger: FakeProducer(logger))
+    session = ProducerSession(Kafka(), "single", {}, is_single=True)
+    first: Any = session.producer
+    session.ready(time.monotonic() + 1)
+    first.signs.log(20, "%s [%s] %s", CUT[0], "rdkafka#producer-1", CUT[1])
+    with pytest.raises(Fatal, match="would fence a process that has taken over"):
+        session.ready(time.monotonic() + 1)
+    assert session.producer is first
