@@ -125,3 +125,5 @@ class ReviewState(BaseModel):
     previous: VerdictId | None = None
     """The verdict that the newest superseding verdict replaces."""
     previous_decision: Decision | None = None
+    published: list[VerdictId] = []
+    """All superseding verdicts of the item, the newest last. An appeal may name any of them."""

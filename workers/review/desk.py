@@ -38,17 +38,19 @@ class Desk:
         self.queues = Queues()
         self._hidden: set[str] = set()
         self._due: list[Due] = []
+        self._planned: dict[tuple[str, str], int] = {}
+        """When `_due` has each command next. Other entries of `_due` were replaced by an earlier one."""
         self._asked: dict[tuple[str, str], int] = {}
         """Until when each command that was given is not given again."""
         self._by_author: dict[tuple[str, str], set[str]] = {}
         self._by_verdict: dict[str, str] = {}
-        """The item of each superseding verdict."""
+        """The item of each superseding verdict, also of those that were superseded in turn."""
         self._leased: dict[str, set[str]] = {}
         """The items that each person has on lease."""
         self._reserved: set[str] = set()
 
     def find(self, verdict_id: str) -> Item:
-        """Give an item by its id, or by the id of its newest verdict.
+        """Give an item by its id, or by the id of one of its superseding verdicts.
 
         Raises:
             Refusal: there is none.
@@ -77,10 +79,7 @@ class Desk:
             self._index_author(before, item)
         if before is not None and before.lease is not None and (item.lease is None or item.lease.by != before.lease.by):
             self._leased.get(before.lease.by, set()).discard(verdict_id)
-        if before is not None and before.current != item.current:
-            self._by_verdict.pop(before.current, None)
-        if item.current != verdict_id:
-            self._by_verdict[item.current] = verdict_id
+        self._by_verdict.update(dict.fromkeys(item.published, verdict_id))
         self.items[verdict_id] = item
         if item.lease is not None:
             self._leased.setdefault(item.lease.by, set()).add(verdict_id)
@@ -106,11 +105,13 @@ class Desk:
         if item is None:
             return
         self._index_author(item, None)
-        self._by_verdict.pop(item.current, None)
+        for published in item.published:
+            self._by_verdict.pop(published, None)
         if item.lease is not None:
             self._leased.get(item.lease.by, set()).discard(verdict_id)
         for kind in DUE:
             self._asked.pop((verdict_id, kind), None)
+            self._planned.pop((verdict_id, kind), None)
         self._hidden.discard(verdict_id)
         self._reserved.discard(verdict_id)
         self.queues.remove(verdict_id)
@@ -176,14 +177,21 @@ class Desk:
         """
         found: list[Due] = []
         while self._due and self._due[0].at_ms <= now_ms and len(found) < most:
-            _, verdict_id, kind = heappop(self._due)
+            at_ms, verdict_id, kind = heappop(self._due)
+            if self._planned.get((verdict_id, kind)) != at_ms:
+                continue
+            del self._planned[(verdict_id, kind)]
             item = self.items.get(verdict_id)
-            is_due = item is not None and any(one.kind == kind and one.at_ms <= now_ms for one in _dues(item))
-            if not is_due or self._asked.get((verdict_id, kind), now_ms) > now_ms:
+            due_ms = next((one.at_ms for one in _dues(item) if one.kind == kind), None) if item is not None else None
+            if due_ms is None:
+                continue
+            due_ms = max(due_ms, self._asked.get((verdict_id, kind), due_ms))
+            if due_ms > now_ms:  # It was put off, as a lease is by a heartbeat.
+                self._plan(Due(due_ms, verdict_id, kind))
                 continue
             self._asked[(verdict_id, kind)] = now_ms + retry_ms
             again = Due(now_ms + retry_ms, verdict_id, kind)
-            heappush(self._due, again)
+            self._plan(again)
             found.append(again)
         return found
 
@@ -197,6 +205,13 @@ class Desk:
     def _schedule(self, item: Item) -> None:
         for due in _dues(item):
             self._asked.pop((item.verdict_id, due.kind), None)
+            self._plan(due)
+
+    def _plan(self, due: Due) -> None:
+        """Plan a command, unless it is planned already, and not later: `due` looks again at that time."""
+        planned_ms = self._planned.get((due.verdict_id, due.kind))
+        if planned_ms is None or due.at_ms < planned_ms:
+            self._planned[(due.verdict_id, due.kind)] = due.at_ms
             heappush(self._due, due)
 
     def _index_author(self, before: Item | None, after: Item | None) -> None:

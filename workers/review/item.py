@@ -85,6 +85,7 @@ class Item(Struct, frozen=True):
     settled: tuple[Opinion, ...] = ()
     previous: str | None = None
     previous_decision: str | None = None
+    published: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

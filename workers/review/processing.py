@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from sys import maxsize
 from typing import Any
 
 import structlog
@@ -16,10 +17,12 @@ from msgspec import Struct
 
 from schemas.review_command import CommandKind, ReviewCommand, ReviewRole
 from workers import telemetry
+from workers.core.dead_letters import size_of
 from workers.core.decide import compact
 from workers.core.forgotten import Forgotten
 from workers.core.marks import Marks, written_time
 from workers.core.records import Finished, Output, Source, TopicPartition
+from workers.errors import Fatal
 from workers.review import item as items
 from workers.review.desk import Desk
 from workers.review.item import Item
@@ -47,6 +50,8 @@ class _Pending(Struct):
     outputs: tuple[Output, ...] | None = None
     before: Item | None = None
     answer: Item | Refusal | None = None
+    result: str = "applied"
+    """What the metric says of the command, after the commit."""
 
 
 class Processor:
@@ -68,7 +73,9 @@ class Processor:
         deliver: Callable[[list[Finished]], None],
         marks: Marks | None = None,
         forgotten: Forgotten | None = None,
+        max_bytes: Mapping[str, int] | None = None,
     ) -> None:
+        """`max_bytes`: how large a record each topic takes, as `workers.kafka.topics.Checked` says."""
         self._desk = desk
         self._topics = topics
         self._terms = terms
@@ -78,6 +85,7 @@ class Processor:
         self._deliver = deliver
         self._marks = marks
         self._forgotten = forgotten or Forgotten()
+        self._max_bytes = max_bytes or {}
         self._pending: dict[Position, _Pending] = {}
         self._behind: dict[str, list[_Pending]] = {}
         """The commands that wait for the arrival of their item to be committed."""
@@ -125,9 +133,12 @@ class Processor:
                 continue
             command = pending.work.command
             if record.outputs != pending.outputs:
-                self._take_back(pending)
+                self._drop(pending)
             if command is None:
                 continue
+            telemetry.REVIEW_COMMANDS.labels(command.kind.value, pending.result).inc()
+            if command.decision is not None and pending.result == "applied":
+                telemetry.REVIEW_DECISIONS.labels(command.decision).inc()
             self._uncommitted.discard(command.command_id)
             if pending.work.is_arrival:
                 self._desk.reveal(command.verdict_id)
@@ -140,17 +151,22 @@ class Processor:
                 else:
                     future.set_result(pending.answer)
 
-    def _take_back(self, pending: _Pending) -> None:
-        """Restore the item: a dead letter replaced the outputs, because one of them is too large for its topic."""
+    def _drop(self, pending: _Pending) -> None:
+        """Forget an item whose arrival became a dead letter, because its state is too large for its topic.
+
+        No command was applied to it: those for a hidden item wait.
+
+        Raises:
+            Fatal: it was no arrival, so a topic's limit was lowered, and the items in memory differ from the topic.
+        """
         command = pending.work.command
         if command is None:
             return
-        log.error("an item was not changed", verdict=command.verdict_id, command=command.kind.value, reason=TOO_LARGE)
-        if pending.before is not None:
-            self._desk.put(pending.before)
-        else:
-            self._desk.remove(command.verdict_id)
-        pending.answer = Refusal(413, TOO_LARGE)
+        if not pending.work.is_arrival or pending.before is not None:
+            raise Fatal(f"{TOO_LARGE}. A restart reads the items again")
+        log.error("an item was not taken", verdict=command.verdict_id, reason=TOO_LARGE)
+        self._desk.remove(command.verdict_id)
+        pending.answer, pending.result = Refusal(413, TOO_LARGE), "refused"
 
     def _process(self, pending: _Pending) -> None:
         work = pending.work
@@ -172,7 +188,7 @@ class Processor:
         item = pending.before = desk.items.get(command.verdict_id)
         pending.answer = item
         if item is not None and item.step_of(command.command_id) is not None:
-            telemetry.REVIEW_COMMANDS.labels(command.kind.value, "repeated").inc()
+            pending.result = "repeated"
             return ()
         tenant_id = item.tenant_id if item is not None else str((work.document or {}).get("tenant_id", ""))
         given = Given(
@@ -186,17 +202,21 @@ class Processor:
         try:
             change = applied(item, given)
         except Refusal as refusal:
-            telemetry.REVIEW_COMMANDS.labels(command.kind.value, "refused").inc()
-            pending.answer = refusal
+            pending.answer, pending.result = refusal, "refused"
             desk.free(command.verdict_id)
             return ()
         if item is None and command.kind is CommandKind.ARRIVE and self._is_forgotten(change.item, given.document):
             change = forgotten(change, given)
-        telemetry.REVIEW_COMMANDS.labels(command.kind.value, "applied").inc()
-        if command.decision is not None:
-            telemetry.REVIEW_DECISIONS.labels(command.decision).inc()
-        pending.answer = change.item
         outputs = self._outputs(item, change, given)
+        if not work.is_arrival and any(size_of(one) > self._max_bytes.get(one.topic, maxsize) for one in outputs):
+            # Before the desk has it: commands that follow must not be applied to a state that Kafka refuses.
+            log.error(
+                "an item was not changed", verdict=command.verdict_id, command=command.kind.value, reason=TOO_LARGE
+            )
+            pending.answer, pending.result = Refusal(413, TOO_LARGE), "refused"
+            desk.free(command.verdict_id)
+            return ()
+        pending.answer = change.item
         if change.item is None:
             desk.remove(command.verdict_id)
         elif change.item is not item:

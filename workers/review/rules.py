@@ -226,6 +226,7 @@ def _effect(item: Item, given: Given) -> Change:
 def _decided(item: Item, given: Given, opinions: tuple[Opinion, ...]) -> Change:
     last = opinions[-1]
     keep_ms = given.terms.keep_decided_ms if item.has_content else given.terms.keep_history_ms
+    published = given.superseding_id(last.command_id)
     after = replace(
         item,
         status="decided",
@@ -235,8 +236,9 @@ def _decided(item: Item, given: Given, opinions: tuple[Opinion, ...]) -> Change:
         lease=None,
         previous=item.current,
         previous_decision=item.current_decision,
-        current=given.superseding_id(last.command_id),
+        current=published,
         current_decision=last.decision,
+        published=(*item.published, published),
     )
     return Change(_with_step(after, given, "published", last), ("published",))
 

@@ -173,6 +173,7 @@ class Worker:
                 deliver=kafka.deliver,
                 marks=marks_of(settings, frames),
                 forgotten=known,
+                max_bytes=checked.max_bytes,
             )
             sender = SingleRecords(settings.kafka, timeout_s=review.answer_s)
             life.close_with(sender.close)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,9 @@ from schemas.review import ReviewItem
 from schemas.review_command import ReviewCommand
 from tests.reviewing import review_item, verdict_id
 from tests.unit.review.given import NOW, TENANT, TERMS, command
+from workers import telemetry
 from workers.core.records import Finished, Output, Record, Source, TopicPartition
+from workers.errors import Fatal
 from workers.review.desk import Desk
 from workers.review.item import Item, decoded
 from workers.review.processing import Processor, written
@@ -33,8 +36,9 @@ FORGET = TopicPartition(TOPICS.forget, 0)
 class Brokers:
     """The inputs, the committed offsets, and the committed outputs. A transaction is committed as a whole."""
 
-    def __init__(self, terms: Terms = TERMS) -> None:
+    def __init__(self, terms: Terms = TERMS, max_bytes: dict[str, int] | None = None) -> None:
         self.terms = terms
+        self.max_bytes = max_bytes
         self.now = NOW
         self.inputs: dict[TopicPartition, list[bytes]] = {ITEMS: [], COMMANDS: [], FORGET: []}
         self.offsets = dict.fromkeys(self.inputs, 0)
@@ -58,6 +62,7 @@ class Brokers:
             pipeline="test",
             now_ms=lambda: self.now,
             deliver=lambda records: self.done.extend(records),
+            max_bytes=self.max_bytes,
         )
         self.epoch = 0
         self.read = dict(self.offsets)
@@ -229,17 +234,92 @@ def test_an_item_is_shown_only_after_its_arrival_is_committed() -> None:
     assert brokers.desk.items[verdict_id(0)].lease is not None
 
 
-def test_an_item_that_is_too_large_for_its_topic_changes_nothing() -> None:
-    brokers = Brokers()
+def test_a_command_whose_state_is_too_large_for_its_topic_changes_nothing_for_those_after_it() -> None:
+    limits = {TOPICS.review_state: 1_000_000}
+    brokers = Brokers(max_bytes=limits)
     brokers.arrive(0)
     brokers.settle()
+    limits[TOPICS.review_state] = len(brokers.state[verdict_id(0).encode()] or b"") + 1_500
     before = brokers.desk.items[verdict_id(0)]
-    brokers.send(command("lease", "ana", verdict_id(0)))
+    brokers.send(command("decide", "ana", verdict_id(0), decision="block", note="n" * 2_000))
+    brokers.send(command("decide", "bob", verdict_id(0), decision="allow"))
+    brokers.poll()
+    assert [output.topic for output in brokers.done[0].outputs] == []
+    brokers.settle()
+    after = brokers.desk.items[verdict_id(0)]
+    assert after.pending is not None
+    assert (before.pending, after.pending.by) == (None, "bob")
+    assert decoded(brokers.state[verdict_id(0).encode()] or b"") == after
+
+
+def test_an_arrival_that_became_a_dead_letter_leaves_no_item() -> None:
+    brokers = Brokers()
+    brokers.arrive(0)
     brokers.poll()
     letter = Output(TOPICS.dead_letters, b"room", b"{")
     brokers.processor.committed([Finished(one.source, (letter,)) for one in brokers.done])
-    assert brokers.desk.items[verdict_id(0)] == before
-    assert brokers.desk.reserve(Reader("ana", is_senior=False)) is not None
+    assert brokers.desk.items == {}
+
+
+def test_a_limit_that_was_lowered_ends_the_worker() -> None:
+    """The items in memory would differ from those in the topic."""
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    brokers.send(command("lease", "ana", verdict_id(0)))
+    brokers.poll()
+    letter = Output(TOPICS.dead_letters, b"room", b"{")
+    with pytest.raises(Fatal, match="A restart reads the items again"):
+        brokers.processor.committed([Finished(one.source, (letter,)) for one in brokers.done])
+
+
+def test_heartbeats_do_not_fill_the_memory_and_move_the_end_of_the_lease() -> None:
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    brokers.send(command("lease", "ana", verdict_id(0)))
+    brokers.settle()
+    planned = len(brokers.desk._due)
+    for beat in range(100):
+        until = NOW + TERMS.lease_ms + beat
+        brokers.desk.beat(verdict_id(0), "ana", until, NOW + 1)
+    assert len(brokers.desk._due) == planned
+    assert brokers.desk.due(until - 1, 10, 1_000) == []
+    assert [due.kind for due in brokers.desk.due(until, 10, 1_000)] == ["end_lease"]
+    assert brokers.desk.due(until + 999, 10, 1_000) == []
+    assert [due.kind for due in brokers.desk.due(until + 1_000, 10, 1_000)] == ["end_lease"]
+
+
+def test_every_superseding_verdict_names_its_item_also_after_a_restart() -> None:
+    """An appeal that named an older one would open a second item for the event."""
+    brokers = Brokers(TERMS._replace(undo_ms=0))
+    brokers.arrive(0)
+    brokers.settle()
+    for by in ("ana", "bob"):
+        brokers.send(command("decide", by, verdict_id(0), decision="block"))
+        brokers.send(command("appeal", "coop", verdict_id(0), text="x"))
+        brokers.settle()
+    published = [verdict["verdict_id"] for verdict in brokers.verdicts]
+    assert len(published) == 2
+    for is_restarted in (False, True):
+        if is_restarted:
+            brokers.start()
+        assert [brokers.desk.root_of(one) for one in published] == [verdict_id(0)] * 2
+
+
+def test_commands_are_counted_when_they_are_committed() -> None:
+    def counted() -> float:
+        return telemetry.REVIEW_DECISIONS.labels("block")._value.get()
+
+    brokers = Brokers()
+    brokers.arrive(0)
+    brokers.settle()
+    before = counted()
+    brokers.send(command("decide", "ana", verdict_id(0), decision="block"))
+    brokers.poll()
+    assert counted() == before
+    brokers.commit()
+    assert counted() == before + 1
 
 
 def test_forgetting_an_author_closes_the_items_of_this_author_only() -> None:
