@@ -309,7 +309,7 @@ def test_every_superseding_verdict_names_its_item_also_after_a_restart() -> None
 
 def test_commands_are_counted_when_they_are_committed() -> None:
     def counted() -> float:
-        return telemetry.REVIEW_DECISIONS.labels("block")._value.get()
+        return float(telemetry.REVIEW_DECISIONS.labels("block")._value.get())
 
     brokers = Brokers()
     brokers.arrive(0)
