@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from workers.core.marks import marks_of
+from workers.core.records import Finished
 from workers.errors import Misconfigured, to_install
 from workers.kafka import hang_watch, registry, topics
 from workers.kafka.clients import LOOK_S
@@ -136,6 +137,7 @@ class Worker:
 
             early: list[Work] = []
             take: Callable[[list[Work]], None] = early.extend
+            settle: Callable[[Sequence[Finished]], None] = _settle_nothing
             await life.wait_for(lambda: asyncio.to_thread(require_free, route))
             # Before the predecessor is fenced: if it runs on this host, it goes on, and this process ends.
             listener = listening(review)
@@ -147,7 +149,7 @@ class Worker:
                     checked,
                     decode=Decoding(route.dead_letters, Reading(settings.topics)),
                     submit=life.from_thread(lambda works: take(works)),
-                    committed=life.from_thread(lambda records: processor.committed(records)),
+                    committed=life.from_thread(lambda records: settle(records)),
                     ended=life.from_thread(life.end),
                 )
             )
@@ -180,7 +182,7 @@ class Worker:
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
             server = Server(application(service, tokens, review, _now_ms), listener)
-            take = processor.submit
+            take, settle = processor.submit, processor.committed
             take(early)
             life.watch(ticking.run())
             life.watch(server.serve())
@@ -193,6 +195,10 @@ class Worker:
                 kafka.stop(settings.worker.grace_s)
 
             await life.run(drain=lambda: life.watch(drain()), left=lambda: kafka.left)
+
+
+def _settle_nothing(records: Sequence[Finished]) -> None:
+    """Until the items are there, only dead letters are committed."""
 
 
 async def _quit(kafka: KafkaThread[Work]) -> None:
