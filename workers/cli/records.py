@@ -87,13 +87,12 @@ def _show(
     from workers.kafka.reader import read
 
     settings = settings_module.load()
-    if follow and not from_beginning:
-        say(f"waiting for new {noun}s; --from-beginning shows those that are there, too", err=True)
     topic = getattr(settings.topics, f"{noun}s")
-    records = read(settings.kafka, [topic], from_beginning=from_beginning or not follow, follow=follow)
     with Interrupts(is_reading=True) as interrupts:
         try:
-            for message in records:
+            if follow and not from_beginning:
+                say(f"waiting for new {noun}s; --from-beginning shows those that are there, too", err=True)
+            for message in read(settings.kafka, [topic], from_beginning=from_beginning or not follow, follow=follow):
                 interrupts.check()
                 if message is not None:
                     _print(message, noun, line, as_json=as_json)
