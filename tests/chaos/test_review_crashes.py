@@ -169,9 +169,13 @@ def test_a_worker_that_comes_back_after_it_was_cut_off_ends_and_its_successor_go
                     path = f"/v1/items/{verdict_id(number)}/decide"
                     assert bob.post(path, json={"decision": "block"}).status_code == 200
                 old.send(signal.SIGCONT)
-                while old.popen.poll() is None:
+
+                def has_ended() -> bool:
                     with suppress(httpx.TransportError):
                         ana.post(f"/v1/items/{verdict_id(1)}/decide", json={"decision": "allow"})
+                    return old.popen.poll() is not None
+
+                eventually(has_ended, "the worker that was cut off ends")
                 assert old.wait() == 1
                 path = f"/v1/items/{verdict_id(5)}/decide"
                 assert bob.post(path, json={"decision": "block"}).status_code == 200, new.text
