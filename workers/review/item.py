@@ -22,6 +22,10 @@ NO_CONTENT = Raw(b"null")
 """Instead of the content of an item that has lost it: msgspec has no optional `Raw`."""
 
 
+ENDS_OF_DECISIONS = frozenset({"undone", "escalated", "second_opinion", "published"})
+"""The steps that follow a decision: it was taken back, or it took effect."""
+
+
 class Lease(Struct, frozen=True, omit_defaults=False):
     """Somebody looks at the item until `until`, in milliseconds since 1970-01-01 UTC."""
 
@@ -123,8 +127,8 @@ class Item(Struct, frozen=True):
     def is_undone(self, command_id: str) -> bool:
         """Say whether the decision of this command was taken back later."""
         later = itertools.dropwhile(lambda step: step.command_id != command_id, self.history)
-        decided = next(later, None)
-        return decided is not None and any(step.action == "undone" and step.by == decided.by for step in later)
+        ends = (step.action for step in itertools.islice(later, 1, None) if step.action in ENDS_OF_DECISIONS)
+        return next(ends, None) == "undone"
 
 
 class _Author(Struct):

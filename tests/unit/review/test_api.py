@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -17,6 +18,7 @@ from tests.reviewing import review_item, verdict_id
 from tests.unit.review.given import AT_ONCE, FOUR_EYES
 from tests.unit.review.running import MAX_BODY_BYTES, Running
 from workers.core.records import Output
+from workers.review.item import Step
 from workers.review.openapi import document as published_api
 
 WHO = ("ana", "bob", "cem", "sue", "aud", "coop")
@@ -228,6 +230,14 @@ def test_a_decision_that_was_undone_needs_a_new_key_to_be_made_again(tmp_path: P
     assert (again.status_code, "with a new key" in again.json()["detail"]) == (409, True)
     other = client.post(f"{url}/decide", json=block, headers={**headers, "Idempotency-Key": "two"})
     assert other.json()["pending"]["decision"] == "block"
+
+
+def test_an_undo_concerns_only_the_last_decision(desk: Running) -> None:
+    desk.arrive(0)
+    actions = ("decided", "escalated", "leased", "decided", "undone")
+    steps = tuple(Step(at, action, "sue", "senior", str(at)) for at, action in enumerate(actions))
+    item = msgspec.structs.replace(desk.desk.items[verdict_id(0)], history=steps)
+    assert [item.is_undone(str(at)) for at in (0, 3)] == [False, True]
 
 
 def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, client: TestClient) -> None:
