@@ -20,27 +20,23 @@ from workers.settings import Settings
 app = typer.Typer(no_args_is_help=True, help="Run a worker, or remove one from its group.")
 
 
+WorkerId = Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")]
+HttpPort = Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")]
+
+
 @app.command("moderation")
-def worker_moderation(
-    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
-) -> None:
+def worker_moderation(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one moderation worker until a signal. The first signal drains it; a second one ends it at once."""
-    settings = _settings(worker_id, http_port)
-    log_to_stderr()
+    settings = _started(worker_id, http_port)
     from workers.moderation.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
 
 @app.command("actions")
-def worker_actions(
-    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
-) -> None:
+def worker_actions(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Deliver verdicts and signals to the endpoints of actions.endpoints until a signal, as webhooks."""
-    settings = _settings(worker_id, http_port)
-    log_to_stderr()
+    settings = _started(worker_id, http_port)
     from workers.actions.worker import Worker
 
     run_to_its_end(Worker(settings).run())
@@ -51,34 +47,32 @@ def worker_review(
     worker_id: Annotated[
         str | None, typer.Option("--id", help="worker.id; a process with the same one replaces this one.")
     ] = None,
-    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
+    http_port: HttpPort = None,
 ) -> None:
     """Run the review worker until a signal. Only one works at a time; another one waits for its end."""
-    settings = _settings(worker_id, http_port)
-    log_to_stderr()
+    settings = _started(worker_id, http_port)
     from workers.review.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
 
 @app.command("aggregates")
-def worker_aggregates(
-    worker_id: Annotated[str | None, typer.Option("--id", help="worker.id; two workers must not share it.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="http.port; 0 for any free port.")] = None,
-) -> None:
+def worker_aggregates(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one worker that counts verdicts and writes signals, until a signal ends it."""
-    settings = _settings(worker_id, http_port)
-    log_to_stderr()
+    settings = _started(worker_id, http_port)
     from workers.aggregates.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
 
-def _settings(worker_id: str | None, http_port: int | None) -> Settings:
-    return settings_module.load(
+def _started(worker_id: str | None, http_port: int | None) -> Settings:
+    """Load the settings of a worker, and begin its log. The worker itself is imported after that: it takes longer."""
+    settings = settings_module.load(
         **({"worker": {"id": worker_id}} if worker_id else {}),
         **({"http": {"port": http_port}} if http_port is not None else {}),
     )
+    log_to_stderr()
+    return settings
 
 
 def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
