@@ -7,13 +7,13 @@ time, so what Redis loses comes back.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
 from workers.policy.strikes import NO_STRIKES, Standing
-from workers.redis.breaker import RETRY_AFTER_S, Breaker
+from workers.redis.breaker import Breaker
 from workers.redis.strikes import Author, StoredStrikes
+from workers.redis.writing import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -23,16 +23,13 @@ MAX_WAITING = 200_000
 WRITE_COUNT = 256
 
 
-class StrikeWriter:
+class StrikeWriter(Writer):
     """Holds the newest strikes of each author until they are written. `put` never blocks."""
 
     def __init__(self, stored: StoredStrikes) -> None:
         self._stored = stored
         self._waiting: dict[Author, Standing] = {}
-        self._breaker = Breaker("redis_strikes", "strikes wait to be written")
-        self._has_work = asyncio.Event()
-        self._is_closing = False
-        self._has_ended = asyncio.Event()
+        super().__init__(self._waiting, Breaker("redis_strikes", "strikes wait to be written"))
         self.has_lost = asyncio.Event()
         """Set when Redis answers again after it did not: it may have lost its data."""
 
@@ -43,27 +40,7 @@ class StrikeWriter:
         self._waiting[author] = NO_STRIKES if standing is None else standing
         if len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._has_work.set()
-
-    async def write(self) -> None:
-        """Write until `close`. Run it once: any error that it raises is a bug."""
-        try:
-            while not self._is_closing or (self._waiting and self._breaker.is_up):
-                self._has_work.clear()
-                while self._waiting and await self._write_some():
-                    pass
-                if not self._is_closing:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(RETRY_AFTER_S if self._waiting else None):
-                            await self._has_work.wait()
-        finally:
-            self._has_ended.set()
-
-    async def close(self) -> None:
-        """Wait until everything is written, unless Redis does not answer."""
-        self._is_closing = True
-        self._has_work.set()
-        await self._has_ended.wait()
+        self.wake()
 
     async def _write_some(self) -> bool:
         authors = [*self._waiting][:WRITE_COUNT]

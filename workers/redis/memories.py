@@ -5,19 +5,18 @@ Step 8 of the commit. Best effort: it must never block a commit, and its memory 
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 import structlog
 
 from workers import telemetry
 from workers.core.records import Memory
-from workers.redis.breaker import RETRY_AFTER_S, Breaker
+from workers.redis.breaker import Breaker
 from workers.redis.client import Client
 from workers.redis.dedup import Claims
 from workers.redis.entries import entries_of
+from workers.redis.writing import Writer
 from workers.settings import Dedup as DedupSettings
 
 log = structlog.get_logger(__name__)
@@ -31,7 +30,7 @@ WRITE_COUNT = 256
 waited 20 ms, and the engine waited for them."""
 
 
-class Memories:
+class Memories(Writer):
     """Writes committed verdicts, in the order of the commits, with two commands for each `WRITE_COUNT` verdicts.
 
     Guarantee: the first verdict that is stored for an event stays the first. A write that fails is retried until it
@@ -43,10 +42,7 @@ class Memories:
         self._settings = settings
         self._claims = claims
         self._waiting: deque[Memory] = deque()
-        self._breaker = Breaker("redis_writes", "verdicts wait to be remembered")
-        self._has_work = asyncio.Event()
-        self._is_closing = False
-        self._has_ended = asyncio.Event()
+        super().__init__(self._waiting, Breaker("redis_writes", "verdicts wait to be remembered"))
 
     def __len__(self) -> int:
         """Count the verdicts that wait to be written."""
@@ -65,7 +61,7 @@ class Memories:
             if self._settings.enabled:
                 self._waiting.append(memory)
         self._forget_surplus()
-        self._has_work.set()
+        self.wake()
 
     def _forget_surplus(self) -> None:
         """Drop the oldest beyond the limit. Their repeats are recognised as long as their claims last."""
@@ -76,25 +72,9 @@ class Memories:
             telemetry.FORGOTTEN.inc(surplus)
             log.warning("redis is slower than the verdicts: the oldest are not stored", forgotten=surplus)
 
-    async def write(self) -> None:
-        """Write until `close`. Run it once: any error that it raises is a bug."""
-        try:
-            while not self._is_closing or (self._waiting and self.is_up):
-                self._has_work.clear()
-                while self._waiting and await self._write_some():
-                    pass
-                if not self._is_closing:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(RETRY_AFTER_S if self._waiting else None):
-                            await self._has_work.wait()
-        finally:
-            self._has_ended.set()
-
     async def close(self) -> None:
         """Wait until everything is written, unless Redis does not answer."""
-        self._is_closing = True
-        self._has_work.set()
-        await self._has_ended.wait()
+        await super().close()
         telemetry.FORGOTTEN.inc(len(self._waiting))
 
     async def _write_some(self) -> bool:
