@@ -132,10 +132,7 @@ _CONTENT: Mapping[str, Any] = {"text": "", "context": [], "attributes": {}}
 
 def _lease(item: Item, given: Given) -> Change:
     command = given.command
-    _require_person(item, command)
-    _require_free(item, given)
-    if not item.is_waiting:
-        raise _not_waiting(item)
+    _require_turn(item, given)
     lease = Lease(command.by, command.command_id, given.now_ms, given.now_ms + given.terms.lease_ms)
     return Change(_with_step(replace(item, lease=lease), given, "leased"), ("leased",))
 
@@ -158,10 +155,7 @@ def _skip(item: Item, given: Given) -> Change:
 
 def _decide(item: Item, given: Given) -> Change:
     command = given.command
-    _require_person(item, command)
-    _require_free(item, given)
-    if not item.is_waiting:
-        raise _not_waiting(item)
+    _require_turn(item, given)
     if command.decision == "escalate" and item.status == "escalated":
         raise conflict("the item is escalated already: decide allow or block")
     opinion = Opinion(
@@ -425,6 +419,14 @@ def _require_person(item: Item, command: ReviewCommand) -> None:
 def _require_appellant(command: ReviewCommand) -> None:
     if command.role.value not in ("service", "senior"):
         raise not_allowed(f"the role {command.role.value} may not appeal: a service or a senior person has to")
+
+
+def _require_turn(item: Item, given: Given) -> None:
+    """Refuse a command that only the person may give who can decide the item now."""
+    _require_person(item, given.command)
+    _require_free(item, given)
+    if not item.is_waiting:
+        raise _not_waiting(item)
 
 
 def _require_free(item: Item, given: Given) -> None:
