@@ -69,7 +69,7 @@ def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping
     """
     return {
         topic: Keeping(found["cleanup.policy"], int(found["retention.ms"]), int(found["segment.ms"]))
-        for topic, found in _described(admin, topics).items()
+        for topic, found in described(admin, topics).items()
     }
 
 
@@ -80,7 +80,7 @@ def differences(admin: AdminClient, topics: Topics, present: Collection[str]) ->
     """
     return [
         Difference(topic, name, found[name], wanted)
-        for topic, found in _described(admin, present).items()
+        for topic, found in described(admin, present).items()
         for name, wanted in wanted_of(topics, topic).items()
         if found[name] != wanted
     ]
@@ -111,7 +111,11 @@ def alter(admin: AdminClient, found: Collection[Difference]) -> None:
             raise Unavailable(f"topics: cannot change {resource.name}: no answer in time") from error
 
 
-def _described(admin: AdminClient, topics: Collection[str]) -> dict[str, dict[str, str]]:
+def described(admin: AdminClient, topics: Collection[str], asked: str = "") -> dict[str, dict[str, str]]:
+    """Give the properties of topics that exist. `asked` ends the sentence about an answer that did not come.
+
+    Raises: as `keeping_of`.
+    """
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     found: dict[str, dict[str, str]] = {}
     for resource, future in (admin.describe_configs(resources) if resources else {}).items():
@@ -124,6 +128,8 @@ def _described(admin: AdminClient, topics: Collection[str]) -> dict[str, dict[st
                 needs=f"DESCRIBE_CONFIGS on {resource.name}",
             ) from error
         except TimeoutError as error:
-            raise Unavailable(f"topics: cannot read the settings of {resource.name}: no answer in time") from error
+            raise Unavailable(
+                f"topics: cannot read the settings of {resource.name}: no answer in time{asked}"
+            ) from error
         found[resource.name] = {name: str(entry.value) for name, entry in entries.items()}
     return found

@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from workers.errors import Unavailable
@@ -15,7 +13,7 @@ from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
 from workers.kafka.route import Route
-from workers.kafka.topic_settings import wanted_of
+from workers.kafka.topic_settings import described, wanted_of
 from workers.settings import Settings
 
 
@@ -85,23 +83,9 @@ def check(route: Route, answer_s: float = ANSWER_S) -> Checked:
     find([*{**route.inputs, **route.outputs}], present)
     inputs = _without_unreadable(admin, route, matching(route, present))
     rights.check(admin, route.reading(inputs), ANSWER_S)
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in route.outputs]
     client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
-    limits: dict[str, int] = {}
-    for resource, future in admin.describe_configs(resources).items():
-        try:
-            limits[resource.name] = min(client_limit, int(future.result(ANSWER_S)["max.message.bytes"].value))
-        except KafkaException as error:
-            raise causes.failure(
-                f"topics: cannot read the settings of {resource.name}",
-                error.args[0],
-                needs=f"DESCRIBE_CONFIGS on {resource.name}",
-            ) from error
-        except TimeoutError as error:
-            raise Unavailable(
-                f"topics: cannot read the settings of {resource.name}: no answer in time from "
-                f"kafka.bootstrap_servers {kafka.bootstrap_servers!r}"
-            ) from error
+    outputs = described(admin, route.outputs, f" from kafka.bootstrap_servers {kafka.bootstrap_servers!r}")
+    limits = {name: min(client_limit, int(found["max.message.bytes"])) for name, found in outputs.items()}
     return Checked(inputs, limits)
 
 
