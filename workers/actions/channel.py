@@ -79,7 +79,7 @@ class Channel:
         )
         life.close_with(self._sender.close)
         self._kafka.start()
-        life.close_with(self._quit, within_s=LEAVE_S)
+        life.close_with(self._kafka.close, within_s=LEAVE_S)
         life.watch(hang_watch.watch(self._kafka, route.kafka))
         life.watch(self._secrets.watch())
         life.watch(self._end_a_drain())
@@ -105,7 +105,3 @@ class Channel:
             if self._sender.is_idle:
                 break
         self._kafka.stop(0)
-
-    async def _quit(self) -> None:
-        self._kafka.quit()
-        await asyncio.to_thread(self._kafka.join)

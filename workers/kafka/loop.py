@@ -6,6 +6,7 @@ come back through a queue. Neither thread waits for the other.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -145,6 +146,11 @@ class KafkaThread(threading.Thread, Generic[Item]):
     def quit(self) -> None:
         """End now, without another commit. Any thread."""
         self._quit = True
+
+    async def close(self) -> None:
+        """End now, without another commit, and wait for the end. The event loop."""
+        self.quit()
+        await asyncio.to_thread(self.join)
 
     def run(self) -> None:
         """Run until the end, and call `ended` with the cause. Then leave the group; wait for that at most `LEAVE_S`."""

@@ -161,7 +161,7 @@ class Worker:
             )
             _collect_seldom()
             kafka.start()
-            life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
+            life.close_with(kafka.close, within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, settings.kafka))
             if not settings.dedup.secret.get_secret_value():
                 if settings.dedup.enabled:
@@ -190,11 +190,6 @@ def _similarity(settings: Settings) -> SimHashes | None:
     from workers.core.similarity import SimHashes
 
     return SimHashes(settings.dedup.secret.get_secret_value())
-
-
-async def _quit(kafka: KafkaThread[Event]) -> None:
-    kafka.quit()
-    await asyncio.to_thread(kafka.join)
 
 
 GARBAGE_THRESHOLD = 50_000

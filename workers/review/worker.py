@@ -156,7 +156,7 @@ class Worker:
             # The predecessor is fenced from here on, so the state does not change while it is read. The thread polls
             # meanwhile, because the group removes a member that does not; what it reads waits, up to the water mark.
             kafka.start()
-            life.close_with(lambda: _quit(kafka), within_s=LEAVE_S)
+            life.close_with(kafka.close, within_s=LEAVE_S)
             life.watch(hang_watch.watch(kafka, route.kafka))
             desk = Desk()
             began = time.monotonic()
@@ -199,8 +199,3 @@ class Worker:
 
 def _settle_nothing(records: Sequence[Finished]) -> None:
     """Until the items are there, only dead letters are committed."""
-
-
-async def _quit(kafka: KafkaThread[Work]) -> None:
-    kafka.quit()
-    await asyncio.to_thread(kafka.join)
