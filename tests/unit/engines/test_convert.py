@@ -61,7 +61,7 @@ class TestConvert:
 
     def test_a_folder_without_a_checkpoint_is_reported_in_a_sentence_and_leaves_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        assert "cannot convert" in run(tmp_path / "empty", tmp_path / "out", code=2).stderr
+        assert "has no checkpoint" in run(tmp_path / "empty", tmp_path / "out", code=2).stderr
         assert not (tmp_path / "out").exists()
 
 
