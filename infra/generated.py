@@ -24,8 +24,8 @@ def texts() -> dict[str, str]:
         "helm/guardline/files/settings.json": chart.settings(),
         "infra/observability/alerts.yaml": alerts.rules(),
         "infra/observability/dashboard.json": dashboard.rendered(),
-        # Helm reads no file outside the chart.
-        "helm/guardline/files/alerts.yaml": alerts.rules(),
+        # Helm reads no file outside the chart. The chart has rules only for workers that it deploys.
+        "helm/guardline/files/alerts.yaml": alerts.rules(is_every_kind_expected=True),
         "helm/guardline/files/dashboard.json": dashboard.rendered(),
         "docs/privacy.md": privacy.rendered(_present("docs/privacy.md")),
         "docs/metrics.md": metrics.rendered(_present("docs/metrics.md")),

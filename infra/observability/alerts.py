@@ -6,6 +6,8 @@ Each has a page in docs/runbooks. Causes without a symptom are on the dashboard.
 The rules of each kind of worker are a group. Every selector in a group has the group's name as its job, and the file
 has this text nowhere else. The Helm chart depends on it: for each worker it renders the group of its kind, with the
 matcher of the job replaced by the namespace and the job of that worker, and with another name of the group.
+
+The chart has a file of its own, because it knows which workers there must be. The other file does not: see `_NONE_RUNS`.
 """
 
 from __future__ import annotations
@@ -85,22 +87,25 @@ REDIS_DOWN = Alert(
     "redis-down",
 )
 
-NO_WORKER = Alert(
-    "GuardlineNoWorker",
-    "critical",
-    # `absent` gives an alert the labels of its selector, so those of two workers stay two alerts.
-    f"max {GROUP} ({RUNNING}) == 0 or max {GROUP} (absent({RUNNING}))",
-    "2m",
-    "No worker runs: no event gets a verdict.",
-    "No worker that Prometheus scrapes is in the state running.",
-    "no-worker",
-)
+# `absent` gives an alert the labels of its selector, so those of two workers stay two alerts.
+_NONE_RUNS_OF_EXPECTED = f"max {GROUP} ({RUNNING}) == 0 or max {GROUP} (absent({RUNNING}))"
+"""No worker of a kind runs, whether or not there has been one."""
 
 _NONE_RUNS = (
     f"max {GROUP} ({RUNNING}) == 0 "
     f"or max {GROUP} (last_over_time({RUNNING}[1d])) unless max {GROUP} (last_over_time({RUNNING}[5m]))"
 )
 """No worker of a kind runs, although Prometheus saw one in the last day: not every deployment has every kind."""
+
+NO_WORKER = Alert(
+    "GuardlineNoWorker",
+    "critical",
+    _NONE_RUNS_OF_EXPECTED,
+    "2m",
+    "No worker runs: no event gets a verdict.",
+    "No worker that Prometheus scrapes is in the state running.",
+    "no-worker",
+)
 
 MODERATION = (
     Alert(
@@ -259,20 +264,23 @@ ALERTS = tuple(
 """Every alert once, with the texts of its first group."""
 
 
-def rules() -> str:
-    """Return the file of Prometheus rules."""
-    return MADE_BY + yaml.safe_dump(
-        {"groups": [{"name": job, "rules": [_rule(alert, job) for alert in group]} for job, group in GROUPS.items()]},
-        sort_keys=False,
-        allow_unicode=True,
-        width=1_000,
-    )
+def rules(*, is_every_kind_expected: bool = False) -> str:
+    """Return the file of Prometheus rules.
+
+    `is_every_kind_expected`: the alerts also fire for a kind of which Prometheus never saw a worker.
+    """
+    groups = [
+        {"name": job, "rules": [_rule(alert, job, is_expected=is_every_kind_expected) for alert in group]}
+        for job, group in GROUPS.items()
+    ]
+    return MADE_BY + yaml.safe_dump({"groups": groups}, sort_keys=False, allow_unicode=True, width=1_000)
 
 
-def _rule(alert: Alert, job: str) -> dict[str, Any]:
+def _rule(alert: Alert, job: str, *, is_expected: bool) -> dict[str, Any]:
+    expression = alert.expression.replace(_NONE_RUNS, _NONE_RUNS_OF_EXPECTED) if is_expected else alert.expression
     return {
         "alert": alert.name,
-        "expr": selecting(alert.expression, f'job="{job}"'),
+        "expr": selecting(expression, f'job="{job}"'),
         "for": alert.hold,
         "labels": {"severity": alert.severity},
         "annotations": {

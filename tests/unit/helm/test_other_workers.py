@@ -7,6 +7,7 @@ import yaml
 
 from tests.unit.helm.rendered import Document, example, of_kind, one, pods, release_of, render
 from tests.unit.helm.test_pods import rules_of_the_project
+from workers.actions.addresses import INTERNAL
 
 NAME = "review-and-actions"
 OTHERS = ("aggregates", "review", "actions")
@@ -112,3 +113,29 @@ def test_each_kind_of_worker_has_its_own_rules() -> None:
         ]
     }
     assert groups == expected
+
+
+@pytest.mark.parametrize("worker", ["moderation", *OTHERS])
+def test_the_rules_of_each_worker_also_fire_for_one_that_never_started(worker: str) -> None:
+    [rules] = [
+        group["rules"]
+        for group in one(release_of(NAME), "PrometheusRule")["spec"]["groups"]
+        if group["name"] == f"prod-guardline-{worker}"
+    ]
+    of_it = f'{{guardline_worker_state="running",namespace="moderation",job="prod-guardline-{worker}"}}'
+    assert [rule["alert"] for rule in rules if f"absent(guardline_worker_state{of_it})" in rule["expr"]] == [
+        {"aggregates": "GuardlineAggregatesLate", "review": "GuardlineReviewNotActive"}.get(worker, "GuardlineNoWorker")
+    ]
+    assert [rule["alert"] for rule in rules if "[1d]" in rule["expr"]] == []
+
+
+def test_the_actions_worker_of_the_example_reaches_no_internal_network_but_those_that_its_settings_allow() -> None:
+    worker = example(NAME)["workers"]["actions"]
+    [rule] = worker["egress"]
+    internet, *allowed = [peer["ipBlock"] for peer in rule["to"]]
+    assert internet["cidr"] == "0.0.0.0/0"
+    assert internet["except"] == [str(network) for network in INTERNAL if network.version == 4]
+    endpoints = worker["config"]["actions"]["endpoints"]
+    assert [block["cidr"] for block in allowed] == [
+        network for endpoint in endpoints for network in endpoint.get("allow_networks", [])
+    ]

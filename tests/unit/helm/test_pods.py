@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helm_python.chart import Chart
 
+from infra.observability import alerts
 from tests.unit.helm.rendered import (
     CHART,
     EXAMPLES,
@@ -161,7 +162,7 @@ def test_each_worker_has_a_job_of_its_own_and_the_rules_of_the_project_for_it() 
 
 def rules_of_the_project(group: str, job: str) -> list[Document]:
     """Return the rules of a kind of worker, for the job of a release in the namespace `moderation`."""
-    groups = yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    groups = yaml.safe_load(alerts.rules(is_every_kind_expected=True))["groups"]
     [rules] = [one["rules"] for one in groups if one["name"] == group]
     selector = f'namespace="moderation",job="{job}"'
     return [rule | {"expr": rule["expr"].replace(f'job="{group}"', selector)} for rule in rules]
