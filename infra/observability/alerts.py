@@ -7,7 +7,8 @@ The rules of each kind of worker are a group. Every selector in a group has the 
 has this text nowhere else. The Helm chart depends on it: for each worker it renders the group of its kind, with the
 matcher of the job replaced by the namespace and the job of that worker, and with another name of the group.
 
-The chart has a file of its own, because it knows which workers there must be. The other file does not: see `_NONE_RUNS`.
+The chart has a file of its own, because it knows which workers there must be. The other file does not: see
+`_NONE_RUNS`.
 """
 
 from __future__ import annotations
