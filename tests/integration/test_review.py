@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from confluent_kafka import Producer
 
+from tests.coop import Coop, action_callback
 from tests.reviewing import Desk, address, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(240)
+
+HOUR_MS = 3_600_000
 
 
 def decide(client: httpx.Client, item: str, decision: str, key: str | None = None, **more: Any) -> httpx.Response:
@@ -23,14 +27,44 @@ def decide(client: httpx.Client, item: str, decision: str, key: str | None = Non
     return client.post(f"/v1/items/{item}/decide", json={"decision": decision, **more}, headers=headers)
 
 
+def verdict_of(number: int) -> dict[str, Any]:
+    """Give the verdict of a review item."""
+    return {name: value for name, value in review_item(number).items() if name not in ("text", "context")}
+
+
+def send_verdict(site: Site, number: int) -> None:
+    """Produce the verdict of a review item as if a minute had passed since."""
+    settings = site.settings()
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    producer.produce(
+        settings.topics.verdicts, json.dumps(verdict_of(number)).encode(), b"room", timestamp=now_ms() - 60_000
+    )
+    assert producer.flush(30) == 0
+
+
+def newest(desk: Desk, item: str) -> dict[str, Any]:
+    """Give the newest state of an item."""
+    return [value for key, value in desk.records("review_state") if key.decode() == item and value][-1]
+
+
 def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site, stack: Stack) -> None:
     """One worker, and all that needs a real one."""
-    desk = Desk(site, answer_s="2")
+    coop, folder = Coop(), Path(site.folder.name)
+    (folder / "coop.pem").write_bytes(coop.public_key)
+    (folder / "policy.yaml").write_text("review: {retention_hours: 1}")
+    desk = Desk(
+        site, answer_s="2", coop__public_key_file=str(folder / "coop.pem"), coop__actions='{"action-block": "block"}'
+    )
     desk.create_topics()
+    site.command("policy", "set", "brief", folder / "policy.yaml")
     worker = desk.start()
+    desk.send([review_item(6, now_ms() - 2 * HOUR_MS, tenant_id="brief", author_id=None)])
     desk.send([review_item(number, now_ms()) for number in range(6)])
     desk.send([{**review_item(7, now_ms()), "schema_version": 99}])
     with desk.client("ana") as ana, desk.client("bob") as bob, desk.client("sue") as sue:
+        expired = f"/v1/items/{verdict_id(6)}"
+        eventually(lambda: sue.get(expired).json().get("closed_because") == "expired", "the tenant's hour is over")
+        assert sue.get(expired).json()["content"] is None
         eventually(lambda: desk.waiting() == 6, "the items wait")
         first, second = (one.post("/v1/next", json={}).json() for one in (ana, bob))
         assert first["verdict_id"] != second["verdict_id"]
@@ -58,6 +92,16 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
         eventually(lambda: decide(bob, second["verdict_id"], "allow", "bob-click").status_code == 200, "Kafka answers")
         assert len(desk.superseding()[second["verdict_id"]]) == 1
 
+        # A callback of Coop comes twice.
+        taken = {first["verdict_id"], second["verdict_id"], free}
+        left = next(verdict_id(number) for number in range(6) if verdict_id(number) not in taken)
+        body, headers = coop.signed(action_callback(left))
+        for _ in range(2):
+            answer = httpx.post(f"{desk.address}/v1/coop/callback", content=body, headers=headers, timeout=30)
+            assert (answer.status_code, answer.json()["decision"]) == (200, "block")
+        (theirs,) = desk.superseding()[left]
+        assert (theirs["decision"], theirs["decided_by"][:5]) == ("block", "coop:")
+
         appeal = {"verdict_id": clicks[0].json()["current"], "reason": "It was a quote."}
         assert sue.post("/v1/appeals", json=appeal).json()["status"] == "appealed"
         assert decide(ana, first["verdict_id"], "allow").status_code == 403
@@ -74,10 +118,10 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
         desk.send([request], site.settings().topics.forget)
         eventually(lambda: desk.waiting() == 0, "the items of the author are closed")
         states = {key.decode(): value for key, value in desk.records("review_state")}
-        assert len(states) == 6
+        assert len(states) == 7
         assert "u-17" not in json.dumps(states)
 
-    assert worker.metric('guardline_review_decisions_total{decision="block"}') == 2
+    assert worker.metric('guardline_review_decisions_total{decision="block"}') == 3
     assert "message 1" not in worker.text
     assert worker.metric('guardline_dead_letters_total{reason="invalid_field"}') == 1
     viewed = [
@@ -113,42 +157,44 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     other = site.worker(*desk.command, GUARDLINE_WORKER__ID="other", GUARDLINE_WORKER__START_WITHIN_S="0")
     assert other.wait() == 1
     assert "another review worker (desk) works for the group" in other.text
+
+    # An item that nothing is left of but its verdict, and a state whose superseding verdict got lost.
+    lost, wrong = verdict_id(8), {**newest(desk, decided), "current": "f" * 32}
+    send_verdict(site, 8)
+    desk.send([review_item(8, now_ms())], topics.review)
+    eventually(lambda: desk.waiting() == 2, "the item waits, beside the one whose lease is over")
+    servers = site.settings().kafka.bootstrap_servers
+    producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+    producer.produce(topics.review_state, json.dumps(wrong).encode(), decided.encode())
+    producer.produce(topics.review_state, None, lost.encode())
+    # Two verdicts whose items were deleted in time: one was decided, one was closed.
+    for number in (9, 10):
+        send_verdict(site, number)
+    later = {**verdict_of(9), "verdict_id": "e" * 32, "decision": "block", "supersedes": verdict_id(9)}
+    producer.produce(topics.verdicts, json.dumps(later).encode(), b"room")
+    deletion = {"schema_version": 1, "verdict_id": verdict_id(10), "action": "deleted"}
+    producer.produce(topics.audit, json.dumps(deletion).encode(), verdict_id(10).encode())
+    assert producer.flush(30) == 0
     newer = desk.start()
     assert address(newer)
     assert active.wait() == 1
     assert "this worker was fenced" in active.text
-
-    assert (
-        site.command("review", "reconcile").stdout.splitlines()[-1] == "1 decided item: 0 without a superseding verdict"
-    )
-    # A verdict whose item got lost, and a state whose superseding verdict got lost.
-    lost = review_item(8, now_ms() - 60_000)
-    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
-    verdict = {name: value for name, value in lost.items() if name not in ("text", "context")}
-    producer.produce(topics.verdicts, json.dumps(verdict).encode(), b"room", timestamp=now_ms() - 60_000)
-    # Two verdicts whose items were deleted in time: one was decided, one was closed.
-    for number in (9, 10):
-        old = {**verdict, "verdict_id": verdict_id(number)}
-        producer.produce(topics.verdicts, json.dumps(old).encode(), b"room", timestamp=now_ms() - 60_000)
-    newer_verdict = {**verdict, "verdict_id": "e" * 32, "decision": "block", "supersedes": verdict_id(9)}
-    producer.produce(topics.verdicts, json.dumps(newer_verdict).encode(), b"room")
-    deletion = {"schema_version": 1, "verdict_id": verdict_id(10), "action": "deleted"}
-    producer.produce(topics.audit, json.dumps(deletion).encode(), verdict_id(10).encode())
-    (state,) = (
-        value
-        for key, value in desk.records("review_state")
-        if value and value["verdict_id"] == decided and value["status"] == "decided"
-    )
-    wrong = {**state, "current": "f" * 32}
-    producer.produce(topics.review_state, json.dumps(wrong).encode(), decided.encode())
-    assert producer.flush(30) == 0
     report = site.command("review", "reconcile", code=3).stdout
     assert report.count(": no item") == 1
-    assert f"{verdict_id(8)}: no item" in report
+    assert f"{lost}: no item" in report
     assert f"{decided}: no superseding verdict" in report
+    site.command("review", "reconcile", "--repair")
+    eventually(lambda: desk.waiting() == 2, "the item waits again")
+    eventually(lambda: len(desk.superseding()[decided]) == 2, "the verdict is written again")
+    assert newest(desk, lost)["content"]["text"] == "message 8"
+    again = site.command("review", "reconcile", "--repair").stdout.splitlines()
+    assert [line.split(": ")[1] for line in again] == ["0 without an item", "0 without a superseding verdict"]
+
+    send_verdict(site, 11)
     refused = site.command("review", "reconcile", "--repair", code=3)
-    assert f"{verdict_id(8)}: topics.review has no such item" in refused.stderr
+    assert f"{verdict_id(11)}: topics.review has no such item" in refused.stderr
+    assert [verdict["verdict_id"] for verdict in desk.superseding()[decided]].count("f" * 32) == 1
     listed = site.command("review", "list", "--json").stdout.splitlines()
-    assert len(listed) == 2
+    assert len(listed) == 3
     assert "message" not in "".join(listed)
     assert json.loads(site.command("review", "show", decided).stdout)["status"] == "decided"
