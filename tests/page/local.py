@@ -1,4 +1,4 @@
-"""The review worker without Kafka, for tests of its page: a command is stored and committed as soon as it is sent.
+"""The review worker without Kafka, for tests of its API and its page: a command is committed as soon as it is sent.
 
 Everything else is the worker's own: the items, the rules, the service, the application.
 """
@@ -17,6 +17,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from tests import reviewing
+from tests.reviewing import review_item, verdict_id
 from workers.core.records import Finished, Output, Record, Source, TopicPartition
 from workers.errors import Unavailable
 from workers.review.application import application
@@ -31,11 +33,15 @@ from workers.settings import Review, Topics
 from workers.settings.coop_sections import CoopCallbacks
 from workers.settings.review_sections import ReviewToken
 
-ITEM: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "fixtures" / "contracts" / "review" / "1.3.json").read_text(encoding="utf-8")
-)
 MINUTE_MS = 60_000
-ROLES = {"mara": "reviewer", "jonas": "reviewer", "sena": "senior", "otto": "auditor", "bot": "service"}
+PEOPLE: dict[str, dict[str, Any]] = {
+    **reviewing.PEOPLE,
+    "mara": {"role": "reviewer"},
+    "jonas": {"role": "reviewer"},
+    "sena": {"role": "senior"},
+    "otto": {"role": "auditor"},
+    "bot": {"role": "service"},
+}
 
 
 def token_of(name: str) -> str:
@@ -43,13 +49,17 @@ def token_of(name: str) -> str:
     return f"{name}-" + "0123456789abcdef" * 2
 
 
-def identity(number: int) -> str:
-    """Give the id of the item of this number."""
-    return f"{number:032x}"
+def by(name: str, key: str | None = None) -> dict[str, str]:
+    """Give the headers of a person's request. `key`: its Idempotency-Key."""
+    own = {} if key is None else {"Idempotency-Key": key}
+    return {"Authorization": f"Bearer {token_of(name)}", **own}
 
 
 class LocalDesk:
-    """One review desk in memory. `ahead_ms` moves its clock, `is_down` makes Kafka store nothing."""
+    """One review desk in memory.
+
+    `ahead_ms` moves its clock. Kafka refuses to store anything while `is_down`, and never answers while `is_silent`.
+    """
 
     def __init__(
         self,
@@ -59,15 +69,16 @@ class LocalDesk:
         lease_s: float = 120,
         four_eyes: tuple[str, ...] = (),
         coop: CoopCallbacks | None = None,
+        **settings: Any,
     ) -> None:
         tokens = []
-        for name, role in ROLES.items():
+        for name, about in PEOPLE.items():
             (folder / name).write_text(token_of(name))
-            tokens.append(ReviewToken.model_validate({"name": name, "role": role, "file": folder / name}))
-        self.settings = Review(tokens=tokens, undo_s=undo_s, lease_s=lease_s, coop=coop or CoopCallbacks())
+            tokens.append(ReviewToken.model_validate({"name": name, "file": folder / name, **about}))
+        self.settings = Review(tokens=tokens, undo_s=undo_s, lease_s=lease_s, coop=coop or CoopCallbacks(), **settings)
         self.topics = Topics()
         self.ahead_ms = 0
-        self.is_down = False
+        self.is_down = self.is_silent = False
         self.outputs: list[Output] = []
         self._offset = 0
         self._reading = Reading(self.topics)
@@ -96,10 +107,9 @@ class LocalDesk:
 
     def add(self, number: int, **changes: Any) -> str:
         """Let an item arrive, and give its id."""
-        item = {name: value for name, value in ITEM.items() if name not in _OF_PEOPLE}
-        own = {"verdict_id": identity(number), "timings": {"received_at": self.now_ms() - 5 * MINUTE_MS}}
-        self._take(self.topics.review, json.dumps({**item, **own, **changes}).encode(), b"room")
-        return identity(number)
+        item = review_item(number, self.now_ms() - 5 * MINUTE_MS, **changes)
+        self._take(self.topics.review, json.dumps(item).encode(), b"room")
+        return verdict_id(number)
 
     async def tick(self) -> None:
         """Let everything take effect whose time has come."""
@@ -129,6 +139,8 @@ class LocalDesk:
     async def _send(self, output: Output) -> None:
         if self.is_down:
             raise Unavailable("kafka: nothing is stored")
+        if self.is_silent:
+            await asyncio.Event().wait()
         await asyncio.sleep(0)
         self._take(output.topic, output.value, output.key)
 
@@ -139,6 +151,3 @@ class LocalDesk:
         finished, self._finished[:] = list(self._finished), []
         self.outputs += [output for one in finished for output in one.outputs]
         self._processor.committed(finished)
-
-
-_OF_PEOPLE = frozenset({"supersedes", "superseded_decision", "decided_by", "note", "corrected"})

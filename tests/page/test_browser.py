@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Person
-from tests.page.local import LocalDesk, identity, token_of
+from tests.page.local import LocalDesk, token_of
+from tests.reviewing import verdict_id
 from tests.site import eventually
 
 pytestmark = pytest.mark.browser
@@ -36,13 +37,13 @@ def test_an_item_is_decided_by_keys_alone_and_the_decision_is_undone(desk: Local
     page.keyboard.press("Escape")
     page.keyboard.press("b")
     expect(page.locator(".notice")).to_contain_text("Blocked.")
-    expect(page).to_have_url(re.compile(identity(2)))
-    pending = desk.desk.items[identity(1)].pending
+    expect(page).to_have_url(re.compile(verdict_id(2)))
+    pending = desk.desk.items[verdict_id(1)].pending
     assert pending is not None
     assert (pending.decision, pending.note, pending.categories) == ("block", "a threat, said with abs", ("PII",))
     page.keyboard.press("u")
     expect(page.locator(".notice")).to_contain_text("Undone.")
-    assert desk.desk.items[identity(1)].pending is None
+    assert desk.desk.items[verdict_id(1)].pending is None
     assert mara.complaints == []
     assert mara.hosts == {mara.address.removeprefix("http://"), "data"} - ({"data"} - mara.hosts)
 
@@ -116,12 +117,12 @@ def test_an_open_page_keeps_its_lease_and_says_when_it_is_lost(tmp_path: Path, v
     person = visit(desk)
     person.sign_in()
     page = person.take()
-    first = desk.desk.items[identity(1)].lease
+    first = desk.desk.items[verdict_id(1)].lease
     assert first is not None
 
     def is_longer() -> bool:
         page.wait_for_timeout(50)  # Playwright's own loop has to run.
-        lease = desk.desk.items[identity(1)].lease
+        lease = desk.desk.items[verdict_id(1)].lease
         return lease is not None and lease.until > first.until
 
     eventually(is_longer, "a heartbeat made the lease longer")
@@ -153,7 +154,7 @@ def test_the_person_who_is_second_reads_who_was_first(desk: LocalDesk, visit: Vi
     mara.sign_in()
     slow = mara.take()
     desk.ahead_ms = 121_000
-    page = jonas.sign_in("jonas", f"/review/items/{identity(1)}")
+    page = jonas.sign_in("jonas", f"/review/items/{verdict_id(1)}")
     page.get_by_role("button", name="Take this item").click()
     page.locator("label[for=reveal]").click()
     page.get_by_role("button", name="Allow").click()
@@ -168,11 +169,11 @@ def test_a_session_that_is_over_leads_back_to_the_page_after_signing_in(desk: Lo
     person = visit(desk)
     page = person.sign_in()
     desk.ahead_ms = 13 * 3_600_000
-    page.goto(f"{person.address}/review/items/{identity(1)}")
+    page.goto(f"{person.address}/review/items/{verdict_id(1)}")
     expect(page.get_by_role("alert")).to_contain_text("Your session is over.")
     page.get_by_label("Your token").fill(token_of("mara"))
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(identity(1)))
+    expect(page).to_have_url(re.compile(verdict_id(1)))
 
 
 @pytest.mark.parametrize("width", [360, 1280])

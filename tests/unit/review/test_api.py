@@ -14,28 +14,35 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
+from tests.page.local import LocalDesk, by, token_of
 from tests.reviewing import review_item, verdict_id
-from tests.unit.review.given import AT_ONCE, FOUR_EYES
-from tests.unit.review.running import MAX_BODY_BYTES, Running
 from workers.core.records import Output
 from workers.review.item import Step
 from workers.review.openapi import document as published_api
 
+MAX_BODY_BYTES = 4_000_000
+"""Above the largest request that a test of the contract generates: 413 is no answer to a broken one."""
+LEASE_S = 120
 WHO = ("ana", "bob", "cem", "sue", "aud", "coop")
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Running:
-    return Running(tmp_path, terms=AT_ONCE)
+def desk(tmp_path: Path) -> LocalDesk:
+    return LocalDesk(tmp_path, undo_s=0, lease_s=LEASE_S, answer_s=3, max_body_bytes=MAX_BODY_BYTES)
 
 
 @pytest.fixture
-def client(desk: Running) -> Iterator[TestClient]:
-    with TestClient(desk.app, raise_server_exceptions=False) as client:
+def client(desk: LocalDesk) -> Iterator[TestClient]:
+    with TestClient(desk.app(), raise_server_exceptions=False) as client:
         yield client
 
 
-def published(desk: Running) -> list[Output]:
+def add(desk: LocalDesk, *numbers: int, **changes: Any) -> None:
+    for number in numbers:
+        desk.add(number, **changes)
+
+
+def published(desk: LocalDesk) -> list[Output]:
     return [output for output in desk.outputs if output.topic == desk.topics.verdicts]
 
 
@@ -49,10 +56,12 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
-def test_every_answer_keeps_the_published_contract(desk: Running, method: str, path: str, mode: GenerationMode) -> None:
+def test_every_answer_keeps_the_published_contract(
+    desk: LocalDesk, method: str, path: str, mode: GenerationMode
+) -> None:
     """Requests that keep the contract, and requests that break it, as a senior person sends them."""
-    desk.arrive(*range(20))
-    operation = schemathesis.openapi.from_asgi("/openapi.json", desk.app)[path][method]
+    add(desk, *range(20))
+    operation = schemathesis.openapi.from_asgi("/openapi.json", desk.app())[path][method]
 
     not_here = [schemathesis.checks.ignored_auth]
     if path == "/v1/appeals":
@@ -62,44 +71,43 @@ def test_every_answer_keeps_the_published_contract(desk: Running, method: str, p
     @given(operation.as_strategy(generation_mode=mode))
     @settings(max_examples=6, database=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
-        case.call_and_validate(headers=desk.headers("sue"), excluded_checks=not_here)
+        case.call_and_validate(headers=by("sue"), excluded_checks=not_here)
 
     check()
 
 
-def test_an_item_is_taken_and_decided(desk: Running, client: TestClient) -> None:
-    desk.arrive(0, 1)
-    item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()
+def test_an_item_is_taken_and_decided(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0, 1)
+    item = client.post("/v1/next", json={}, headers=by("ana")).json()
     assert item["content"]["text"].startswith("message ")
     decision = {"decision": "block", "note": "A threat.", "severity": "Unsafe", "categories": ["Violent"]}
     url = f"/v1/items/{item['verdict_id']}/decide"
-    answers = [client.post(url, json=decision, headers=desk.headers("ana", "click-1")) for _ in range(2)]
+    answers = [client.post(url, json=decision, headers=by("ana", "click-1")) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["current"] == answers[1].json()["current"] != item["verdict_id"]
     assert [output.key for output in published(desk)] == [b"room"]
-    late = client.post(url, json={"decision": "allow"}, headers=desk.headers("bob"))
+    late = client.post(url, json={"decision": "allow"}, headers=by("bob"))
     assert (late.status_code, late.json()["by"]) == (409, "ana")
-    assert client.get(f"/v1/items/{answers[0].json()['current']}", headers=desk.headers("bob")).status_code == 200
+    assert client.get(f"/v1/items/{answers[0].json()['current']}", headers=by("bob")).status_code == 200
 
 
-def test_next_with_the_same_key_gives_the_same_item(desk: Running, client: TestClient) -> None:
-    desk.arrive(0, 1, 2)
+def test_next_with_the_same_key_gives_the_same_item(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0, 1, 2)
     first, again, other = (
-        client.post("/v1/next", json={}, headers=desk.headers("ana", key)).json()["verdict_id"]
-        for key in ("a", "a", "b")
+        client.post("/v1/next", json={}, headers=by("ana", key)).json()["verdict_id"] for key in ("a", "a", "b")
     )
     assert first == again != other
-    held = client.get("/v1/leases", headers=desk.headers("ana")).json()["items"]
+    held = client.get("/v1/leases", headers=by("ana")).json()["items"]
     assert {item["verdict_id"] for item in held} == {first, other}
 
 
-def test_no_item_is_an_answer_without_a_body(desk: Running, client: TestClient) -> None:
-    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 204
-    desk.arrive(0)
-    assert client.post("/v1/next", json={"languages": ["de"]}, headers=desk.headers("ana")).status_code == 204
-    assert client.post("/v1/next", json={"tenants": ["other"]}, headers=desk.headers("ana")).status_code == 204
-    assert client.post("/v1/next", json={}, headers=desk.headers("cem")).status_code == 204
-    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 200
+def test_no_item_is_an_answer_without_a_body(desk: LocalDesk, client: TestClient) -> None:
+    assert client.post("/v1/next", json={}, headers=by("ana")).status_code == 204
+    add(desk, 0)
+    assert client.post("/v1/next", json={"languages": ["de"]}, headers=by("ana")).status_code == 204
+    assert client.post("/v1/next", json={"tenants": ["other"]}, headers=by("ana")).status_code == 204
+    assert client.post("/v1/next", json={}, headers=by("cem")).status_code == 204
+    assert client.post("/v1/next", json={}, headers=by("ana")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -119,8 +127,8 @@ def test_no_item_is_an_answer_without_a_body(desk: Running, client: TestClient) 
         ("bob", "/v1/items/{}/heartbeat", None, 409),
         ("bob", "/v1/items/{}/undo", None, 409),
         ("bob", "/v1/items/{}/skip", None, 409),
-        ("sue", "/v1/items/" + "0" * 32 + "/decide", {"decision": "allow"}, 404),
-        ("coop", "/v1/appeals", {"verdict_id": "0" * 32, "reason": "r"}, 404),
+        ("sue", "/v1/items/" + "f" * 32 + "/decide", {"decision": "allow"}, 404),
+        ("coop", "/v1/appeals", {"verdict_id": "f" * 32, "reason": "r"}, 404),
         ("ana", "/v1/items/{}/decide", {"decision": "perhaps"}, 422),
         ("ana", "/v1/items/{}/decide", {"decision": "allow", "severity": "Bad"}, 422),
         ("ana", "/v1/items/{}/decide", {"decision": "allow", "note": 1}, 422),
@@ -128,33 +136,33 @@ def test_no_item_is_an_answer_without_a_body(desk: Running, client: TestClient) 
     ],
 )
 def test_what_is_not_permitted_is_refused_with_a_sentence(
-    desk: Running, client: TestClient, name: str, path: str, body: object, status: int
+    desk: LocalDesk, client: TestClient, name: str, path: str, body: object, status: int
 ) -> None:
-    desk.arrive(0)
-    answer = client.post(path.format(verdict_id(0)), json=body, headers=desk.headers(name))
+    add(desk, 0)
+    answer = client.post(path.format(verdict_id(0)), json=body, headers=by(name))
     assert (answer.status_code, published(desk)) == (status, [])
     assert len(answer.json()["detail"]) > 10
 
 
-def test_a_request_without_a_valid_token_is_refused(desk: Running, client: TestClient) -> None:
-    wrong: list[dict[str, str]] = [{}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {desk.tokens['ana']}"}]
+def test_a_request_without_a_valid_token_is_refused(desk: LocalDesk, client: TestClient) -> None:
+    wrong: list[dict[str, str]] = [{}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {token_of('ana')}"}]
     for headers in wrong:
         answer = client.get("/v1/queues", headers=headers)
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_a_body_that_is_broken_or_too_large_is_refused(desk: Running, client: TestClient) -> None:
-    headers = {**desk.headers("coop"), "Content-Type": "application/json"}
+def test_a_body_that_is_broken_or_too_large_is_refused(desk: LocalDesk, client: TestClient) -> None:
+    headers = {**by("coop"), "Content-Type": "application/json"}
     assert client.post("/v1/appeals", content=b"{", headers=headers).status_code == 400
     large = json.dumps({"verdict_id": verdict_id(0), "reason": "r", "text": "x" * MAX_BODY_BYTES}).encode()
     assert client.post("/v1/appeals", content=large, headers=headers).status_code == 413
     assert client.post("/v1/appeals", content=iter([large[:100], large[100:]]), headers=headers).status_code == 413
 
 
-def test_content_is_for_those_who_review_and_each_view_is_audited(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
+def test_content_is_for_those_who_review_and_each_view_is_audited(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
     url = f"/v1/items/{verdict_id(0)}"
-    seen = {name: client.get(url, headers=desk.headers(name)) for name in WHO}
+    seen = {name: client.get(url, headers=by(name)) for name in WHO}
     assert {name: answer.status_code for name, answer in seen.items()} == {**dict.fromkeys(WHO, 200), "cem": 404}
     with_content = {name for name, answer in seen.items() if answer.json().get("content") is not None}
     assert with_content == {"ana", "bob", "sue"}
@@ -163,54 +171,54 @@ def test_content_is_for_those_who_review_and_each_view_is_audited(desk: Running,
     assert sorted(record["by"] for record in audit if record["action"] == "viewed") == ["ana", "bob", "sue"]
 
 
-def test_a_system_passes_on_the_decision_of_its_person(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
+def test_a_system_passes_on_the_decision_of_its_person(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
     body = {"decision": "block", "person": "kim"}
-    answer = client.post(f"/v1/items/{verdict_id(0)}/decide", json=body, headers=desk.headers("coop"))
+    answer = client.post(f"/v1/items/{verdict_id(0)}/decide", json=body, headers=by("coop"))
     assert (answer.status_code, answer.json()["content"]) == (200, None)
     (output,) = published(desk)
     assert json.loads(output.value or b"")["decided_by"] == "coop:kim"
 
 
-def test_a_repeated_request_gives_content_only_while_the_lease_is_valid(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
+def test_a_repeated_request_gives_content_only_while_the_lease_is_valid(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
     url = f"/v1/items/{verdict_id(0)}"
-    first, again = (client.post(f"{url}/lease", headers=desk.headers("ana", "once")).json() for _ in range(2))
+    first, again = (client.post(f"{url}/lease", headers=by("ana", "once")).json() for _ in range(2))
     assert first["content"] is not None
     assert again["content"] == first["content"]
-    client.post(f"{url}/release", headers=desk.headers("ana"))
-    late = client.post(f"{url}/lease", headers=desk.headers("ana", "once"))
+    client.post(f"{url}/release", headers=by("ana"))
+    late = client.post(f"{url}/lease", headers=by("ana", "once"))
     assert (late.status_code, late.json()["lease"], late.json()["content"]) == (200, None, None)
 
 
-def test_the_words_of_authors_and_notes_are_for_those_who_review(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
+def test_the_words_of_authors_and_notes_are_for_those_who_review(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
     url = f"/v1/items/{verdict_id(0)}"
-    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=desk.headers("ana"))
-    client.post("/v1/appeals", json={"verdict_id": verdict_id(0), "reason": "I, Jane."}, headers=desk.headers("sue"))
-    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=desk.headers("bob"))
+    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=by("ana"))
+    client.post("/v1/appeals", json={"verdict_id": verdict_id(0), "reason": "I, Jane."}, headers=by("sue"))
+    client.post(f"{url}/decide", json={"decision": "block", "note": "The note."}, headers=by("bob"))
     for name in ("ana", "aud", "coop"):
-        answer = client.get(url, headers=desk.headers(name)).text
+        answer = client.get(url, headers=by(name)).text
         assert ["I, Jane." in answer, "The note." in answer] == [name == "ana"] * 2
 
 
-def test_an_item_that_everybody_skipped_comes_again(desk: Running, client: TestClient) -> None:
-    desk.arrive(0, 1)
+def test_an_item_that_everybody_skipped_comes_again(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0, 1)
     for _ in range(2):
-        item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()["verdict_id"]
-        client.post(f"/v1/items/{item}/skip", headers=desk.headers("ana"))
-    assert client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code == 200
+        item = client.post("/v1/next", json={}, headers=by("ana")).json()["verdict_id"]
+        client.post(f"/v1/items/{item}/skip", headers=by("ana"))
+    assert client.post("/v1/next", json={}, headers=by("ana")).status_code == 200
 
 
 def test_the_second_person_does_not_see_the_first_decision_while_it_can_be_undone(tmp_path: Path) -> None:
-    desk = Running(tmp_path, tenant=FOUR_EYES)
-    desk.arrive(0)
+    desk = LocalDesk(tmp_path, four_eyes=("Violent",))
+    add(desk, 0)
     url = f"/v1/items/{verdict_id(0)}"
     decision = {"decision": "block", "note": "A threat."}
-    with TestClient(desk.app) as client:
-        own = client.post(f"{url}/decide", json=decision, headers=desk.headers("ana")).json()
-        seen = client.get(url, headers=desk.headers("bob"))
-        late = client.post(f"{url}/decide", json={"decision": "allow"}, headers=desk.headers("bob"))
+    with TestClient(desk.app()) as client:
+        own = client.post(f"{url}/decide", json=decision, headers=by("ana")).json()
+        seen = client.get(url, headers=by("bob"))
+        late = client.post(f"{url}/decide", json={"decision": "allow"}, headers=by("bob"))
     assert (own["pending"]["decision"], len(own["opinions"])) == ("block", 1)
     assert (seen.json()["pending"]["by"], seen.json()["pending"]["decision"]) == ("ana", None)
     assert late.status_code == 409
@@ -218,29 +226,29 @@ def test_the_second_person_does_not_see_the_first_decision_while_it_can_be_undon
 
 
 def test_a_decision_that_was_undone_needs_a_new_key_to_be_made_again(tmp_path: Path) -> None:
-    desk = Running(tmp_path, tenant=FOUR_EYES)  # Its decisions wait for the time to undo.
-    desk.arrive(0)
-    client = TestClient(desk.app)
-    url, headers = f"/v1/items/{verdict_id(0)}", {**desk.headers("ana"), "Idempotency-Key": "one"}
+    desk = LocalDesk(tmp_path, four_eyes=("Violent",))  # Its decisions wait for the time to undo.
+    add(desk, 0)
+    client = TestClient(desk.app())
+    url, headers = f"/v1/items/{verdict_id(0)}", {**by("ana"), "Idempotency-Key": "one"}
     block = {"decision": "block"}
     assert client.post(f"{url}/decide", json=block, headers=headers).json()["pending"]["decision"] == "block"
     assert client.post(f"{url}/decide", json=block, headers=headers).json()["pending"]["decision"] == "block"
-    assert client.post(f"{url}/undo", headers=desk.headers("ana")).json()["pending"] is None
+    assert client.post(f"{url}/undo", headers=by("ana")).json()["pending"] is None
     again = client.post(f"{url}/decide", json=block, headers=headers)
     assert (again.status_code, "with a new key" in again.json()["detail"]) == (409, True)
     other = client.post(f"{url}/decide", json=block, headers={**headers, "Idempotency-Key": "two"})
     assert other.json()["pending"]["decision"] == "block"
 
 
-def test_an_undo_concerns_only_the_last_decision(desk: Running) -> None:
-    desk.arrive(0)
+def test_an_undo_concerns_only_the_last_decision(desk: LocalDesk) -> None:
+    add(desk, 0)
     actions = ("decided", "escalated", "leased", "decided", "undone")
     steps = tuple(Step(at, action, "sue", "senior", str(at)) for at, action in enumerate(actions))
     item = msgspec.structs.replace(desk.desk.items[verdict_id(0)], history=steps)
     assert [item.is_undone(str(at)) for at in (0, 3)] == [False, True]
 
 
-def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, client: TestClient) -> None:
+def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: LocalDesk, client: TestClient) -> None:
     verdict = {
         name: value for name, value in review_item(7, decision="block").items() if name not in ("text", "context")
     }
@@ -252,60 +260,57 @@ def test_an_appeal_with_the_record_of_a_verdict_opens_an_item(desk: Running, cli
         "key": "room-7",
         "context": [{"role": "user", "text": "what did you read?"}],
     }
-    answer = client.post("/v1/appeals", json=body, headers=desk.headers("coop"))
+    answer = client.post("/v1/appeals", json=body, headers=by("coop"))
     assert (answer.status_code, answer.json()["status"], answer.json()["content"]) == (200, "appealed", None)
     broken = {**body, "verdict_id": verdict_id(8), "verdict": {**verdict, "verdict_id": verdict_id(8), "source": 1}}
     halves = json.dumps({**body, "verdict": {**verdict, "x": "\ud800"}}).encode()
-    half = client.post(
-        "/v1/appeals", content=halves, headers={**desk.headers("coop"), "Content-Type": "application/json"}
-    )
+    half = client.post("/v1/appeals", content=halves, headers={**by("coop"), "Content-Type": "application/json"})
     assert (half.status_code, "surrogate" in half.json()["detail"]) == (422, True)
-    assert client.post("/v1/appeals", json={**body, "verdict": {}}, headers=desk.headers("coop")).status_code == 422
-    refused = client.post("/v1/appeals", json=broken, headers=desk.headers("coop"))
+    assert client.post("/v1/appeals", json={**body, "verdict": {}}, headers=by("coop")).status_code == 422
+    refused = client.post("/v1/appeals", json=broken, headers=by("coop"))
     assert (refused.status_code, refused.json()["detail"][:15]) == (422, "verdict: source")
-    item = client.post("/v1/next", json={}, headers=desk.headers("ana")).json()
+    item = client.post("/v1/next", json={}, headers=by("ana")).json()
     assert (item["appeal"], item["content"]["text"]) == ("It was a quote.", "the quote")
-    client.post(f"/v1/items/{verdict_id(7)}/decide", json={"decision": "allow"}, headers=desk.headers("ana"))
+    client.post(f"/v1/items/{verdict_id(7)}/decide", json={"decision": "allow"}, headers=by("ana"))
     (output,) = published(desk)
     assert (output.key, json.loads(output.value or b"")["superseded_decision"]) == (b"room-7", "block")
 
 
-def test_while_kafka_is_down_the_answer_is_503_and_the_item_is_not_lost(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
-    desk.is_down = True
-    answer = client.post("/v1/next", json={}, headers=desk.headers("ana", "a"))
-    assert (answer.status_code, "same Idempotency-Key" in answer.json()["detail"]) == (503, True)
-    desk.is_down = False
-    assert client.post("/v1/next", json={}, headers=desk.headers("bob", "b")).status_code == 200
+def test_while_kafka_is_down_the_answer_is_503_and_the_item_is_not_lost(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
+    for desk.is_down, desk.is_silent in ((True, False), (False, True)):
+        answer = client.post("/v1/next", json={}, headers=by("ana", "a"))
+        assert (answer.status_code, "same Idempotency-Key" in answer.json()["detail"]) == (503, True)
+    desk.is_silent = False
+    assert client.post("/v1/next", json={}, headers=by("bob", "b")).status_code == 200
 
 
-def test_a_person_holds_a_limited_number_of_items(desk: Running, client: TestClient) -> None:
-    desk.arrive(*range(12))
-    codes = [client.post("/v1/next", json={}, headers=desk.headers("ana")).status_code for _ in range(11)]
+def test_a_person_holds_a_limited_number_of_items(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, *range(12))
+    codes = [client.post("/v1/next", json={}, headers=by("ana")).status_code for _ in range(11)]
     assert codes == [200] * 10 + [409]
 
 
-def test_a_heartbeat_keeps_a_lease_that_would_be_over(desk: Running, client: TestClient) -> None:
-    desk.arrive(0)
-    began = desk.now()
-    desk.now = lambda: began
-    client.post("/v1/next", json={}, headers=desk.headers("ana"))
-    desk.now = lambda: began + AT_ONCE.lease_ms - 1
-    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=desk.headers("ana")).status_code == 200
-    desk.now = lambda: began + AT_ONCE.lease_ms + 1
-    taken = client.post(f"/v1/items/{verdict_id(0)}/lease", headers=desk.headers("bob"))
+def test_a_heartbeat_keeps_a_lease_that_would_be_over(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
+    client.post("/v1/next", json={}, headers=by("ana"))
+    lease_ms = LEASE_S * 1000
+    desk.ahead_ms = lease_ms // 2
+    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=by("ana")).status_code == 200
+    desk.ahead_ms = lease_ms
+    taken = client.post(f"/v1/items/{verdict_id(0)}/lease", headers=by("bob"))
     assert (taken.status_code, taken.json()["by"]) == (409, "ana")
-    desk.now = lambda: began + 2 * AT_ONCE.lease_ms + 1
-    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=desk.headers("ana")).status_code == 409
-    assert client.post(f"/v1/items/{verdict_id(0)}/lease", headers=desk.headers("bob")).status_code == 200
+    desk.ahead_ms = 2 * lease_ms
+    assert client.post(f"/v1/items/{verdict_id(0)}/heartbeat", headers=by("ana")).status_code == 409
+    assert client.post(f"/v1/items/{verdict_id(0)}/lease", headers=by("bob")).status_code == 200
 
 
-def test_the_queues_are_counted_by_tenant_and_language(desk: Running, client: TestClient) -> None:
-    desk.arrive(0, 1)
-    desk.arrive(2, language="de-AT", tenant_id="other")
-    client.post("/v1/next", json={"tenants": ["acme"]}, headers=desk.headers("ana"))
-    queues = client.get("/v1/queues", headers=desk.headers("sue")).json()["queues"]
+def test_the_queues_are_counted_by_tenant_and_language(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0, 1)
+    add(desk, 2, language="de-AT", tenant_id="other")
+    client.post("/v1/next", json={"tenants": ["acme"]}, headers=by("ana"))
+    queues = client.get("/v1/queues", headers=by("sue")).json()["queues"]
     found = {(one["tenant_id"], one["language"]): (one["waiting"], one["leased"], one["overdue"]) for one in queues}
     assert found == {("acme", "en"): (1, 1, 0), ("other", "de"): (1, 0, 0)}
-    own = client.get("/v1/queues", headers=desk.headers("cem")).json()["queues"]
+    own = client.get("/v1/queues", headers=by("cem")).json()["queues"]
     assert [one["tenant_id"] for one in own] == ["other"]

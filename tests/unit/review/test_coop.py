@@ -15,7 +15,8 @@ from schemas.review_command import ReviewRole
 from schemas.taxonomy import Category
 from schemas.verdict import MAX_NOTE_CHARS
 from tests.coop import Coop, action_callback, appeal_callback, ignore_callback
-from tests.page.local import LocalDesk, identity
+from tests.page.local import LocalDesk
+from tests.reviewing import verdict_id
 from workers.errors import Misconfigured
 from workers.review.coop import AUTOMATIC, Bridge, Signatures, decision_of, read
 from workers.review.item import Item, raw
@@ -126,18 +127,18 @@ def bridge_of(desk: LocalDesk) -> Bridge:
 
 
 async def test_an_action_becomes_the_superseding_verdict_of_a_person_in_coop(coop: Coop, desk: LocalDesk) -> None:
-    document = action_callback(identity(1), decisionReason="it is a threat")
+    document = action_callback(verdict_id(1), decisionReason="it is a threat")
     item = await bridge_of(desk).take(*signed(coop, document))
     assert (item.status, item.current_decision) == ("decided", "block")
     (verdict,) = desk.verdicts
-    assert (verdict["supersedes"], verdict["decision"], verdict["note"]) == (identity(1), "block", "it is a threat")
+    assert (verdict["supersedes"], verdict["decision"], verdict["note"]) == (verdict_id(1), "block", "it is a threat")
     assert verdict["corrected"] == {"severity": None, "categories": ["Violent"]}
     assert verdict["decided_by"].startswith("coop:")
     assert "mara" not in verdict["decided_by"]
 
 
 async def test_a_repeated_callback_changes_nothing(coop: Coop, desk: LocalDesk) -> None:
-    callback = signed(coop, action_callback(identity(1)))
+    callback = signed(coop, action_callback(verdict_id(1)))
     bridge = bridge_of(desk)
     for _ in range(3):
         assert (await bridge.take(*callback)).current_decision == "block"
@@ -146,16 +147,16 @@ async def test_a_repeated_callback_changes_nothing(coop: Coop, desk: LocalDesk) 
 
 async def test_an_appeal_is_decided_by_its_own_callback_and_by_no_older_one(coop: Coop, desk: LocalDesk) -> None:
     bridge, service = bridge_of(desk), Person("bot", ReviewRole.SERVICE, Reader("bot", False))
-    action = signed(coop, action_callback(identity(1)))
+    action = signed(coop, action_callback(verdict_id(1)))
     current = (await bridge.take(*action)).current
-    await desk.service.appeal(service, identity(1), "it was a joke")
+    await desk.service.appeal(service, verdict_id(1), "it was a joke")
     with pytest.raises(Refusal, match="only the callback of the appeal"):
-        await bridge.take(*signed(coop, action_callback(identity(1), "action-allow")))
+        await bridge.take(*signed(coop, action_callback(verdict_id(1), "action-allow")))
     with pytest.raises(Refusal, match="does not wait any more"):
-        await bridge.take(*signed(coop, appeal_callback(f"{identity(1)}.{identity(1)}", identity(1), "ACCEPT")))
+        await bridge.take(*signed(coop, appeal_callback(f"{verdict_id(1)}.{verdict_id(1)}", verdict_id(1), "ACCEPT")))
     await bridge.take(*action)  # An old callback that somebody sends again.
     assert len(desk.verdicts) == 1
-    appeal = signed(coop, appeal_callback(f"{identity(1)}.{current}", identity(1), "ACCEPT"))
+    appeal = signed(coop, appeal_callback(f"{verdict_id(1)}.{current}", verdict_id(1), "ACCEPT"))
     assert (await bridge.take(*appeal)).current_decision == "allow"
     assert (await bridge.take(*appeal)).current_decision == "allow"
     assert [verdict["decision"] for verdict in desk.verdicts] == ["block", "allow"]
@@ -163,10 +164,10 @@ async def test_an_appeal_is_decided_by_its_own_callback_and_by_no_older_one(coop
 
 async def test_a_second_appeal_is_decided_by_its_own_callback_too(coop: Coop, desk: LocalDesk) -> None:
     bridge, service = bridge_of(desk), Person("bot", ReviewRole.SERVICE, Reader("bot", False))
-    current = (await bridge.take(*signed(coop, action_callback(identity(1))))).current
+    current = (await bridge.take(*signed(coop, action_callback(verdict_id(1))))).current
     for _ in range(2):
-        await desk.service.appeal(service, identity(1), "it was a joke")
-        appeal = appeal_callback(f"{identity(1)}.{current}", identity(1), "REJECT")
+        await desk.service.appeal(service, verdict_id(1), "it was a joke")
+        appeal = appeal_callback(f"{verdict_id(1)}.{current}", verdict_id(1), "REJECT")
         current = (await bridge.take(*signed(coop, appeal))).current
     assert [verdict["decision"] for verdict in desk.verdicts] == ["block"] * 3
     assert desk.verdicts[1]["decided_by"] == f"coop:appeals:{desk.verdicts[0]['verdict_id'][:8]}"
@@ -174,17 +175,17 @@ async def test_a_second_appeal_is_decided_by_its_own_callback_too(coop: Coop, de
 
 async def test_what_the_worker_does_not_know_or_does_not_show_to_coop_is_not_found(coop: Coop, desk: LocalDesk) -> None:
     desk.add(2, tenant_id="other")
-    for verdict_id in (identity(9), identity(2), "user-17"):
+    for item in (verdict_id(9), verdict_id(2), "user-17"):
         with pytest.raises(Refusal) as refused_:
-            await bridge_of(desk).take(*signed(coop, action_callback(verdict_id)))
+            await bridge_of(desk).take(*signed(coop, action_callback(item)))
         assert refused_.value.status == 404
 
 
 async def test_an_item_that_a_person_decided_first_is_a_conflict(coop: Coop, desk: LocalDesk) -> None:
     mara = Person("mara", ReviewRole.REVIEWER, Reader("mara", False))
-    await desk.service.decide(mara, identity(1), "allow")
+    await desk.service.decide(mara, verdict_id(1), "allow")
     with pytest.raises(Refusal, match="mara was first") as refused_:
-        await bridge_of(desk).take(*signed(coop, action_callback(identity(1))))
+        await bridge_of(desk).take(*signed(coop, action_callback(verdict_id(1))))
     assert refused_.value.status == 409
 
 
@@ -192,7 +193,7 @@ def test_the_endpoint_takes_signed_callbacks_only_and_exists_only_with_a_key(
     coop: Coop, desk: LocalDesk, tmp_path: Path
 ) -> None:
     client = TestClient(desk.app())
-    body, headers = coop.signed(action_callback(identity(1)))
+    body, headers = coop.signed(action_callback(verdict_id(1)))
     assert client.post("/v1/coop/callback", content=body).status_code == 401
     assert desk.verdicts == []
     answer = client.post("/v1/coop/callback", content=body, headers=headers)

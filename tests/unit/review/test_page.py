@@ -11,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from tests.page.local import LocalDesk, identity, token_of
+from tests.page.local import LocalDesk, token_of
+from tests.reviewing import verdict_id
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }} \u202emoc.live\u202c \x00\x1b[31m"
-ITEM = f"/review/items/{identity(1)}"
+ITEM = f"/review/items/{verdict_id(1)}"
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def test_a_decision_is_recorded_and_the_next_item_is_shown_with_the_way_to_undo_
     browser = taken(desk)
     desk.add(2)
     page = browser.send("/decide", decision="block", note="a threat", severity="Controversial", categories=["PII"])
-    assert page.url.path == f"/review/items/{identity(2)}"
+    assert page.url.path == f"/review/items/{verdict_id(2)}"
     assert "Blocked." in page.text
-    pending = desk.desk.items[identity(1)].pending
+    pending = desk.desk.items[verdict_id(1)].pending
     assert pending is not None
     assert (pending.by, pending.decision, pending.note, pending.severity) == (
         "mara",
@@ -77,7 +78,7 @@ def test_a_decision_is_recorded_and_the_next_item_is_shown_with_the_way_to_undo_
     page = browser.send("/undo")
     assert page.url.path == ITEM
     assert "Undone." in page.text
-    assert desk.desk.items[identity(1)].pending is None
+    assert desk.desk.items[verdict_id(1)].pending is None
 
 
 async def test_a_decision_becomes_one_superseding_verdict_after_the_time_to_undo(desk: LocalDesk) -> None:
@@ -87,7 +88,7 @@ async def test_a_decision_becomes_one_superseding_verdict_after_the_time_to_undo
     desk.ahead_ms = 31_000
     await desk.tick()
     (verdict,) = desk.verdicts
-    assert (verdict["supersedes"], verdict["decision"], verdict["decided_by"]) == (identity(1), "allow", "mara")
+    assert (verdict["supersedes"], verdict["decision"], verdict["decided_by"]) == (verdict_id(1), "allow", "mara")
 
 
 def test_a_form_that_is_sent_twice_counts_once(desk: LocalDesk) -> None:
@@ -95,7 +96,7 @@ def test_a_form_that_is_sent_twice_counts_once(desk: LocalDesk) -> None:
     fields = {**browser.hidden("/decide"), "decision": "allow"}
     for _ in range(2):
         assert browser.client.post(f"{ITEM}/decide", data=fields).status_code == 200
-    assert [step.action for step in desk.desk.items[identity(1)].history].count("decided") == 1
+    assert [step.action for step in desk.desk.items[verdict_id(1)].history].count("decided") == 1
 
 
 def test_the_second_of_two_people_reads_who_was_first_and_keeps_what_was_typed(desk: LocalDesk) -> None:
@@ -108,7 +109,7 @@ def test_the_second_of_two_people_reads_who_was_first_and_keeps_what_was_typed(d
     page = mara.send("/decide", decision="block", note="my reason")
     assert page.status_code == 409
     assert "Jonas was first and has decided allow." in page.text
-    pending = desk.desk.items[identity(1)].pending
+    pending = desk.desk.items[verdict_id(1)].pending
     assert pending is not None
     assert pending.by == "jonas"
 
@@ -119,17 +120,17 @@ def test_a_decision_that_kafka_did_not_store_is_not_shown_as_recorded(desk: Loca
     page = browser.send("/decide", decision="block", note="my reason")
     assert page.status_code == 503
     assert "Not recorded yet" in page.text
-    assert desk.desk.items[identity(1)].pending is None
+    assert desk.desk.items[verdict_id(1)].pending is None
 
 
 def test_skip_and_escalate_leave_the_item_to_others(desk: LocalDesk) -> None:
     page = taken(desk).send("/decide", decision="skip")
     assert page.url.path == "/review/"
-    assert desk.desk.items[identity(1)].skipped_by == ("mara",)
+    assert desk.desk.items[verdict_id(1)].skipped_by == ("mara",)
     desk.add(2)
     browser = Browser(desk, "jonas")
     browser.client.post("/review/next", data=browser.hidden("/next"))
-    browser.get(f"/review/items/{identity(2)}")
+    browser.get(f"/review/items/{verdict_id(2)}")
     browser.send("/lease") if "/lease" in browser.page.text else None
     assert "Sent to a senior person." in browser.send("/decide", decision="escalate").text
 
@@ -141,7 +142,7 @@ def test_the_queue_stays_narrowed_from_item_to_item(desk: LocalDesk) -> None:
     seen = [browser.client.post("/review/next", data={**browser.hidden("/next"), "tenant": "campus"})]
     browser.page = seen[0]
     seen.append(browser.send("/decide", decision="allow"))
-    assert {page.url.path for page in seen} == {f"/review/items/{identity(number)}" for number in (2, 4)}
+    assert {page.url.path for page in seen} == {f"/review/items/{verdict_id(number)}" for number in (2, 4)}
     assert browser.send("/decide", decision="allow").url.path == "/review/"
 
 
@@ -195,7 +196,7 @@ def test_a_form_without_the_value_of_the_session_changes_nothing(desk: LocalDesk
             "/review/sign-out",
         ):
             assert mara.client.post(path, data={"csrf": csrf, "decision": "allow"}).status_code == 403
-    item = desk.desk.items[identity(1)]
+    item = desk.desk.items[verdict_id(1)]
     assert item.pending is None
     assert item.lease is not None
 
@@ -271,7 +272,7 @@ def test_a_senior_reopens_a_decided_item_and_others_cannot(desk: LocalDesk, tmp_
     senior = Browser(at_once, "sena")
     assert "mara decided block." in senior.get(ITEM).text
     senior.send("/reopen", note="look again")
-    assert at_once.desk.items[identity(1)].status == "reopened"
+    assert at_once.desk.items[verdict_id(1)].status == "reopened"
 
 
 def test_the_second_of_two_people_does_not_see_what_the_first_decided(tmp_path: Path) -> None:
@@ -287,12 +288,13 @@ def test_the_second_of_two_people_does_not_see_what_the_first_decided(tmp_path: 
 
 def test_unknown_pages_and_items_have_a_page_with_the_way_back(desk: LocalDesk) -> None:
     browser = Browser(desk)
-    for path in (f"/review/items/{identity(9)}", "/review/items/x", "/review/nothing", "/review/items?id=zz"):
+    for path in (f"/review/items/{verdict_id(9)}", "/review/items/x", "/review/nothing", "/review/items?id=zz"):
         page = browser.get(path)
         assert page.status_code == 404
         assert 'href="/review/"' in page.text
     assert (
-        browser.client.post(f"/review/items/{identity(9)}/decide", data=browser.hidden("/sign-out")).status_code == 404
+        browser.client.post(f"/review/items/{verdict_id(9)}/decide", data=browser.hidden("/sign-out")).status_code
+        == 404
     )
 
 
@@ -300,7 +302,7 @@ def test_unknown_pages_and_items_have_a_page_with_the_way_back(desk: LocalDesk) 
 def test_a_form_that_the_page_did_not_make_is_refused(desk: LocalDesk, fields: dict[str, str]) -> None:
     browser = taken(desk)
     assert browser.send("/decide", **fields).status_code == 422
-    assert desk.desk.items[identity(1)].pending is None
+    assert desk.desk.items[verdict_id(1)].pending is None
 
 
 def test_the_page_says_why_a_person_gets_no_item_although_items_wait(tmp_path: Path) -> None:
