@@ -16,6 +16,8 @@ from tests.coop import Coop, action_callback
 from tests.reviewing import Desk, address, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 from tests.stack import Stack
+from workers.kafka import clients
+from workers.kafka.topic_settings import MAX_BYTES, Difference, alter
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -58,7 +60,9 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
     desk.create_topics()
     site.command("policy", "set", "brief", folder / "policy.yaml")
     worker = desk.start()
-    desk.send([review_item(6, now_ms() - 2 * HOUR_MS, tenant_id="brief", author_id=None)])
+    large = review_item(6, now_ms() - 2 * HOUR_MS, tenant_id="brief", author_id=None, text="")
+    # As large as a moderation worker writes it: its state is larger.
+    desk.send([{**large, "text": "x" * (999_800 - len(json.dumps(large)))}])
     desk.send([review_item(number, now_ms()) for number in range(6)])
     desk.send([{**review_item(7, now_ms()), "schema_version": 99}])
     with desk.client("ana") as ana, desk.client("bob") as bob, desk.client("sue") as sue:
@@ -137,8 +141,16 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
 def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: Site) -> None:
     desk = Desk(site, lease_s="1")
     desk.create_topics()
-    active = desk.start()
     topics = site.settings().topics
+    too_small = [Difference(topics.review_state, MAX_BYTES, "", "1048588")]
+    alter(clients.admin(site.settings().kafka), too_small)
+    too_early = desk.start()
+    assert too_early.wait() == 2
+    assert f"topics.review_state: {topics.review_state} takes records of at most 1048588 bytes" in too_early.text
+    said = site.command("topics", "create", "--alter").stdout
+    assert f"changed {topics.review_state}: max.message.bytes from 1048588 to 2228248" in said
+    assert said.count("max.message.bytes") == 1
+    active = desk.start()
     desk.send([review_item(number, now_ms()) for number in range(2)])
     eventually(lambda: desk.waiting() == 2, "the items wait")
     with desk.client("ana") as ana:

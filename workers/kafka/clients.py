@@ -91,6 +91,8 @@ FILES = (
 )
 """Properties that name files. librdkafka says of one that is not there what OpenSSL said."""
 
+MAX_BYTES = "message.max.bytes"
+
 COMMAND = "guardline"
 """The `client.id` of what is not a worker."""
 
@@ -196,6 +198,11 @@ def transactional_producer(
         Misconfigured: librdkafka refuses the settings.
     """
     return _made(Sender, kafka, transactional_producer_config(kafka, worker_id, max_bytes), logger)
+
+
+def client_limit(kafka: Kafka) -> int:
+    """Return how large a record librdkafka sends at most, in bytes."""
+    return int(kafka.properties.get(MAX_BYTES, 1_000_000))
 
 
 def transactional_id(kafka: Kafka, worker_id: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
@@ -23,6 +23,15 @@ FOREVER_MS = -1
 
 COMPACTED_WITHIN_MS = 24 * HOUR_MS
 """A key's older records, which may hold a text that the newest record has lost, are gone after this time."""
+
+
+MAX_BYTES = "max.message.bytes"
+
+DEFAULT_BYTES = 1_048_588
+"""Kafka's own `max.message.bytes`."""
+
+STATE_BYTES = 131_072
+"""What the state of a review item holds besides the item, at most: its history, decisions with notes, an appeal."""
 
 
 class Keeping(NamedTuple):
@@ -53,11 +62,25 @@ class Difference(NamedTuple):
     wanted: str
 
 
-def wanted_of(topics: Topics, topic: str) -> dict[str, str]:
-    """Give the properties with which `guardline topics create` makes a topic."""
+def state_bytes(item_bytes: int) -> int:
+    """Give how large the state of a review item of this size may be: it has the attributes twice."""
+    return 2 * item_bytes + STATE_BYTES
+
+
+def limit_of(properties: Mapping[str, str]) -> int:
+    """Give how large a record a topic with these properties takes."""
+    return int(properties[MAX_BYTES])
+
+
+def wanted_of(topics: Topics, topic: str, item_bytes: int = DEFAULT_BYTES) -> dict[str, str]:
+    """Give the properties with which `guardline topics create` makes a topic.
+
+    `item_bytes`: how large a record `topics.review` takes.
+    """
+    size = {MAX_BYTES: str(state_bytes(item_bytes))} if topics.holds_review_items(topic) else {}
     if topics.is_compacted(topic):
-        return {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS)}
-    return {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS))}
+        return {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS), **size}
+    return {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS)), **size}
 
 
 def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping]:
@@ -74,15 +97,17 @@ def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping
 
 
 def differences(admin: AdminClient, topics: Topics, present: Collection[str]) -> list[Difference]:
-    """Compare topics that exist with the settings.
+    """Compare topics that exist with the settings. A topic that takes larger records than it has to does not differ.
 
     Raises: as `keeping_of`.
     """
+    found = described(admin, present)
+    item_bytes = limit_of(found[topics.review]) if topics.review in found else DEFAULT_BYTES
     return [
-        Difference(topic, name, found[name], wanted)
-        for topic, found in described(admin, present).items()
-        for name, wanted in wanted_of(topics, topic).items()
-        if found[name] != wanted
+        Difference(topic, name, properties[name], wanted)
+        for topic, properties in found.items()
+        for name, wanted in wanted_of(topics, topic, item_bytes).items()
+        if properties[name] != wanted and not (name == MAX_BYTES and limit_of(properties) > int(wanted))
     ]
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
-from workers.errors import Unavailable
+from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients, rights
 from workers.kafka.clients import ANSWER_S
 from workers.kafka.input_topics import matching
 from workers.kafka.route import Route
-from workers.kafka.topic_settings import described, wanted_of
-from workers.settings import Settings
+from workers.kafka.topic_settings import DEFAULT_BYTES, described, limit_of, wanted_of
+from workers.settings import Settings, Topics
 
 
 def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, int | None]]:
@@ -29,19 +31,45 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
     topics = settings.topics
     admin = clients.admin(settings.kafka)
     before = clients.present_topics(admin, settings.kafka)
+    made: list[str] = []
+    present: dict[str, int | None] = {}
+    all_names = settings.all_topics if names is None else names
+    later = [name for name in all_names if topics.holds_review_items(name)]
+    _create(admin, settings, [name for name in all_names if name not in later], DEFAULT_BYTES, before, made, present)
+    if later:
+        item_bytes = _item_bytes(admin, topics) if topics.review in {*made, *before} else DEFAULT_BYTES
+        _create(admin, settings, later, item_bytes, before, made, present)
+    return made, present
+
+
+def _item_bytes(admin: clients.Admin, topics: Topics) -> int:
+    """Ask how large a review item may be. Without an answer assume Kafka's default: the review worker checks it."""
+    with suppress(Misconfigured, Unavailable):
+        return limit_of(described(admin, [topics.review])[topics.review])
+    return DEFAULT_BYTES
+
+
+def _create(
+    admin: clients.Admin,
+    settings: Settings,
+    names: Sequence[str],
+    item_bytes: int,
+    before: Mapping[str, TopicMetadata],
+    made: list[str],
+    present: dict[str, int | None],
+) -> None:
+    topics = settings.topics
     where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
     wanted = [
         NewTopic(
             name,
             num_partitions=topics.partitions,
             replication_factor=topics.replication,
-            config=wanted_of(topics, name),
+            config=wanted_of(topics, name, item_bytes),
         )
-        for name in (settings.all_topics if names is None else names)
+        for name in names
     ]
-    made: list[str] = []
-    present: dict[str, int | None] = {}
-    for name, future in admin.create_topics(wanted, operation_timeout=2 * ANSWER_S).items():
+    for name, future in (admin.create_topics(wanted, operation_timeout=2 * ANSWER_S) if wanted else {}).items():
         try:
             future.result(3 * ANSWER_S)
             made.append(name)
@@ -58,7 +86,6 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
             ) from error
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
-    return made, present
 
 
 class Checked(NamedTuple):
@@ -83,9 +110,8 @@ def check(route: Route, answer_s: float = ANSWER_S) -> Checked:
     find([*{**route.inputs, **route.outputs}], present)
     inputs = _without_unreadable(admin, route, matching(route, present))
     rights.check(admin, route.reading(inputs), ANSWER_S)
-    client_limit = int(kafka.properties.get("message.max.bytes", 1_000_000))
     outputs = described(admin, route.outputs, f" from kafka.bootstrap_servers {kafka.bootstrap_servers!r}")
-    limits = {name: min(client_limit, int(found["max.message.bytes"])) for name, found in outputs.items()}
+    limits = {name: min(clients.client_limit(kafka), limit_of(found)) for name, found in outputs.items()}
     return Checked(inputs, limits)
 
 

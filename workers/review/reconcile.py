@@ -23,6 +23,7 @@ from workers.kafka.sending import Sending
 from workers.review.item import Item
 from workers.review.processing import written
 from workers.review.reading import SYSTEM, arrival, command_id
+from workers.review.sizes import with_room
 from workers.settings import Settings, Topics
 
 UNDER_WAY_MS = 10_000
@@ -81,7 +82,7 @@ def repair(settings: Settings, found: Compared, since_ms: int | None) -> list[st
         Fatal: Kafka refuses the commands.
     """
     missing = set(found.without_item)
-    sending = Sending(settings.kafka)
+    sending = Sending(with_room(settings.kafka))
     with sending:
         if missing:
             for _, key, document in _documents(settings, settings.topics.review, since_ms):

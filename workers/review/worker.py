@@ -25,6 +25,7 @@ from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy, default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis.policy_cache import PolicyCache
+from workers.review import sizes
 from workers.review.desk import Desk
 from workers.review.people import Tokens
 from workers.review.processing import Processor
@@ -32,6 +33,7 @@ from workers.review.reading import Reading, Work
 from workers.review.rebuilding import rebuilt
 from workers.review.rules import HOUR_MS, TenantRules, Terms
 from workers.review.service import Service
+from workers.review.sizes import with_room
 from workers.review.standby import require_free
 from workers.review.ticking import Ticking
 from workers.settings import Commit, Review, Settings
@@ -47,7 +49,7 @@ NO_TOKENS = "review.tokens is empty: nobody can use the API. See docs/review.md#
 def of_review(settings: Settings) -> Route:
     """Give the route of the review worker."""
     names = settings.topics
-    kafka = settings.kafka.model_copy(update={"group": f"{settings.kafka.group}.review"})
+    kafka = with_room(settings.kafka).model_copy(update={"group": f"{settings.kafka.group}.review"})
     return Route(
         kafka=kafka,
         worker_id=settings.worker.id,
@@ -81,6 +83,7 @@ def terms_of(settings: Settings) -> Terms:
         undo_ms=int(review.undo_s * 1000),
         keep_decided_ms=int(review.keep_decided_hours * HOUR_MS),
         keep_history_ms=int(review.keep_history_hours * HOUR_MS),
+        max_leases=review.max_leases,
         carry_attributes=settings.events.carry_attributes,
     )
 
@@ -125,6 +128,7 @@ class Worker:
         tokens = Tokens(review.tokens)
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, route, LOOK_S))
+            await life.wait_for(lambda: asyncio.to_thread(sizes.check, settings))
             frames = await life.wait_for(lambda: asyncio.to_thread(registry.frames, settings))
             policies = PolicyCache(settings.redis)
             life.close_with(policies.close)
@@ -177,7 +181,7 @@ class Worker:
                 forgotten=known,
                 max_bytes=checked.max_bytes,
             )
-            sender = SingleRecords(settings.kafka, timeout_s=review.answer_s)
+            sender = SingleRecords(route.kafka, timeout_s=review.answer_s)
             life.close_with(sender.close)
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)

@@ -222,6 +222,10 @@ class Topics(Section):
         """Whether a new topic keeps the newest record of each key, and no record for its age."""
         return topic == self.review_state
 
+    def holds_review_items(self, topic: str) -> bool:
+        """Whether the records of a topic hold review items with what the review worker adds."""
+        return topic in (self.review_state, self.review_commands)
+
     def retention_hours_of(self, topic: str) -> float:
         """Give the retention in hours that a new topic gets."""
         default = self.retention_hours
