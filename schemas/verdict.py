@@ -108,7 +108,11 @@ class Verdict(BaseModel):
     superseded_decision: Decision | None = None
     """The decision of the verdict that this one replaces."""
     decided_by: Id | None = None
-    """Who decided: the name of a person's token, or of the system that passed the decision on. Null for the policy."""
+    """Who decided: the name of a person's token, or of the system that passed the decision on. Null for the policy.
+    Several names are separated by commas, and cut where they are too long: `deciders` is exact."""
+    deciders: list[Id] | None = None
+    """Everybody who has decided about the event so far, one name each. None of them decides an appeal. Null for the
+    policy."""
     note: Note | None = None
     """What the person wrote down as the reason."""
     corrected: Correction | None = None

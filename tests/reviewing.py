@@ -40,7 +40,9 @@ def verdict_id(number: int) -> str:
 def review_item(number: int, received_at: int = ITEM["timings"]["received_at"], **changes: Any) -> dict[str, Any]:
     """Give a review item as the moderation worker writes it. `received_at`: in milliseconds since 1970."""
     plain = {
-        name: ITEM[name] for name in ITEM if name not in ("supersedes", "superseded_decision", "decided_by", "note")
+        name: ITEM[name]
+        for name in ITEM
+        if name not in ("supersedes", "superseded_decision", "decided_by", "deciders", "note")
     }
     own = {"verdict_id": verdict_id(number), "event_id": f"e{number}", "text": f"message {number}", "corrected": None}
     return {**plain, **own, "timings": {"received_at": received_at, "judged_ms": 1.0}, **changes}

@@ -88,7 +88,9 @@ class LocalDesk:
         self._processor = Processor(
             self.desk,
             self.topics,
-            terms=Terms(int(lease_s * 1000), int(undo_s * 1000), 3_600_000, 3_600_000),
+            terms=Terms(
+                int(lease_s * 1000), int(undo_s * 1000), 3_600_000, 3_600_000, max_leases=self.settings.max_leases
+            ),
             rules_of=lambda tenant: TenantRules(30 * MINUTE_MS, None, self._four_eyes),
             pipeline="test",
             now_ms=self.now_ms,

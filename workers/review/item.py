@@ -22,6 +22,15 @@ NO_CONTENT = Raw(b"null")
 """Instead of the content of an item that has lost it: msgspec has no optional `Raw`."""
 
 
+MAX_STEPS = 100
+"""The most steps of a history. The audit topic has them all."""
+
+RECENT_STEPS = 20
+"""The newest steps are never left out: a repeated request is recognised by its step."""
+
+PASSING = frozenset({"leased", "released", "skipped", "lease_ended"})
+"""The steps that are left out first: they change nothing that lasts."""
+
 ENDS_OF_DECISIONS = frozenset({"undone", "escalated", "second_opinion", "published"})
 """The steps that follow a decision: it was taken back, or it took effect."""
 
@@ -120,6 +129,13 @@ class Item(Struct, frozen=True):
         people = {opinion.by for opinion in self.opinions}
         return frozenset(people | set(self.deciders) if self.appeal is not None else people)
 
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """Everybody who made the newest superseding verdict, an earlier one, or an opinion for one of them."""
+        # After a decision the opinions stay until the item is reopened or appealed. They then become deciders.
+        now = self.opinions if self.status == "decided" else ()
+        return tuple(dict.fromkeys([*self.deciders, *(opinion.by for opinion in now)]))
+
     def step_of(self, command_id: str) -> Step | None:
         """Give the step that a command has made, None if the command was not applied."""
         return next((step for step in reversed(self.history) if step.command_id == command_id), None)
@@ -129,6 +145,16 @@ class Item(Struct, frozen=True):
         later = itertools.dropwhile(lambda step: step.command_id != command_id, self.history)
         ends = (step.action for step in itertools.islice(later, 1, None) if step.action in ENDS_OF_DECISIONS)
         return next(ends, None) == "undone"
+
+
+def with_step(history: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
+    """Add a step to a history, and leave out the oldest one that may be left out if there are more than `MAX_STEPS`."""
+    steps = (*history, step)
+    if len(steps) <= MAX_STEPS:
+        return steps
+    # The first step says how the item came.
+    oldest = next((at for at, one in enumerate(steps[:-RECENT_STEPS]) if one.action in PASSING), 1)
+    return steps[:oldest] + steps[oldest + 1 :]
 
 
 class _Author(Struct):

@@ -25,7 +25,7 @@ from workers.core.records import Finished, Output, Source, TopicPartition
 from workers.errors import Fatal
 from workers.review import item as items
 from workers.review.desk import Desk
-from workers.review.item import Item
+from workers.review.item import Item, Lease
 from workers.review.reading import SYSTEM, Work, command_id
 from workers.review.refusal import Refusal
 from workers.review.rules import Change, Given, TenantRules, Terms, applied, forgotten
@@ -198,6 +198,7 @@ class Processor:
             self._rules_of(tenant_id),
             lambda causing: superseding_id(self._pipeline, causing),
             work.document or {},
+            self._other_leases(command),
         )
         try:
             change = applied(item, given)
@@ -222,6 +223,12 @@ class Processor:
         elif change.item is not item:
             desk.put(change.item, is_hidden=work.is_arrival)
         return outputs
+
+    def _other_leases(self, command: ReviewCommand) -> list[Lease]:
+        if command.kind is not CommandKind.LEASE:
+            return []
+        held = self._desk.leased_by(command.by)
+        return [item.lease for item in held if item.lease is not None and item.verdict_id != command.verdict_id]
 
     def _outputs(self, before: Item | None, change: Change, given: Given) -> tuple[Output, ...]:
         """Give the records of a change: the verdict, the new state, and the audit records."""

@@ -15,7 +15,7 @@ from schemas.review_command import ReviewCommand
 from schemas.taxonomy import Decision
 from workers.core.decide import carried
 from workers.review import urgency
-from workers.review.item import NO_CONTENT, Item, Lease, Opinion, Step, parsed, raw
+from workers.review.item import NO_CONTENT, Item, Lease, Opinion, Step, parsed, raw, with_step
 from workers.review.refusal import Refusal, conflict, not_allowed
 
 PEOPLE = frozenset({"reviewer", "senior"})
@@ -32,6 +32,8 @@ class Terms(NamedTuple):
     """How long a decided item keeps its content."""
     keep_history_ms: int
     """How long an item without content is kept."""
+    max_leases: int = 10
+    """How many items one person may have on lease."""
     carry_attributes: bool | Sequence[str] = True
     """The attributes that a verdict has: the setting `events.carry_attributes`."""
 
@@ -65,6 +67,8 @@ class Given(NamedTuple):
     superseding_id: Callable[[str], str]
     document: Mapping[str, Any]
     """The JSON object of the review item or verdict that the command brings; empty if it brings none."""
+    leases: Sequence[Lease] = ()
+    """The leases that the person has on other items."""
 
 
 def applied(item: Item | None, given: Given) -> Change:
@@ -133,6 +137,9 @@ _CONTENT: Mapping[str, Any] = {"text": "", "context": [], "attributes": {}}
 def _lease(item: Item, given: Given) -> Change:
     command = given.command
     _require_turn(item, given)
+    if any(lease.command_id == command.command_id for lease in given.leases):
+        raise conflict("the same request has taken another item already")
+    require_fewer(command.by, len(given.leases), given.terms.max_leases)
     lease = Lease(command.by, command.command_id, given.now_ms, given.now_ms + given.terms.lease_ms)
     return Change(_with_step(replace(item, lease=lease), given, "leased"), ("leased",))
 
@@ -280,7 +287,13 @@ def _first_appeal(given: Given) -> Change:
     if command.verdict.decision is Decision.REVIEW:
         raise conflict("the verdict says review: nobody has decided, so there is no decision to appeal against")
     item = _opened(given, base64.b64encode(command.key.encode()).decode())
-    deciders = () if command.verdict.decided_by is None else tuple(command.verdict.decided_by.split(", "))
+    if command.verdict.decided_by is not None and not command.verdict.deciders:
+        raise Refusal(
+            422,
+            "verdict: it has decided_by and no deciders, so it is not known who may not decide the appeal: pass the "
+            "record as it is in the topic of verdicts",
+        )
+    deciders = tuple(command.verdict.deciders or ())
     item = replace(item, content=_passed(command), appeal=command.note or "", deciders=deciders)
     return Change(_again(item, given, "appealed"), ("appealed",))
 
@@ -288,7 +301,6 @@ def _first_appeal(given: Given) -> Change:
 def _again(item: Item, given: Given, status: str) -> Item:
     """Put a decided item back into the queue."""
     tenant = given.tenant
-    deciders = dict.fromkeys([*item.deciders, *(opinion.by for opinion in item.opinions)])
     urgent = urgency.urgency(parsed(item.verdict).get("assessment"), None)
     item = replace(
         item,
@@ -298,7 +310,7 @@ def _again(item: Item, given: Given, status: str) -> Item:
         turn_at=urgency.turn_at(given.now_ms, tenant.sla_ms, urgent),
         expires_at=None if tenant.retention_ms is None else given.now_ms + tenant.retention_ms,
         opinions=(),
-        deciders=tuple(deciders),
+        deciders=item.everybody,
         skipped_by=(),
     )
     return _with_step(item, given, status)
@@ -394,7 +406,8 @@ def _with_step(item: Item, given: Given, action: str, opinion: Opinion | None = 
     command = given.command
     decision = opinion.decision if opinion is not None else command.decision
     by, role = command.by, command.role.value
-    return replace(item, history=(*item.history, Step(given.now_ms, action, by, role, command.command_id, decision)))
+    step = Step(given.now_ms, action, by, role, command.command_id, decision)
+    return replace(item, history=with_step(item.history, step))
 
 
 def _joined(first: Change, given: Given) -> Change:
@@ -414,6 +427,12 @@ def _require_person(item: Item, command: ReviewCommand) -> None:
         raise not_allowed(f"{by} made the decision that is appealed: another person has to decide")
     if any(opinion.by == by for opinion in item.opinions):
         raise not_allowed(f"{by} has decided already: the policy wants a second person")
+
+
+def require_fewer(by: str, leases: int, max_leases: int) -> None:
+    """Refuse one more lease of a person who has `leases` already."""
+    if leases >= max_leases:
+        raise conflict(f"{by} has {leases} items on lease: decide, skip or release one (review.max_leases)")
 
 
 def _require_appellant(command: ReviewCommand) -> None:

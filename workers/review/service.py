@@ -27,11 +27,11 @@ from workers.review.processing import Processor, written
 from workers.review.queues import language_of
 from workers.review.reading import command_id
 from workers.review.refusal import Refusal, conflict, not_allowed
-from workers.review.rules import unknown
+from workers.review.rules import require_fewer, unknown
 from workers.settings import Review, Topics
 
 ATTEMPTS = 3
-"""How often `next` tries another item, if somebody took the first one by its id in the meantime."""
+"""How often `next` tries another item, if somebody took the first one in the meantime."""
 
 COUNTED_MS = 1_000
 """How old the counts of the queues may be: 100,000 items take about 50 ms to count."""
@@ -81,16 +81,14 @@ class Service:
         """
         _require(person, DECIDES, "take items")
         causing = id_of(person, "next", key)
-        held = self._desk.leased_by(person.name)
-        for item in held:
-            if item.lease is not None and item.lease.command_id == causing:
-                return self._full(item, person)
-        if len(held) >= self._settings.max_leases:
-            raise conflict(
-                f"{person.name} has {len(held)} items on lease: decide, skip or release one (review.max_leases)"
-            )
+        read = {language_of(one) for one in languages}
         for attempt in range(ATTEMPTS):
-            read = {language_of(one) for one in languages}
+            held = self._desk.leased_by(person.name)
+            for item in held:
+                if item.lease is not None and item.lease.command_id == causing:
+                    return self._full(await self._give(person, item.verdict_id, CommandKind.LEASE, causing), person)
+            # The rules check this again: requests of one person may come at the same time.
+            require_fewer(person.name, len(held), self._settings.max_leases)
             reserved = self._desk.reserve(person.reader, tenants, read, with_skipped=with_skipped)
             if reserved is None:
                 return None

@@ -8,6 +8,7 @@ from typing import Any
 from workers.review.item import Item, parsed
 
 MAX_NAMES_CHARS = 256
+"""The longest `decided_by` that the contract of verdicts allows."""
 
 
 def superseding_id(pipeline: str, command_id: str) -> str:
@@ -34,6 +35,7 @@ def superseding(item: Item) -> dict[str, Any]:
         "supersedes": item.previous,
         "superseded_decision": item.previous_decision,
         "decided_by": ", ".join(dict.fromkeys(opinion.by for opinion in opinions))[:MAX_NAMES_CHARS],
+        "deciders": item.everybody,
         "note": last.note,
         "corrected": corrected,
         # Comes last, as in every verdict.

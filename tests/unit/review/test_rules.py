@@ -25,7 +25,8 @@ from tests.unit.review.given import (
     given,
     opened,
 )
-from workers.review.item import Item, decoded, encoded, parsed
+from workers.kafka.topic_settings import STATE_BYTES
+from workers.review.item import MAX_STEPS, RECENT_STEPS, Item, Lease, decoded, encoded, parsed
 from workers.review.queues import Queues, Reader
 from workers.review.refusal import Refusal
 from workers.review.rules import applied
@@ -187,6 +188,7 @@ class TestAppeals:
         case.do("decide", "bob", decision="allow")
         verdict = superseding(case.item)
         assert (verdict["supersedes"], verdict["superseded_decision"], verdict["decision"]) == (first, "block", "allow")
+        assert verdict["deciders"] == ("ana", "bob")
         case.do("appeal", "coop")
         assert case.item.excluded() == {"ana", "bob"}
 
@@ -224,16 +226,73 @@ class TestAppeals:
             assert refusal.value.status == status
 
     def test_a_verdict_that_never_went_to_review_becomes_an_item(self) -> None:
-        verdict = self.verdict(decided_by="ana", unknown="kept")
+        verdict = self.verdict(decided_by="ana, bo", deciders=["ana", "bo, bert"], unknown="kept")
         wanted = command("appeal", "coop", verdict["verdict_id"], verdict=verdict, text="hello", key="room", note="why")
         change = applied(None, given(wanted, document=verdict))
         assert change.item is not None
-        assert (change.item.status, change.item.deciders) == ("appealed", ("ana",))
+        assert (change.item.status, change.item.deciders) == ("appealed", ("ana", "bo, bert"))
         decide = command("decide", "bob", verdict["verdict_id"], decision="allow")
         after = applied(change.item, given(decide, terms=AT_ONCE)).item
         assert after is not None
         assert superseding(after)["superseded_decision"] == "block"
         assert superseding(after)["unknown"] == "kept"
+        assert superseding(after)["deciders"] == ("ana", "bo, bert", "bob")
+        unnamed = self.verdict(decided_by="ana")
+        wanted = command("appeal", "coop", verdict["verdict_id"], verdict=unnamed, text="hello", key="room", note="why")
+        with pytest.raises(Refusal, match="not known who may not decide the appeal"):
+            applied(None, given(wanted, document=unnamed))
+
+
+def test_long_names_are_cut_where_they_are_shown_and_nowhere_else() -> None:
+    names = [f"coop:{letter * 140}" for letter in "abc"]
+    case = Case(FOUR_EYES)
+    for name in names[:2]:
+        case.do("decide", name, decision="block", role="reviewer")
+    verdict = superseding(case.item)
+    assert (len(verdict["decided_by"]), verdict["deciders"]) == (256, tuple(names[:2]))
+    case.do("appeal", "coop")
+    assert refused(case, "decide", names[1], decision="allow", role="reviewer").status == 403
+    case.do("decide", names[2], decision="allow", role="reviewer")
+
+
+def test_the_state_of_an_item_stays_small_whatever_people_do_with_it() -> None:
+    """Leases and undone decisions cost nothing, so a program could make them without end."""
+    text = "\U0001f600" * 2_000
+    case = Case(FOUR_EYES, TERMS, attributes={"a": "x" * 1_000})
+    size = len(encoded(case.item))
+    by = f"{'s' * 64}:{'p' * 64}"
+    for _ in range(120):
+        case.do("lease", by, role="senior")
+        case.do("skip", by, role="senior")
+        case.do("decide", by, role="senior", decision="escalate", note=text)
+        case.do("undo", by, role="senior")
+        case.do("release", by, role="senior")
+    assert len(case.item.history) == MAX_STEPS
+    assert (case.item.history[0].action, case.item.history[-1].action) == ("arrived", "released")
+    assert {step.action for step in case.item.history[1:-RECENT_STEPS]} == {"decided", "undone"}
+    for name in (by, f"b{by}"):
+        case.do("decide", name, role="senior", decision="block", note=text)
+        case.now += TERMS.undo_ms
+        case.do("settle")
+    case.do("appeal", "coop", note=text)
+    for name in (f"c{by}", f"d{by}"):
+        case.do("decide", name, role="senior", decision="block", note=text)
+        case.now += TERMS.undo_ms
+        case.do("settle")
+    case.do("appeal", "coop", note=text)
+    assert len(encoded(case.item)) < size + STATE_BYTES
+
+
+def test_a_person_has_at_most_so_many_items_on_lease() -> None:
+    item, terms = opened(), TERMS._replace(max_leases=2)
+    others = [Lease("ana", f"{number:032x}", NOW, NOW) for number in range(2)]
+    lease = command("lease", "ana")
+    with pytest.raises(Refusal, match="ana has 2 items on lease"):
+        applied(item, given(lease, terms=terms)._replace(leases=others))
+    again = lease.model_copy(update={"command_id": others[0].command_id})
+    with pytest.raises(Refusal, match="the same request has taken another item"):
+        applied(item, given(again, terms=terms)._replace(leases=others[:1]))
+    assert applied(item, given(lease, terms=terms)._replace(leases=others[:1])).item is not None
 
 
 def test_a_decided_item_is_reopened_by_a_senior_person_only() -> None:
