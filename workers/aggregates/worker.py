@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from workers import telemetry
+from workers.aggregates import folder
 from workers.errors import Misconfigured, to_install
 from workers.kafka import internal_topics
 from workers.kafka.clients import LOOK_S
@@ -46,6 +47,8 @@ class Worker:
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             make = _imported()
             prepared = await life.wait_for(lambda: asyncio.to_thread(internal_topics.prepare, settings, LOOK_S))
+            if settings.aggregates.folder is not None:
+                folder.claim(settings.aggregates.folder, prepared, settings.topics.verdicts)
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             policies = PolicyCache(settings.redis)

@@ -10,11 +10,9 @@ from confluent_kafka.cimpl import NewTopic
 from workers.errors import Misconfigured, Unavailable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
+from workers.kafka.topic_settings import COMPACTED_WITHIN_MS, HOUR_MS
 from workers.kafka.topics import find
 from workers.settings import Settings
-
-COMPACTED_WITHIN_MS = 86_400_000
-"""When the broker has to compact the rows at the latest: the old rows of forgotten authors go with it. A day."""
 
 
 class Prepared(NamedTuple):
@@ -26,6 +24,7 @@ class Prepared(NamedTuple):
         changelog: the rows.
         partitions: the number of partitions of the verdict topic and of the two.
         incarnation: a number that differs for a verdict topic that was deleted and made again.
+        changelog_id: a number that differs for a changelog topic that was deleted and made again.
     """
 
     group: str
@@ -33,6 +32,7 @@ class Prepared(NamedTuple):
     changelog: str
     partitions: int
     incarnation: int
+    changelog_id: int
 
 
 def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
@@ -50,7 +50,7 @@ def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
     find([topics.verdicts, topics.signals, topics.forget], present)
     partitions = len(present[topics.verdicts].partitions)
     configs = {
-        updates: {"retention.ms": str(int(topics.retention_hours_of(topics.verdicts) * 3_600_000))},
+        updates: {"retention.ms": str(int(topics.retention_hours_of(topics.verdicts) * HOUR_MS))},
         changelog: {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS)},
     }
     missing = [name for name in configs if name not in present]
@@ -75,7 +75,11 @@ def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
     found = {name: len(present[name].partitions) for name in (updates, changelog)}
     if set(found.values()) != {partitions}:
         raise Misconfigured(mismatch(topics.verdicts, partitions, found, group))
-    return Prepared(group, updates, changelog, partitions, _incarnation(admin, topics.verdicts, answer_s))
+    ids = [
+        _incarnation(admin, setting, name, answer_s)
+        for setting, name in (("topics.verdicts", topics.verdicts), ("kafka.group", changelog))
+    ]
+    return Prepared(group, updates, changelog, partitions, *ids)
 
 
 def mismatch(verdicts: str, partitions: int, found: dict[str, int], group: str) -> str:
@@ -83,20 +87,26 @@ def mismatch(verdicts: str, partitions: int, found: dict[str, int], group: str) 
     counts = " and ".join(f"{name} has {count}" for name, count in found.items())
     return (
         f"topics.verdicts: {verdicts} has {partitions} partitions, {counts}: they have to be equal, because the rows "
-        f"of an author would be in two partitions. Stop all aggregates workers, delete {' and '.join(found)} and the "
-        f"consumer group {group}, empty aggregates.folder, and start again: the worker then counts {verdicts} from its "
-        "beginning"
+        f"of an author would be in two partitions. {remedy(verdicts, group, *found)}"
     )
 
 
-def _incarnation(admin: clients.Admin, topic: str, answer_s: float) -> int:
+def remedy(verdicts: str, group: str, updates: str, changelog: str) -> str:
+    """Say how rows are made again after the number of partitions has changed."""
+    return (
+        f"Stop all aggregates workers, delete {updates} and {changelog} and the consumer group {group}, empty "
+        f"aggregates.folder, and start again: the worker then counts {verdicts} from its beginning"
+    )
+
+
+def _incarnation(admin: clients.Admin, setting: str, topic: str, answer_s: float) -> int:
     try:
         answer = admin.describe_topics(TopicCollection([topic]), request_timeout=2 * answer_s)[topic].result(answer_s)
     except KafkaException as error:
         raise causes.failure(
-            f"topics.verdicts: cannot describe {topic}", error.args[0], needs=f"DESCRIBE on {topic}"
+            f"{setting}: cannot describe {topic}", error.args[0], needs=f"DESCRIBE on {topic}"
         ) from error
     except TimeoutError as error:
-        raise Unavailable(f"topics.verdicts: cannot describe {topic}: no answer in time") from error
+        raise Unavailable(f"{setting}: cannot describe {topic}: no answer in time") from error
     # 31 bits are enough to tell two topics of one name apart.
     return int(answer.topic_id.get_least_significant_bits()) & 0x7FFFFFFF
