@@ -81,6 +81,8 @@ def test_workers_that_are_killed_and_join_count_each_verdict_once(site: Site) ->
     found = signals(site)
     assert {one["subject"] for one in found} == {author for author, count in flow.written.items() if count >= 3}
     assert {one["state"] for one in found} == {"raised"}
+    for process in (running, joined):
+        eventually(lambda process=process: lag(process) == (0, 0), "nothing is unread")  # type: ignore[misc]
     # Written again after a kill, with the same id: as many ids as crossings.
     crossings = {(one["subject"], one["threshold_name"]) for one in found}
     assert len({one["signal_id"] for one in found}) == len(crossings)
@@ -120,6 +122,10 @@ def counts(process: Process) -> None:
     """Wait until a worker has counted something."""
     eventually(lambda: '"worker started"' in process.text, "the worker has started")
     eventually(lambda: process.metric(COUNTED) > 0, "the worker counts")
+
+
+def lag(process: Process) -> tuple[float, float]:
+    return process.metric("guardline_lag_records"), process.metric("guardline_lag_seconds")
 
 
 def stopped(process: Process) -> None:

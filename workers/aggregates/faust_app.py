@@ -43,6 +43,11 @@ class _Consumer(Consumer):
 
     has_failed: Callable[[], bool]
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._fetched: dict[TP, int] = {}
+        """The offset of the last record that was fetched from each partition."""
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
@@ -66,13 +71,27 @@ class _Consumer(Consumer):
             if not active_partitions:
                 await asyncio.sleep(timeout)
                 return {}
-        return await super()._getmany(active_partitions, timeout)
+        found = await super()._getmany(active_partitions, timeout)
+        self._fetched |= {tp: records[-1].offset for tp, records in found.items() if records}
+        return found
 
     def unread(self, tp: TP) -> int:
-        """Return how many offsets of a partition were not handed to an agent yet; 0 if the end is not known."""
-        position = self._read_offset[tp] or self._committed_offset[tp]
-        end = self.highwater(tp)
-        return 0 if position is None or end is None else max(0, end - position - 1)
+        """Return how many offsets of a partition were not handed to an agent yet; 0 if the end is not known.
+
+        The markers of transactions have offsets too. They do not count behind the last record: the fetch position is
+        past them, and no agent ever gets them.
+        """
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        fetched = assignment and assignment.state_value(tp)
+        if fetched is None or fetched.lso is None or not fetched.has_valid_position:
+            return 0
+        last, handed_over = self._fetched.get(tp), self._read_offset[tp]
+        if last is None or (handed_over is not None and handed_over >= last):
+            position = fetched.position
+        else:
+            position = 0 if handed_over is None else handed_over + 1
+        unread: int = max(0, fetched.lso - position)
+        return unread
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # What was not written must be read again.

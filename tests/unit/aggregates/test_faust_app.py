@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ class Made:
         self.app.Table("rows", key_type=bytes, value_type=bytes, partitions=4)
         self.consumer: Any = self.app.consumer
         self.asked: list[set[TP]] = []
+        self.fetched: list[int] = []
         self.consumer._thread.getmany = self._getmany
         self.consumer._thread.commit = self._commit
 
     async def _getmany(self, active: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
         self.asked.append(set(active))
-        return {}
+        return {VERDICTS: [SimpleNamespace(offset=offset) for offset in self.fetched]} if self.fetched else {}
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
         return True
@@ -78,3 +80,27 @@ async def test_nothing_is_committed_after_a_write_has_failed(made: Made) -> None
 async def test_the_producer_writes_in_order_and_each_record_once(made: Made) -> None:
     producer: Any = made.app.producer
     assert producer._settings_extra() == {"acks": "all", "enable_idempotence": True}
+
+
+async def test_the_lag_counts_what_no_agent_got_and_no_marker_behind_the_last_record(made: Made) -> None:
+    """A topic that nobody writes to ends with a marker, so the lag would never be 0."""
+    consumer = made.consumer
+    fetched = SimpleNamespace(lso=None, has_valid_position=False, position=None)
+    assignment = SimpleNamespace(state_value={VERDICTS: fetched}.get)
+    subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
+    consumer._thread._consumer = SimpleNamespace(_subscription=subscription)
+    assert consumer.unread(VERDICTS) == 0, "nothing is assigned"
+    subscription.subscription.assignment = assignment
+    assert (consumer.unread(VERDICTS), consumer.unread(CHANGELOG)) == (0, 0), "the end is not known"
+    vars(fetched).update(lso=12, has_valid_position=True, position=4)
+    assert consumer.unread(VERDICTS) == 8, "nothing was fetched yet"
+    made.fetched = [4, 6, 8]
+    await consumer._getmany({VERDICTS}, 1.0)
+    fetched.position = 12  # Past the record at offset 10, which was aborted, and its marker.
+    assert consumer.unread(VERDICTS) == 12
+    consumer._read_offset[VERDICTS] = 4
+    assert consumer.unread(VERDICTS) == 7
+    consumer._read_offset[VERDICTS] = 8
+    assert consumer.unread(VERDICTS) == 0
+    fetched.lso = 14
+    assert consumer.unread(VERDICTS) == 2
