@@ -35,6 +35,7 @@ BATCH = 500
 """Verdicts in one batch."""
 
 BATCH_AGE_S = 0.05
+RETRY_S = 1.0
 LOOK_STEP = 500
 """Rows that are looked at before the event loop does something else."""
 
@@ -79,7 +80,8 @@ class Aggregation:
             now_ms=_now_ms,
         )
         self._last_s = self._last_counted_s = time.time()
-        self._knows_forgotten = True
+        self._assignment = self._known_at = 0
+        self._knowing = asyncio.Lock()
         raw: dict[str, Any] = {
             "key_type": bytes,
             "value_type": bytes,
@@ -150,7 +152,7 @@ class Aggregation:
 
     async def _on_assigned(self, *_: object, **__: object) -> None:
         self._counter.begin(self._owned(self._updates))
-        self._knows_forgotten = False
+        self._assignment += 1
         self.upkeep.look_soon()
 
     async def _tick(self, now_ms: int) -> None:
@@ -158,8 +160,7 @@ class Aggregation:
             await self._send(self._updates, encoded(Tick(now_ms)), partition)
 
     async def _look(self) -> None:
-        if not self._knows_forgotten:
-            await self._read_forgotten()
+        await self._know_forgotten()
         count = 0
         partitions = self._prepared.partitions
         for name, row, place in self._rows.snapshot():
@@ -176,13 +177,21 @@ class Aggregation:
         self._rows.count = count
         telemetry.ROWS.set(count)
 
-    async def _read_forgotten(self) -> None:
-        """Read all requests to forget: other workers may have handled those for rows that are now this worker's."""
-        try:
-            self._forgotten.take(await asyncio.to_thread(forgotten, self._settings))
-            self._knows_forgotten = True
-        except Unavailable as error:
-            log.warning("the requests to forget cannot be read now, and are read at the next look", error=str(error))
+    async def _know_forgotten(self) -> None:
+        """Read all requests to forget, once for each assignment: another worker may have handled them for these rows.
+
+        Returns when they are read, so no verdict is counted that a request covers.
+        """
+        if self._known_at == self._assignment:
+            return
+        async with self._knowing:
+            while self._known_at != (assignment := self._assignment):
+                try:
+                    self._forgotten.take(await asyncio.to_thread(forgotten, self._settings))
+                    self._known_at = assignment
+                except Unavailable as error:
+                    log.warning("nothing is counted until the requests to forget can be read", error=str(error))
+                    await asyncio.sleep(RETRY_S)
 
     async def _route(self, stream: Any) -> None:
         thread = self._settings.aggregates.thread.attribute
@@ -221,6 +230,7 @@ class Aggregation:
     async def _count(self, stream: Any) -> None:
         async for event in stream.noack().events():
             message = event.message
+            await self._know_forgotten()
             self._last_counted_s = message.timestamp or self._last_counted_s
             counted = self._counted(decoded(message.value), message.partition)
             for signal in counted.signals:

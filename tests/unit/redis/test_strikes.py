@@ -82,6 +82,26 @@ async def test_an_author_without_strikes_left_has_no_entry(stored: StoredStrikes
     assert await redis.keys(f"{namespace}:*") == []
 
 
+async def test_many_authors_without_strikes_left_lose_their_entries_with_one_command(
+    stored: StoredStrikes, redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as authors whom requests to forget name. Their keys have different hash tags."""
+    authors = [Author("acme", f"author-{number}") for number in range(200)]
+    await stored.write({**dict.fromkeys(authors, standing_of(1)), AUTHOR: standing_of(2)})
+    assert len(await redis.keys(f"{namespace}:strikes:*")) == 201
+    commands: list[str] = []
+    execute: Any = redis.execute_command
+
+    async def noting(*arguments: Any, **named: Any) -> Any:
+        commands.append(str(arguments[0]))
+        return await execute(*arguments, **named)
+
+    monkeypatch.setattr(redis, "execute_command", noting)
+    await stored.write({**dict.fromkeys(authors, standing_of()), Author("acme", "new"): standing_of()})
+    assert commands == ["DEL"]
+    assert len(await redis.keys(f"{namespace}:strikes:*")) == 1
+
+
 async def test_a_deletion_says_whether_there_was_an_entry(stored: StoredStrikes) -> None:
     await stored.write({AUTHOR: standing_of(1)})
     assert [await stored.delete(AUTHOR), await stored.delete(AUTHOR)] == [True, False]

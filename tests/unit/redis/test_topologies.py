@@ -23,6 +23,7 @@ from tests.site import eventually
 from tests.unit.redis.test_dedup import event_at, memory_of
 from tests.unit.redis.test_memories import until
 from tests.unit.redis.test_rights import PAGE, WORKER, changes_policies, said_by, works
+from tests.unit.redis.test_strikes import standing_of
 from workers.core.keys import TAGS, Keys
 from workers.core.records import Event
 from workers.errors import GuardlineError, Misconfigured, Unavailable
@@ -32,6 +33,7 @@ from workers.redis.entries import entries_of
 from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.policy_store import PolicyStore
+from workers.redis.strikes import Author, StoredStrikes
 from workers.settings import Dedup as DedupSettings
 from workers.settings import Redis as RedisSettings
 
@@ -68,6 +70,17 @@ async def test_entries_are_read_in_the_order_of_their_keys_and_the_first_stays_t
     await entries.set({keys[0]: b"newest"}, 100, only_new=False)
     assert await entries.get(keys[:1]) == [b"newest"]
     assert 0 < await redis.ttl(keys[1]) <= 100
+
+
+async def test_the_strikes_of_many_authors_are_written_read_and_deleted(redis: Client) -> None:
+    stored = StoredStrikes(redis, namespace=NAMESPACE, secret="s")
+    authors = [Author("acme", f"author-{number}") for number in range(300)]
+    await stored.write({author: standing_of(number) for number, author in enumerate(authors, 1)})
+    now = int(time.time() * 1_000)
+    assert [one and one.value(now) for one in await stored.read(authors)] == [*range(1, 301)]
+    await stored.write({**dict.fromkeys(authors, standing_of()), authors[7]: standing_of(5)})
+    assert [number for number, one in enumerate(await stored.read(authors)) if one and one.steps] == [7]
+    assert await stored.delete(authors[7])
 
 
 async def test_a_worker_and_guardline_policy_work_on_it(servers: Servers) -> None:
