@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +17,9 @@ from schemas.forget import Forget
 from tests.aggregates import Verdicts, counted, set_policy, strikes, verdict, worker
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
+from workers.actions.route import route_of
 from workers.core.records import TopicPartition
-from workers.kafka import forgetting
+from workers.kafka import clients, forgetting
 from workers.kafka.reader import read
 from workers.kafka.topics import create
 
@@ -36,10 +39,35 @@ def commit(site: Site, worker: str, topic: str, offset: int) -> None:
         consumer.close()
 
 
-def forget(site: Site, *flags: str, code: int = 0) -> dict[str, str]:
-    """Run the command, and give the last column of its table by the first one."""
+ENDPOINT = {"name": "platform", "url": "https://platform.example", "secret_files": ["/nowhere/secret"]}
+STATEMENTS = {
+    "name": "dsa",
+    "url": "https://database.example",
+    "format": "dsa",
+    "header_files": {"Authorization": "/nowhere/token"},
+    "statements": {"reference": "Rules, 3", "explanation": "They forbid it.", "territorial_scope": ["EEA"]},
+}
+
+
+@contextmanager
+def running(site: Site, name: str) -> Iterator[None]:
+    """Let the group of an endpoint have a member."""
+    settings = site.settings()
+    route = next(route_of(one, settings) for one in settings.actions.endpoints if one.name == name)
+    consumer = clients.consumer(route)
+    try:
+        consumer.subscribe([*route.inputs])
+        eventually(lambda: bool(consumer.poll(0.1) or consumer.assignment()), "the member has partitions")
+        yield
+    finally:
+        consumer.close()
+
+
+def forget(site: Site, *flags: str, code: int = 0, is_known: bool = False) -> dict[str, str]:
+    """Run the command, and give the last column of its table by the first one. `is_known`: the tenant has a policy."""
     run = site.command("forget", "--tenant", "acme", "--author", "u-17", *flags, code=code)
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in run.stdout.splitlines() if "│" in line]
+    assert ("nothing of tenant 'acme' is known in Redis" in run.stderr) != is_known
     if code:
         assert "has not read the request after 0.6 s" in run.stderr
     return {row[0]: row[-1] for row in cells}
@@ -57,9 +85,9 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
     ]
     assert (request.tenant_id, request.author_id) == ("acme", "u-17")
     assert datetime.now(UTC) - datetime.fromisoformat(request.requested_at) < timedelta(minutes=5)
-    assert {found["worker aggregates"], found["worker review"]} == {
-        "the group has committed nothing yet: the worker does not run here, or has just started"
-    }
+    assert {found["worker aggregates"], found["worker review"]} == {forgetting.Progress.ABSENT}
+    assert found["worker actions"] == "nothing to do: actions.endpoints is empty"
+    assert found["worker moderation"] == "nothing to do"
     # Seven days of retention, and seven of a segment.
     end = datetime.strptime(found[topics.inputs[0]], "until %Y-%m-%d %H:%M UTC at the latest").replace(tzinfo=UTC)
     assert timedelta(days=13.9) < end - datetime.now(UTC) < timedelta(days=14.1)
@@ -68,7 +96,12 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
 
     commit(site, "review", topics.review, 1)
     commit(site, "aggregates", topics.forget, 100)
-    found = forget(site, "--wait", "0.6", code=1)
+    site.environment["GUARDLINE_ACTIONS__ENDPOINTS"] = json.dumps([ENDPOINT, {**ENDPOINT, "name": "other"}, STATEMENTS])
+    with running(site, "platform"):
+        found = forget(site, "--wait", "0.6", code=1)
+    assert found["worker actions, platform"].startswith("each process reads the request within a second")
+    assert found["worker actions, other"].startswith("no worker runs now: one that starts reads the request first")
+    assert found["worker actions, dsa"] == "nothing to do: statements of reasons name no author"
     assert found["worker aggregates"] == forgetting.Progress.DONE
     assert found["worker review"].startswith("waiting: ")
     commit(site, "review", topics.forget, 100)
@@ -104,8 +137,8 @@ def test_workers_that_were_down_do_not_hold_a_forgotten_author_and_keep_the_data
         process.send(signal.SIGKILL)
         process.wait()
     send(3, 4)
-    found = forget(site, "--wait", "0.6", code=1)
-    assert {found["worker review"], found["worker aggregates"]} == {"waiting: the worker has not read the request yet"}
+    found = forget(site, "--wait", "0.6", code=1, is_known=True)
+    assert {found["worker review"], found["worker aggregates"]} == {forgetting.Progress.WAITING}
     assert (strikes(site, "u-17"), strikes(site, "u-18")) == (0, 1)
 
     desk.start()
@@ -127,7 +160,7 @@ def test_workers_that_were_down_do_not_hold_a_forgotten_author_and_keep_the_data
     eventually(lambda: desk.waiting() == 2, "the items of the other author wait")
     assert desk.superseding() == {}
     eventually(
-        lambda: progress(site, position_of_request(site)) == {forgetting.Progress.DONE},
+        lambda: progress(site, position_of_request(site)) == {"has read the request"},
         "both groups have read the request",
         90,
     )

@@ -209,4 +209,5 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     listed = site.command("review", "list", "--json").stdout.splitlines()
     assert len(listed) == 3
     assert "message" not in "".join(listed)
+    assert "no review item of tenant 'acne' is known" in site.command("review", "list", "--tenant", "acne").stderr
     assert json.loads(site.command("review", "show", decided).stdout)["status"] == "decided"

@@ -76,6 +76,10 @@ def test_three_strikes_block_and_without_redis_the_message_is_judged_without_the
         ("review", None),
     ]
     assert site.command("strikes", "show", "--tenant", "acme", "--author", "second").stdout == "2\n"
+    run = site.command("strikes", "show", "--tenant", "acme", "--author", "new")
+    assert (run.stdout, run.stderr) == ("0\n", "")
+    run = site.command("strikes", "show", "--tenant", "acne", "--author", "second")
+    assert (run.stdout, run.stderr.split(":")[0]) == ("0\n", "nothing of tenant 'acne' is known in Redis")
     stack.kill_redis()
     try:
         (unknown,) = send(site, "repeater")

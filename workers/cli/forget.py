@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from workers import settings as settings_module
 from workers.cli.tables import add_row, print_table, say, table_of
+from workers.cli.with_redis import has_policy, with_redis
 from workers.errors import GuardlineError, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from schemas.forget import Forget
     from workers.kafka.forgetting import Progress
     from workers.kafka.topic_settings import Keeping
+    from workers.redis.client import Client
     from workers.settings import Settings
 
 app = typer.Typer()
@@ -58,7 +60,7 @@ def forget_command(
     finally:
         watch.close()
     strikes = _delete_strikes(settings, tenant, author)
-    _print(found, strikes, forgetting.kept(settings), datetime.now(UTC))
+    _print(settings, found, strikes, datetime.now(UTC))
     if wait and waiting:
         raise Unavailable(
             f"forget: the group of {' and of '.join(waiting)} has not read the request after {wait:g} s: it acts when "
@@ -79,40 +81,61 @@ def _request(tenant: str, author: str) -> Forget:
 
 def _delete_strikes(settings: Settings, tenant: str, author: str) -> str:
     """Delete the author's strikes in Redis; return what has become of them."""
-    from redis.exceptions import RedisError
+    from workers.redis.strikes import Author, StoredStrikes
 
-    from workers.redis import client, strikes
-    from workers.redis.failures import said_of
+    namespace = settings.redis.namespace
 
-    async def delete() -> bool:
-        redis = await client.connect(settings.redis)
-        try:
-            namespace, secret = settings.redis.namespace, settings.pseudonym_secret
-            stored = strikes.StoredStrikes(redis, namespace=namespace, secret=secret)
-            return await stored.delete(strikes.Author(tenant, author))
-        finally:
-            await redis.aclose()
+    async def delete(redis: Client) -> tuple[bool, bool]:
+        stored = StoredStrikes(redis, namespace=namespace, secret=settings.pseudonym_secret)
+        were_there = await stored.delete(Author(tenant, author))
+        return were_there, were_there or await has_policy(redis, namespace, tenant)
 
     try:
-        return "deleted" if asyncio.run(delete()) else "none are there now"
-    except (RedisError, OSError) as error:
-        return f"not deleted, and they expire: {said_of(error)}"
+        were_there, is_known = with_redis(settings.redis, delete)
     except GuardlineError as error:
         return f"not deleted, and they expire: {error}"
+    if not is_known:
+        say(
+            f"nothing of tenant {tenant!r} is known in Redis: it has no policy, and this author no strikes. If another "
+            "tenant was meant, make another request: this one changes nothing for others",
+            err=True,
+        )
+    return "deleted" if were_there else "none are there now"
 
 
-def _print(progress: dict[str, Progress], strikes: str, kept: dict[str, tuple[str, Keeping]], now: datetime) -> None:
-    from workers.core.holdings import TOPICS, Reach
+def _print(settings: Settings, progress: dict[str, Progress], strikes: str, now: datetime) -> None:
+    from workers.core.holdings import TOPICS, WORKERS, Reach
+    from workers.kafka.forgetting import kept
 
     table = table_of("place", "data of the author", "state")
     for worker, state in progress.items():
-        add_row(table, f"worker {worker}", "what it holds in memory and in its own topics", str(state))
+        add_row(table, f"worker {worker}", WORKERS[worker], str(state))
+    for endpoint, said in _deliveries(settings):
+        add_row(table, endpoint, WORKERS["actions"], said)
+    add_row(table, "worker moderation", WORKERS["moderation"], "nothing to do")
     add_row(table, "Redis", "strikes", strikes)
-    for topic, (setting, keeping) in kept.items():
+    for topic, (setting, keeping) in kept(settings).items():
         holding = TOPICS[setting]
         if holding.reach is not Reach.NOTHING:
             add_row(table, topic, holding.data, _until(keeping, now))
     print_table(table)
+
+
+def _deliveries(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Say for each endpoint what becomes of the author's deliveries that wait."""
+    from workers.actions.route import route_of
+    from workers.kafka.membership import members
+
+    for endpoint in settings.actions.endpoints:
+        if endpoint.format == "dsa":
+            said = "nothing to do: statements of reasons name no author"
+        elif members(route_of(endpoint, settings).kafka):
+            said = "each process reads the request within a second, and ends them at their next attempt"
+        else:
+            said = "no worker runs now: one that starts reads the request first, and makes none of them"
+        yield f"worker actions, {endpoint.name}", said
+    if not settings.actions.endpoints:
+        yield "worker actions", "nothing to do: actions.endpoints is empty"
 
 
 def _until(keeping: Keeping, now: datetime) -> str:

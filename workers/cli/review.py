@@ -33,11 +33,10 @@ def review_list(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List the items, those whose turn comes first at the beginning. Their content is not shown."""
-    items = [
-        item
-        for item in _items(settings_module.load()).values()
-        if (tenant is None or item.tenant_id == tenant) and (status is None or item.status == status)
-    ]
+    of_tenant = [item for item in _items(settings_module.load()).values() if tenant is None or item.tenant_id == tenant]
+    if tenant is not None and not of_tenant:
+        say(f"no review item of tenant {tenant!r} is known", err=True)
+    items = [item for item in of_tenant if status is None or item.status == status]
     items.sort(key=lambda item: item.turn_at)
     if as_json:
         for item in items:

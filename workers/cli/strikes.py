@@ -13,7 +13,7 @@ from workers import settings as settings_module
 from workers.cli.policy import read_policy
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
 from workers.cli.times import seconds_of
-from workers.cli.with_redis import with_redis
+from workers.cli.with_redis import has_policy, with_redis
 from workers.errors import Misconfigured, to_install
 
 if TYPE_CHECKING:
@@ -127,18 +127,23 @@ def show_command(
     """Print an author's strikes, as workers read them in Redis now."""
     import time
 
+    from workers.policy.strikes import NO_STRIKES
     from workers.redis.strikes import Author, StoredStrikes
 
     settings = settings_module.load()
+    namespace = settings.redis.namespace
 
     async def find(redis: Client) -> Any:
-        stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
-        return (await stored.read([Author(tenant, author)]))[0]
+        stored = StoredStrikes(redis, namespace=namespace, secret=settings.pseudonym_secret)
+        (standing,) = await stored.read([Author(tenant, author)])
+        return standing, standing != NO_STRIKES or await has_policy(redis, namespace, tenant)
 
-    standing = with_redis(settings.redis, find)
+    standing, is_known = with_redis(settings.redis, find)
+    if not is_known:
+        say(f"nothing of tenant {tenant!r} is known in Redis: it has no policy, and this author no strikes", err=True)
     if standing is None:
         raise Misconfigured(
-            f"redis.namespace: the strikes of this author in {settings.redis.namespace!r} are not readable: another "
+            f"redis.namespace: the strikes of this author in {namespace!r} are not readable: another "
             "program writes there, or another version of Guardline"
         )
     now_ms = int(time.time() * 1000)

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+async def has_policy(redis: Client, namespace: str, tenant: str) -> bool:
+    """Say whether a tenant has a policy of its own, valid or not."""
+    from workers.policy.document import InvalidPolicy
+    from workers.redis.policy_store import PolicyStore
+
+    try:
+        return await PolicyStore(redis, namespace).get(tenant) is not None
+    except InvalidPolicy:
+        return True
+
+
 def with_redis(settings: Redis, use: Callable[[Client], Awaitable[T]]) -> T:
     """Connect, return what `use` returns, and close.
 

@@ -34,6 +34,14 @@ UNDELIVERED = "actions.endpoints"
 AGGREGATES = "aggregates"
 """The worker whose own topics begin with the name of its group: its updates and the changelog of its rows."""
 
+WORKERS: Mapping[str, str] = {
+    "aggregates": "counts and strikes",
+    "review": "items with their texts",
+    "actions": "deliveries that wait",
+    "moderation": "none beyond the records in flight",
+}
+"""What each worker holds of an author, in memory and in its own topics."""
+
 OF_THE_EVENT = "that of the event"
 
 TOPICS: Mapping[str, Holding] = {

@@ -29,8 +29,8 @@ from workers.kafka.topic_settings import Keeping, keeping_of
 from workers.kafka.topics import find
 from workers.settings import Settings
 
-WORKERS = ("aggregates", "review")
-"""The workers that hold data of authors. Each reads the requests in its group: `kafka.group`, a dot and its name."""
+READERS = ("aggregates", "review")
+"""The workers that say how far they are. Each reads the requests in its group: `kafka.group`, a dot and its name."""
 
 MOVING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -52,9 +52,9 @@ Position = tuple[TopicPartition, int]
 class Progress(StrEnum):
     """How far a worker's group is."""
 
-    DONE = "has read the request"
+    DONE = "has read the request: it deletes them after the records that it read before"
     WAITING = "waiting: the worker has not read the request yet"
-    ABSENT = "the group has committed nothing yet: the worker does not run here, or has just started"
+    ABSENT = "nothing to do: no worker of the group has committed anything. One that starts reads all requests first"
 
 
 def send(settings: Settings, request: Forget) -> Position:
@@ -123,7 +123,7 @@ class Watch:
         self._partitions = [KafkaPartition(name, number) for name in others for number in present[name].partitions]
         self._groups = {
             worker: clients.onlooker(kafka.model_copy(update={"group": f"{kafka.group}.{worker}"}))
-            for worker in WORKERS
+            for worker in READERS
         }
 
     def look(self) -> dict[str, Progress]:
