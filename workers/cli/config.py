@@ -20,7 +20,8 @@ def config_command(
 ) -> None:
     """Print the settings in force, secrets masked, and where each came from.
 
-    Then check, without a connection, the mapping's file, the model's folder, and whether Kafka's clients can be made.
+    Then check, without a connection, the mapping's file, the model's folder, the files of endpoints and review tokens,
+    and whether Kafka's clients can be made.
     """
     settings = settings_module.load()
     if meanings:
@@ -38,17 +39,26 @@ def _check(settings: Settings) -> None:
     """Check what the worker reads at its start.
 
     Raises:
-        Misconfigured: the mapping's file is wrong, the model's folder is missing or has no checkpoint, or librdkafka
-            refuses a property.
+        Misconfigured: the mapping's file is wrong, the model's folder is missing or has no checkpoint, a file of an
+            endpoint or of a review token cannot be used, or librdkafka refuses a property.
     """
     from workers.guard.load import local_folder
     from workers.kafka import clients
     from workers.kafka.route import of_moderation
     from workers.mapping.mapping import load as load_mapping
+    from workers.review.people import Tokens
 
     if settings.events.mapping is not None:
         load_mapping(settings.events.mapping, "events.mapping")
     local_folder(settings.guard.model, engine=settings.guard.engine)
+    if settings.actions.endpoints:
+        from workers.actions.client import Client
+        from workers.actions.secrets import Secrets
+
+        for endpoint in settings.actions.endpoints:
+            Secrets(endpoint)
+            Client(endpoint, answer_bytes=0)
+    Tokens(settings.review.tokens)
     # The making of a client fetches a first token.
     if settings.kafka.token_provider is None:
         clients.consumer(of_moderation(settings)).close()
