@@ -15,9 +15,15 @@ from threading import Event
 
 import pytest
 from confluent_kafka import Producer
+from typer.testing import CliRunner
 
 from tests.chaos.faulty_worker import ALLOWED
 from tests.site import Process, Site, eventually
+from workers.actions.route import route_of
+from workers.cli.app import app
+from workers.kafka import clients
+from workers.kafka.topics import create
+from workers.review.worker import of_review
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -118,6 +124,38 @@ def test_a_command_removes_a_worker_that_will_not_return(site: Site) -> None:
     site.check(deadline_s=60)
     said = site.command("worker", "remove", "--id", "second", code=2).stderr
     assert "no member that was started with the id 'second' (members with an id: first)" in said
+
+
+def test_a_worker_of_review_or_actions_is_removed_from_all_its_groups(site: Site) -> None:
+    topics = site.settings().topics
+    create(site.settings(), [topics.verdicts, topics.review, topics.review_commands, topics.forget])
+    site.environment |= {
+        "GUARDLINE_KAFKA__SESSION_TIMEOUT_S": SESSION_S,
+        "GUARDLINE_ACTIONS__ENDPOINTS": json.dumps(
+            [
+                {"name": name, "url": "https://platform.example", "secret_files": ["/nowhere/secret"]}
+                for name in ("one", "two")
+            ]
+        ),
+    }
+    settings = site.settings(GUARDLINE_WORKER__ID="gone")
+    routes = [of_review(settings), *(route_of(one, settings) for one in settings.actions.endpoints[1:])]
+    for route in routes:
+        joined = clients.consumer(route)
+        joined.subscribe([*route.inputs])
+        eventually(lambda joined=joined: bool(joined.poll(0.1) or joined.assignment()), "it joined")  # type: ignore[misc]
+        joined.close()  # A static member does not leave.
+
+    def remove(kind: str) -> str:
+        run = CliRunner().invoke(app, ["worker", "remove", "--kind", kind, "--id", "gone"], env=site.environment)
+        return f"{run.stdout}{run.exception or ''}"
+
+    for kind, route in zip(("review", "actions"), routes, strict=True):
+        said = remove(kind)
+        assert f"gone joined the group {route.group}" in said
+        assert said.count("gone was removed from the group.") == 1
+        assert "no member that was started with the id 'gone'" in remove(kind)
+    assert "the group of the aggregates workers does not know members by their worker.id" in remove("aggregates")
 
 
 def test_a_running_worker_that_is_removed_joins_again_or_ends_and_loses_nothing(site: Site) -> None:

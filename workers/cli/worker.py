@@ -6,16 +6,21 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from workers import settings as settings_module
 from workers.cli.report import report
 from workers.cli.tables import say
-from workers.errors import GuardlineError
+from workers.errors import GuardlineError, Misconfigured
 from workers.process.logs import log_to_stderr
 from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.kafka.membership import Member
+    from workers.kafka.route import Route
 
 app = typer.Typer(no_args_is_help=True, help="Run a worker, or remove one from its group.")
 
@@ -89,16 +94,62 @@ def run_to_its_end(work: Coroutine[Any, Any, None]) -> NoReturn:
         os._exit(code)
 
 
+class Kind(StrEnum):
+    """The workers, by the names of their commands."""
+
+    MODERATION = "moderation"
+    AGGREGATES = "aggregates"
+    REVIEW = "review"
+    ACTIONS = "actions"
+
+
 @app.command("remove")
 def worker_remove(
     worker_id: Annotated[str, typer.Option("--id", help="The worker.id of the worker that will not return.")],
+    kind: Annotated[Kind, typer.Option(help="Which worker it is. Of actions, all endpoints.")] = Kind.MODERATION,
 ) -> None:
-    """Remove a worker that will not return from its group, so that others get its partitions at once."""
+    """Remove a worker that will not return from its groups, so that others get its partitions at once."""
     from workers.kafka import membership
-    from workers.kafka.route import of_moderation
 
-    route = of_moderation(settings_module.load(worker={"id": worker_id}))
-    member = membership.static_member(route)
+    found: list[tuple[Route, Member]] = []
+    for route in (routes := _routes(kind, settings_module.load(worker={"id": worker_id}))):
+        try:
+            found.append((route, membership.static_member(route)))
+        except Misconfigured:
+            # Of several endpoints, the worker may have left some groups, such as by an earlier run of this command.
+            if not found and route is routes[-1]:
+                raise
+    for route, member in found:
+        _remove(route, member)
+
+
+def _routes(kind: Kind, settings: Settings) -> list[Route]:
+    match kind:
+        case Kind.MODERATION:
+            from workers.kafka.route import of_moderation
+
+            return [of_moderation(settings)]
+        case Kind.REVIEW:
+            from workers.review.worker import of_review
+
+            return [of_review(settings)]
+        case Kind.ACTIONS:
+            from workers.actions.route import route_of
+
+            if not settings.actions.endpoints:
+                raise Misconfigured("actions.endpoints is empty: name the endpoints whose groups the worker is in")
+            return [route_of(endpoint, settings) for endpoint in settings.actions.endpoints]
+        case Kind.AGGREGATES:
+            raise Misconfigured(
+                "--kind: the group of the aggregates workers does not know members by their worker.id; the brokers "
+                "remove a member that does not return after kafka.session_timeout_s"
+            )
+
+
+def _remove(route: Route, member: Member) -> None:
+    from workers.kafka import membership
+
+    worker_id = route.worker_id
     held = ", ".join(member.partitions) or "no partitions"
     say(f"{worker_id} joined the group {route.group} from {member.host} and has {held}.")
     left = membership.remove(route, member)
