@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from playwright.sync_api import Browser, expect
 
+from infra.devstack.kafka import free_ports
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 
@@ -13,14 +16,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def desk(site: Site) -> Desk:
-    desk = Desk(site)
+    desk = Desk(site, port=str(free_ports(1)[0]))
     desk.create_topics()
     desk.send([review_item(1, now_ms(), context=[])])
     desk.start()
     return desk
 
 
-def test_a_click_becomes_one_superseding_verdict_in_kafka(desk: Desk, chromium: Browser) -> None:
+def test_each_click_becomes_one_superseding_verdict_in_kafka_also_over_a_kill(desk: Desk, chromium: Browser) -> None:
     address = desk.address
     eventually(lambda: desk.waiting() == 1, "the item waits")
     page = chromium.new_page()
@@ -41,4 +44,25 @@ def test_a_click_becomes_one_superseding_verdict_in_kafka(desk: Desk, chromium: 
     assert verdict["decided_by"] == "ana"
     actions = [record["action"] for _, record in desk.records("audit") if record is not None]
     assert {"leased", "viewed", "decided", "published"} <= set(actions)
+
+    # The worker is killed while the next item is on the page. The session and the lease outlive it.
+    desk.send([review_item(2, now_ms(), context=[])])
+    eventually(lambda: desk.waiting() == 1, "the next item waits")
+    page.get_by_role("button", name="Next item", exact=False).first.click()
+    page.wait_for_selector("#decide")
+    page.get_by_label("Note").fill("no threat")
+    assert desk.process is not None
+    desk.process.send(signal.SIGKILL)
+    desk.process.wait()
+    page.get_by_role("button", name="Allow").click()
+    expect(page.locator(".problem")).to_have_text(
+        "The review worker does not answer, and nothing was sent. Decide again in a moment."
+    )
+    desk.start()
+    assert desk.address == address
+    page.get_by_role("button", name="Allow").click()
+    expect(page.locator(".notice")).to_contain_text("Recorded: the item is decided now.")
+    eventually(lambda: len(desk.superseding()) == 2, "the second superseding verdict is in Kafka")
+    (second,) = desk.superseding()[verdict_id(2)]
+    assert (second["decision"], second["note"]) == ("allow", "no threat")
     page.close()

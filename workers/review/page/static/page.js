@@ -33,14 +33,40 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+const beat = () => fetch(form.dataset.lease, {
+  method: "POST", credentials: "same-origin", redirect: "error",
+  body: new URLSearchParams({ csrf: form.elements.csrf.value }),
+});
+
+// If the worker does not answer, the browser would replace the page, with what was typed, by its own error.
+const sendIfAnswered = async (button) => {
+  const problem = form.querySelector(".problem");
+  let answer;
+  try { answer = await beat(); } catch { /* no connection */ }
+  delete form.dataset.sent;
+  if (!answer || answer.status >= 500) {
+    problem.hidden = false;
+    problem.textContent = "The review worker does not answer, and nothing was sent. Decide again in a moment.";
+    say(problem.textContent);
+    return;
+  }
+  form.dataset.answered = "1";
+  form.requestSubmit(button);
+};
+
 // One click is one decision.
 for (const each of document.forms) {
   each.addEventListener("submit", (event) => {
-    if (each.dataset.sent) { event.preventDefault(); return; }
+    const isFirst = !each.dataset.sent;
     each.dataset.sent = "1";
+    if (isFirst && (each !== form || each.dataset.answered)) return;
+    event.preventDefault();
+    if (isFirst) sendIfAnswered(event.submitter);
   });
 }
-addEventListener("pageshow", () => { for (const each of document.forms) delete each.dataset.sent; });
+addEventListener("pageshow", () => {
+  for (const each of document.forms) { delete each.dataset.sent; delete each.dataset.answered; }
+});
 
 for (const button of document.querySelectorAll("[data-until]")) {
   const end = performance.now() + 1000 * Number(button.dataset.until);
@@ -58,12 +84,7 @@ if (form && form.dataset.lease) {
   const line = form.querySelector(".lease");
   const keep = async () => {
     let answer;
-    try {
-      answer = await fetch(form.dataset.lease, {
-        method: "POST", credentials: "same-origin", redirect: "error",
-        body: new URLSearchParams({ csrf: form.elements.csrf.value }),
-      });
-    } catch { return; }
+    try { answer = await beat(); } catch { return; }
     if (answer.ok) {
       const until = await answer.json();
       const time = line.querySelector("[data-until-time]");
