@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
 from tests.coop import Coop, action_callback
 from tests.reviewing import Desk, address, now_ms, review_item, verdict_id
@@ -18,6 +19,8 @@ from tests.site import Site, eventually
 from tests.stack import Stack
 from workers.kafka import clients
 from workers.kafka.topic_settings import MAX_BYTES, Difference, alter
+from workers.review.rebuilding import rebuilt
+from workers.review.reconcile import compare, repair
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -59,11 +62,11 @@ def test_the_way_of_items_from_their_arrival_to_superseding_verdicts(site: Site,
     )
     desk.create_topics()
     site.command("policy", "set", "brief", folder / "policy.yaml")
-    worker = desk.start()
     large = review_item(6, now_ms() - 2 * HOUR_MS, tenant_id="brief", author_id=None, text="")
     # As large as a moderation worker writes it: its state is larger.
     desk.send([{**large, "text": "x" * (999_800 - len(json.dumps(large)))}])
     desk.send([review_item(number, now_ms()) for number in range(6)])
+    worker = desk.start(sys.executable, "-m", "tests.chaos.polling_review")
     desk.send([{**review_item(7, now_ms()), "schema_version": 99}])
     with desk.client("ana") as ana, desk.client("bob") as bob, desk.client("sue") as sue:
         expired = f"/v1/items/{verdict_id(6)}"
@@ -169,6 +172,13 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     other = site.worker(*desk.command, GUARDLINE_WORKER__ID="other", GUARDLINE_WORKER__START_WITHIN_S="0")
     assert other.wait() == 1
     assert "another review worker (desk) works for the group" in other.text
+    # Its successor by name cannot listen, and ends before it would fence the first one.
+    with desk.client("sue") as sue:
+        port = str(sue.base_url.port)
+        same = site.worker(*desk.command, GUARDLINE_REVIEW__PORT=port)
+        assert same.wait() == 2
+        assert f"review.host and review.port: cannot listen on 127.0.0.1:{port}" in same.text
+        assert sue.get(f"/v1/items/{held}").status_code == 200
 
     # An item that nothing is left of but its verdict, and a state whose superseding verdict got lost.
     lost, wrong = verdict_id(8), {**newest(desk, decided), "current": "f" * 32}
@@ -191,11 +201,17 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     assert address(newer)
     assert active.wait() == 1
     assert "this worker was fenced" in active.text
+    items = {item.verdict_id: item for item in rebuilt(site.settings())}
+    found = compare(site.settings(), items, None)
     report = site.command("review", "reconcile", code=3).stdout
     assert report.count(": no item") == 1
     assert f"{lost}: no item" in report
     assert f"{decided}: no superseding verdict" in report
     site.command("review", "reconcile", "--repair")
+    # Another person repairs what was found before.
+    assert repair(site.settings(), items, found, None) == []
+    repeated = 'guardline_review_commands_total{kind="republish",outcome="repeated"}'
+    eventually(lambda: newer.metric(repeated) == 1, "the second repair changes nothing")
     eventually(lambda: desk.waiting() == 2, "the item waits again")
     eventually(lambda: len(desk.superseding()[decided]) == 2, "the verdict is written again")
     assert newest(desk, lost)["content"]["text"] == "message 8"
@@ -211,3 +227,16 @@ def test_only_one_worker_works_and_what_is_missing_is_found_and_put_back(site: S
     assert "message" not in "".join(listed)
     assert "no review item of tenant 'acne' is known" in site.command("review", "list", "--tenant", "acne").stderr
     assert json.loads(site.command("review", "show", decided).stdout)["status"] == "decided"
+
+    # Whoever joins the group may have taken over: what is in the worker's memory may be old.
+    group = f"{site.settings().kafka.group}.review"
+    stranger = Consumer(
+        {"bootstrap.servers": servers, "group.id": group, "partition.assignment.strategy": "cooperative-sticky"}
+    )
+    stranger.subscribe([topics.review, topics.review_commands, topics.forget])
+    try:
+        eventually(lambda: stranger.poll(0.1) is None and newer.popen.poll() is not None, "the worker ends")
+    finally:
+        stranger.close()
+    assert newer.wait() == 1
+    assert "another process may work for the group now" in newer.text

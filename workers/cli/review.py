@@ -82,7 +82,8 @@ def review_reconcile(
     from workers.review.reconcile import compare
     from workers.review.reconcile import repair as put_back
 
-    found = compare(settings, _items(settings), since_ms)
+    items = _items(settings)
+    found = compare(settings, items, since_ms)
     for what, ids in (("no item", found.without_item), ("no superseding verdict", found.without_verdict)):
         _print(what, ids, as_json=as_json)
     if not as_json:
@@ -91,7 +92,7 @@ def review_reconcile(
     if not found.without_item and not found.without_verdict:
         return
     if repair:
-        lost = put_back(settings, found, since_ms)
+        lost = put_back(settings, items, found, since_ms)
         for verdict_id in lost:
             say(f"{verdict_id}: topics.review has no such item: send the event again", err=True)
         if not lost:

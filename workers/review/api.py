@@ -98,13 +98,15 @@ Desk = Annotated[Service, Depends(service_of)]
 Item = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="The id of the item, or of its newest verdict.")]
 Once = Annotated[Key | None, Header(alias="Idempotency-Key")]
 
+NO_WISH, NO_NOTE = NextBody(), ReopenBody()
+
 router = APIRouter()
 
 
 @router.post(
     "/v1/next", response_model=ItemView, responses={204: {"description": "No item waits."}, **_errors(400, 409, 503)}
 )
-async def take_next(who: Who, service: Desk, body: NextBody, key: Once = None) -> Any:
+async def take_next(who: Who, service: Desk, body: NextBody = NO_WISH, key: Once = None) -> Any:
     """Take the item whose turn it is, on lease."""
     item = await service.next(who, key, body.tenants, body.languages)
     return Response(status_code=204) if item is None else item
@@ -162,7 +164,7 @@ async def release(who: Who, service: Desk, verdict_id: Item, key: Once = None) -
 
 
 @router.post("/v1/items/{verdict_id}/reopen", responses=_errors(400, 404, 409, 503))
-async def reopen(who: Who, service: Desk, verdict_id: Item, body: ReopenBody, key: Once = None) -> ItemView:
+async def reopen(who: Who, service: Desk, verdict_id: Item, body: ReopenBody = NO_NOTE, key: Once = None) -> ItemView:
     """Put a decided item back into the queue."""
     return await service.reopen(who, verdict_id, body.note, key)
 
@@ -204,8 +206,13 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return _answer(400, "the body is not JSON")
+    if tuple(first["loc"]) == ("body",):
+        return _answer(422, NO_BODY)
     where = ".".join(str(part) for part in first["loc"])
     return _answer(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
+
+
+NO_BODY = "send a JSON object as the body, with the header `Content-Type: application/json`"
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from workers.review.item import Item
 from workers.review.queues import Queues, Reader, language_of
 from workers.review.refusal import conflict
-from workers.review.rules import unknown
+from workers.review.rules import not_waiting, unknown
 
 DUE = ("settle", "end_lease", "expire")
 
@@ -157,6 +157,8 @@ class Desk:
         """
         item = self.find(verdict_id)
         lease = item.holder(now_ms)
+        if lease is None and not item.is_waiting:
+            raise not_waiting(item, person)
         if lease is None:
             raise conflict("the lease is over: take the item again")
         if lease.by != person:

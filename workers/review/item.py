@@ -35,6 +35,10 @@ ENDS_OF_DECISIONS = frozenset({"undone", "escalated", "second_opinion", "publish
 """The steps that follow a decision: it was taken back, or it took effect."""
 
 
+REPUBLISHED = "republished"
+"""The step of a superseding verdict that was missing and was written again."""
+
+
 class Lease(Struct, frozen=True, omit_defaults=False):
     """Somebody looks at the item until `until`, in milliseconds since 1970-01-01 UTC."""
 

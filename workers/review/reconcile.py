@@ -20,7 +20,7 @@ from workers.core.records import Output, record_key
 from workers.errors import Undecodable
 from workers.kafka.reader import read
 from workers.kafka.sending import Sending
-from workers.review.item import Item
+from workers.review.item import REPUBLISHED, Item
 from workers.review.processing import written
 from workers.review.reading import SYSTEM, arrival, command_id
 from workers.review.sizes import with_room
@@ -74,8 +74,10 @@ def compare(settings: Settings, items: Mapping[str, Item], since_ms: int | None)
     )
 
 
-def repair(settings: Settings, found: Compared, since_ms: int | None) -> list[str]:
+def repair(settings: Settings, items: Mapping[str, Item], found: Compared, since_ms: int | None) -> list[str]:
     """Write the commands that put back what is missing; return the verdicts of which topics.review has no item. Blocks.
+
+    Guarantee: repairs that run at the same time put each of them back once.
 
     Raises:
         Unavailable: Kafka is not there.
@@ -90,8 +92,11 @@ def repair(settings: Settings, found: Compared, since_ms: int | None) -> list[st
                     missing.discard(document["verdict_id"])
                     _send(sending, _arrival(settings.topics, key, document))
         for verdict_id in found.without_verdict:
+            item = items[verdict_id]
+            # A repair that runs before this one is applied gives the same id, and a repair of a later loss another.
+            repairs = sum(step.action == REPUBLISHED for step in item.history)
             command = ReviewCommand(
-                command_id=command_id("republish", verdict_id, str(time.time_ns())),
+                command_id=command_id("republish", verdict_id, item.current, str(repairs)),
                 verdict_id=verdict_id,
                 kind=CommandKind.REPUBLISH,
                 by=SYSTEM,

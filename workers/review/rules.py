@@ -15,7 +15,7 @@ from schemas.review_command import ReviewCommand
 from schemas.taxonomy import Decision
 from workers.core.decide import carried
 from workers.review import urgency
-from workers.review.item import NO_CONTENT, Item, Lease, Opinion, Step, parsed, raw, with_step
+from workers.review.item import NO_CONTENT, REPUBLISHED, Item, Lease, Opinion, Step, parsed, raw, with_step
 from workers.review.refusal import Refusal, conflict, not_allowed
 
 PEOPLE = frozenset({"reviewer", "senior"})
@@ -370,7 +370,8 @@ def _republish(item: Item, given: Given) -> Change:
     """Write the newest superseding verdict again: `guardline review reconcile` has found that it is missing."""
     if not item.settled:
         raise conflict("nobody has decided: there is no superseding verdict to write again")
-    return Change(item, ("published",))
+    # The step tells a repeated command from a new one.
+    return Change(_with_step(item, given, REPUBLISHED), ("published",))
 
 
 _HANDLERS: Mapping[str, Callable[[Item, Given], Change]] = {
@@ -423,6 +424,8 @@ def _require_person(item: Item, command: ReviewCommand) -> None:
         raise not_allowed(f"the role {role} may not decide: a person with the role reviewer or senior has to")
     if item.status == "escalated" and role != "senior":
         raise not_allowed("the item is escalated: only a person with the role senior may decide")
+    if not item.is_waiting:
+        raise not_waiting(item, by)
     if item.appeal is not None and by in item.deciders:
         raise not_allowed(f"{by} made the decision that is appealed: another person has to decide")
     if any(opinion.by == by for opinion in item.opinions):
@@ -444,8 +447,6 @@ def _require_turn(item: Item, given: Given) -> None:
     """Refuse a command that only the person may give who can decide the item now."""
     _require_person(item, given.command)
     _require_free(item, given)
-    if not item.is_waiting:
-        raise _not_waiting(item)
 
 
 def _require_free(item: Item, given: Given) -> None:
@@ -460,7 +461,8 @@ def _require_own_lease(item: Item, given: Given) -> None:
         raise conflict(f"{given.command.by} does not have the item on lease")
 
 
-def _not_waiting(item: Item) -> Refusal:
+def not_waiting(item: Item, person: str) -> Refusal:
+    """Give the refusal of an item that nobody can decide now, for this person: it names who was first."""
     if item.pending is not None:
         opinion: Opinion | None = item.pending
     else:
@@ -468,6 +470,7 @@ def _not_waiting(item: Item) -> Refusal:
     if opinion is not None:
         # The second of two people does not learn what the first one decides.
         is_blind = item.four_eyes and item.pending is not None
-        sentence = f"{opinion.by} was first and has decided" + ("" if is_blind else f" {opinion.decision}")
-        return conflict(sentence, by=opinion.by, at_ms=opinion.at)
+        first = "has decided already:" if opinion.by == person else "was first and has decided"
+        what = "" if is_blind and opinion.by != person else f" {opinion.decision}"
+        return conflict(f"{opinion.by} {first}{what}", by=opinion.by, at_ms=opinion.at)
     return conflict(f"the item is {item.status}: nobody can decide it")

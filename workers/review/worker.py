@@ -43,7 +43,10 @@ log = structlog.get_logger(__name__)
 COMMIT_AGE_S = IDLE_POLL_S = 0.01
 """People wait for the commit of their command, so it does not wait for others, nor for the end of an idle poll."""
 
-NO_TOKENS = "review.tokens is empty: nobody can use the API. See docs/review.md#roles"
+NO_TOKENS = (
+    "review.tokens is empty, so nobody can use the API or the page: name the people, each with a file that holds the "
+    "token (docs/review.md#start), or set review.coop.public_key_file if only Coop decides"
+)
 
 
 def of_review(settings: Settings) -> Route:
@@ -126,6 +129,8 @@ class Worker:
         settings, route = self._settings, of_review(self._settings)
         review = settings.review
         tokens = Tokens(review.tokens)
+        if not review.tokens and review.coop.public_key_file is None:
+            raise Misconfigured(NO_TOKENS)
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, route, LOOK_S))
             await life.wait_for(lambda: asyncio.to_thread(sizes.check, settings))
@@ -190,8 +195,6 @@ class Worker:
             take(early)
             life.watch(ticking.run())
             life.watch(server.serve())
-            if not review.tokens:
-                log.warning(NO_TOKENS)
             log.info("worker started", worker=settings.worker.id, group=route.group)
 
             async def drain() -> None:

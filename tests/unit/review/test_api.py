@@ -159,6 +159,44 @@ def test_a_body_that_is_broken_or_too_large_is_refused(desk: LocalDesk, client: 
     assert client.post("/v1/appeals", content=iter([large[:100], large[100:]]), headers=headers).status_code == 413
 
 
+def test_next_and_reopen_need_no_body_and_others_say_how_to_send_it(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
+    assert client.post("/v1/next", headers=by("ana")).status_code == 200
+    url = f"/v1/items/{verdict_id(0)}/decide"
+    wanted = json.dumps({"decision": "block"})
+    for headers in ({"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}, {}):
+        answer = client.post(url, content=wanted, headers={**by("ana"), **headers})
+        assert answer.status_code == 422
+        assert "with the header `Content-Type: application/json`" in answer.json()["detail"]
+    assert client.post(url, headers=by("ana")).json()["detail"].startswith("send a JSON object as the body")
+    assert client.post(url, json={"decision": "block"}, headers=by("ana")).status_code == 200
+    assert client.post(f"/v1/items/{verdict_id(0)}/reopen", headers=by("sue")).json()["status"] == "reopened"
+
+
+def test_a_refusal_names_the_person_who_was_first_also_to_a_heartbeat(desk: LocalDesk, client: TestClient) -> None:
+    add(desk, 0)
+    url = f"/v1/items/{verdict_id(0)}"
+    client.post(f"{url}/lease", headers=by("ana"))
+    desk.ahead_ms = 1_000 * LEASE_S
+    for name in ("bob", "sue"):
+        client.post(f"{url}/lease", headers=by(name))
+        client.post(f"{url}/decide", json={"decision": "block"}, headers=by("bob"))
+    late = client.post(f"{url}/heartbeat", headers=by("ana")).json()
+    assert (late["by"], late["detail"]) == ("bob", "bob was first and has decided block")
+    own = client.post(f"{url}/decide", json={"decision": "allow"}, headers=by("bob")).json()
+    assert (own["by"], own["detail"]) == ("bob", "bob has decided already: block")
+
+
+def test_a_token_limited_to_a_language_shows_items_without_one_and_next_can_leave_them_out(
+    desk: LocalDesk, client: TestClient
+) -> None:
+    desk.add(0, tenant_id="other", language=None)
+    (queue,) = client.get("/v1/queues", headers=by("cem")).json()["queues"]
+    assert (queue["language"], queue["waiting"]) == ("und", 1)
+    assert client.post("/v1/next", json={"languages": ["de"]}, headers=by("cem")).status_code == 204
+    assert client.post("/v1/next", json={"languages": ["und"]}, headers=by("cem")).status_code == 200
+
+
 def test_content_is_for_those_who_review_and_each_view_is_audited(desk: LocalDesk, client: TestClient) -> None:
     add(desk, 0)
     url = f"/v1/items/{verdict_id(0)}"

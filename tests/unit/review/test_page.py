@@ -318,6 +318,22 @@ def test_the_page_says_why_a_person_gets_no_item_although_items_wait(tmp_path: P
     assert "No other item is for you now." in browser.send("/next").text
 
 
+def test_an_undo_gives_back_the_item_that_was_shown_after_the_decision(desk: LocalDesk) -> None:
+    browser = taken(desk)
+    desk.add(2)
+    browser.send("/decide", decision="block")
+    assert desk.desk.items[verdict_id(2)].lease is not None
+    page = browser.send("/undo")
+    assert (page.url.path, "Undone." in page.text) == (ITEM, True)
+    leases = {number: desk.desk.items[verdict_id(number)].lease for number in (1, 2)}
+    assert [(number, lease is not None) for number, lease in leases.items()] == [(1, True), (2, False)]
+
+
+def test_the_bare_address_leads_to_the_page(desk: LocalDesk) -> None:
+    browser = Browser(desk)
+    assert browser.get("/").url.path == "/review/"
+
+
 def test_a_heartbeat_keeps_the_lease_and_says_when_it_is_lost(desk: LocalDesk) -> None:
     browser = taken(desk)
     csrf = {"csrf": browser.hidden("/decide")["csrf"]}

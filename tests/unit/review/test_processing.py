@@ -309,7 +309,15 @@ def test_every_superseding_verdict_names_its_item_also_after_a_restart() -> None
 
 def test_commands_are_counted_when_they_are_committed() -> None:
     def counted() -> float:
-        return float(telemetry.REVIEW_DECISIONS.labels("block")._value.get())
+        commands = telemetry.REVIEW_COMMANDS.labels("decide", "applied")._value.get()
+        decisions = telemetry.REVIEW_DECISIONS.labels("block")._value.get()
+        assert commands - first[0] == decisions - first[1]
+        return float(decisions)
+
+    first = [
+        telemetry.REVIEW_COMMANDS.labels("decide", "applied")._value.get(),
+        telemetry.REVIEW_DECISIONS.labels("block")._value.get(),
+    ]
 
     brokers = Brokers()
     brokers.arrive(0)
@@ -320,6 +328,24 @@ def test_commands_are_counted_when_they_are_committed() -> None:
     assert counted() == before
     brokers.commit()
     assert counted() == before + 1
+
+
+def test_repairs_that_run_at_the_same_time_write_a_missing_verdict_once() -> None:
+    """And a repair of a later loss writes it again."""
+    brokers = Brokers(TERMS._replace(undo_ms=0))
+    brokers.arrive(0)
+    brokers.settle()
+    brokers.send(command("decide", "ana", verdict_id(0), decision="block"))
+    brokers.settle()
+    (lost,) = brokers.verdicts
+    for repair in range(3):
+        again = command("republish", verdict_id=verdict_id(0), command_id=f"{repair:032x}")
+        brokers.send(again, again)
+        brokers.settle()
+        brokers.start()
+        brokers.send(again)
+        brokers.settle()
+        assert brokers.verdicts == [lost] * (repair + 2)
 
 
 def test_forgetting_an_author_closes_the_items_of_this_author_only() -> None:

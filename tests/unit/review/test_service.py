@@ -1,16 +1,21 @@
-"""Requests that come at the same time."""
+"""Requests that come at the same time, and a worker that could get none."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from schemas.review_command import ReviewRole
 from tests.page.local import LocalDesk
+from workers.errors import Misconfigured
 from workers.review.people import Person
 from workers.review.queues import Reader
 from workers.review.refusal import Refusal
 from workers.review.views import ItemView
+from workers.review.worker import Worker
+from workers.settings import Settings
 
 ANA = Person("ana", ReviewRole.REVIEWER, Reader("ana", is_senior=False))
 
@@ -29,6 +34,11 @@ async def test_a_person_has_no_more_items_than_allowed_however_many_requests_com
     assert isinstance(by_id, Refusal)
     await desk.service.release(ANA, given[0])
     assert (await desk.service.lease(ANA, free)).verdict_id == free
+
+
+async def test_a_worker_that_nobody_could_use_does_not_start() -> None:
+    with pytest.raises(Misconfigured, match=r"review\.tokens is empty"):
+        await Worker(Settings()).run()
 
 
 async def test_the_same_request_twice_at_once_takes_one_item(tmp_path: Path) -> None:

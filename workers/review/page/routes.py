@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -40,12 +41,16 @@ PATH = "/items/{verdict_id}"
 
 
 class Notice(NamedTuple):
-    """A line above the page. `undo` is the id of the item whose decision can still be undone."""
+    """A line above the page. `undo` is the id of the item whose decision can still be undone.
+
+    `taken` is the id of the item that the person got after that decision: an undo gives it back.
+    """
 
     kind: str
     text: str
     undo: str = ""
     left_s: float = 0
+    taken: str = ""
 
 
 class Draft(NamedTuple):
@@ -212,7 +217,10 @@ class Pages:
     async def item(self, request: Request, person: Person, session: Session) -> Response:
         """Show an item."""
         item = await self._service.item(person, _id(request))
-        return self._item_page(request, person, session, item, self._notice(request, person))
+        notice = self._notice(request, person)
+        if notice is not None and notice.undo and item.lease is not None and item.lease.by == person.name:
+            notice = notice._replace(taken=item.verdict_id)
+        return self._item_page(request, person, session, item, notice)
 
     @_signed_in
     async def decide(self, request: Request, person: Person, session: Session) -> Response:
@@ -239,8 +247,11 @@ class Pages:
     @_signed_in
     async def undo(self, request: Request, person: Person, session: Session) -> Response:
         """Take the own decision back, and show the item again."""
-        await _checked_form(request, session)
+        form = await _checked_form(request, session)
         item = await self._service.undo(person, _id(request))
+        if _is_id(taken := form.one("taken")):
+            with suppress(Refusal):  # Its lease may be over.
+                await self._service.release(person, taken)
         return render.moved(f"/items/{item.verdict_id}{narrowed_by(request).query(undone='1')}")
 
     @_signed_in
@@ -278,6 +289,10 @@ class Pages:
     async def static(self, request: Request) -> Response:
         """Give the style or the script."""
         return render.file(request.path_params["name"])
+
+    async def home(self, request: Request) -> Response:
+        """Lead from the bare address of the worker to the page."""
+        return render.moved("/")
 
     @_signed_in
     async def nothing(self, request: Request, person: Person, session: Session) -> Response:
@@ -346,7 +361,7 @@ class Pages:
     def _notice(self, request: Request, person: Person) -> Notice | None:
         """Say what the last request has done. The address names the item; what is said comes from its state."""
         if request.query_params.get("undone"):
-            return Notice("done", "Undone. The item is yours again.")
+            return Notice("done", "Undone.")
         done = request.query_params.get("done", "")
         if not _is_id(done):
             return None
@@ -379,6 +394,7 @@ class Pages:
             ("GET", "/{rest:path}", self.nothing),
         ):
             router.add_route(render.ROOT + path, handler, methods=[method], include_in_schema=False)
+        router.add_route("/", self.home, methods=["GET"], include_in_schema=False)
         return router
 
 

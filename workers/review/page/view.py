@@ -33,6 +33,7 @@ _SAID: Mapping[str, str] = {
     "escalated": "sent it to a senior person",
     "second_opinion": "asked for a second person's decision",
     "published": "published the verdict",
+    "republished": "published the verdict again, because it was missing",
     "expired": "removed the content: its time was over",
     "forgotten": "removed author and content",
 }
