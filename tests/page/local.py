@@ -26,8 +26,8 @@ from workers.review.desk import Desk
 from workers.review.people import Tokens
 from workers.review.processing import Processor
 from workers.review.reading import Reading
-from workers.review.rules import TenantRules, Terms
 from workers.review.service import Service
+from workers.review.terms import TenantRules, Terms
 from workers.review.ticking import Ticking
 from workers.settings import Review, Topics
 from workers.settings.coop_sections import CoopCallbacks

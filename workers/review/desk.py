@@ -12,9 +12,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from workers.review.item import Item
+from workers.review.permits import not_waiting, unknown
 from workers.review.queues import Queues, Reader, language_of
 from workers.review.refusal import conflict
-from workers.review.rules import not_waiting, unknown
 
 DUE = ("settle", "end_lease", "expire")
 

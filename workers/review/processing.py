@@ -28,7 +28,8 @@ from workers.review.desk import Desk
 from workers.review.item import Item, Lease
 from workers.review.reading import SYSTEM, Work, command_id
 from workers.review.refusal import Refusal
-from workers.review.rules import Change, Given, TenantRules, Terms, applied, forgotten
+from workers.review.rules import applied, forgotten
+from workers.review.terms import Change, Given, TenantRules, Terms
 from workers.review.verdicts import superseding, superseding_id
 from workers.settings import Topics
 

@@ -6,8 +6,8 @@ A command that is not permitted raises a `Refusal` and changes nothing.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -16,59 +16,9 @@ from schemas.taxonomy import Decision
 from workers.core.decide import carried
 from workers.review import urgency
 from workers.review.item import NO_CONTENT, REPUBLISHED, Item, Lease, Opinion, Step, parsed, raw, with_step
+from workers.review.permits import require_appellant, require_fewer, require_own_lease, require_turn, unknown
 from workers.review.refusal import Refusal, conflict, not_allowed
-
-PEOPLE = frozenset({"reviewer", "senior"})
-HOUR_MS = 3_600_000
-FOREVER_MS = 2**53
-
-
-class Terms(NamedTuple):
-    """What the settings say. Times are lengths in milliseconds."""
-
-    lease_ms: int
-    undo_ms: int
-    keep_decided_ms: int
-    """How long a decided item keeps its content."""
-    keep_history_ms: int
-    """How long an item without content is kept."""
-    max_leases: int = 10
-    """How many items one person may have on lease."""
-    carry_attributes: bool | Sequence[str] = True
-    """The attributes that a verdict has: the setting `events.carry_attributes`."""
-
-
-class TenantRules(NamedTuple):
-    """What the tenant's policy says of review."""
-
-    sla_ms: int
-    retention_ms: int | None
-    four_eyes: frozenset[str]
-    reach_attribute: str | None = None
-
-
-class Change(NamedTuple):
-    """What a command does. `item` is None if the item is deleted.
-
-    `actions` are the audited ones. With `published` among them, the newest superseding verdict of the item is written.
-    """
-
-    item: Item | None
-    actions: tuple[str, ...]
-
-
-class Given(NamedTuple):
-    """A command with what is needed to apply it. `superseding_id` gives the id of the verdict that a command causes."""
-
-    command: ReviewCommand
-    now_ms: int
-    terms: Terms
-    tenant: TenantRules
-    superseding_id: Callable[[str], str]
-    document: Mapping[str, Any]
-    """The JSON object of the review item or verdict that the command brings; empty if it brings none."""
-    leases: Sequence[Lease] = ()
-    """The leases that the person has on other items."""
+from workers.review.terms import Change, Given
 
 
 def applied(item: Item | None, given: Given) -> Change:
@@ -88,11 +38,6 @@ def applied(item: Item | None, given: Given) -> Change:
     if kind == "arrive":
         return Change(item, ())
     return _HANDLERS[kind](item, given)
-
-
-def unknown(verdict_id: str) -> Refusal:
-    """Give the refusal of an item that the worker does not know."""
-    return Refusal(404, f"there is no review item {verdict_id}: it never went to review, or it was deleted in time")
 
 
 def _arrive(given: Given) -> Change:
@@ -136,7 +81,7 @@ _CONTENT: Mapping[str, Any] = {"text": "", "context": [], "attributes": {}}
 
 def _lease(item: Item, given: Given) -> Change:
     command = given.command
-    _require_turn(item, given)
+    require_turn(item, given)
     if any(lease.command_id == command.command_id for lease in given.leases):
         raise conflict("the same request has taken another item already")
     require_fewer(command.by, len(given.leases), given.terms.max_leases)
@@ -145,7 +90,7 @@ def _lease(item: Item, given: Given) -> Change:
 
 
 def _release(item: Item, given: Given) -> Change:
-    _require_own_lease(item, given)
+    require_own_lease(item, given)
     return Change(_with_step(replace(item, lease=None), given, "released"), ("released",))
 
 
@@ -155,14 +100,14 @@ def _view(item: Item, given: Given) -> Change:
 
 def _skip(item: Item, given: Given) -> Change:
     by = given.command.by
-    _require_own_lease(item, given)
+    require_own_lease(item, given)
     skipped = (*item.skipped_by, by) if by not in item.skipped_by else item.skipped_by
     return Change(_with_step(replace(item, lease=None, skipped_by=skipped), given, "skipped"), ("skipped",))
 
 
 def _decide(item: Item, given: Given) -> Change:
     command = given.command
-    _require_turn(item, given)
+    require_turn(item, given)
     if command.decision == "escalate" and item.status == "escalated":
         raise conflict("the item is escalated already: decide allow or block")
     opinion = Opinion(
@@ -256,7 +201,7 @@ def _reopen(item: Item, given: Given) -> Change:
 
 def _appeal(item: Item, given: Given) -> Change:
     command = given.command
-    _require_appellant(command)
+    require_appellant(command)
     if item.status != "decided":
         because = "its author was forgotten, or its time was over" if item.status == "closed" else "nobody has decided"
         raise conflict(f"the item is {item.status}: {because}, so there is no decision to appeal against")
@@ -271,7 +216,7 @@ def _appeal(item: Item, given: Given) -> Change:
 def _first_appeal(given: Given) -> Change:
     """Open an item for an appeal against a verdict of which the worker has none."""
     command = given.command
-    _require_appellant(command)
+    require_appellant(command)
     if command.verdict is None:
         raise Refusal(
             404,
@@ -416,61 +361,3 @@ def _joined(first: Change, given: Given) -> Change:
     assert first.item is not None  # A decision deletes no item.
     second = _effect(first.item, given)
     return Change(second.item, (*first.actions, *second.actions))
-
-
-def _require_person(item: Item, command: ReviewCommand) -> None:
-    role, by = command.role.value, command.by
-    if role not in PEOPLE:
-        raise not_allowed(f"the role {role} may not decide: a person with the role reviewer or senior has to")
-    if item.status == "escalated" and role != "senior":
-        raise not_allowed("the item is escalated: only a person with the role senior may decide")
-    if not item.is_waiting:
-        raise not_waiting(item, by)
-    if item.appeal is not None and by in item.deciders:
-        raise not_allowed(f"{by} made the decision that is appealed: another person has to decide")
-    if any(opinion.by == by for opinion in item.opinions):
-        raise not_allowed(f"{by} has decided already: the policy wants a second person")
-
-
-def require_fewer(by: str, leases: int, max_leases: int) -> None:
-    """Refuse one more lease of a person who has `leases` already."""
-    if leases >= max_leases:
-        raise conflict(f"{by} has {leases} items on lease: decide, skip or release one (review.max_leases)")
-
-
-def _require_appellant(command: ReviewCommand) -> None:
-    if command.role.value not in ("service", "senior"):
-        raise not_allowed(f"the role {command.role.value} may not appeal: a service or a senior person has to")
-
-
-def _require_turn(item: Item, given: Given) -> None:
-    """Refuse a command that only the person may give who can decide the item now."""
-    _require_person(item, given.command)
-    _require_free(item, given)
-
-
-def _require_free(item: Item, given: Given) -> None:
-    lease = item.holder(given.now_ms)
-    if lease is not None and lease.by != given.command.by:
-        raise conflict(f"{lease.by} has the item on lease", by=lease.by, at_ms=lease.since)
-
-
-def _require_own_lease(item: Item, given: Given) -> None:
-    _require_free(item, given)
-    if item.lease is None or item.lease.by != given.command.by:
-        raise conflict(f"{given.command.by} does not have the item on lease")
-
-
-def not_waiting(item: Item, person: str) -> Refusal:
-    """Give the refusal of an item that nobody can decide now, for this person: it names who was first."""
-    if item.pending is not None:
-        opinion: Opinion | None = item.pending
-    else:
-        opinion = item.settled[-1] if item.status == "decided" and item.settled else None
-    if opinion is not None:
-        # The second of two people does not learn what the first one decides.
-        is_blind = item.four_eyes and item.pending is not None
-        first = "has decided already:" if opinion.by == person else "was first and has decided"
-        what = "" if is_blind and opinion.by != person else f" {opinion.decision}"
-        return conflict(f"{opinion.by} {first}{what}", by=opinion.by, at_ms=opinion.at)
-    return conflict(f"the item is {item.status}: nobody can decide it")

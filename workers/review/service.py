@@ -23,11 +23,11 @@ from workers.review import views
 from workers.review.desk import Desk, may_see
 from workers.review.item import NO_CONTENT, Item
 from workers.review.people import APPEALS, DECIDES, READS_CONTENT, Person
+from workers.review.permits import require_fewer, unknown
 from workers.review.processing import Processor, written
 from workers.review.queues import language_of
 from workers.review.reading import command_id
 from workers.review.refusal import Refusal, conflict, not_allowed
-from workers.review.rules import require_fewer, unknown
 from workers.settings import Review, Topics
 
 ATTEMPTS = 3

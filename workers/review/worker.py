@@ -31,10 +31,10 @@ from workers.review.people import Tokens
 from workers.review.processing import Processor
 from workers.review.reading import Reading, Work
 from workers.review.rebuilding import rebuilt
-from workers.review.rules import HOUR_MS, TenantRules, Terms
 from workers.review.service import Service
 from workers.review.sizes import with_room
 from workers.review.standby import require_free
+from workers.review.terms import HOUR_MS, TenantRules, Terms
 from workers.review.ticking import Ticking
 from workers.settings import Commit, Review, Settings
 

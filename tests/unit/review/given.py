@@ -9,7 +9,8 @@ from typing import Any
 from schemas.review_command import ReviewCommand
 from tests.reviewing import review_item
 from workers.review.item import Item
-from workers.review.rules import Change, Given, TenantRules, Terms, applied
+from workers.review.rules import applied
+from workers.review.terms import Change, Given, TenantRules, Terms
 from workers.review.verdicts import superseding_id
 
 NOW = 1_763_949_700_000

@@ -24,7 +24,7 @@ from workers.review.item import Item, decoded
 from workers.review.processing import Processor, written
 from workers.review.queues import Reader
 from workers.review.reading import Reading, Work, arrival
-from workers.review.rules import Terms
+from workers.review.terms import Terms
 from workers.settings import Topics
 
 TOPICS = Topics()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Request
 
+from schemas.verdict import MAX_NOTE_CHARS
+from workers.review.page.render import ROOT
 from workers.review.refusal import Refusal
 
 MAX_FIELDS = 64
@@ -49,6 +52,27 @@ async def form_of(request: Request) -> Form:
     return Form({name: [value.replace("\r\n", "\n") for value in values] for name, values in fields.items()})
 
 
+class Draft(NamedTuple):
+    """What a person has filled in, to be shown again after a refusal. `key` makes a repeated form harmless."""
+
+    key: str = ""
+    note: str = ""
+    severity: str = ""
+    categories: tuple[str, ...] = ()
+    is_revealed: bool = False
+
+
+def draft_of(form: Form) -> Draft:
+    """Give what a person has filled in to decide."""
+    return Draft(
+        key=form.one("key", 64),
+        note=form.one("note", MAX_NOTE_CHARS),
+        severity=form.one("severity"),
+        categories=tuple(dict.fromkeys(form.all("categories"))),
+        is_revealed=bool(form.one("revealed")),
+    )
+
+
 def is_local(request: Request) -> bool:
     """Whether the browser is on this machine: only then does it keep a session without HTTPS."""
     host = request.url.hostname or ""
@@ -83,3 +107,10 @@ class Narrowed:
 def narrowed_by(request: Request) -> Narrowed:
     """Read the query of an address."""
     return Narrowed(request.query_params.get("tenant", "")[:256], request.query_params.get("language", "")[:35])
+
+
+def own_path(to: str) -> str:
+    """Give the path to go to after signing in. An address of another site is not followed."""
+    path = to.removeprefix(ROOT)
+    is_own = to.startswith(f"{ROOT}/") and "//" not in to and "\\" not in to and to.isprintable() and to.isascii()
+    return path if is_own and not path.startswith("/sign-") else "/"

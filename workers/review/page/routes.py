@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -15,7 +15,8 @@ from schemas.review_command import ReviewRole
 from schemas.taxonomy import Category, Severity
 from schemas.verdict import MAX_NOTE_CHARS
 from workers.review.page import render
-from workers.review.page.forms import Form, Narrowed, form_of, is_local, narrowed_by
+from workers.review.page.forms import Draft, Form, Narrowed, draft_of, form_of, is_local, narrowed_by, own_path
+from workers.review.page.notices import Notice, none_for, said, sentence_of
 from workers.review.page.sessions import COOKIE, HOURS, Session, Sessions, is_same
 from workers.review.page.times import moment
 from workers.review.page.view import page_of, title_of
@@ -23,44 +24,16 @@ from workers.review.people import DECIDES, READS_ITEMS, Person, Tokens, hash_of
 from workers.review.queues import UNKNOWN_LANGUAGE
 from workers.review.refusal import Refusal
 from workers.review.service import Service
-from workers.review.views import ItemSummary, ItemView, QueueView
+from workers.review.views import ItemView
 from workers.shown import printable
 
 REFRESH_S = 15
 PARTS_OF_LEASE = 3
 """How many heartbeats a browser sends within the length of a lease."""
 
-NONE_FOR_YOU = (
-    "No other item is for you now. The button for the next item also gives those that you skipped. Escalated items "
-    "wait for a senior person, and items on which you have decided wait for somebody else."
-)
-
 OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."
 
 PATH = "/items/{verdict_id}"
-
-
-class Notice(NamedTuple):
-    """A line above the page. `undo` is the id of the item whose decision can still be undone.
-
-    `taken` is the id of the item that the person got after that decision: an undo gives it back.
-    """
-
-    kind: str
-    text: str
-    undo: str = ""
-    left_s: float = 0
-    taken: str = ""
-
-
-class Draft(NamedTuple):
-    """What a person has filled in, to be shown again after a refusal. `key` makes a repeated form harmless."""
-
-    key: str = ""
-    note: str = ""
-    severity: str = ""
-    categories: tuple[str, ...] = ()
-    is_revealed: bool = False
 
 
 Handler = Callable[["Pages", Request], Awaitable[Response]]
@@ -117,7 +90,7 @@ class Pages:
         }
         title = titles.get(refusal.status, "Not recorded")
         return render.page(
-            "problem.html", session.csrf, refusal.status, title=title, text=_sentence(refusal), person=_who(person)
+            "problem.html", session.csrf, refusal.status, title=title, text=sentence_of(refusal), person=_who(person)
         )
 
     async def get_sign_in(self, request: Request) -> Response:
@@ -130,13 +103,13 @@ class Pages:
             form = await form_of(request)
             token, to = form.one("token"), form.one("to", 2_048)
         except Refusal as refusal:
-            return self._sign_in_page("", _sentence(refusal), refusal.status)
+            return self._sign_in_page("", sentence_of(refusal), refusal.status)
         person = self._tokens.person(token)
         if person is None:
             return self._sign_in_page(to, "This token is not valid.", 403)
         if person.role not in READS_ITEMS or person.role is ReviewRole.SERVICE:
             return self._sign_in_page(to, "This token is for software. People need a token of their own.", 403)
-        answer = render.moved(_own_path(to))
+        answer = render.moved(own_path(to))
         answer.set_cookie(
             COOKIE,
             self._sessions.begin(person.name, hash_of(token), self._now_ms() / 1000),
@@ -175,7 +148,7 @@ class Pages:
             session.csrf,
             title="Queues",
             person=_who(person),
-            notice=self._notice(request, person) or _none_for(request, queues),
+            notice=self._notice(request, person) or none_for(request, queues),
             queues=[
                 {
                     "id": queue.tenant_id,
@@ -226,7 +199,7 @@ class Pages:
     async def decide(self, request: Request, person: Person, session: Session) -> Response:
         """Decide, escalate or skip, and show the next item."""
         form = await _checked_form(request, session)
-        verdict_id, draft = _id(request), _draft(form)
+        verdict_id, draft = _id(request), draft_of(form)
         decision = form.one("decision")
         try:
             if decision == "skip":
@@ -237,7 +210,7 @@ class Pages:
             if refusal.status in (403, 404):
                 raise
             item = await self._service.item(person, verdict_id)
-            notice = Notice("problem", _sentence(refusal))
+            notice = Notice("problem", sentence_of(refusal))
             return self._item_page(request, person, session, item, notice, draft, refusal.status)
         done = "" if decision == "skip" else verdict_id
         key = draft.key and f"{draft.key}-next"
@@ -369,7 +342,7 @@ class Pages:
             item = self._service.summary(person, done)
         except Refusal:
             return None
-        return _said(item, person, self._now_ms())
+        return said(item, person, self._now_ms())
 
     def _sign_in_page(self, to: str, failed: str = "", status: int = 200) -> Response:
         return render.page("sign_in.html", None, status, title="Sign in", to=to, failed=failed, hours=HOURS)
@@ -405,39 +378,6 @@ async def _checked_form(request: Request, session: Session) -> Form:
     return form
 
 
-def _none_for(request: Request, queues: Sequence[QueueView]) -> Notice | None:
-    """Say why a person got no item, although items wait."""
-    is_waiting = any(queue.waiting for queue in queues)
-    return Notice("note", NONE_FOR_YOU) if request.query_params.get("none") and is_waiting else None
-
-
-def _said(item: ItemSummary, person: Person, now_ms: int) -> Notice | None:
-    pending = item.pending
-    decision = None if pending is None else pending.decision
-    if pending is not None and decision is not None and pending.by == person.name:
-        left_s = max(0.0, (pending.undo_until - now_ms) / 1000)
-        words = {"allow": "Allowed.", "block": "Blocked.", "escalate": "Sent to a senior person."}[decision]
-        return Notice("done", f"{words} It takes effect in a few seconds.", item.verdict_id, round(left_s, 1))
-    if item.lease is None:
-        return Notice("done", f"Recorded: the item is {item.status.replace('_', ' ')} now.")
-    return None
-
-
-def _draft(form: Form) -> Draft:
-    return Draft(
-        key=form.one("key", 64),
-        note=form.one("note", MAX_NOTE_CHARS),
-        severity=form.one("severity"),
-        categories=tuple(dict.fromkeys(form.all("categories"))),
-        is_revealed=bool(form.one("revealed")),
-    )
-
-
-def _sentence(refusal: Refusal) -> str:
-    sentence = refusal.sentence[:1].upper() + refusal.sentence[1:]
-    return sentence if sentence.endswith(".") else f"{sentence}."
-
-
 def _who(person: Person) -> dict[str, Any]:
     return {"name": person.name, "role": person.role.value}
 
@@ -451,12 +391,3 @@ def _id(request: Request) -> str:
 
 def _is_id(text: str) -> bool:
     return len(text) == 32 and set(text) <= set("0123456789abcdef")
-
-
-def _own_path(to: str) -> str:
-    """Give the path to go to after signing in. An address of another site is not followed."""
-    path = to.removeprefix(render.ROOT)
-    is_own = (
-        to.startswith(f"{render.ROOT}/") and "//" not in to and "\\" not in to and to.isprintable() and to.isascii()
-    )
-    return path if is_own and not path.startswith("/sign-") else "/"
