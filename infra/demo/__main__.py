@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,20 @@ import orjson
 import yaml
 from confluent_kafka import Message, Producer
 from redis.asyncio import Redis
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from infra.demo.consequences import STRIKES, Consequences, Seen
-from infra.demo.platform import NAME, TOPIC, Platform
+from infra.demo.consequences import STRIKES, Consequences
+from infra.demo.platform import NAME, Platform
+from infra.demo.show import STARTED, Show
+from infra.demo.tally import Position, Tally
 from infra.devstack import children
 from infra.devstack.stack import running
 from workers.errors import GuardlineError
 from workers.kafka import topics
-from workers.kafka.intake import headers_of
 from workers.kafka.reader import read
 from workers.policy.document import parse
 from workers.redis.policy_store import PolicyStore
 from workers.settings import Settings
 
-STARTED = time.monotonic()
 POLICIES: dict[str, dict[str, Any]] = {
     "arcade": {"controversial": "allow"},
     "campus": {"controversial": "review"},
@@ -60,114 +56,6 @@ PAUSE_S = 0.008
 DEADLINE_S = 90
 STACK_VARIABLES = ("GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL")
 
-Position = tuple[str, int, int]
-
-
-class Tally:
-    """The outcomes that a read_committed reader has seen so far."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.seen = Seen(say)
-        self.platform = Platform()
-        self.outputs: Counter[Position] = Counter()
-        self.to_review: set[Position] = set()
-        self.reviewed: Counter[Position] = Counter()
-        self.decisions: dict[str, Counter[str]] = defaultdict(Counter)
-        self.by_text: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
-        self.samples: list[str] = []
-        self.verdicts = self.dead_letters = self.duplicates = 0
-        self.first_verdict_s: float | None = None
-
-    def take(self, message: Message, settings: Settings, texts: dict[str, str]) -> None:
-        """Count one verdict, review item or dead letter."""
-        if message.topic() == settings.topics.dead_letters:
-            headers = {name: value or b"" for name, value in headers_of(message)}
-            self.outputs[
-                (headers["source.topic"].decode(), int(headers["source.partition"]), int(headers["source.offset"]))
-            ] += 1
-            self.dead_letters += 1
-            return
-        verdict: dict[str, Any] = orjson.loads(message.value() or b"")
-        if self.seen.take(str(message.topic()), verdict, settings):
-            return
-        source = verdict["source"]
-        position = (source["topic"], source["partition"], source["offset"])
-        if source["topic"] == TOPIC:
-            if message.topic() == settings.topics.verdicts:
-                self.platform.take(verdict)
-            return
-        if message.topic() == settings.topics.review:
-            self.reviewed[position] += 1
-            return
-        self.outputs[position] += 1
-        if verdict["decision"] == "review":
-            self.to_review.add(position)
-        self.verdicts += 1
-        if self.first_verdict_s is None:
-            self.first_verdict_s = round(time.monotonic() - STARTED, 2)
-        self.duplicates += verdict["duplicate_of"] is not None
-        self.decisions[verdict["tenant_id"]][verdict["decision"]] += 1
-        opinion = verdict["assessment"]["severity"] if verdict["assessment"] else "no judgement"
-        text = texts.get(verdict["event_id"].removesuffix("-again"), "")
-        self.by_text[(verdict["tenant_id"], text)].append((verdict["decision"], verdict["policy"]["version"]))
-        self.samples = [
-            *self.samples[-5:],
-            f"{verdict['decision']:<6} {verdict['tenant_id']:<8} {opinion:<13} {text[:70]}",
-        ]
-
-
-class Show:
-    """Live tables on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(soft_wrap=not sys.stdout.isatty())
-        self._live: Live | None = None
-        self._said = 0.0
-
-    def __enter__(self) -> Show:
-        """Begin."""
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=8)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End."""
-        if self._live is not None:
-            self._live.stop()
-
-    def say(self, line: str) -> None:
-        """Print one line."""
-        self._console.print(Text(f"{time.monotonic() - STARTED:5.1f} s  {line}"))
-
-    def progress(self, tally: Tally, sent: int) -> None:
-        """Show rates, lag, decisions and samples."""
-        done = len(tally.outputs)
-        line = f"{sent} events in, {done} answered, lag {sent - done}"
-        if self._live is None:
-            if time.monotonic() - self._said >= 1:
-                self._said = time.monotonic()
-                self.say(line)
-            return
-        samples = (Text(sample, overflow="ellipsis", no_wrap=True) for sample in tally.samples)
-        self._live.update(Group(_decisions(tally, line), *samples))
-
-    def summary(self, tally: Tally) -> None:
-        """Show the final decisions. Later lines appear below them."""
-        if self._live is not None:
-            # The final counts replace the live table.
-            self._live.transient = True
-            self._live.stop()
-            self._live = None
-        self._console.print(_decisions(tally, "decisions"))
-
-
-def _decisions(tally: Tally, title: str) -> Table:
-    table = Table("tenant", "allow", "review", "block", title=title)
-    for tenant, counts in sorted(tally.decisions.items()):
-        table.add_row(tenant, *(str(counts[decision]) for decision in ("allow", "review", "block")))
-    return table
-
 
 def main() -> int:
     """Run the demo; exit code 1 if any record was lost or duplicated."""
@@ -175,7 +63,7 @@ def main() -> int:
         del os.environ[name]  # The demo ignores the user's settings for other topics.
     try:
         with tempfile.TemporaryDirectory(prefix="guardline-demo-") as folder, Show() as show:
-            show.say("starting Apache Kafka and Valkey")
+            show.say("starting Apache Kafka and Valkey, which takes some seconds")
             with running() as stack:
                 return _run(stack.kafka, stack.redis, Path(folder), show)
     except GuardlineError as error:
@@ -303,7 +191,7 @@ def _stream(
     for message in read(settings.kafka, _read_topics(settings), from_beginning=True, follow=True):
         if message is not None:
             tally.take(message, settings, texts)
-        show.progress(tally, len(sent))
+        show.progress(tally, len(sent), _awaited(tally, consequences, len(sent)))
         if milestones and len(tally.outputs) >= milestones[0][0] * len(records):
             milestones.pop(0)[1]()
         for name, worker in workers.items():
@@ -316,13 +204,23 @@ def _stream(
             not thread.is_alive()
             and is_answered
             and tally.platform.is_answered
-            and consequences.are_complete(tally.seen)
+            and not consequences.missing(tally.seen)
         )
         if is_done or time.monotonic() - began > DEADLINE_S:
             break
     took_s = time.monotonic() - began
     stop.set()
     return _summary(settings, sent, took_s, tally, texts, consequences, show)
+
+
+def _awaited(tally: Tally, consequences: Consequences, sent: int) -> list[str]:
+    """Name what the demo waits for, where the numbers do not show it."""
+    if not tally.outputs:
+        return ["the workers, which load the model"]
+    if len(tally.outputs) < sent:
+        return []
+    discord = [] if tally.platform.is_answered else ["the verdicts of the third worker"]
+    return [*discord, *consequences.missing(tally.seen)]
 
 
 def _kill(worker: subprocess.Popen[bytes], show: Show) -> None:
@@ -400,11 +298,11 @@ def _summary(
         "webhooks": len(consequences.received),
         "lost": lost,
         "doubled": doubled,
-        "first_verdict_s": tally.first_verdict_s,
+        "first_verdict_s": None if tally.first_verdict_at is None else round(tally.first_verdict_at - STARTED, 2),
         "events_per_s": round(len(sent) / took_s, 1),
     }
     sys.stdout.write(json.dumps(result) + "\n")
-    return 1 if lost or doubled or not sent or not consequences.are_complete(final.seen) else 0
+    return 1 if lost or doubled or not sent or consequences.missing(final.seen) else 0
 
 
 if __name__ == "__main__":

@@ -102,10 +102,16 @@ class Consequences:
         threading.Thread(target=self._decide, daemon=True).start()
         return started
 
-    def are_complete(self, seen: Seen) -> bool:
-        """Whether there is a signal of strikes, a verdict of a person, and its webhook."""
+    def missing(self, seen: Seen) -> list[str]:
+        """Name what has not come yet of a signal of strikes, a verdict of a person, and its webhook."""
         has_strikes = any(signal["kind"] == "author_strikes" for signal in seen.signals.values())
-        return has_strikes and bool(seen.superseding) and self.received.keys() >= seen.superseding.keys()
+        has_webhook = bool(seen.superseding) and self.received.keys() >= seen.superseding.keys()
+        wanted = {
+            "a signal of strikes": has_strikes,
+            "a reviewer's verdict": bool(seen.superseding),
+            "its webhook": has_webhook,
+        }
+        return [what for what, is_there in wanted.items() if not is_there]
 
     def close(self) -> None:
         """Stop receiving."""
