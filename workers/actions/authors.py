@@ -21,16 +21,23 @@ def author_of(kind: Kind, document: Mapping[str, Any]) -> tuple[str | None, int]
     Without both it is 0, so that any request covers the record.
 
     Raises:
-        LookupError, TypeError, ValueError: the record lacks a field.
+        AttributeError, LookupError, TypeError, ValueError: the record lacks a field, or a field has another type.
     """
     if kind == "signal":
-        return (document["subject"], milliseconds(document["at"])) if document["kind"] == AUTHOR_SIGNAL else (None, 0)
-    verdict = document["verdict"] if kind == "appeal" else document
-    author_id = verdict.get("author_id")
-    if author_id is None:
-        return None, 0
-    times = ((verdict.get("source") or {}).get("timestamp"), (verdict.get("timings") or {}).get("received_at"))
-    return author_id, min((time for time in times if time is not None), default=0)
+        if document["kind"] != AUTHOR_SIGNAL:
+            return None, 0
+        author_id, times = document["subject"], [milliseconds(document["at"])]
+    else:
+        verdict = document["verdict"] if kind == "appeal" else document
+        author_id = verdict.get("author_id")
+        if author_id is None:
+            return None, 0
+        found = ((verdict.get("source") or {}).get("timestamp"), (verdict.get("timings") or {}).get("received_at"))
+        times = [time for time in found if time is not None]
+    if not isinstance(author_id, str) or not all(isinstance(time, int) for time in times):
+        # Later, such a value would end the worker.
+        raise TypeError("an author's id is not a text, or a time is not a number of milliseconds")
+    return author_id, min(times, default=0)
 
 
 def is_forgotten(forgotten: Forgotten, delivery: Delivery) -> bool:

@@ -43,6 +43,9 @@ OWN_ID: Mapping[Kind, str] = {"review": ".review", "appeal": ".appeal"}
 _ID = re.compile(r"[!-~]{1,200}")
 """An id is sent as a header. No record may bring a worker down, or add a header, by an id with a line break."""
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not JSON, or that are nested too deeply."""
+
 _HEADS = msgspec.json.Decoder(_Head)
 
 
@@ -101,9 +104,9 @@ class Reading:
             about = author_of(kind, document) if body is not None and self._format.names_authors else (None, 0)
         except msgspec.ValidationError as error:
             raise Undecodable(Reason.INVALID_FIELD, str(error)) from None  # It names types and fields, never values.
-        except msgspec.DecodeError:
+        except NOT_JSON:
             raise Undecodable(Reason.NOT_JSON, "this is not JSON") from None
-        except (LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             said = f"a field is missing or has another type ({type(error).__name__})"
             raise Undecodable(Reason.INVALID_FIELD, said) from None
         if body is None:

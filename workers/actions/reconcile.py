@@ -15,7 +15,7 @@ import msgspec
 from workers.actions.delivery import Delivery
 from workers.actions.format import Format
 from workers.actions.letters import DELIVERED, FORGOTTEN
-from workers.actions.reading import Reading
+from workers.actions.reading import NOT_JSON, Reading
 from workers.actions.route import route_of
 from workers.core.frames import unframed
 from workers.core.records import Finished, Headers, Record, Source, TopicPartition
@@ -114,7 +114,7 @@ def _outcomes(settings: Settings, endpoint: str, since_ms: int | None) -> dict[t
     for record, _ in records(settings, [settings.topics.deliveries], earliest_ms, None):
         try:
             ended = decoder.decode(unframed(record.value or b""))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue  # Of another program.
         of = (ended.kind, ended.id)
         if ended.endpoint == endpoint and outcomes.get(of) != DELIVERED:

@@ -190,7 +190,10 @@ def _wanted(
 def delivery_of(stored: Stored) -> Delivery | None:
     """Return the delivery that a dead letter holds, or None if it holds none. Its source is the dead letter's place."""
     own = {name: (value or b"").decode("utf-8", "replace") for name, value in stored.letter.own}
+    happened_ms = own.get(HAPPENED, "0")
     if stored.letter.is_truncated or stored.value is None or not {"webhook-id", "kind", "tenant.id"} <= own.keys():
+        return None
+    if not happened_ms.isdecimal():
         return None
     source = Source(stored.place, 0, stored.offset)
     kind = cast(Kind, own["kind"])
@@ -203,7 +206,7 @@ def delivery_of(stored: Stored) -> Delivery | None:
         stored.value,
         stored.timestamp_ms,
         own.get(AUTHOR),
-        int(own.get(HAPPENED, 0)),
+        int(happened_ms),
     )
 
 

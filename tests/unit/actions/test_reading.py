@@ -27,6 +27,7 @@ from workers.kafka.replay import Stored
 from workers.settings import Topics
 
 TOPICS = Topics()
+INVALID = "invalid_field"
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "contracts"
 
 
@@ -104,11 +105,16 @@ def test_only_wanted_records_become_deliveries(
     [
         (b"", "not_json"),
         (b"secret words", "not_json"),
-        (b"[]", "invalid_field"),
-        (b'{"tenant_id": 7}', "invalid_field"),
+        (b"[]", INVALID),
+        (b'{"tenant_id": 7}', INVALID),
         (b'{"tenant_id": "secret words"}', "missing_field"),
-        (b'{"tenant_id": "a", "verdict_id": "secret words\\r\\nX: y", "decision": "block"}', "invalid_field"),
-        (b'{"tenant_id": "a", "verdict_id": "", "decision": "block"}', "invalid_field"),
+        (b'{"tenant_id": "a", "verdict_id": "secret words\\r\\nX: y", "decision": "block"}', INVALID),
+        (b'{"tenant_id": "a", "verdict_id": "", "decision": "block"}', INVALID),
+        (b'{"tenant_id": "secret words\xff"}', "not_json"),
+        (b'{"tenant_id": "secret words", "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "not_json"),
+        (json.dumps(verdict(author_id=["secret words"])).encode(), INVALID),
+        (json.dumps(verdict(author_id="a", timings={"received_at": "secret words"}, source=None)).encode(), INVALID),
+        (json.dumps(verdict(author_id="a", source="secret words")).encode(), INVALID),
     ],
 )
 def test_a_record_that_is_no_verdict_is_refused_without_its_content(value: bytes, reason: str, tmp_path: Path) -> None:
