@@ -25,7 +25,7 @@ from workers.aggregates.verdicts import read, read_forget
 from workers.core.forgotten import Forgotten
 from workers.errors import Fatal, GuardlineError, Unavailable
 from workers.kafka.forgetting import forgotten
-from workers.kafka.internal_topics import Prepared, mismatch
+from workers.kafka.internal_topics import Prepared, remedy
 from workers.policy.strikes import CompiledStrikes
 from workers.settings import Settings
 
@@ -166,8 +166,12 @@ class Aggregation:
         for name, row, place in self._rows.snapshot():
             partition = partition_of(name, partitions)
             if place is not None and place != partition:
-                found = {self._updates: partitions, self._rows.changelog: partitions}
-                raise Fatal(mismatch(self._settings.topics.verdicts, partitions, found, self._prepared.group))
+                prepared, verdicts = self._prepared, self._settings.topics.verdicts
+                raise Fatal(
+                    f"kafka: a row of {prepared.changelog} is in partition {place} instead of {partition}: the "
+                    "number of partitions was another one when it was written. "
+                    f"{remedy(verdicts, prepared.group, prepared.updates, prepared.changelog)}"
+                )
             standing = self._counter.look(name, row, partition, _now_ms())
             if standing is not None:
                 self._strikes.put(*standing)

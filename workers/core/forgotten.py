@@ -43,7 +43,3 @@ class Forgotten:
             return False
         happened_ms = received_ms if sent_ms is None else min(sent_ms, received_ms)
         return happened_ms <= self._until_ms.get((tenant_id, author_id), -1)
-
-    def discard_before(self, time_ms: int) -> None:
-        """Discard requests that were made before this time: no record that they cover is in a topic any more."""
-        self._until_ms = {author: until for author, until in self._until_ms.items() if until >= time_ms}

@@ -74,21 +74,16 @@ def prepare(settings: Settings, answer_s: float = ANSWER_S) -> Prepared:
         find(missing, present)
     found = {name: len(present[name].partitions) for name in (updates, changelog)}
     if set(found.values()) != {partitions}:
-        raise Misconfigured(mismatch(topics.verdicts, partitions, found, group))
+        counts = " and ".join(f"{name} has {count}" for name, count in found.items())
+        raise Misconfigured(
+            f"topics.verdicts: {topics.verdicts} has {partitions} partitions, {counts}: they have to be equal, because "
+            f"the rows of an author would be in two partitions. {remedy(topics.verdicts, group, *found)}"
+        )
     ids = [
         _incarnation(admin, setting, name, answer_s)
         for setting, name in (("topics.verdicts", topics.verdicts), ("kafka.group", changelog))
     ]
     return Prepared(group, updates, changelog, partitions, *ids)
-
-
-def mismatch(verdicts: str, partitions: int, found: dict[str, int], group: str) -> str:
-    """Say what to do about topics whose numbers of partitions differ."""
-    counts = " and ".join(f"{name} has {count}" for name, count in found.items())
-    return (
-        f"topics.verdicts: {verdicts} has {partitions} partitions, {counts}: they have to be equal, because the rows "
-        f"of an author would be in two partitions. {remedy(verdicts, group, *found)}"
-    )
 
 
 def remedy(verdicts: str, group: str, updates: str, changelog: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,9 +18,9 @@ from workers.aggregates import pipeline
 from workers.aggregates.pipeline import Aggregation
 from workers.aggregates.rows import Key
 from workers.aggregates.strike_writer import StrikeWriter
-from workers.aggregates.updates import Batch
+from workers.aggregates.updates import Batch, partition_of
 from workers.core.forgotten import Forgotten
-from workers.errors import Unavailable
+from workers.errors import Fatal, Unavailable
 from workers.kafka.internal_topics import Prepared
 from workers.settings import Settings
 
@@ -33,12 +33,18 @@ class Rows:
 
     are_full = False
     count = 0
+    place = 0
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
+
+    def snapshot(self) -> Iterator[tuple[bytes, bytes, int | None]]:
+        for key, row in self.rows.items():
+            if row is not None:
+                yield key, row, self.place
 
     async def set(self, rows: dict[bytes, bytes | None], partition: int) -> None:
         self.rows |= rows
@@ -146,3 +152,16 @@ async def test_an_assignment_that_comes_while_the_requests_are_read_lets_them_be
     await made.aggregation._on_assigned()
     await made.count("a0")
     assert reads == [1, 2]
+
+
+async def test_a_row_in_the_partition_of_another_number_of_partitions_ends_the_worker(made: Made) -> None:
+    await made.count("a0")
+    for key in list(made.rows.rows):
+        if key != Key("author", "acme", "a0").encoded():
+            del made.rows.rows[key]
+    place = partition_of(Key("author", "acme", "a0").encoded(), PREPARED.partitions)
+    made.rows.place = place
+    await made.aggregation._look()
+    made.rows.place = place + 1
+    with pytest.raises(Fatal, match=f"is in partition {place + 1} instead of {place}: .* Stop all aggregates workers"):
+        await made.aggregation._look()

@@ -51,12 +51,3 @@ def test_a_leap_second_is_a_time() -> None:
     forgotten = Forgotten()
     forgotten.add(request(at="2026-03-01T11:59:60z"))
     assert forgotten.covers("acme", "u-17", None, NOON_MS - 1_000)
-
-
-def test_old_requests_are_discarded() -> None:
-    forgotten = Forgotten()
-    forgotten.add(request())
-    forgotten.add(request("u-18", "2026-03-01T13:00:00Z"))
-    forgotten.discard_before(NOON_MS + 1)
-    assert len(forgotten) == 1
-    assert forgotten.covers("acme", "u-18", None, NOON_MS)
