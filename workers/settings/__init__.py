@@ -1,22 +1,18 @@
-"""The settings of a worker: what they are (`sections`, `kafka_sections`), and where they come from (`sources`)."""
+"""The settings of a worker: what they are (`sections`, `*_sections`), and where they come from (`sources`)."""
 
 from workers.settings.action_sections import Actions, Endpoint, Retry
 from workers.settings.aggregate_sections import Aggregates
+from workers.settings.event_sections import CloudEvents, Events, Language, Registry
+from workers.settings.guard_sections import Guard, OpenAI
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.review_sections import Review, ReviewToken
 from workers.settings.sections import (
     Batch,
-    CloudEvents,
     Commit,
     Dedup,
-    Events,
-    Guard,
     Http,
-    Language,
-    OpenAI,
     Privacy,
     Redis,
-    Registry,
     Settings,
     Telemetry,
     Worker,
