@@ -10,6 +10,7 @@ import structlog
 
 from workers import telemetry
 from workers.aggregates import folder
+from workers.aggregates.strike_writer import StrikeWriter
 from workers.errors import Misconfigured, to_install
 from workers.kafka import internal_topics
 from workers.kafka.clients import LOOK_S
@@ -61,8 +62,6 @@ class Worker:
                 snapshot = policies.snapshot()
                 policy = snapshot.get(tenant) or snapshot.get(DEFAULT)
                 return None if policy is None else policy.strikes
-
-            from workers.aggregates.strike_writer import StrikeWriter
 
             known = await life.wait_for(lambda: asyncio.to_thread(forgotten, settings))
             stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
