@@ -69,6 +69,7 @@ class LocalDesk:
         lease_s: float = 120,
         four_eyes: tuple[str, ...] = (),
         coop: CoopCallbacks | None = None,
+        max_bytes: dict[str, int] | None = None,
         **settings: Any,
     ) -> None:
         tokens = []
@@ -95,6 +96,7 @@ class LocalDesk:
             pipeline="test",
             now_ms=self.now_ms,
             deliver=self._finished.extend,
+            max_bytes=max_bytes,
         )
         self._ticking = Ticking(self.desk, self._send, self.topics, self.now_ms)
         self.service = Service(self.desk, self._processor, self._send, self.settings, self.topics, self.now_ms)

@@ -113,6 +113,10 @@ class Processor:
         """Whether a command was read and is not committed."""
         return command_id in self._uncommitted
 
+    def is_too_large(self, output: Output) -> bool:
+        """Whether the topic of a record does not take it."""
+        return size_of(output) > self._max_bytes.get(output.topic, maxsize)
+
     def submit(self, works: Sequence[Work]) -> None:
         """Take what was read."""
         for work in works:
@@ -210,7 +214,7 @@ class Processor:
         if item is None and command.kind is CommandKind.ARRIVE and self._is_forgotten(change.item, given.document):
             change = forgotten(change, given)
         outputs = self._outputs(item, change, given)
-        if not work.is_arrival and any(size_of(one) > self._max_bytes.get(one.topic, maxsize) for one in outputs):
+        if not work.is_arrival and any(map(self.is_too_large, outputs)):
             # Before the desk has it: commands that follow must not be applied to a state that Kafka refuses.
             log.error(
                 "an item was not changed", verdict=command.verdict_id, command=command.kind.value, reason=TOO_LARGE

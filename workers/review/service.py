@@ -42,6 +42,11 @@ NOT_STORED = (
 )
 
 
+TOO_LARGE = (
+    "the request is too large for topics.review_commands: send less context, or raise max.message.bytes of the topic"
+)
+
+
 class Service:
     """The review desk, for people with tokens. Owned by the event loop.
 
@@ -285,10 +290,13 @@ class Service:
             at=self._now_ms(),
             **fields,
         )
+        record = written(self._topics, command, brought)
+        if self._processor.is_too_large(record):
+            raise Refusal(413, TOO_LARGE)
         future = self._processor.expect(causing)
         try:
             async with asyncio.timeout(self._settings.answer_s):
-                await self._send(written(self._topics, command, brought))
+                await self._send(record)
                 item = await asyncio.shield(future)
         except (TimeoutError, Unavailable):
             self._processor.give_up(causing)

@@ -41,6 +41,15 @@ async def test_a_worker_that_nobody_could_use_does_not_start() -> None:
         await Worker(Settings()).run()
 
 
+async def test_a_request_that_its_topic_does_not_take_is_not_to_be_sent_again(tmp_path: Path) -> None:
+    desk = LocalDesk(tmp_path, max_bytes={"moderation.review-commands": 1_000}, undo_s=0)
+    item = desk.add(0)
+    with pytest.raises(Refusal, match=r"too large for topics\.review_commands") as refused:
+        await desk.service.decide(ANA, item, "block", note="n" * 2_000)
+    assert refused.value.status == 413
+    assert (await desk.service.decide(ANA, item, "block")).status == "decided"
+
+
 async def test_the_same_request_twice_at_once_takes_one_item(tmp_path: Path) -> None:
     desk = LocalDesk(tmp_path)
     for number in range(3):
