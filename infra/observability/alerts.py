@@ -35,6 +35,7 @@ class Alert(NamedTuple):
     """One alert.
 
     `expression` is PromQL, and `hold` how long it has to be true. `page` is a file in docs/runbooks, without `.md`.
+    `of_expected`: the expression where a worker of this kind must be; None for the same one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Alert(NamedTuple):
     summary: str
     description: str
     page: str
+    of_expected: str | None = None
 
 
 def _has_risen(counter: str) -> str:
@@ -172,18 +174,22 @@ MODERATION = (
 )
 
 
+# More than five minutes of work waits. Markers of transactions alone are a small lag.
+_MUCH_WAITS = (
+    f"(sum {GROUP} (guardline_lag_records) > 100 and sum {GROUP} (guardline_lag_records) > "
+    f"300 * sum {GROUP} (rate(guardline_aggregates_verdicts_total[5m])))"
+)
+
 AGGREGATES = (
     Alert(
         "GuardlineAggregatesLate",
         "warning",
-        # More than five minutes of work waits, or no worker runs. Markers of transactions alone are a small lag.
-        f"(sum {GROUP} (guardline_lag_records) > 100 and sum {GROUP} (guardline_lag_records) > "
-        f"300 * sum {GROUP} (rate(guardline_aggregates_verdicts_total[5m]))) "
-        f"or {_NONE_RUNS}",
+        f"{_MUCH_WAITS} or {_NONE_RUNS}",
         "10m",
         "Verdicts are counted late or not at all: strikes and signals are old.",
         "The aggregates worker does not run, or more than five minutes of verdicts wait for it.",
         "aggregates-late",
+        f"{_MUCH_WAITS} or {_NONE_RUNS_OF_EXPECTED}",
     ),
     WORKER_RESTARTS,
     REDIS_DOWN._replace(
@@ -200,6 +206,7 @@ REVIEW = (
         "No review worker is active: nobody can review, and no decision is published.",
         "No review worker that Prometheus scrapes is in the state running.",
         "review-not-active",
+        _NONE_RUNS_OF_EXPECTED,
     ),
     Alert(
         "GuardlineReviewOverdue",
@@ -216,7 +223,9 @@ REVIEW = (
 
 ACTIONS = (
     NO_WORKER._replace(
-        expression=_NONE_RUNS, summary="No worker calls the endpoints: no webhook and no statement is sent."
+        expression=_NONE_RUNS,
+        summary="No worker calls the endpoints: no webhook and no statement is sent.",
+        of_expected=_NONE_RUNS_OF_EXPECTED,
     ),
     Alert(
         "GuardlineEndpointFails",
@@ -278,7 +287,7 @@ def rules(*, is_every_kind_expected: bool = False) -> str:
 
 
 def _rule(alert: Alert, job: str, *, is_expected: bool) -> dict[str, Any]:
-    expression = alert.expression.replace(_NONE_RUNS, _NONE_RUNS_OF_EXPECTED) if is_expected else alert.expression
+    expression = alert.of_expected if is_expected and alert.of_expected is not None else alert.expression
     return {
         "alert": alert.name,
         "expr": selecting(expression, f'job="{job}"'),
