@@ -31,15 +31,15 @@ def create(settings: Settings, names: Sequence[str] | None = None) -> tuple[list
     topics = settings.topics
     admin = clients.admin(settings.kafka)
     before = clients.present_topics(admin, settings.kafka)
-    made: list[str] = []
-    present: dict[str, int | None] = {}
     all_names = settings.all_topics if names is None else names
     later = [name for name in all_names if topics.holds_review_items(name)]
-    _create(admin, settings, [name for name in all_names if name not in later], DEFAULT_BYTES, before, made, present)
-    if later:
-        item_bytes = _item_bytes(admin, topics) if topics.review in {*made, *before} else DEFAULT_BYTES
-        _create(admin, settings, later, item_bytes, before, made, present)
-    return made, present
+    first = [name for name in all_names if name not in later]
+    made, present = _create(admin, settings, first, DEFAULT_BYTES, before)
+    if not later:
+        return made, present
+    item_bytes = _item_bytes(admin, topics) if topics.review in {*made, *before} else DEFAULT_BYTES
+    made_later, present_later = _create(admin, settings, later, item_bytes, before)
+    return made + made_later, present | present_later
 
 
 def _item_bytes(admin: clients.Admin, topics: Topics) -> int:
@@ -55,10 +55,10 @@ def _create(
     names: Sequence[str],
     item_bytes: int,
     before: Mapping[str, TopicMetadata],
-    made: list[str],
-    present: dict[str, int | None],
-) -> None:
+) -> tuple[list[str], dict[str, int | None]]:
     topics = settings.topics
+    made: list[str] = []
+    present: dict[str, int | None] = {}
     where = f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers!r}"
     wanted = [
         NewTopic(
@@ -86,6 +86,7 @@ def _create(
             ) from error
         except TimeoutError as error:
             raise Unavailable(f"topics: cannot create {name}: no answer in time from {where}") from error
+    return made, present
 
 
 class Checked(NamedTuple):
