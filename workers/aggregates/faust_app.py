@@ -47,6 +47,8 @@ class _Consumer(Consumer):
         super().__init__(*arguments, **named)
         self._fetched: dict[TP, int] = {}
         """The offset of the last record that was fetched from each partition."""
+        self._before: dict[TP, int] = {}
+        """While a fetch is open: the position of each partition before it."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -71,7 +73,12 @@ class _Consumer(Consumer):
             if not active_partitions:
                 await asyncio.sleep(timeout)
                 return {}
-        found = await super()._getmany(active_partitions, timeout)
+        states = {tp: self._state(tp) for tp in active_partitions or ()}
+        self._before = {tp: state.position for tp, state in states.items() if state and state.has_valid_position}
+        try:
+            found = await super()._getmany(active_partitions, timeout)
+        finally:
+            self._before = {}
         self._fetched |= {tp: records[-1].offset for tp, records in found.items() if records}
         return found
 
@@ -79,19 +86,24 @@ class _Consumer(Consumer):
         """Return how many offsets of a partition were not handed to an agent yet; 0 if the end is not known.
 
         The markers of transactions have offsets too. They do not count behind the last record: the fetch position is
-        past them, and no agent ever gets them.
+        past them, and no agent ever gets them. The consumer's thread moves that position before this one gets the
+        records, so while a fetch is open the position before it counts.
         """
-        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
-        fetched = assignment and assignment.state_value(tp)
+        fetched = self._state(tp)
         if fetched is None or fetched.lso is None or not fetched.has_valid_position:
             return 0
         last, handed_over = self._fetched.get(tp), self._read_offset[tp]
         if last is None or (handed_over is not None and handed_over >= last):
-            position = fetched.position
+            position = min(fetched.position, self._before.get(tp, fetched.position))
         else:
             position = 0 if handed_over is None else handed_over + 1
         unread: int = max(0, fetched.lso - position)
         return unread
+
+    def _state(self, tp: TP) -> Any:
+        """Return what the client knows of a partition; None if it is not assigned."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        return assignment and assignment.state_value(tp)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # What was not written must be read again.

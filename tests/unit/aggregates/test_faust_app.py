@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,11 +26,15 @@ class Made:
         self.consumer: Any = self.app.consumer
         self.asked: list[set[TP]] = []
         self.fetched: list[int] = []
+        self.while_fetching: Callable[[], None] = lambda: None
+        self.subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
+        self.consumer._thread._consumer = SimpleNamespace(_subscription=self.subscription)
         self.consumer._thread.getmany = self._getmany
         self.consumer._thread.commit = self._commit
 
     async def _getmany(self, active: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
         self.asked.append(set(active))
+        self.while_fetching()
         return {VERDICTS: [SimpleNamespace(offset=offset) for offset in self.fetched]} if self.fetched else {}
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
@@ -87,10 +91,8 @@ async def test_the_lag_counts_what_no_agent_got_and_no_marker_behind_the_last_re
     consumer = made.consumer
     fetched = SimpleNamespace(lso=None, has_valid_position=False, position=None)
     assignment = SimpleNamespace(state_value={VERDICTS: fetched}.get)
-    subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
-    consumer._thread._consumer = SimpleNamespace(_subscription=subscription)
     assert consumer.unread(VERDICTS) == 0, "nothing is assigned"
-    subscription.subscription.assignment = assignment
+    made.subscription.subscription.assignment = assignment
     assert (consumer.unread(VERDICTS), consumer.unread(CHANGELOG)) == (0, 0), "the end is not known"
     vars(fetched).update(lso=12, has_valid_position=True, position=4)
     assert consumer.unread(VERDICTS) == 8, "nothing was fetched yet"
@@ -104,3 +106,15 @@ async def test_the_lag_counts_what_no_agent_got_and_no_marker_behind_the_last_re
     assert consumer.unread(VERDICTS) == 0
     fetched.lso = 14
     assert consumer.unread(VERDICTS) == 2
+
+    def in_transit() -> None:
+        """The consumer's thread has taken the record at 12, and this one does not have it yet."""
+        fetched.position = 14
+        seen.append(consumer.unread(VERDICTS))
+
+    seen: list[int] = []
+    made.while_fetching, made.fetched = in_transit, [12]
+    await consumer._getmany({VERDICTS}, 1.0)
+    assert (seen, consumer.unread(VERDICTS)) == ([2], 5)
+    consumer._read_offset[VERDICTS] = 12
+    assert consumer.unread(VERDICTS) == 0
