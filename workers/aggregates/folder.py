@@ -34,7 +34,9 @@ def claim(folder: Path, prepared: Prepared, verdicts: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            file.write_bytes(msgspec.json.encode(present))
+            unfinished = file.with_suffix(".new")
+            unfinished.write_bytes(msgspec.json.encode(present))
+            unfinished.replace(file)  # So that a kill leaves no file that is empty.
             return
         before = msgspec.json.decode(file.read_bytes(), type=_Origin)
     except OSError as error:

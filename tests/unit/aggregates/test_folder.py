@@ -40,6 +40,25 @@ def test_rows_of_another_changelog_or_of_other_partitions_are_refused(
     claim(folder, PREPARED, "verdicts")
 
 
+def test_a_kill_while_the_file_is_written_does_not_prevent_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(path: Path, _: bytes) -> int:
+        path.touch()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", die)
+        with pytest.raises(Killed):
+            claim(tmp_path, PREPARED, "verdicts")
+    claim(tmp_path, PREPARED, "verdicts")
+    with pytest.raises(Misconfigured, match="has rows of 4 partitions"):
+        claim(tmp_path, PREPARED._replace(partitions=8), "verdicts")
+
+
 def test_a_file_that_is_damaged_or_cannot_be_written_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{", encoding="utf-8")
     with pytest.raises(Misconfigured, match=r"changelog\.json is damaged: empty the folder"):
