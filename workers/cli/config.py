@@ -21,7 +21,7 @@ def config_command(
     """Print the settings in force, secrets masked, and where each came from.
 
     Then check, without a connection, the mapping's file, the model's folder, the files of endpoints and review tokens,
-    and whether Kafka's clients can be made.
+    and whether Kafka's clients can be made. The check opens these files: run it where the workers have them.
     """
     settings = settings_module.load()
     if meanings:

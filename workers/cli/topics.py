@@ -20,7 +20,12 @@ app = typer.Typer(no_args_is_help=True, help="The topics of the workers.")
 @app.command("create")
 def topics_create(
     alter: Annotated[
-        bool, typer.Option("--alter", help="Also give existing topics the retention of the settings.")
+        bool,
+        typer.Option(
+            "--alter",
+            help="Also change existing topics: the retention and the size of the largest record (`max.message.bytes`) "
+            "become those of new topics. A larger size stays.",
+        ),
     ] = False,
 ) -> None:
     """Create all topics, with partitions and retention from the settings, and say how existing ones differ."""
