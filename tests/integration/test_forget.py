@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from schemas.forget import Forget
@@ -18,6 +18,7 @@ from tests.aggregates import Verdicts, counted, set_policy, strikes, verdict, wo
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 from workers.actions.route import route_of
+from workers.core.forgotten import Forgotten
 from workers.core.records import TopicPartition
 from workers.kafka import clients, forgetting
 from workers.kafka.reader import read
@@ -76,7 +77,7 @@ def forget(site: Site, *flags: str, code: int = 0, is_known: bool = False) -> di
 def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits_for_its_retention(site: Site) -> None:
     settings = site.settings()
     topics = settings.topics
-    site.create_topics(topics.forget)
+    site.create_topics(topics.forget, topics.review_state)
     found = forget(site)
     (request,) = [
         Forget.model_validate_json(message.value() or b"")
@@ -94,18 +95,49 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
     assert found.keys() >= {*topics.inputs, topics.verdicts, topics.review, topics.dead_letters, topics.forget}
     assert topics.usage not in found
 
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    producer.produce(topics.review_state, b"{}", key=b"a state that a worker wrote before its group's offsets expired")
+    assert producer.flush(30) == 0
+    assert forget(site, "--wait", "0.6", code=1)["worker review"] == forgetting.Progress.DOWN
+
     commit(site, "review", topics.review, 1)
     commit(site, "aggregates", topics.forget, 100)
     site.environment["GUARDLINE_ACTIONS__ENDPOINTS"] = json.dumps([ENDPOINT, {**ENDPOINT, "name": "other"}, STATEMENTS])
     with running(site, "platform"):
         found = forget(site, "--wait", "0.6", code=1)
     assert found["worker actions, platform"].startswith("each process reads the request within a second")
-    assert found["worker actions, other"].startswith("no worker runs now: one that starts reads the request first")
+    assert found["worker actions, other"].startswith("no worker runs now: a worker that starts reads the")
     assert found["worker actions, dsa"] == "nothing to do: statements of reasons name no author"
     assert found["worker aggregates"] == forgetting.Progress.DONE
     assert found["worker review"].startswith("waiting: ")
     commit(site, "review", topics.forget, 100)
     assert forget(site, "--wait", "60")["worker review"] == forgetting.Progress.DONE
+
+
+def test_requests_are_read_once_and_all_again_if_the_topic_is_another_one(site: Site) -> None:
+    settings = site.settings()
+    site.create_topics(settings.topics.forget)
+    requests = forgetting.Requests(settings)
+
+    def newly_read() -> set[str]:
+        requests.known = Forgotten()
+        requests.read()
+        authors = ("u-17", "u-18", "u-19")
+        return {author for author in authors if requests.known.covers("acme", author, None, 0)}
+
+    def send(author: str) -> None:
+        now = datetime.now(UTC).isoformat()
+        request = Forget(forget_id="0" * 32, tenant_id="acme", author_id=author, requested_at=now)
+        forgetting.send(settings, request)
+
+    send("u-17")
+    send("u-18")
+    assert newly_read() == {"u-17", "u-18"}
+    send("u-19")
+    assert newly_read() == {"u-19"}
+    assert newly_read() == set()
+    requests._next = dict.fromkeys(requests._next, 1_000)
+    assert newly_read() == {"u-17", "u-18", "u-19"}, "the topic was made again, and does not have these offsets"
 
 
 def mentions(state: dict[str, Any] | None) -> set[str]:

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from workers.actions.channel import Channel
-from workers.core.forgotten import Forgotten
 from workers.errors import Misconfigured
-from workers.kafka import forgetting
+from workers.kafka.forgetting import Requests
 from workers.process.lifecycle import Lifecycle
 from workers.settings import Settings
 
@@ -34,10 +33,10 @@ class Worker:
         if not settings.actions.endpoints:
             raise Misconfigured("actions.endpoints is empty: name at least one endpoint, as in docs/actions.md")
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
-            forgotten = Forgotten()
-            channels = [Channel(endpoint, settings, forgotten) for endpoint in settings.actions.endpoints]
-            await life.wait_for(lambda: asyncio.to_thread(forgetting.read_requests, settings, forgotten))
-            life.watch(_follow_requests(settings, forgotten))
+            requests = Requests(settings)
+            channels = [Channel(endpoint, settings, requests.known) for endpoint in settings.actions.endpoints]
+            await life.wait_for(lambda: asyncio.to_thread(requests.read))
+            life.watch(_follow(requests))
             ended = life.from_thread(_after(len(channels), life.end))
             for channel in channels:
                 await channel.start(life, ended)
@@ -55,11 +54,11 @@ class Worker:
             await life.run(drain=drain, left=lambda: sum(channel.left for channel in channels))
 
 
-async def _follow_requests(settings: Settings, forgotten: Forgotten) -> None:
+async def _follow(requests: Requests) -> None:
     """Take requests to forget as they are written. Each process reads all: its deliveries are of any partition."""
     is_over = threading.Event()
     try:
-        await asyncio.to_thread(forgetting.read_requests, settings, forgotten, until=is_over.is_set)
+        await asyncio.to_thread(requests.read, until=is_over.is_set)
     finally:
         is_over.set()
 

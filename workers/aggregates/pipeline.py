@@ -22,9 +22,8 @@ from workers.aggregates.table import Rows
 from workers.aggregates.updates import Batch, Forget, Tick, Verdicts, decoded, encoded, partition_of
 from workers.aggregates.upkeep import Upkeep
 from workers.aggregates.verdicts import read, read_forget
-from workers.core.forgotten import Forgotten
 from workers.errors import Fatal, GuardlineError, Unavailable
-from workers.kafka.forgetting import forgotten
+from workers.kafka.forgetting import Requests
 from workers.kafka.internal_topics import Prepared, remedy
 from workers.policy.strikes import CompiledStrikes
 from workers.settings import Settings
@@ -36,6 +35,9 @@ BATCH = 500
 
 BATCH_AGE_S = 0.05
 RETRY_S = 1.0
+GIVE_UP_S = 300.0
+"""How long the requests to forget may be unreadable after an assignment. Nothing is counted in this time."""
+
 LOOK_STEP = 500
 """Rows that are looked at before the event loop does something else."""
 
@@ -43,8 +45,8 @@ LOOK_STEP = 500
 class Aggregation:
     """Counts verdicts until `stop`.
 
-    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker. `known` has the
-    requests to forget that were read before.
+    `rules_of` gives the rules of a tenant's strikes. `fail` takes the error that ends the worker. `requests`
+    are the requests to forget, as far as they were read before.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Aggregation:
         rules_of: Callable[[str], CompiledStrikes | None],
         strikes: StrikeWriter,
         fail: Callable[[BaseException], None],
-        known: Forgotten,
+        requests: Requests,
     ) -> None:
         self._settings = settings
         self._prepared = prepared
@@ -65,8 +67,8 @@ class Aggregation:
         self._has_failed = False
         self.app = app = app_of(settings, prepared.group, prepared.partitions, lambda: self._has_failed)
         self._rows = Rows(app, partitions=prepared.partitions, max_rows=settings.aggregates.max_rows, fail=self._fail)
-        self._forgotten = known
-        self._counter = Counter(settings.aggregates, rules_of, known)
+        self._requests = requests
+        self._counter = Counter(settings.aggregates, rules_of, requests.known)
         self._batch = Batch(prepared.partitions)
         self._events: list[Any] = []
         self._has_batch = asyncio.Event()
@@ -182,19 +184,30 @@ class Aggregation:
         telemetry.ROWS.set(count)
 
     async def _know_forgotten(self) -> None:
-        """Read all requests to forget, once for each assignment: another worker may have handled them for these rows.
+        """Read new requests to forget, once for each assignment: another worker may have handled them for these rows.
 
         Returns when they are read, so no verdict is counted that a request covers.
+
+        Raises:
+            Fatal: they could not be read for `GIVE_UP_S`.
         """
         if self._known_at == self._assignment:
             return
         async with self._knowing:
+            failed_at = None
             while self._known_at != (assignment := self._assignment):
                 try:
-                    self._forgotten.take(await asyncio.to_thread(forgotten, self._settings))
+                    await asyncio.to_thread(self._requests.read)
                     self._known_at = assignment
                 except Unavailable as error:
-                    log.warning("nothing is counted until the requests to forget can be read", error=str(error))
+                    if failed_at is None:
+                        failed_at = time.monotonic()
+                        log.warning("nothing is counted until the requests to forget can be read", error=str(error))
+                    elif time.monotonic() - failed_at >= GIVE_UP_S:
+                        raise Fatal(
+                            f"topics.forget: nothing was counted for {GIVE_UP_S:.0f} s, because the requests to forget "
+                            f"cannot be read: {error}"
+                        ) from error
                     await asyncio.sleep(RETRY_S)
 
     async def _route(self, stream: Any) -> None:

@@ -14,7 +14,7 @@ from workers.aggregates.strike_writer import StrikeWriter
 from workers.errors import Misconfigured, to_install
 from workers.kafka import internal_topics
 from workers.kafka.clients import LOOK_S
-from workers.kafka.forgetting import forgotten
+from workers.kafka.forgetting import Requests
 from workers.policy.document import DEFAULT
 from workers.policy.strikes import CompiledStrikes
 from workers.process.lifecycle import Lifecycle
@@ -49,7 +49,7 @@ class Worker:
             make = _imported()
             prepared = await life.wait_for(lambda: asyncio.to_thread(internal_topics.prepare, settings, LOOK_S))
             if settings.aggregates.folder is not None:
-                folder.claim(settings.aggregates.folder, prepared, settings.topics.verdicts)
+                await asyncio.to_thread(folder.claim, settings.aggregates.folder, prepared, settings.topics.verdicts)
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             policies = PolicyCache(settings.redis)
@@ -63,7 +63,8 @@ class Worker:
                 policy = snapshot.get(tenant) or snapshot.get(DEFAULT)
                 return None if policy is None else policy.strikes
 
-            known = await life.wait_for(lambda: asyncio.to_thread(forgotten, settings))
+            requests = Requests(settings)
+            await life.wait_for(lambda: asyncio.to_thread(requests.read))
             stored = StoredStrikes(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret)
             strikes = StrikeWriter(stored)
             life.watch(strikes.write())
@@ -74,7 +75,7 @@ class Worker:
                 rules_of=rules_of,
                 strikes=strikes,
                 fail=life.end,
-                known=known,
+                requests=requests,
             )
             life.close_with(aggregation.stop, within_s=STOP_S)
             await life.wait_for(aggregation.start)

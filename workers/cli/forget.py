@@ -53,7 +53,7 @@ def forget_command(
     try:
         while True:
             found = watch.look()
-            waiting = [worker for worker, state in found.items() if state is forgetting.Progress.WAITING]
+            waiting = [worker for worker, state in found.items() if not state.is_over]
             if not waiting or time.monotonic() >= deadline:
                 break
             time.sleep(LOOK_EVERY_S)

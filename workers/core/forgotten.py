@@ -28,11 +28,6 @@ class Forgotten:
         author = (tenant_id, author_id)
         self._until_ms[author] = max(until_ms, self._until_ms.get(author, until_ms))
 
-    def take(self, others: Forgotten) -> None:
-        """Take the requests that somebody else has read."""
-        for (tenant_id, author_id), until_ms in others._until_ms.items():
-            self.note(tenant_id, author_id, until_ms)
-
     def covers(self, tenant_id: str, author_id: str | None, sent_ms: int | None, received_ms: int) -> bool:
         """Say whether a request covers a verdict or review item with these times.
 

@@ -277,6 +277,8 @@ def reader(kafka: Kafka, *, follow: bool, wait_s: float | None = None) -> Reader
         "group.id": f"guardline-reader-{secrets.token_hex(4)}",
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
+        # Where a partition does not have the offset any more at which the reader is.
+        "auto.offset.reset": "earliest",
         "enable.partition.eof": not follow,
         **({} if wait_s is None else {"fetch.wait.max.ms": int(wait_s * 1000)}),
         **HEARD,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -19,10 +19,11 @@ from workers.core.forgotten import Forgotten
 from workers.core.frames import unframed
 from workers.core.holdings import AGGREGATES, UNDELIVERED
 from workers.core.records import TopicPartition
-from workers.errors import Undecodable
+from workers.errors import Unavailable, Undecodable
 from workers.kafka import causes, clients
 from workers.kafka.clients import ANSWER_S
-from workers.kafka.reader import read
+from workers.kafka.merge import Origin
+from workers.kafka.reader import ends, read
 from workers.kafka.route import of_moderation
 from workers.kafka.sending import Sending
 from workers.kafka.topic_settings import Keeping, keeping_of
@@ -52,9 +53,15 @@ Position = tuple[TopicPartition, int]
 class Progress(StrEnum):
     """How far a worker's group is."""
 
-    DONE = "has read the request: it deletes them after the records that it read before"
+    DONE = "has read the request: it deletes the author's data when it has handled the records that it read earlier"
     WAITING = "waiting: the worker has not read the request yet"
-    ABSENT = "nothing to do: no worker of the group has committed anything. One that starts reads all requests first"
+    DOWN = "no worker runs, or it was down for long: a worker that starts reads all requests first"
+    ABSENT = "nothing to do: the worker has never written anything"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self in (Progress.DONE, Progress.ABSENT)
 
 
 def send(settings: Settings, request: Forget) -> Position:
@@ -86,24 +93,37 @@ def forgotten(settings: Settings) -> Forgotten:
     Raises:
         Unavailable: Kafka or the topic is not there.
     """
-    found = Forgotten()
-    read_requests(settings, found)
-    return found
+    requests = Requests(settings)
+    requests.read()
+    return requests.known
 
 
-def read_requests(settings: Settings, found: Forgotten, *, until: Callable[[], bool] | None = None) -> None:
-    """Add all requests that the topic has. With `until`, go on with new ones until it is true. Blocks.
+class Requests:
+    """The requests to forget an author, each of which is read once. `known` has those that were read."""
 
-    Raises:
-        Unavailable: Kafka or the topic is not there.
-    """
-    topics = [settings.topics.forget]
-    for message in read(settings.kafka, topics, from_beginning=True, follow=until is not None):
-        if until is not None and until():
-            return
-        if message is not None:
-            with suppress(ValidationError, Undecodable):
-                found.add(Forget.model_validate_json(unframed(message.value() or b"")))
+    def __init__(self, settings: Settings) -> None:
+        self.known = Forgotten()
+        self._settings = settings
+        self._next: dict[Origin, int] = {}
+
+    def read(self, *, until: Callable[[], bool] | None = None) -> None:
+        """Add the requests that were not read yet. With `until`, go on with new ones until it is true. Blocks.
+
+        Raises:
+            Unavailable: Kafka or the topic is not there.
+        """
+        topics, follow = [self._settings.topics.forget], until is not None
+        try:
+            for message in read(self._settings.kafka, topics, from_beginning=True, follow=follow, resume=self._next):
+                if until is not None and until():
+                    return
+                if message is not None:
+                    with suppress(ValidationError, Undecodable):
+                        self.known.add(Forget.model_validate_json(unframed(message.value() or b"")))
+                    self._next[str(message.topic()), message.partition() or 0] = (message.offset() or 0) + 1
+        except Unavailable:
+            self._next.clear()  # The topic may be made again, with other requests at these offsets.
+            raise
 
 
 class Watch:
@@ -118,9 +138,17 @@ class Watch:
         """
         self._origin, self._offset = position
         kafka, topics = settings.kafka, settings.topics
-        present = clients.present_topics(clients.admin(kafka), kafka)
+        self._admin = clients.admin(kafka)
+        present = clients.present_topics(self._admin, kafka)
         others = [name for name in topics.all if name in present]
         self._partitions = [KafkaPartition(name, number) for name in others for number in present[name].partitions]
+        own = f"{kafka.group}.{AGGREGATES}-"
+        self._written = {
+            "aggregates": [
+                KafkaPartition(name, n) for name in present if name.startswith(own) for n in present[name].partitions
+            ],
+            "review": [one for one in self._partitions if one.topic == topics.review_state],
+        }
         self._groups = {
             worker: clients.onlooker(kafka.model_copy(update={"group": f"{kafka.group}.{worker}"}))
             for worker in READERS
@@ -151,8 +179,14 @@ class Watch:
             ) from error
         committed = {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
         if not committed:
-            return Progress.ABSENT
+            return Progress.DOWN if self._has_written(worker) else Progress.ABSENT
         return Progress.DONE if committed.get(self._origin, -1) > self._offset else Progress.WAITING
+
+    def _has_written(self, worker: str) -> bool:
+        """Whether the worker's own topics have had records: brokers delete the offsets of a group that is long down."""
+        partitions = self._written[worker]
+        found = ends(self._admin, partitions, IsolationLevel.READ_UNCOMMITTED) if partitions else {}
+        return any(end > 0 for end in found.values())
 
 
 def kept(settings: Settings) -> dict[str, tuple[str, Keeping]]:

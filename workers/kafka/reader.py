@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -54,6 +54,7 @@ def read(
     follow: bool,
     wait_s: float | None = None,
     since_ms: int | None = None,
+    resume: Mapping[Origin, int] | None = None,
 ) -> Iterator[Message | None]:
     """Yield committed records of the topics, and None after an interval without a record.
 
@@ -61,7 +62,8 @@ def read(
     their timestamps. With `follow` it reads added partitions from their beginning. Reads outside any group, commits
     nothing, and sees only committed transactions. Blocks while the brokers are down. `wait_s`: how long records may
     wait for others before they are yielded. With `since_ms` it leaves out most records that were written before this
-    time, in milliseconds since 1970.
+    time, in milliseconds since 1970. `resume`: the offsets at which it begins with partitions that were read before; a
+    partition that does not have its offset any more is read from the beginning.
 
     Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
@@ -80,8 +82,9 @@ def read(
             found = consumer.offsets_for_times(wanted, clients.ANSWER_S)
             starts = {(one.topic, one.partition): one.offset for one in found}
         elif not from_beginning:
-            ends = [TopicPartition(*origin) for origin in partitions.known]
-            starts = _ends(clients.admin(kafka), ends, IsolationLevel.READ_COMMITTED)
+            known = [TopicPartition(*origin) for origin in partitions.known]
+            starts = ends(clients.admin(kafka), known, IsolationLevel.READ_COMMITTED)
+        starts |= {origin: offset for origin, offset in (resume or {}).items() if origin in starts}
         consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])
         unread = set(partitions.known)
         merge = Merge(consumer, unread)
@@ -172,9 +175,9 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
     present = clients.present_topics(admin, kafka)
     find([topic], present)
     partitions = [TopicPartition(topic, number) for number in present[topic].partitions]
-    written = _ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED)
+    written = ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED)
     while True:
-        visible = _ends(admin, partitions, IsolationLevel.READ_COMMITTED)
+        visible = ends(admin, partitions, IsolationLevel.READ_COMMITTED)
         if all(visible[origin] >= end for origin, end in written.items()):
             return
         if time.monotonic() > deadline:
@@ -182,8 +185,13 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
         time.sleep(OPEN_S)
 
 
-def _ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[Origin, int]:
-    """Give the end of each partition. Waits up to `ANSWER_S` for partitions that have no leader yet."""
+def ends(admin: AdminClient, partitions: list[TopicPartition], level: IsolationLevel) -> dict[Origin, int]:
+    """Give the end of each partition. Waits up to `ANSWER_S` for partitions that have no leader yet.
+
+    Raises:
+        Unavailable: Kafka does not answer, or a partition has no leader.
+        Misconfigured: this user may not ask.
+    """
 
     def look_for_leaders(_: RetryCallState) -> None:
         admin.list_topics(timeout=clients.ANSWER_S)  # Otherwise the client asks the former leaders again.

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from tests.aggregates import verdict
 from tests.shown import shown
@@ -19,8 +20,8 @@ from workers.aggregates.pipeline import Aggregation
 from workers.aggregates.rows import Key
 from workers.aggregates.strike_writer import StrikeWriter
 from workers.aggregates.updates import Batch, partition_of
-from workers.core.forgotten import Forgotten
 from workers.errors import Fatal, Unavailable
+from workers.kafka.forgetting import Requests
 from workers.kafka.internal_topics import Prepared
 from workers.settings import Settings
 
@@ -55,9 +56,10 @@ class Made:
 
     def __init__(self) -> None:
         self.rows = Rows()
+        self.requests = Requests(Settings())
         strikes = cast(StrikeWriter, SimpleNamespace(put=lambda *_: None))
         self.aggregation = Aggregation(
-            Settings(), PREPARED, rules_of=lambda _: None, strikes=strikes, fail=self._fail, known=Forgotten()
+            Settings(), PREPARED, rules_of=lambda _: None, strikes=strikes, fail=self._fail, requests=self.requests
         )
         self.aggregation._rows = self.rows  # type: ignore[assignment]
         self.unread = {VERDICTS: 0, UPDATES: 0}
@@ -114,22 +116,17 @@ async def test_nothing_is_counted_before_the_requests_of_an_earlier_owner_of_the
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new owner of a partition may count verdicts for an author whom the earlier owner was asked to forget."""
-    outcomes: list[Callable[[], Forgotten]] = []
+    outcomes: list[Callable[[], None]] = []
 
-    def read(_: Settings) -> Forgotten:
-        return outcomes.pop(0)()
-
-    def unavailable() -> Forgotten:
+    def unavailable() -> None:
         assert made.authors == set()
         raise Unavailable("kafka does not answer")
 
-    def one_request() -> Forgotten:
+    def one_request() -> None:
         assert made.authors == set()
-        known = Forgotten()
-        known.note("acme", "a0", NOW_MS)
-        return known
+        made.requests.known.note("acme", "a0", NOW_MS)
 
-    monkeypatch.setattr(pipeline, "forgotten", read)
+    monkeypatch.setattr(made.requests, "read", lambda: outcomes.pop(0)())
     monkeypatch.setattr(pipeline, "RETRY_S", 0.01)
     outcomes += [unavailable, one_request]
     await made.aggregation._on_assigned()
@@ -142,16 +139,33 @@ async def test_an_assignment_that_comes_while_the_requests_are_read_lets_them_be
 ) -> None:
     reads = []
 
-    def read(_: Settings) -> Forgotten:
+    def read() -> None:
         reads.append(made.aggregation._assignment)
         if len(reads) == 1:
             made.aggregation._assignment += 1
-        return Forgotten()
 
-    monkeypatch.setattr(pipeline, "forgotten", read)
+    monkeypatch.setattr(made.requests, "read", read)
     await made.aggregation._on_assigned()
     await made.count("a0")
     assert reads == [1, 2]
+
+
+async def test_requests_that_stay_unreadable_end_the_worker_with_one_warning_before(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> None:
+        raise Unavailable("topics: moderation.forget not found")
+
+    monkeypatch.setattr(made.requests, "read", read)
+    monkeypatch.setattr(pipeline, "RETRY_S", 0.01)
+    monkeypatch.setattr(pipeline, "GIVE_UP_S", 0.1)
+    await made.aggregation._on_assigned()
+    with (
+        capture_logs() as logs,
+        pytest.raises(Fatal, match=r"topics\.forget: nothing was counted for .* moderation\.forget not found"),
+    ):
+        await made.count("a0")
+    assert [line["event"] for line in logs] == ["nothing is counted until the requests to forget can be read"]
 
 
 async def test_a_row_in_the_partition_of_another_number_of_partitions_ends_the_worker(made: Made) -> None:

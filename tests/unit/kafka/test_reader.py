@@ -40,7 +40,7 @@ class Scripted:
 
 
 def ends(admin: Any) -> dict[tuple[str, int], int]:
-    return reader._ends(admin, [PARTITION], IsolationLevel.READ_COMMITTED)
+    return reader.ends(admin, [PARTITION], IsolationLevel.READ_COMMITTED)
 
 
 def test_a_partition_without_a_leader_is_asked_again_after_a_look_for_the_new_one() -> None:
