@@ -28,6 +28,9 @@ app = typer.Typer()
 LOOK_EVERY_S = 0.5
 """Between two questions how far the workers are."""
 
+RUNS = "each process reads the request within a second, and ends the deliveries that wait at their next attempt"
+RUNS_NOT = "no worker runs now: a worker that starts reads the request first, and makes none of the author's deliveries"
+
 
 @app.command("forget")
 def forget_command(
@@ -124,18 +127,24 @@ def _print(settings: Settings, progress: dict[str, Progress], strikes: str, now:
 def _deliveries(settings: Settings) -> Iterator[tuple[str, str]]:
     """Say for each endpoint what becomes of the author's deliveries that wait."""
     from workers.actions.route import route_of
+    from workers.kafka import clients
     from workers.kafka.membership import members
 
+    if not settings.actions.endpoints:
+        yield "worker actions", "nothing to do: actions.endpoints is empty"
+        return
+    admin = clients.admin(settings.kafka)
     for endpoint in settings.actions.endpoints:
         if endpoint.format == "dsa":
             said = "nothing to do: statements of reasons name no author"
-        elif members(route_of(endpoint, settings).kafka):
-            said = "each process reads the request within a second, and ends them at their next attempt"
         else:
-            said = "no worker runs now: one that starts reads the request first, and makes none of them"
+            try:
+                does_run = bool(members(route_of(endpoint, settings).kafka, admin))
+            except GuardlineError as error:
+                said = f"not known: {error}"
+            else:
+                said = RUNS if does_run else RUNS_NOT
         yield f"worker actions, {endpoint.name}", said
-    if not settings.actions.endpoints:
-        yield "worker actions", "nothing to do: actions.endpoints is empty"
 
 
 def _until(keeping: Keeping, now: datetime) -> str:

@@ -133,14 +133,14 @@ class HeartbeatVersions:
         return not self._has_heard or (bool(self._highest) and min(self._highest) >= HEARTBEAT_VERSION)
 
 
-def members(kafka: Kafka) -> list[Member]:
-    """Return the members of the group; an empty list if there is no such group.
+def members(kafka: Kafka, admin: clients.Admin | None = None) -> list[Member]:
+    """Return the members of the group; an empty list if there is no such group. `admin`: the client that asks.
 
     Raises:
         Unavailable: Kafka does not answer.
         Misconfigured: Kafka does not permit the request.
     """
-    admin = clients.admin(kafka)
+    admin = clients.admin(kafka) if admin is None else admin
     clients.present_topics(admin, kafka)
     name = kafka.group
     sentence = f"kafka.group: the brokers do not say who is in {name!r}"
