@@ -33,8 +33,9 @@ PARTS_OF_LEASE = 3
 
 OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."
 
-PATH = "/items/{verdict_id}"
+NOT_YET = "Not recorded yet: Kafka has not stored it in time. Send it again in a moment: it takes effect once."
 
+PATH = "/items/{verdict_id}"
 
 Handler = Callable[["Pages", Request], Awaitable[Response]]
 Signed = Callable[["Pages", Request, Person, Session], Awaitable[Response]]
@@ -209,9 +210,7 @@ class Pages:
         except Refusal as refusal:
             if refusal.status in (403, 404):
                 raise
-            item = await self._service.item(person, verdict_id)
-            notice = Notice("problem", sentence_of(refusal))
-            return self._item_page(request, person, session, item, notice, draft, refusal.status)
+            return await self._refused(request, person, session, draft, refusal)
         done = "" if decision == "skip" else verdict_id
         key = draft.key and f"{draft.key}-next"
         # Without a click on `next`, an item that was skipped stays free for others.
@@ -287,6 +286,19 @@ class Pages:
             key=draft.key or None,
         )
 
+    async def _refused(
+        self, request: Request, person: Person, session: Session, draft: Draft, refusal: Refusal
+    ) -> Response:
+        """Show the item again, with what the person has filled in."""
+        notice = Notice("problem", NOT_YET if refusal.status == 503 else sentence_of(refusal))
+        item = None
+        if refusal.status != 503:
+            with suppress(Refusal):
+                item = await self._service.item(person, _id(request))
+        if item is None:  # Kafka is down, so nothing can record that the person sees the text.
+            item = self._service.without_content(person, _id(request))
+        return self._item_page(request, person, session, item, notice, draft, refusal.status)
+
     async def _next(
         self, person: Person, narrowed: Narrowed, *, key: str | None, done: str = "", with_skipped: bool = True
     ) -> Response:
@@ -312,6 +324,8 @@ class Pages:
         status: int = 200,
     ) -> Response:
         shown = page_of(item, person, self._now_ms())
+        if status == 503:
+            shown = shown._replace(why_no_text="The text is not shown while Kafka does not answer.")
         draft = draft or Draft(key=secrets.token_hex(16))
         return render.page(
             "item.html",
