@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.page.conftest import Person
 from tests.page.local import LocalDesk, token_of
@@ -128,6 +128,30 @@ def test_an_open_page_keeps_its_lease_and_says_when_it_is_lost(tmp_path: Path, v
     eventually(is_longer, "a heartbeat made the lease longer")
     desk.ahead_ms = 60_000
     expect(page.locator(".lease")).to_have_text("This item is not yours any more: reload the page.", timeout=30_000)
+
+
+def test_a_worker_that_hangs_makes_no_click_disappear_without_a_message(desk: LocalDesk, visit: Visit) -> None:
+    desk.add(1)
+    person = visit(desk)
+    # The page waits for 5 seconds: here for 50 milliseconds.
+    sooner = "const timeout = AbortSignal.timeout; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100);"
+    person.page.add_init_script(sooner)
+    person.sign_in()
+    page = person.take()
+    hangs: list[Route] = []
+
+    def hang(route: Route) -> None:
+        hangs.append(route)
+
+    page.route("**/heartbeat", hang)
+    for clicks in (1, 2):
+        page.get_by_role("button", name="Skip").click()
+        expect(page.locator(".problem")).to_contain_text("nothing was sent", timeout=30_000)
+        assert len(hangs) == clicks
+        page.locator(".problem").evaluate("one => { one.textContent = ''; }")
+    page.unroute("**/heartbeat")
+    page.get_by_role("button", name="Skip").click()
+    page.wait_for_url("**/review/**none=1")
 
 
 def test_the_basics_work_without_scripts(desk: LocalDesk, visit: Visit) -> None:

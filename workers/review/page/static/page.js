@@ -33,8 +33,9 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// A worker that hangs takes the connection and never answers.
 const beat = () => fetch(form.dataset.lease, {
-  method: "POST", credentials: "same-origin", redirect: "error",
+  method: "POST", credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(5000),
   body: new URLSearchParams({ csrf: form.elements.csrf.value }),
 });
 
