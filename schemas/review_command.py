@@ -47,7 +47,8 @@ class ReviewRole(StrEnum):
 class ReviewCommand(BaseModel):
     """One command. Its key in the topic is the item's `verdict_id`, so all commands of an item are in one order.
 
-    The worker applies a command once, whatever the number of records with its `command_id`.
+    The worker applies a command once, whatever the number of records with its `command_id`, within the steps that the
+    item's history keeps.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

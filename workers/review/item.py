@@ -28,6 +28,9 @@ MAX_STEPS = 100
 RECENT_STEPS = 20
 """The newest steps are never left out: a repeated request is recognised by its step."""
 
+MAX_SKIPPED = 50
+"""The most people who have skipped an item: the queue may give it again to the one whose skip is the oldest."""
+
 PASSING = frozenset({"leased", "released", "skipped", "lease_ended"})
 """The steps that are left out first: they change nothing that lasts."""
 

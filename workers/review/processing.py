@@ -58,8 +58,9 @@ class _Pending(Struct):
 class Processor:
     """The only place where items change.
 
-    Guarantee: a command changes an item at most once, whatever the number of records with its id. A record that is read
-    again, because the group took its partition away before the commit, has the same outputs again. Never blocks.
+    Guarantee: a command changes an item at most once, whatever the number of records with its id, within the steps that
+    the item's history keeps (`item.MAX_STEPS`). A record that is read again, because the group took its partition away
+    before the commit, has the same outputs again. Never blocks.
     """
 
     def __init__(

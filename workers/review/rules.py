@@ -15,7 +15,7 @@ from schemas.review_command import ReviewCommand
 from schemas.taxonomy import Decision
 from workers.core.decide import carried
 from workers.review import urgency
-from workers.review.item import NO_CONTENT, REPUBLISHED, Item, Lease, Opinion, Step, parsed, raw, with_step
+from workers.review.item import MAX_SKIPPED, NO_CONTENT, REPUBLISHED, Item, Lease, Opinion, Step, parsed, raw, with_step
 from workers.review.permits import require_appellant, require_fewer, require_own_lease, require_turn, unknown
 from workers.review.refusal import Refusal, conflict, not_allowed
 from workers.review.terms import Change, Given
@@ -102,7 +102,8 @@ def _skip(item: Item, given: Given) -> Change:
     by = given.command.by
     require_own_lease(item, given)
     skipped = (*item.skipped_by, by) if by not in item.skipped_by else item.skipped_by
-    return Change(_with_step(replace(item, lease=None, skipped_by=skipped), given, "skipped"), ("skipped",))
+    after = replace(item, lease=None, skipped_by=skipped[-MAX_SKIPPED:])
+    return Change(_with_step(after, given, "skipped"), ("skipped",))
 
 
 def _decide(item: Item, given: Given) -> Change:

@@ -51,7 +51,8 @@ class Service:
     """The review desk, for people with tokens. Owned by the event loop.
 
     Guarantee: a request that was answered is committed. A request without an answer may be repeated with the same key
-    (`Idempotency-Key`), and takes effect once. Every method raises `Refusal` if the request is not permitted.
+    (`Idempotency-Key`), and takes effect once within the steps that the item's history keeps (`item.MAX_STEPS`). Every
+    method raises `Refusal` if the request is not permitted.
     """
 
     def __init__(

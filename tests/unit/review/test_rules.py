@@ -26,7 +26,7 @@ from tests.unit.review.given import (
     opened,
 )
 from workers.kafka.topic_settings import STATE_BYTES
-from workers.review.item import MAX_STEPS, RECENT_STEPS, Item, Lease, decoded, encoded, parsed
+from workers.review.item import MAX_SKIPPED, MAX_STEPS, RECENT_STEPS, Item, Lease, decoded, encoded, parsed
 from workers.review.queues import Queues, Reader
 from workers.review.refusal import Refusal
 from workers.review.rules import applied
@@ -281,6 +281,14 @@ def test_the_state_of_an_item_stays_small_whatever_people_do_with_it() -> None:
         case.do("settle")
     case.do("appeal", "coop", note=text)
     assert len(encoded(case.item)) < size + STATE_BYTES
+
+
+def test_an_item_remembers_a_limited_number_of_people_who_skipped_it() -> None:
+    case = Case()
+    for number in range(MAX_SKIPPED + 1):
+        case.do("lease", f"p{number}", role="reviewer")
+        case.do("skip", f"p{number}", role="reviewer")
+    assert case.item.skipped_by == tuple(f"p{number}" for number in range(1, MAX_SKIPPED + 1))
 
 
 def test_a_person_has_at_most_so_many_items_on_lease() -> None:
