@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from schemas.review_command import ReviewCommand
 from schemas.taxonomy import Decision
+from schemas.verdict import Verdict
 from workers.core.decide import carried
 from workers.review import urgency
 from workers.review.item import MAX_SKIPPED, NO_CONTENT, REPUBLISHED, Item, Lease, Opinion, Step, parsed, raw, with_step
 from workers.review.permits import require_appellant, require_fewer, require_own_lease, require_turn, unknown
 from workers.review.refusal import Refusal, conflict, not_allowed
 from workers.review.terms import Change, Given
+from workers.review.verdicts import MAX_NAMES_CHARS
 
 
 def applied(item: Item | None, given: Given) -> Change:
@@ -233,15 +235,22 @@ def _first_appeal(given: Given) -> Change:
     if command.verdict.decision is Decision.REVIEW:
         raise conflict("the verdict says review: nobody has decided, so there is no decision to appeal against")
     item = _opened(given, base64.b64encode(command.key.encode()).decode())
-    if command.verdict.decided_by is not None and not command.verdict.deciders:
-        raise Refusal(
-            422,
-            "verdict: it has decided_by and no deciders, so it is not known who may not decide the appeal: pass the "
-            "record as it is in the topic of verdicts",
-        )
-    deciders = tuple(command.verdict.deciders or ())
-    item = replace(item, content=_passed(command), appeal=command.note or "", deciders=deciders)
+    item = replace(item, content=_passed(command), appeal=command.note or "", deciders=_deciders(command.verdict))
     return Change(_again(item, given, "appealed"), ("appealed",))
+
+
+def _deciders(verdict: Verdict) -> tuple[str, ...]:
+    """Give everybody who has decided about the event. Earlier versions wrote only `decided_by`."""
+    named = verdict.decided_by
+    if verdict.deciders or named is None:
+        return tuple(verdict.deciders or ())
+    if len(named) < MAX_NAMES_CHARS and "," not in named:
+        return (named,)
+    raise Refusal(
+        422,
+        "verdict: it has no deciders, and decided_by may name several people, so it is not known who may not decide "
+        "the appeal. A version before this one wrote the verdict, or it is not as it is in the topic of verdicts",
+    )
 
 
 def _again(item: Item, given: Given, status: str) -> Item:

@@ -30,6 +30,7 @@ from workers.review.item import MAX_SKIPPED, MAX_STEPS, RECENT_STEPS, Item, Leas
 from workers.review.queues import Queues, Reader
 from workers.review.refusal import Refusal
 from workers.review.rules import applied
+from workers.review.terms import Change
 from workers.review.verdicts import superseding
 
 
@@ -237,10 +238,20 @@ class TestAppeals:
         assert superseding(after)["superseded_decision"] == "block"
         assert superseding(after)["unknown"] == "kept"
         assert superseding(after)["deciders"] == ("ana", "bo, bert", "bob")
-        unnamed = self.verdict(decided_by="ana")
-        wanted = command("appeal", "coop", verdict["verdict_id"], verdict=unnamed, text="hello", key="room", note="why")
-        with pytest.raises(Refusal, match="not known who may not decide the appeal"):
-            applied(None, given(wanted, document=unnamed))
+
+    def test_an_old_verdict_that_names_one_person_keeps_that_person_from_the_appeal(self) -> None:
+        def appealed(decided_by: str) -> Change:
+            verdict = self.verdict(decided_by=decided_by)
+            wanted = command("appeal", "coop", verdict["verdict_id"], verdict=verdict, text="hello", key="room")
+            return applied(None, given(wanted, document=verdict))
+
+        item = appealed("ana").item
+        assert item is not None
+        assert item.deciders == ("ana",)
+        assert item.excluded() == {"ana"}
+        for cut_or_several in ("ana, bob", "a" * 256):
+            with pytest.raises(Refusal, match="not known who may not decide the appeal"):
+                appealed(cut_or_several)
 
 
 def test_long_names_are_cut_where_they_are_shown_and_nowhere_else() -> None:
