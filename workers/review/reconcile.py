@@ -60,7 +60,9 @@ def compare(settings: Settings, items: Mapping[str, Item], since_ms: int | None)
         elif verdict["decision"] == "review" and written_at < now_ms - UNDER_WAY_MS:
             wanted.add(verdict["verdict_id"])
     decided = {
-        item.verdict_id: item.current for item in items.values() if item.settled and _published(item) >= (since_ms or 0)
+        item.verdict_id: item.current
+        for item in items.values()
+        if item.settled and published_at(item) >= (since_ms or 0)
     }
     # Decided already: the item was there, and may have been deleted in time.
     missing = wanted - superseded - items.keys()
@@ -92,20 +94,34 @@ def repair(settings: Settings, items: Mapping[str, Item], found: Compared, since
                     missing.discard(document["verdict_id"])
                     _send(sending, _arrival(settings.topics, key, document))
         for verdict_id in found.without_verdict:
-            item = items[verdict_id]
-            # A repair that runs before this one is applied gives the same id, and a repair of a later loss another.
-            repairs = sum(step.action == REPUBLISHED for step in item.history)
-            command = ReviewCommand(
-                command_id=command_id("republish", verdict_id, item.current, str(repairs)),
-                verdict_id=verdict_id,
-                kind=CommandKind.REPUBLISH,
-                by=SYSTEM,
-                role=ReviewRole.SYSTEM,
-                at=int(time.time() * 1000),
-            )
-            _send(sending, written(settings.topics, command))
+            _send(sending, written(settings.topics, republication(items[verdict_id], int(time.time() * 1000))))
     sending.check()
     return sorted(missing)
+
+
+def republication(item: Item, now_ms: int) -> ReviewCommand:
+    """Give the command that writes the newest superseding verdict of an item again.
+
+    A repair that runs before this one is applied gives the same id, and a repair of a later loss another.
+    """
+    last = next((step.command_id for step in reversed(item.history) if step.action == REPUBLISHED), "")
+    return ReviewCommand(
+        command_id=command_id("republish", item.verdict_id, item.current, last),
+        verdict_id=item.verdict_id,
+        kind=CommandKind.REPUBLISH,
+        by=SYSTEM,
+        role=ReviewRole.SYSTEM,
+        at=now_ms,
+    )
+
+
+def published_at(item: Item) -> int:
+    """Give when the newest superseding verdict of a decided item was written, in milliseconds since 1970-01-01 UTC.
+
+    Where the history has left that step out: when the last person decided, which is earlier by the time to undo.
+    """
+    published = (step.at for step in reversed(item.history) if step.action == "published")
+    return next(published, item.settled[-1].at)
 
 
 def _arrival(topics: Topics, key: bytes, document: Mapping[str, Any]) -> Output:
@@ -125,10 +141,6 @@ def _deleted(settings: Settings, since_ms: int | None) -> set[str]:
         for _, _, record in _documents(settings, settings.topics.audit, since_ms, "action")
         if record["action"] == "deleted"
     }
-
-
-def _published(item: Item) -> int:
-    return max((step.at for step in item.history if step.action == "published"), default=0)
 
 
 def _documents(
