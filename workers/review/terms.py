@@ -20,7 +20,7 @@ class Terms(NamedTuple):
     """How long a decided item keeps its content."""
     keep_history_ms: int
     """How long an item without content is kept."""
-    max_leases: int = 10
+    max_leases: int
     """How many items one person may have on lease."""
     carry_attributes: bool | Sequence[str] = True
     """The attributes that a verdict has: the setting `events.carry_attributes`."""

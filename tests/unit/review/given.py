@@ -15,7 +15,9 @@ from workers.review.verdicts import superseding_id
 
 NOW = 1_763_949_700_000
 MINUTE = 60_000
-TERMS = Terms(lease_ms=2 * MINUTE, undo_ms=5_000, keep_decided_ms=60 * MINUTE, keep_history_ms=600 * MINUTE)
+TERMS = Terms(
+    lease_ms=2 * MINUTE, undo_ms=5_000, keep_decided_ms=60 * MINUTE, keep_history_ms=600 * MINUTE, max_leases=10
+)
 AT_ONCE = TERMS._replace(undo_ms=0)
 TENANT = TenantRules(sla_ms=60 * MINUTE, retention_ms=1_200 * MINUTE, four_eyes=frozenset())
 FOUR_EYES = TENANT._replace(four_eyes=frozenset({"Violent"}))
