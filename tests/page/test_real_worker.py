@@ -7,7 +7,6 @@ import signal
 import pytest
 from playwright.sync_api import Browser, expect
 
-from infra.devstack.kafka import free_ports
 from tests.reviewing import Desk, now_ms, review_item, verdict_id
 from tests.site import Site, eventually
 
@@ -16,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def desk(site: Site) -> Desk:
-    desk = Desk(site, port=str(free_ports(1)[0]))
+    desk = Desk(site)
     desk.create_topics()
     desk.send([review_item(1, now_ms(), context=[])])
     desk.start()
@@ -58,6 +57,7 @@ def test_each_click_becomes_one_superseding_verdict_in_kafka_also_over_a_kill(de
     expect(page.locator(".problem")).to_have_text(
         "The review worker does not answer, and nothing was sent. Decide again in a moment."
     )
+    desk.site.environment["GUARDLINE_REVIEW__PORT"] = address.rpartition(":")[2]  # The open page knows this port.
     desk.start()
     assert desk.address == address
     page.get_by_role("button", name="Allow").click()
