@@ -193,7 +193,7 @@ nano-unseen: $(TRAIN)/.ready ## measure guard-nano's recipe on sources that it w
 	$(TRAIN)/bin/python -m infra.nano.unseen --data $(DATA) --out infra/nano/checkpoint/unseen.json
 
 test-nano: $(TRAIN)/.ready ## the tests of guard-nano's training, with torch
-	$(TRAIN)/bin/python -m pytest --noconftest tests/unit/infra_nano/test_teaching.py tests/unit/infra_nano/test_training.py
+	$(TRAIN)/bin/python -m pytest --noconftest $(addprefix tests/unit/infra_nano/test_,teaching.py training.py everyday.py)
 
 # mutmut needs an older pytest than the tests.
 MUTANTS := $(VENV)-mutants

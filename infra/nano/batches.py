@@ -9,71 +9,116 @@ from functools import cache
 
 from tokenizers import Tokenizer
 
-from infra.nano.data import SEED, Row, balance_languages
-from infra.nano.encoder import Floats, Vectors
-from infra.nano.evasion import disguise
-from infra.nano.prompts import CATEGORIES, SPECIAL, Prompts, answer
+from infra.nano.data import SEED
+from infra.nano.e5 import Floats
+from infra.nano.evasion import disguise, plain_habit
+from infra.nano.lessons import Kind, Lesson, Lessons
+from infra.nano.prompts import CATEGORIES, SEVERITIES, SPECIAL, Prompts, answer
 from infra.nano.targets import Targets
 
-DRAWN = 16_000
+DRAWN = 8_000
 """Texts of an epoch: few enough that a kill costs little, many enough that batches hold texts of similar length."""
-_UNLABELLED_SHARE = 0.5
-_RESPONSE_SHARE = 0.2
-"""The fraction of texts shown as responses; no text is labelled as one. With fewer, the model learns the refusal line
-only by chance."""
-_DISGUISED_SHARE = 0.08
-_ROUGHENED_SHARE = 0.5
+_SHARES = {Kind.AUTHORED: 0.65, Kind.DATA: 0.25, Kind.CORPUS: 0.1}
+_RESPONSE_SHARE = 0.1
+"""The fraction of the data's texts shown as an assistant's message, none of which is a refusal. With fewer, the model
+learns to write the refusal line only by chance."""
+_DISGUISED_SHARE = 0.06
+_ROUGHENED_SHARE = 0.4
 _DROPPED_TOKENS = 0.1
 _BROKEN_TOKENS = 0.15
-_LONGEST = 1_000
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The ids of an answer behind `Safety:`, and the numbers of those that name the category and the refusal."""
+
+    ids: list[int]
+    category_at: int
+    refusal_at: int | None
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of a prompt and of its answer (none for an unlabelled text), and the targets of the text:
-    the three severities' probabilities, and the encoder's vector.
+    """Token ids of a prompt, up to `Safety:`, and the answer (none for an unlabelled text), with the text's targets.
+
+    The category is asked behind an answer that is not Safe, and the refusal where it is known.
     """
 
     prompt: list[int]
-    answer: list[int]
+    reply: Reply | None
     severities: Floats
-    vector: Vectors
+    vector: Floats
+    categories: Floats | None
+    refusal: str | None
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.prompt) + (len(self.reply.ids) if self.reply else 0)
 
 
 class Epochs:
-    """The epochs of a training: each is drawn from its number and SEED alone, so that any can be drawn again."""
+    """The epochs of a training: each is drawn from its number and the seed alone, so that any can be drawn again."""
 
-    def __init__(self, rows: list[Row], targets: Targets, tokenizer: Tokenizer, tokens: int) -> None:
-        self._rows = rows
+    def __init__(self, lessons: Lessons, targets: Targets, tokenizer: Tokenizer, size: int, seed: int = SEED) -> None:
+        self._lessons = lessons
         self._targets = targets
-        self._tokens = tokens
-        self._weights = balance_languages(rows).tolist()
+        self._size = size
+        self._seed = seed
+        self._numbers = {kind: lessons.of(kind).tolist() for kind in Kind}
+        self._weights = {kind: lessons.weights[numbers].tolist() for kind, numbers in self._numbers.items()}
         self._forced = tokenizer.encode("Safety:").ids
         self._prompts = Prompts(tokenizer)
         self._parts = merges(tokenizer)
 
     def draw(self, epoch: int, scale: int = 1) -> list[list[Example]]:
-        """Draw an epoch's batches, each of at most `scale` times `tokens` padded positions."""
-        rng = random.Random(f"{SEED}/{epoch}")  # noqa: S311 - sampling, not a secret
-        labelled, all_texts = len(self._rows), len(self._targets.texts)
-        unlabelled = int(min(DRAWN, labelled) * _UNLABELLED_SHARE) if all_texts > labelled else 0
-        drawn = rng.choices(range(labelled), weights=self._weights, k=min(DRAWN, labelled) - unlabelled)
-        drawn += rng.choices(range(labelled, all_texts), k=unlabelled) if unlabelled else []
-        texts = [self._targets.texts[index][:_LONGEST] for index in drawn]
-        texts = [disguise(text, rng) if rng.random() < _DISGUISED_SHARE else text for text in texts]
-        contents = self._prompts.contents(texts)
-        examples = [
-            self._example(index, self._roughen(content, rng), rng)
-            for index, content in zip(drawn, contents, strict=True)
-        ]
-        return _shuffled_batches(examples, scale * self._tokens, rng)
+        """Draw an epoch's batches, each of `scale` times `size` texts."""
+        rng = random.Random(f"{self._seed}/{epoch}")  # noqa: S311 - sampling, not a secret
+        kinds = [kind for kind in Kind if self._numbers[kind]]
+        examples = []
+        for kind in rng.choices(kinds, weights=[_SHARES[kind] for kind in kinds], k=DRAWN):
+            (number,) = rng.choices(self._numbers[kind], weights=self._weights[kind])
+            examples.append(self._example(number, rng))
+        return _shuffled_batches(examples, scale * self._size, rng)
+
+    def _example(self, number: int, rng: random.Random) -> Example:
+        lesson, targets = self._lessons.lessons[number], self._targets
+        contents = [self._content(turn, lesson, rng) for turn in lesson.turns]
+        taught = targets.severities[number], targets.vectors[number]
+        if lesson.kind is Kind.CORPUS:
+            return Example([*self._prompts.around(contents[0]), *self._forced], None, *taught, None, None)
+        refusal = lesson.refusal
+        if lesson.kind is Kind.DATA and rng.random() < _RESPONSE_SHARE and not _is_jailbreak(lesson):
+            refusal = "No"
+            prompt = self._prompts.around(contents[0], "assistant")
+        else:
+            prompt = self._prompts.conversation(contents)
+        if lesson.severity > 0 and lesson.category < 0:
+            # A harmful text of unknown category has no whole answer.
+            return Example([*prompt, *self._forced], None, *taught, None, None)
+        category = CATEGORIES[lesson.category] if lesson.severity > 0 else None
+        return Example(
+            [*prompt, *self._forced],
+            self._reply(SEVERITIES[lesson.severity], category, refusal),
+            *taught,
+            targets.categories[number] if category else None,
+            refusal,
+        )
+
+    def _content(self, turn: str, lesson: Lesson, rng: random.Random) -> list[int]:
+        if rng.random() < _DISGUISED_SHARE:
+            turn = disguise(turn, rng)
+        elif lesson.kind is Kind.AUTHORED:
+            turn = plain_habit(turn, rng)
+        (content,) = self._prompts.contents([turn])
+        return self._roughen(content, rng)
 
     @cache  # noqa: B019 - there are some hundred answers, and one Epochs a training
-    def _reply(self, severity: str, category: str | None, refusal: str | None) -> list[int]:
-        return self._prompts.tokenizer.encode(answer(severity, [category] if category else [], refusal)).ids
+    def _reply(self, severity: str, category: str | None, refusal: str | None) -> Reply:
+        encode = self._prompts.tokenizer.encode
+        whole = answer(severity, [category] if category else [], refusal)
+        ids = [*encode(whole).ids[len(self._forced) :], SPECIAL.index("<|im_end|>")]
+        asked = len(encode(answer(severity, []).removesuffix(" None")).ids) - len(self._forced)
+        refused = len(encode(whole.removesuffix(f" {refusal}")).ids) - len(self._forced) if refusal else None
+        return Reply(ids, asked, refused)
 
     def _roughen(self, content: list[int], rng: random.Random) -> list[int]:
         """Split some words into their parts and drop some, so that the model does not memorise texts."""
@@ -86,22 +131,10 @@ class Epochs:
     def _broken(self, token: int, rng: random.Random) -> tuple[int, ...]:
         return self._parts[token] if token in self._parts and rng.random() < _BROKEN_TOKENS else (token,)
 
-    def _example(self, index: int, content: list[int], rng: random.Random) -> Example:
-        taught = self._targets.severities[index], self._targets.vectors[index]
-        if index >= len(self._rows):
-            return Example([*self._prompts.around(content), *self._forced], [], *taught)
-        row = self._rows[index]
-        is_response = rng.random() < _RESPONSE_SHARE
-        # One primary category for each text, as in Qwen3Guard's training; Jailbreak is for prompts only.
-        categories = [name for name in CATEGORIES if name in row["categories"]][:1]
-        if is_response:
-            categories = [name for name in categories if name != "Jailbreak"]
-        reply = self._reply(row["safety"], categories[0] if categories else None, "No" if is_response else None)
-        return Example(
-            [*self._prompts.around(content, "assistant" if is_response else "user"), *self._forced],
-            [*reply[len(self._forced) :], SPECIAL.index("<|im_end|>")],
-            *taught,
-        )
+
+def _is_jailbreak(lesson: Lesson) -> bool:
+    """Say whether the category is the one for prompts only."""
+    return lesson.category == CATEGORIES.index("Jailbreak")
 
 
 def merges(tokenizer: Tokenizer) -> dict[int, tuple[int, int]]:
@@ -111,14 +144,8 @@ def merges(tokenizer: Tokenizer) -> dict[int, tuple[int, int]]:
     return {ids[left + right]: (ids[left], ids[right]) for left, right in pairs}
 
 
-def _shuffled_batches(examples: list[Example], tokens: int, rng: random.Random) -> list[list[Example]]:
-    out: list[list[Example]] = []
-    batch: list[Example] = []
-    for example in sorted(examples, key=lambda example: len(example) + rng.random() * 6):
-        if batch and (len(batch) + 1) * len(example) > tokens:
-            out.append(batch)
-            batch = []
-        batch.append(example)
-    out.append(batch)
-    rng.shuffle(out)
-    return out
+def _shuffled_batches(examples: list[Example], size: int, rng: random.Random) -> list[list[Example]]:
+    ordered = sorted(examples, key=lambda example: len(example.prompt) + rng.random() * 4)
+    batches = [ordered[at : at + size] for at in range(0, len(ordered) - size + 1, size)] or [ordered]
+    rng.shuffle(batches)
+    return batches

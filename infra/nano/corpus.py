@@ -14,7 +14,7 @@ from pathlib import Path
 
 from infra.nano.data import SEED
 
-_INVENTED = 20_000
+_INVENTED = 4_000
 _MOST_WORDS = 12_000
 """Words of a language, the most frequent ones: the others are names, slips and forms of these."""
 _ABUSIVE_SHARE = 0.25
@@ -22,7 +22,7 @@ _SUBTITLES = ("ar", "de", "en", "es", "fr", "it", "nl", "pt", "ru")
 _COMMON = ("ja", "ko", "pl", "tr")
 _WITHOUT_SPACES = ("ja", "zh")
 _LONGEST_SENTENCE = 300
-_MOST_SENTENCES = 800
+_MOST_SENTENCES = 150
 """Of a language; drawn at random where there are more."""
 _LEXICON = Path(__file__).parent / "lexicon.json"
 

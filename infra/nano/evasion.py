@@ -1,17 +1,40 @@
-"""Ways in which people disguise a text. Training shows some texts disguised, with their own label."""
+"""Ways in which people disguise a text, and habits of typing. Training shows some texts so, with their own label."""
 
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections.abc import Callable
 
 _LEET = str.maketrans("aeiostAEIOST", "431057431057")
 _ZERO_WIDTH = "\u200b"
+_LOWER, _UNMARKED, _UNACCENTED = 0.25, 0.25, 0.1
+_LAST_MARKS = "?.!\uff1f\u3002\uff01\u061f\u0964"
 
 
 def disguise(text: str, rng: random.Random) -> str:
     """Disguise `text` in one way, drawn at random."""
     return rng.choice(_WAYS)(text, rng)
+
+
+def plain_habit(text: str, rng: random.Random) -> str:
+    """Write `text` as people type in a chat, by chance: in lower case, without the last mark, without accents."""
+    if rng.random() < _LOWER:
+        text = text.lower()
+    if rng.random() < _UNMARKED:
+        text = text.rstrip(_LAST_MARKS) or text
+    if rng.random() < _UNACCENTED and text.isascii() is False:
+        text = _without_accents(text)
+    return text
+
+
+def _without_accents(text: str) -> str:
+    """Leave the accents of Latin letters out; other scripts need their marks."""
+    out = []
+    for letter in text:
+        parts = unicodedata.normalize("NFD", letter)
+        out.append(parts[0] if len(parts) > 1 and parts[0].isascii() else letter)
+    return "".join(out)
 
 
 def _leet(text: str, _: random.Random) -> str:

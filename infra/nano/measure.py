@@ -1,6 +1,7 @@
 """Measures a checkpoint on the held-out texts: `python -m infra.nano.measure --data FILE --checkpoint FOLDER`.
 
-Writes FOLDER/figures.json: scores of hf/ overall, by language and by source, and how often ct2/ gives the same label.
+Writes FOLDER/figures.json: scores of hf/ overall, by language and by source, how often ct2/ gives the same label, and
+the figures of the authored texts that were not trained on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import Qwen3ForCausalLM
 
+from infra.nano.authored import Part
+from infra.nano.authored import read as read_authored
 from infra.nano.data import Row, hold_out_rows, read
+from infra.nano.everyday import everyday, judge
 from infra.nano.prompts import SEVERITIES, Prompts, batches_by_length, first_tokens
 
 Scores = npt.NDArray[np.float64]
@@ -131,13 +135,17 @@ def measure(data: Path, checkpoint: Path) -> None:
     model = Qwen3ForCausalLM.from_pretrained(str(checkpoint / "hf"), dtype=torch.float32)
     scores = score_torch(model, prompts, severity_ids)
     int8 = score_ct2(checkpoint / "ct2", tokenizer, prompts, severity_ids)
+    authored = {part: read_authored(part) for part in (Part.DEVELOPMENT, Part.HOLDOUT)}
+    by_part = {part: everyday(texts, judge(texts, model, tokenizer)) for part, texts in authored.items()}
     agreement = _rounded((scores.argmax(-1) == int8.argmax(-1)).mean())
     result = {
         **figures(rows, scores),
         "int8": {"same_label": agreement, **figures(rows, int8)["overall"]},
+        "authored": by_part,
     }
     (checkpoint / "figures.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(json.dumps({"overall": result["overall"], "int8": result["int8"]}, indent=1))
+    shown = {part: by["overall"]["all"] for part, by in by_part.items()}
+    print(json.dumps({"overall": result["overall"], "int8": result["int8"], **shown}, indent=1))
 
 
 def main() -> None:

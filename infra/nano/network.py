@@ -28,7 +28,7 @@ def new_model(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
     config = Qwen3Config(
         vocab_size=vocabulary,
         hidden_size=hidden,
-        intermediate_size=hidden * 4 // 3,
+        intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
         num_key_value_heads=hidden // 64,
@@ -64,35 +64,39 @@ def start_as_bag(model: Qwen3ForCausalLM) -> None:
 
 
 def bag_hidden(model: Qwen3ForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
-    """Give what `last_hidden` would give, if the last layer looked at all tokens alike and the others did nothing.
+    """Give what `hidden_at` would give of the last token, if the last layer looked at all tokens alike and the others
+    did nothing.
 
     It is a small part of the work, and most of what there is to learn: the meaning of the tokens.
     """
-    ids = torch.tensor([token for prompt in prompts for token in prompt])
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    device = model.device
+    ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     top = model.model.layers[-1]
     embedded = model.model.embed_tokens(ids)
-    whose = torch.repeat_interleave(torch.arange(len(prompts)), lengths)
-    mean = torch.zeros(len(prompts), embedded.shape[1]).index_add(0, whose, top.input_layernorm(embedded))
-    last = embedded[lengths.cumsum(0) - 1]
-    hidden = last + top.self_attn.o_proj(top.self_attn.v_proj(mean / lengths[:, None]))
+    whose = torch.repeat_interleave(torch.arange(len(prompts), device=device), lengths)
+    total = torch.zeros(len(prompts), embedded.shape[1], device=device)
+    mean = total.index_add(0, whose, top.input_layernorm(embedded)) / lengths[:, None]
+    hidden = embedded[lengths.cumsum(0) - 1] + top.self_attn.o_proj(top.self_attn.v_proj(mean))
     hidden = hidden + top.mlp(top.post_attention_layernorm(hidden))
     return model.model.norm(hidden)
 
 
-def last_hidden(model: Qwen3ForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
-    """Give the last hidden state of each prompt's last token, shape (prompts, hidden).
+def hidden_at(model: Qwen3ForCausalLM, sequences: list[list[int]], positions: list[list[int]]) -> torch.Tensor:
+    """Give the last hidden states at each sequence's `positions`, all in one row after the other.
 
-    The last layer makes keys and values of all tokens, and all else of the last token alone: half of the work.
+    The last layer makes keys and values of all tokens, and all else of those positions alone.
     """
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.tensor(prompt)
+    device = model.device
+    asked = max(len(each) for each in positions)
+    at = torch.tensor([[*each, *[0] * (asked - len(each))] for each in positions], device=device)
+    is_asked = torch.tensor([[number < len(each) for number in range(asked)] for each in positions], device=device)
+    ids = torch.zeros(len(sequences), max(len(each) for each in sequences), dtype=torch.long)
+    for row, each in enumerate(sequences):
+        ids[row, : len(each)] = torch.tensor(each)
     # Padding is on the right and attention is causal: what follows a token cannot change it.
-    everyone, last = torch.arange(len(prompts)), lengths - 1
-    hidden = model.model.embed_tokens(ids)
-    cos, sin = model.model.rotary_emb(hidden, torch.arange(ids.shape[1])[None])
+    hidden = model.model.embed_tokens(ids.to(device))
+    cos, sin = model.model.rotary_emb(hidden, torch.arange(ids.shape[1], device=device)[None])
     *lower, top = model.model.layers
     for layer in lower:
         hidden = layer(hidden, attention_mask=None, position_embeddings=(cos, sin))
@@ -101,22 +105,25 @@ def last_hidden(model: Qwen3ForCausalLM, prompts: list[list[int]]) -> torch.Tens
     heads = (*ids.shape, -1, attention.head_dim)
     keys = attention.k_norm(attention.k_proj(normed).view(heads)).transpose(1, 2)
     values = attention.v_proj(normed).view(heads).transpose(1, 2)
-    hidden = hidden[everyone, last]
-    query = attention.q_norm(attention.q_proj(normed[everyone, last]).view(len(prompts), -1, 1, attention.head_dim))
     keys = keys * cos[:, None] + rotate_half(keys) * sin[:, None]
-    query = query * cos[0, last][:, None, None] + rotate_half(query) * sin[0, last][:, None, None]
-    is_seen = (torch.arange(ids.shape[1]) < lengths[:, None])[:, None, None]
+    rows = torch.arange(len(sequences), device=device)[:, None]
+    own = attention.q_proj(normed[rows, at]).view(*at.shape, -1, attention.head_dim)
+    query = attention.q_norm(own).transpose(1, 2)
+    query = query * cos[0, at][:, None] + rotate_half(query) * sin[0, at][:, None]
+    is_seen = (torch.arange(ids.shape[1], device=device) <= at[..., None])[:, None]
     mixed = torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=is_seen)
-    hidden = hidden + attention.o_proj(mixed.reshape(len(prompts), -1))
+    hidden = hidden[rows, at] + attention.o_proj(mixed.transpose(1, 2).flatten(2))
     hidden = hidden + top.mlp(top.post_attention_layernorm(hidden))
-    return model.model.norm(hidden)
+    return model.model.norm(hidden)[is_asked]
 
 
 def write(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the Hugging Face folder, in half precision: half the size, and the same labels."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    weights = {name: p.half().contiguous() for name, p in model.state_dict().items() if name != "lm_head.weight"}
+    weights = {
+        name: p.detach().cpu().half().contiguous() for name, p in model.state_dict().items() if name != "lm_head.weight"
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     model.config.dtype = "float16"
     model.config.architectures = ["Qwen3ForCausalLM"]

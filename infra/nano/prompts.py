@@ -5,6 +5,7 @@ Training, measuring and serving must make the same ids; a border anywhere else t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -12,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from schemas.taxonomy import Category, Severity
 
-VOCABULARY = 30_000
+VOCABULARY = 48_000
 CONTENT_TOKENS = 80
 SEVERITIES = tuple(severity.value for severity in Severity)
 CATEGORIES = tuple(category.value for category in Category)
@@ -76,6 +77,23 @@ def first_tokens(tokenizer: Tokenizer, words: tuple[str, ...]) -> list[int]:
     return ids
 
 
+@dataclass(frozen=True)
+class Labels:
+    """The ids of the tokens that name each severity, each category, and `Yes` and `No`."""
+
+    severities: list[int]
+    categories: list[int]
+    refusals: list[int]
+
+
+def labels_of(tokenizer: Tokenizer) -> Labels:
+    """Find the ids of the labels. Raises SystemExit where two labels of a kind share their first token."""
+    first_tokens(tokenizer, (*CATEGORIES, "None"))
+    return Labels(
+        first_tokens(tokenizer, SEVERITIES), first_tokens(tokenizer, CATEGORIES), first_tokens(tokenizer, ("Yes", "No"))
+    )
+
+
 class Prompts:
     """The fixed ids around a content, found by rendering the chat template around a sentinel."""
 
@@ -92,6 +110,15 @@ class Prompts:
         """Put the fixed ids before and behind a content's ids."""
         before, after = self._around[role]
         return before + content + after
+
+    def conversation(self, contents: list[list[int]]) -> list[int]:
+        """Put the fixed ids around the contents of turns: a user's, an assistant's, and so on."""
+        before, after = self._around["user"][0], self._around["user" if len(contents) % 2 else "assistant"][1]
+        between = [self.tokenizer.encode(f"{name}:").ids for name in ("USER", "ASSISTANT")]
+        out = before + contents[0]
+        for number, content in enumerate(contents[1:], 1):
+            out += between[number % 2] + content
+        return out + after
 
     def contents(self, texts: list[str], limit: int = CONTENT_TOKENS) -> list[list[int]]:
         """Encode texts with the white space that is theirs; past `limit` tokens only the head is kept."""

@@ -1,106 +1,106 @@
-"""What the student is taught of each text: its label, doubted where models that never saw it disagree, and a teacher's
-opinion.
+"""What the student is taught of each text: its labels, softened by a teacher's opinion, and the encoder's vector.
 
-The Controversial class is made as the Qwen3Guard report describes it: halves of the data, a strict and a loose model on
-each, which annotate the other half; where the two disagree the text is controversial.
+A text whose label is doubted by models that never saw it becomes Controversial by half, as the Qwen3Guard report makes
+that class: a strict and a loose model on each half of the data annotate the other half, and disagree.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from infra.nano.corpus import Text
-from infra.nano.data import SEED, Row, balance_languages, is_harmful
-from infra.nano.encoder import Floats, Teacher, Vectors, embed, without_language
-from infra.nano.prompts import SEVERITIES
+from infra.nano.data import SEED
+from infra.nano.e5 import Floats
+from infra.nano.lessons import Kind, Lessons
+from infra.nano.prompts import CATEGORIES, SEVERITIES
+from infra.nano.teacher import WIDTH, Directions, Heads, Labels, directions, opinions
 
+_SMOOTHING = 0.02
+"""What a label gives to each severity or category that it does not name."""
+_DATA_WEIGHT = 0.5
+"""How much a text of the data weighs for the teacher, against 1 for an authored one."""
 _STRICT, _LOOSE = 1.4, 0.7
 """How much a harmful text weighs for the strict and for the loose model."""
-_CONTROVERSIAL_SHARE = 0.3
-"""How much of a harmful opinion on a text without a harmful label is taught as Controversial, not as Unsafe."""
-_CONTROVERSIAL_SHARE_OF_ABUSE = 0.5
-_CORPUS_WEIGHT = 0.2
-"""How much the corpus weighs in the teacher's head, half of it abuse, against 1 for all the labelled texts."""
 _HARM_OF_ABUSE = 0.85
-"""The least harm that is taught of a text with a word of the lexicon put into it."""
+"""The least harm that is taught of a text with a word of the lexicon, half of it Controversial."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of the labelled texts, then of the corpus.
+    """The targets of all lessons.
 
-    `severities` has the shape (texts, 3), and each row sums to 1; `vectors` are the encoder's.
+    `severities` has the shape (texts, 3) and `categories` (texts, 9); each row sums to 1. `vectors` has the shape
+    (texts, WIDTH).
     """
 
-    texts: list[str]
     severities: Floats
-    vectors: Vectors
+    categories: Floats
+    vectors: Floats
     is_disputed: npt.NDArray[np.bool_]
+    directions: Directions
 
 
-def make_targets(rows: list[Row], corpus: list[Text], cache: Path, *, share: float) -> Targets:
-    """Make the targets of `rows` and of the corpus.
-
-    `share` is the teacher's part of a labelled text's target; the folder `cache` keeps the encoder's vectors.
-    """
-    labels = np.eye(len(SEVERITIES))[[SEVERITIES.index(row["safety"]) for row in rows]]
-    texts = [row["text"] for row in rows] + [each.text for each in corpus]
-    vectors = without_language(
-        embed(texts, cache), [row["lang"] for row in rows] + [each.lang for each in corpus], len(rows)
-    )
-    is_abusive = np.array([False] * len(rows) + [each.is_abusive for each in corpus])
-    seen = vectors[: len(rows)]
-    is_disputed = _disputed(rows, seen)
-    labels[is_disputed] = 0.5 * labels[is_disputed] + 0.5 * np.eye(3)[1]
-    harm = _opinion(rows, vectors, is_abusive)
-    harm[is_abusive] = np.maximum(harm[is_abusive], _HARM_OF_ABUSE)
-    controversial = np.where(is_abusive, _CONTROVERSIAL_SHARE_OF_ABUSE, _CONTROVERSIAL_SHARE)
-    sides = np.column_stack([controversial, 1 - controversial])
-    sides[: len(rows)][is_harmful(rows)] = labels[is_harmful(rows), 1:]
-    severities = _even(harm, sides)
-    severities[: len(rows)] = (1 - share) * labels + share * severities[: len(rows)]
-    return Targets(texts, severities, vectors, is_disputed)
-
-
-def _even(harm: Floats, sides: Floats) -> Floats:
-    """Share `harm` out to Controversial and Unsafe; of even odds, Safe is as likely as the likelier of the two.
-
-    The most likely severity is the answer: of a harm of 0.5, shared out plainly, Safe would be.
-    """
-    shares = harm[:, None] * sides / sides.max(axis=1, keepdims=True)
-    whole = np.column_stack([1 - harm, shares])
-    return np.asarray(whole / whole.sum(axis=1, keepdims=True))
+def make_targets(lessons: Lessons, features: npt.NDArray[np.float16], share: float) -> Targets:
+    """Make the targets of `lessons`, whose features the encoder gave. `share` is the teacher's part of a label."""
+    every = lessons.lessons
+    severities = np.array([each.severity for each in every])
+    categories = np.array([each.category for each in every])
+    is_data = np.array([each.kind is Kind.DATA for each in every])
+    is_abusive = np.array([each.is_abusive for each in every])
+    labelled = severities >= 0
+    # The corpus is of random words: the directions are those of texts that people wrote.
+    turned = directions(features[labelled])
+    vectors = turned.of(features)
+    labels = Labels(severities, categories, np.where(is_data, _DATA_WEIGHT * lessons.weights, 1.0).astype(np.float32))
+    own, others = opinions(vectors[labelled], labels.at(labelled), lessons.folds[labelled], vectors[~labelled])
+    said = np.zeros((len(every), len(SEVERITIES)), dtype=np.float32)
+    asked = np.zeros((len(every), len(CATEGORIES)), dtype=np.float32)
+    said[labelled], asked[labelled] = own.severities, own.categories
+    said[~labelled], asked[~labelled] = others.severities, others.categories
+    is_disputed = np.zeros(len(every), dtype=bool)
+    is_disputed[is_data] = _disputed(vectors[is_data], labels.at(is_data))
+    sure = _smooth(severities, len(SEVERITIES))
+    sure[is_disputed] = 0.5 * sure[is_disputed] + 0.5 * np.eye(3, dtype=np.float32)[1]
+    said[labelled] = (1 - share) * sure[labelled] + share * said[labelled]
+    named = categories >= 0
+    asked[named] = (1 - share) * _smooth(categories[named], len(CATEGORIES)) + share * asked[named]
+    said[is_abusive] = _at_least(said[is_abusive], _HARM_OF_ABUSE)
+    return Targets(said, asked, vectors[:, :WIDTH], is_disputed, turned)
 
 
-def _opinion(rows: list[Row], vectors: Vectors, is_abusive: npt.NDArray[np.bool_]) -> Floats:
-    """Give the teacher's opinion on all texts. It learns the labels, and that the corpus' abuse is harm."""
-    weights = np.zeros(len(vectors))
-    weights[: len(rows)] = balance_languages(rows) / len(rows)
-    in_corpus = np.arange(len(vectors)) >= len(rows)
-    for side in (in_corpus & is_abusive, in_corpus & ~is_abusive):
-        weights[side] = _CORPUS_WEIGHT / 2 / max(side.sum(), 1)
-    harmful = is_abusive.copy()
-    harmful[: len(rows)] = is_harmful(rows)
-    return Teacher(vectors, harmful, weights).harm(vectors)
+def _smooth(numbers: npt.NDArray[np.int64], count: int) -> Floats:
+    """Give a label nearly all, and each other one a little; of no label, the row means nothing."""
+    out = np.full((len(numbers), count), _SMOOTHING, dtype=np.float32)
+    out[np.arange(len(numbers)), numbers] = 1 - _SMOOTHING * (count - 1)
+    return out
 
 
-def _disputed(rows: list[Row], seen: Vectors) -> npt.NDArray[np.bool_]:
+def _at_least(severities: Floats, harm: float) -> Floats:
+    """Raise the harm, both halves alike, where it is lower."""
+    safe = np.minimum(severities[:, 0], 1 - harm)
+    sides = severities[:, 1:] + 1e-3
+    sides = 0.5 * sides / sides.sum(axis=1, keepdims=True) + 0.25
+    return np.column_stack([safe, (1 - safe)[:, None] * sides]).astype(np.float32)
+
+
+def _disputed(vectors: Floats, labels: Labels) -> npt.NDArray[np.bool_]:
     """Say on which texts a strict and a loose model disagree, each trained on the half without the text."""
-    halves = np.random.default_rng(SEED).integers(0, 2, len(rows))
-    disagree = np.zeros(len(rows), dtype=bool)
+    halves = np.random.default_rng(SEED).integers(0, 2, len(vectors))
+    disagree = np.zeros(len(vectors), dtype=bool)
     for half in (0, 1):
         inside = halves == half
-        others = [row for row, is_inside in zip(rows, inside, strict=True) if not is_inside]
-        harmful = is_harmful(others)
+        own = labels.at(~inside)
         strict, loose = (
-            Teacher(seen[~inside], harmful, balance_languages(others) * np.where(harmful, weight, 1.0)).harm(
-                seen[inside]
+            Heads(
+                vectors[~inside],
+                Labels(own.severities, own.categories, np.where(own.severities > 0, weight, 1.0) * own.weights),
+                SEED,
             )
-            > 0.5
+            .judge(vectors[inside])
+            .severities.argmax(axis=1)
+            > 0
             for weight in (_STRICT, _LOOSE)
         )
         disagree[inside] = strict != loose

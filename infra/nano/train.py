@@ -1,6 +1,6 @@
 """Trains guard-nano: `python -m infra.nano.train --data TEXTS.jsonl.gz --out FOLDER`. Seeded; see CARD.md.
 
-A kill costs at most half a minute: the same command goes on from FOLDER/training.pt.
+A kill costs about a minute: the same command goes on from FOLDER/training.pt.
 """
 
 from __future__ import annotations
@@ -11,82 +11,125 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
+from infra.nano.authored import Authored, Part
+from infra.nano.authored import read as read_authored
 from infra.nano.batches import Epochs
 from infra.nano.convert import convert
 from infra.nano.corpus import Text, corpus
 from infra.nano.data import SEED, Row, hold_out_rows, read
-from infra.nano.encoder import word_vectors
+from infra.nano.e5 import E5, Floats
+from infra.nano.features import features_of
 from infra.nano.fit import Fit, Plan
+from infra.nano.lessons import Kind, Lessons, gather
 from infra.nano.measure import measure
 from infra.nano.network import new_model, start_as_bag, start_with_meanings, write
-from infra.nano.prompts import CATEGORIES, SEVERITIES, first_tokens, make_tokenizer
-from infra.nano.targets import make_targets
+from infra.nano.prompts import labels_of
+from infra.nano.targets import Targets, make_targets
+from infra.nano.vocabulary import vocabulary
 
-_TOKENIZER_CHARS = 1_000
+_RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what comes out, beside the texts and the seed."""
+    """All that decides what comes out, beside the texts."""
 
     bag_steps: int
     """So many of the steps, the first ones, train the network as a bag of tokens."""
     steps: int
     rate: float
-    tokens: int
-    """Padded positions a batch."""
+    batch: int
+    """Texts a step."""
     hidden: int
     layers: int
     teacher_share: float
     """How much of a labelled text's target is the teacher's opinion."""
-    save_every_s: float = 30.0
+    seed: int = SEED
+    save_every_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a model is trained on."""
+
+    authored: list[Authored]
+    rows: list[Row]
+    corpus: list[Text]
 
 
 def train(
-    rows: list[Row], unlabelled: list[Text], recipe: Recipe, cache: Path, state: Path | None = None
+    texts: Texts, recipe: Recipe, cache: Path, state: Path | None = None, device: str = "cpu"
 ) -> tuple[Qwen3ForCausalLM, Tokenizer]:
-    """Train on `rows`; go on from `state` if it is there. The folder `cache` keeps the encoder's vectors."""
-    torch.manual_seed(SEED)
-    tokenizer = make_tokenizer([row["text"][:_TOKENIZER_CHARS] for row in rows] + [each.text for each in unlabelled])
-    for words in (SEVERITIES, (*CATEGORIES, "None"), ("Yes", "No")):
-        first_tokens(tokenizer, words)
+    """Train on `texts`; go on from `state` if it is there. The folder `cache` keeps the encoder's features."""
+    encoder = E5(device=device)
+    lessons = gather(texts.authored, texts.rows, texts.corpus)
+    features = features_of([each.marked for each in lessons.lessons], encoder, cache)
+    targets = make_targets(lessons, features, recipe.teacher_share)
+    tokenizer = vocabulary(lessons, encoder)
+    torch.manual_seed(recipe.seed)
     model = new_model(tokenizer.get_vocab_size(), recipe.hidden, recipe.layers)
     start_as_bag(model)
-    start_with_meanings(model, word_vectors(tokenizer, recipe.hidden, cache))
-    targets = make_targets(rows, unlabelled, cache, share=recipe.teacher_share)
+    start_with_meanings(model, meanings(tokenizer, encoder, lessons, targets, recipe.hidden))
+    model.to(device)
     print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(rows)} texts, "
-        f"{targets.is_disputed.mean():.1%} of them disputed"
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(texts.authored)} authored texts, "
+        f"{len(lessons.of(Kind.DATA))} of the data, {targets.is_disputed.sum()} of these disputed"
     )
-    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, rows, unlabelled))
-    fit = Fit(model, first_tokens(tokenizer, SEVERITIES), plan, state)
-    fit.run(Epochs(rows, targets, tokenizer, recipe.tokens))
-    return model, tokenizer
+    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, texts))
+    fit = Fit(model, labels_of(tokenizer), plan, state)
+    fit.run(Epochs(lessons, targets, tokenizer, recipe.batch, recipe.seed))
+    return model.to("cpu"), tokenizer
 
 
-def digest_of(recipe: Recipe, rows: list[Row], unlabelled: list[Text]) -> str:
+def meanings(tokenizer: Tokenizer, encoder: E5, lessons: Lessons, targets: Targets, width: int) -> Floats:
+    """Give each token a start of `width` numbers, shape (tokens, width): what it adds to the vector of a text.
+
+    It is found by a linear model from the encoder's own pieces to the vectors of the authored texts.
+    """
+    numbers = lessons.of(Kind.AUTHORED)
+    pieces = encoder.means([lessons.lessons[number].marked for number in numbers])
+    vectors = targets.vectors[numbers][:, :width]
+    mean = pieces.mean(axis=0)
+    centred = pieces - mean
+    squares = centred.T @ centred
+    squares += _RIDGE * np.trace(squares) / len(squares) * np.eye(len(squares))
+    turn = np.linalg.solve(squares, centred.T @ (vectors - vectors.mean(axis=0)))
+    words = [tokenizer.decode([token]).strip() or "." for token in range(tokenizer.get_vocab_size())]
+    added = (encoder.means(words) - mean) @ turn
+    added -= added.mean(axis=0)
+    lengths = np.linalg.norm(added, axis=1, keepdims=True)
+    return np.asarray(added / np.maximum(lengths, 1e-6) * np.sqrt(width), dtype=np.float32)
+
+
+def digest_of(recipe: Recipe, texts: Texts) -> str:
     """Name a recipe and the texts that it is used on."""
-    inputs = [asdict(recipe), rows, [asdict(each) for each in unlabelled]]
+    inputs = [
+        asdict(recipe),
+        [each.model_dump(mode="json") for each in texts.authored],
+        texts.rows,
+        [asdict(each) for each in texts.corpus],
+    ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
-    parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's vectors")
-    parser.add_argument("--bag-steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=480)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--tokens", type=int, default=8192, help="padded positions a batch")
-    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's features")
+    parser.add_argument("--bag-steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--batch", type=int, default=96, help="texts a step")
+    parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument(
-        "--teacher-share", type=float, default=0.5, help="0 teaches the labels alone, but for the corpus"
-    )
+    parser.add_argument("--teacher-share", type=float, default=0.4, help="0 teaches the labels alone")
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
@@ -96,10 +139,11 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         bag_steps=arguments.bag_steps,
         steps=arguments.steps,
         rate=arguments.rate,
-        tokens=arguments.tokens,
+        batch=arguments.batch,
         hidden=arguments.hidden,
         layers=arguments.layers,
         teacher_share=arguments.teacher_share,
+        seed=arguments.seed,
     )
 
 
@@ -113,7 +157,8 @@ def main() -> None:
     rows, _ = hold_out_rows(read(arguments.data))
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "training.pt"
-    model, tokenizer = train(rows, corpus(), recipe_of(arguments), arguments.cache, state)
+    texts = Texts(read_authored(Part.TRAINING), rows, corpus())
+    model, tokenizer = train(texts, recipe_of(arguments), arguments.cache, state, arguments.device)
     write(model, tokenizer, arguments.out / "hf")
     convert(arguments.out)
     measure(arguments.data, arguments.out)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import f1_score, roc_auc_score
 
+from infra.nano.authored import Part
+from infra.nano.authored import read as read_authored
 from infra.nano.corpus import corpus
 from infra.nano.data import FOLDS, Row, hold_out_sources, is_harmful, read
 from infra.nano.measure import prompts_of, score_torch
 from infra.nano.ngrams import Floats, Ngrams, predict
 from infra.nano.prompts import SEVERITIES, first_tokens
-from infra.nano.train import add_recipe, digest_of, recipe_of, train
+from infra.nano.train import Texts, add_recipe, digest_of, recipe_of, train
 
 _FEWEST_TEXTS = 20
 Figures = dict[str, float | int | None]
@@ -70,15 +72,16 @@ def main() -> None:
     add_recipe(parser)
     arguments = parser.parse_args()
     recipe = recipe_of(arguments)
-    rows, unlabelled = read(arguments.data), corpus()
-    begun = arguments.cache / f"unseen.{digest_of(recipe, rows, unlabelled)}.json"
+    rows = read(arguments.data)
+    texts = Texts(read_authored(Part.TRAINING), rows, corpus())
+    begun = arguments.cache / f"unseen.{digest_of(recipe, texts)}.json"
     figures: dict[str, object] = json.loads(begun.read_text()) if begun.exists() else {}
     for fold in arguments.folds:
         if f"fold {fold}" in figures:
             continue
         seen, unseen = hold_out_sources(rows, fold)
         state = begun.with_suffix(f".{fold}.pt")
-        model, tokenizer = train(seen, unlabelled, recipe, arguments.cache, state)
+        model, tokenizer = train(replace(texts, rows=seen), recipe, arguments.cache, state, arguments.device)
         scores = score_torch(model, prompts_of(unseen, tokenizer), first_tokens(tokenizer, SEVERITIES))
         harm, flagged = 1 - scores[:, 0], (scores.argmax(-1) > 0).astype(np.float64)
         yard = yardstick(seen, unseen)

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.nano.evasion import disguise
+from infra.nano.evasion import disguise, plain_habit
 
 
 def test_every_kind_of_disguise_is_drawn_and_changes_the_text() -> None:
@@ -20,3 +20,9 @@ def test_every_kind_of_disguise_is_drawn_and_changes_the_text() -> None:
 @given(st.text(max_size=40), st.integers())
 def test_any_text_can_be_disguised_and_the_seed_decides_how(text: str, seed: int) -> None:
     assert disguise(text, random.Random(seed)) == disguise(text, random.Random(seed))
+
+
+def test_texts_are_typed_as_in_a_chat_by_chance_and_only_latin_letters_lose_their_accents() -> None:
+    drawn = {plain_habit("Où es-tu ?", random.Random(seed)) for seed in range(300)}
+    assert {"Où es-tu ?", "où es-tu ?", "Où es-tu ", "Ou es-tu ?"} <= drawn
+    assert {plain_habit("क्या हाल है?", random.Random(seed)) for seed in range(300)} == {"क्या हाल है?", "क्या हाल है"}

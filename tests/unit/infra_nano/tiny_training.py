@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from infra.nano.authored import Authored
 from infra.nano.corpus import Text
 from infra.nano.data import Row
-from infra.nano.train import Recipe, train
+from infra.nano.train import Recipe, Texts, train
 
-RECIPE = Recipe(bag_steps=20, steps=60, rate=2e-3, tokens=512, hidden=64, layers=1, teacher_share=0.5, save_every_s=0)
+RECIPE = Recipe(bag_steps=10, steps=30, rate=2e-3, batch=16, hidden=64, layers=1, teacher_share=0.5, save_every_s=0)
 _WORDS = {"Safe": "tea garden river music bread", "Unsafe": "bomb poison knife steal kill"}
 
 
@@ -34,15 +35,42 @@ def rows() -> list[Row]:
     ]
 
 
+def authored() -> list[Authored]:
+    """Make single texts, conversations and responses of two kinds."""
+    rng = random.Random(2)
+    out = []
+    for number in range(120):
+        severity = ("Safe", "Unsafe")[number % 2]
+        turns = [" ".join(rng.choices(_WORDS[severity].split(), k=4)) for _ in range(1 + number % 3)]
+        line = {
+            "seed": f"a{number:05d}",
+            "language": ("en", "de")[number % 5 == 0],
+            "turns": turns,
+            "severity": severity,
+            "category": None if severity == "Safe" else "Violent",
+            "beside": None,
+            "register": "chat",
+            "habit": None,
+            "refusal": None if len(turns) % 2 else ("Yes", "No")[number % 2],
+        }
+        out.append(Authored.model_validate(line))
+    return out
+
+
 def unlabelled() -> list[Text]:
     """Make a corpus of two texts, one of them abusive."""
     return [Text("a quiet garden", "en", is_abusive=False), Text("you worthless knife", "en", is_abusive=True)]
 
 
+def texts() -> Texts:
+    """Give all of them."""
+    return Texts(authored(), rows(), unlabelled())
+
+
 def main() -> None:
     """Train, or go on."""
     torch.set_num_threads(1)
-    model, _ = train(rows(), unlabelled(), RECIPE, Path(sys.argv[1]).parent, Path(sys.argv[1]))
+    model, _ = train(texts(), RECIPE, Path(sys.argv[1]).parent / "cache", Path(sys.argv[1]))
     print(hashlib.sha256(save(dict(model.model.state_dict()))).hexdigest())
 
 
