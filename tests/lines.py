@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-SAMPLE = Path(__file__).parents[1] / "infra" / "demo" / "sample.jsonl"
+SAMPLE = Path(__file__).parents[1] / "infra" / "nano" / "sample.jsonl"
 TEXTS: list[str] = [json.loads(line)["text"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
 
 

@@ -25,6 +25,7 @@ from confluent_kafka import Message, Producer
 from redis.asyncio import Redis
 
 from infra.demo.consequences import STRIKES, Consequences
+from infra.demo.messages import compared, events
 from infra.demo.platform import NAME, Platform
 from infra.demo.show import STARTED, Show
 from infra.demo.tally import Position, Tally
@@ -121,23 +122,21 @@ def _set_policies(settings: Settings, policies: dict[str, dict[str, Any]]) -> No
 
 
 def _records() -> list[tuple[str, bytes | None, bytes]]:
-    """Give (event id, key, value): the sample, then again with every fifth event repeated, bad records between."""
-    lines = [line for line in Path(__file__).with_name("sample.jsonl").read_bytes().splitlines() if line]
+    """Give (event id, key, value): the events, then again with every fifth one repeated, bad records between."""
     records: list[tuple[str, bytes | None, bytes]] = []
-    for number, line in enumerate(lines):
-        event = json.loads(line)
-        key = event["attributes"]["conversation_id"].encode()
-        records.append((event["event_id"], key, line))
+    for number, event in enumerate(events()):
+        record = _record(event)
+        records.append(record)
         if number % 5 == 4:
-            records.append((event["event_id"], key, line))
+            records.append(record)
         if number % 60 == 30:
             records.append(("", None, BAD[number // 60 % len(BAD)]))
-    for line in lines:
-        # The same texts as other events: their assessments are stored, and the switched policy decides again.
-        event = json.loads(line)
-        event["event_id"] += "-again"
-        records.append((event["event_id"], event["attributes"]["conversation_id"].encode(), orjson.dumps(event)))
-    return records
+    # The same texts as other events: their assessments are stored, and the switched policy decides again.
+    return [*records, *(_record({**event, "event_id": f"{event['event_id']}-again"}) for event in events())]
+
+
+def _record(event: dict[str, Any]) -> tuple[str, bytes | None, bytes]:
+    return event["event_id"], event["attributes"]["conversation_id"].encode(), orjson.dumps(event)
 
 
 def _stream(
@@ -282,6 +281,8 @@ def _summary(
             )
             break
     show.summary(final)
+    for line in compared(final.assessments):
+        show.say(line)
     for line in final.platform.lines():
         show.say(f"Discord: {line}")
     lost += final.platform.lost

@@ -29,6 +29,7 @@ class Tally:
         self.reviewed: Counter[Position] = Counter()
         self.decisions: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_text: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+        self.assessments: dict[str, dict[str, Any]] = {}
         self.samples: list[str] = []
         self.verdicts = self.dead_letters = self.duplicates = 0
         self.first_verdict_at: float | None = None
@@ -63,6 +64,8 @@ class Tally:
         self.decisions[verdict["tenant_id"]][verdict["decision"]] += 1
         opinion = verdict["assessment"]["severity"] if verdict["assessment"] else "no judgement"
         text = texts.get(verdict["event_id"].removesuffix("-again"), "")
+        if verdict["assessment"]:
+            self.assessments[text] = verdict["assessment"]
         self.by_text[(verdict["tenant_id"], text)].append((verdict["decision"], verdict["policy"]["version"]))
         self.samples = [
             *self.samples[-5:],

@@ -47,7 +47,7 @@ class Recorder(CTranslate2Engine):
 
 
 def texts(count: int) -> list[str]:
-    """Give the demo's texts over and over, numbered, so that none is known."""
+    """Give the sample's texts over and over, numbered, so that none is known."""
     return [f"{TEXTS[number % len(TEXTS)]} {number}" for number in range(count)]
 
 

@@ -1,7 +1,6 @@
 """How far apart the SimHashes of near duplicates and of other texts are: `make quality-similarity`.
 
-The texts are the sample of the demo: 396 sentences of chats in 20 languages (`infra/demo/ATTRIBUTION.md`). The last
-line is JSON.
+The texts are the 396 of `infra/nano/sample.jsonl`, in 20 languages. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from workers.core.similarity import SimHashes
 
-SAMPLE = Path(__file__).parents[2] / "infra" / "demo" / "sample.jsonl"
+SAMPLE = Path(__file__).parents[2] / "infra" / "nano" / "sample.jsonl"
 DISTANCE = 3
 """The largest distance that `aggregates.similar.max_distance` allows."""
 
@@ -24,7 +23,7 @@ COPIES = 4
 
 
 def sample() -> list[str]:
-    """Give the distinct texts of the demo."""
+    """Give the distinct texts of the sample."""
     lines = SAMPLE.read_text(encoding="utf-8").splitlines()
     return list(dict.fromkeys(str(json.loads(line)["text"]) for line in lines))
 

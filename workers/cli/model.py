@@ -40,12 +40,12 @@ def model_convert(
 
 
 def _texts(file: Path | None) -> list[str]:
-    """Return the texts of a file, or those of the demo."""
+    """Return the texts of a file, or those of the sample."""
     from importlib.resources import files
 
     try:
         if file is None:
-            sample = files("infra.demo") / "sample.jsonl"
+            sample = files("infra.nano") / "sample.jsonl"
             return [str(orjson.loads(line)["text"]) for line in sample.read_text(encoding="utf-8").splitlines()]
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,7 @@
-"""Makes sample.jsonl from the training texts: `python -m infra.demo.make_sample TEXTS.jsonl.gz`. Seeded."""
+"""Makes sample.jsonl from the training texts: `python -m infra.nano.sample TEXTS.jsonl.gz`. Seeded.
+
+Checkpoints and engines are compared on the sample; it is no measure of what they know.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 SEED = 20
 TENANTS = ("arcade", "campus", "gazette")
 SAFE_PER_LANGUAGE = 9
-# Sources without slurs or gore, and of them only what can be shown to anybody who runs a demo.
+# Sources without slurs or gore, and of them only what can be shown to anybody.
 RISKY_SOURCES = ("multijail", "catqa", "ailuminate_demo_transl", "cyberseceval2_pi")
 RISKY_CATEGORIES = {
     "Non-violent Illegal Acts",
