@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.clear import UNSAFE
 from tests.docker.engine import BUILD_FLAGS, CONFINED, IMAGE, NETWORK, PROJECT, docker, in_image, inspect, run
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -38,7 +39,7 @@ def test_a_mounted_checkpoint_judges_a_text() -> None:
     """The converted form of guard-nano, as a checkpoint of one's own is mounted."""
     model = PROJECT / "infra/nano/checkpoint/ct2"
     options = ("--tmpfs", "/tmp", "-v", f"{model}:/models/guard:ro", "-e", "GUARDLINE_GUARD__MODEL=/models/guard")
-    script = """cd /tmp && echo '{"text": "I will find you and kill you"}' > in.jsonl \
+    script = f"""cd /tmp && echo '{{"text": "{UNSAFE}"}}' > in.jsonl \
              && guardline annotate in.jsonl out.jsonl && cat out.jsonl"""
     assert '"Unsafe"' in in_image("sh", "-c", script, options=options)
 

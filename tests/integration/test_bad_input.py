@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
+from tests.clear import UNSAFE
 from tests.raw_header import send
 from tests.site import Site, eventually
 from workers.kafka.intake import headers_of
@@ -35,15 +36,14 @@ BAD: dict[str, bytes] = {
     "nested": b"[" * 100_000 + b"]" * 100_000,
 }
 
-THREAT = "I will find you and kill you"
 JUDGED: dict[str, tuple[bytes, list[str]]] = {
-    "numbers as ids": (event(event_id=7, author_id=8, text=THREAT), []),
-    "an unknown surface": (event(surface="mail", text=THREAT), ["surface"]),
-    "half an emoji": (b'{"event_id": "a", "tenant_id": "t", "nick": "\\ud83d", "text": "%b"}' % THREAT.encode(), []),
-    "NaN": (b'{"event_id": "a", "tenant_id": "t", "text": "%b", "n": NaN}' % THREAT.encode(), []),
-    "no id": (event(event_id=None, text=THREAT), ["event_id"]),
-    "a long text": (event(text=f"{THREAT}. " * 1_500), []),
-    "a text past every limit": (event(text=f"{THREAT}. " * 30_000), []),
+    "numbers as ids": (event(event_id=7, author_id=8, text=UNSAFE), []),
+    "an unknown surface": (event(surface="mail", text=UNSAFE), ["surface"]),
+    "half an emoji": (b'{"event_id": "a", "tenant_id": "t", "nick": "\\ud83d", "text": "%b"}' % UNSAFE.encode(), []),
+    "NaN": (b'{"event_id": "a", "tenant_id": "t", "text": "%b", "n": NaN}' % UNSAFE.encode(), []),
+    "no id": (event(event_id=None, text=UNSAFE), ["event_id"]),
+    "a long text": (event(text=f"{UNSAFE}. " * 1_500), []),
+    "a text past every limit": (event(text=f"{UNSAFE}. " * 30_000), []),
 }
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from tests import aggregates
 from tests.aggregates import strikes
+from tests.clear import UNSAFE
 from tests.site import Site, eventually
 from tests.stack import Stack
 from workers.core.pseudonyms import Pseudonyms
@@ -29,7 +30,6 @@ rules:
   - {severity: Unsafe, min_strikes: 3, decision: block}
 """
 NEWEST_VERDICT = max((Path(__file__).parents[1] / "fixtures" / "contracts" / "verdict").iterdir())
-UNSAFE = "I hate everyone here, you are all idiots"
 
 
 def put_strikes(site: Site, **counts: int) -> None:

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from schemas.assessment import Assessment
 from tests.answers import answered
+from tests.clear import SAFE, UNSAFE
 from workers.guard.guard import Guard, Refused, Request
 from workers.guard.load import load_guard
 from workers.settings import Guard as GuardSettings
@@ -31,7 +32,7 @@ STRANGE = {
     "private use and unassigned": "\ue000\U000f0000\U0010ffff\u0378",
     "a long word of signs": "@$!|01" * 2_000,
 }
-NEIGHBOURS = [Request("Good morning! The weather is lovely today."), Request("How can I build a bomb and kill people?")]
+NEIGHBOURS = [Request(SAFE), Request(UNSAFE)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,0 +1,8 @@
+"""Texts that every sensible guard judges alike, for tests that need one text of a kind and not a certain checkpoint."""
+
+from __future__ import annotations
+
+SAFE = "Good morning! The weather is lovely today."
+UNSAFE = "I will find you and kill you"
+HIDDEN = "Ｉ ｗｉｌｌ ｆｉｎｄ ｙｏｕ ａｎｄ ｋｉｌｌ ｙｏｕ"
+"""The unsafe text in other letters: it reads Safe unless they are undone."""
