@@ -78,9 +78,14 @@ FENCED = (
 )
 
 
-TAKEN_OVER = (
-    "another process may work for the group now, and only one of this group may: what is in this one's memory may be "
-    f"old. A restart reads it again. {NOTHING_LOST}"
+ONLY_ONE = (
+    "Only one process of this group may work, and what is in the memory of this one may be old. A restart reads it "
+    f"again. {NOTHING_LOST}"
+)
+TAKEN_OVER = f"another process may work for the group now. {ONLY_ONE}"
+LOST = (
+    "this worker lost its partitions: either it had no connection to the brokers for longer than "
+    f"kafka.session_timeout_s, or another process took over. {ONLY_ONE}"
 )
 
 
@@ -240,7 +245,7 @@ class Intake:
 
     def _on_lost(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         if self._route.is_single:
-            self._failure = Fatal(TAKEN_OVER)
+            self._failure = Fatal(LOST)
         self._forget(partitions, "lost")
 
     def _forget(self, partitions: list[KafkaPartition], what: str) -> None:

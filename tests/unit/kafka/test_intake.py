@@ -157,7 +157,7 @@ def test_a_worker_that_works_alone_ends_when_it_loses_its_partitions(*, is_singl
     try:
         intake._on_assign(real, parts)
         intake._on_lost(real, parts)
-        with pytest.raises(Fatal, match="another process may work") if is_single else nullcontext():
+        with pytest.raises(Fatal, match="no connection to the brokers for longer") if is_single else nullcontext():
             intake.poll(1, 0)
     finally:
         real.close()
