@@ -141,6 +141,8 @@ class Service:
             person = person._replace(name=f"{person.name}:{on_behalf_of}", role=ReviewRole.REVIEWER)
         elif on_behalf_of is not None:
             raise not_allowed("person: only a token with the role service passes on the decisions of other people")
+        elif person.role is ReviewRole.SERVICE:
+            raise not_allowed("person: name the person who decided: the role service does not decide itself")
         _require(person, DECIDES, "decide")
         return await self._do(
             person,

@@ -211,8 +211,11 @@ def test_content_is_for_those_who_review_and_each_view_is_audited(desk: LocalDes
 
 def test_a_system_passes_on_the_decision_of_its_person(desk: LocalDesk, client: TestClient) -> None:
     add(desk, 0)
+    url = f"/v1/items/{verdict_id(0)}/decide"
+    unnamed = client.post(url, json={"decision": "block"}, headers=by("coop"))
+    assert (unnamed.status_code, unnamed.json()["detail"][:35]) == (403, "person: name the person who decided")
     body = {"decision": "block", "person": "kim"}
-    answer = client.post(f"/v1/items/{verdict_id(0)}/decide", json=body, headers=by("coop"))
+    answer = client.post(url, json=body, headers=by("coop"))
     assert (answer.status_code, answer.json()["content"]) == (200, None)
     (output,) = published(desk)
     assert json.loads(output.value or b"")["decided_by"] == "coop:kim"
