@@ -82,6 +82,8 @@ class Breaker:
         """Permit no call for a time that the endpoint asked for."""
         self._until = max(self._until, now + wait_s)
 
-    def end(self) -> None:
-        """Permit no call any more."""
+    def end(self) -> bool:
+        """Permit no call any more. Return whether one was permitted until now."""
+        was_gone = self.state is State.GONE
         self.state = State.GONE
+        return not was_gone

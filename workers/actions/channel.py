@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import structlog
+
 from workers.actions.authors import is_forgotten
 from workers.actions.client import Client
 from workers.actions.delivery import Delivery
@@ -24,6 +26,13 @@ from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.process.lifecycle import Lifecycle
 from workers.settings import Settings
 from workers.settings.action_sections import Endpoint
+
+log = structlog.get_logger(__name__)
+
+GONE = (
+    "the endpoint answered 410 Gone: its deliveries become dead letters without further calls, until the worker is "
+    "started again"
+)
 
 IDLE_S = 0.05
 """How often a drain looks whether anything can still be delivered."""
@@ -75,6 +84,7 @@ class Channel:
             ended=self._deliver,
             is_current=self._kafka.is_current,
             is_forgotten=partial(is_forgotten, self._forgotten),
+            gone=partial(log.error, GONE, endpoint=endpoint.name),
             fail=life.end,
         )
         life.close_with(self._sender.close)

@@ -151,6 +151,7 @@ async def _make(
         ended=ended,
         is_current=lambda _: True,
         is_forgotten=partial(is_forgotten, known),
+        gone=lambda: None,  # The summary of the command says it.
         fail=failures.append,
     )
     try:

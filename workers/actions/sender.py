@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 MAX_REFUSALS = 3
 """How often a delivery is sent that the endpoint refuses. A deployment may answer 404 for a moment."""
 
-GONE = "the endpoint answered 410 Gone before: it gets no more deliveries until the worker is started again"
+GONE = "the endpoint answered 410 Gone to another delivery, so this one was not sent"
 
 
 Ended = Callable[[Delivery, str | None], None]
@@ -59,14 +59,17 @@ class Sender:
         ended: Ended,
         is_current: Callable[[Source], bool],
         is_forgotten: Callable[[Delivery], bool],
+        gone: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:
+        """`gone` is called once, if the endpoint answers 410 Gone: it then gets no more calls. It must not block."""
         self._endpoint = endpoint
         self._format = form
         self._client = client
         self._ended = ended
         self._is_current = is_current
         self._is_forgotten = is_forgotten
+        self._gone = gone
         self._fail = fail
         self._schedule = Schedule()
         self._breaker = Breaker(endpoint.retry.first_s, endpoint.retry.max_s)
@@ -233,12 +236,8 @@ class Sender:
             if result.after_s is not None:
                 self._breaker.pause(now, result.after_s)
         if any(result.meaning is Meaning.GONE for result in results):
-            self._breaker.end()
-            log.error(
-                "the endpoint answered 410 Gone: its deliveries become dead letters without further calls, until the "
-                "worker is started again",
-                endpoint=name,
-            )
+            if self._breaker.end():
+                self._gone()
         elif any(result.meaning is Meaning.ACCEPTED for result in results):
             if self._breaker.accepted():
                 log.info("the endpoint accepts deliveries again", endpoint=name)

@@ -74,6 +74,7 @@ def sent(database: Database, token: Path, made: Any, **changes: Any) -> dict[str
                     ended=end,
                     is_current=lambda _: True,
                     is_forgotten=lambda _: False,
+                    gone=lambda: None,
                     fail=failures.append,
                 )
                 sender.submit(deliveries)

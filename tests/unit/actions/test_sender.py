@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook as Reference
+from structlog.testing import capture_logs
 
 from tests.shown import shown
 from tests.unit.actions.deliveries import delivery, endpoint
@@ -73,6 +74,7 @@ class Place:
         self.failures: list[BaseException] = []
         self.revoked: set[int] = set()
         self.forgotten: set[str] = set()
+        self.times_gone = 0
         self.sender: Sender
 
     def submit(self, *deliveries: Delivery) -> None:
@@ -81,6 +83,9 @@ class Place:
 
     def note(self, one: Delivery, reason: str | None) -> None:
         self.ended.append((one.id, reason))
+
+    def note_gone(self) -> None:
+        self.times_gone += 1
 
     def is_current(self, source: Source) -> bool:
         return source.origin.partition not in self.revoked
@@ -119,6 +124,7 @@ async def place(tmp_path: Path, answering: Answering, **changes: Any) -> AsyncIt
             ended=found.note,
             is_current=found.is_current,
             is_forgotten=lambda delivery: delivery.id in found.forgotten,
+            gone=found.note_gone,
             fail=found.failures.append,
         )
         try:
@@ -281,6 +287,22 @@ async def test_410_ends_all_deliveries_without_further_calls(tmp_path: Path) -> 
         assert "410" in at.deliveries["id-20"].reason
         assert shown("guardline_endpoint_gone", endpoint="platform") == 1
         assert shown("guardline_endpoint_breaker_open", endpoint="platform") == 1
+
+
+async def test_410_is_reported_once_for_all_calls_in_flight_and_a_command_logs_nothing(tmp_path: Path) -> None:
+    async def answer(_: str) -> int:
+        await at.until(lambda: at.receiver.in_flight == 4 or at.times_gone > 0, "four calls are in flight")
+        return 410
+
+    async with place(tmp_path, answer, concurrency=4) as at:
+        at.submit(*(delivery(number) for number in range(4)))
+        await at.has_ended(4)
+        assert (len(at.receiver.calls), at.times_gone) == (4, 1)
+        at.receiver.answering = lambda _: 410
+        parts = at.sender._endpoint, at.sender._format, at.sender._client
+        with capture_logs() as logs:
+            await _make(*parts, [delivery(number) for number in range(4, 8)], at.note, Forgotten())
+        assert (len(at.ended), logs) == (8, [])
 
 
 @pytest.mark.parametrize("status", [429, 503])
