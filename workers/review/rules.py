@@ -205,6 +205,8 @@ def _reopen(item: Item, given: Given) -> Change:
 def _appeal(item: Item, given: Given) -> Change:
     command = given.command
     require_appellant(command)
+    if item.appeal is not None and item.status not in ("decided", "closed"):
+        raise conflict("an appeal of this item waits already")
     if item.status != "decided":
         because = "its author was forgotten, or its time was over" if item.status == "closed" else "nobody has decided"
         raise conflict(f"the item is {item.status}: {because}, so there is no decision to appeal against")

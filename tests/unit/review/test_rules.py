@@ -194,7 +194,13 @@ class TestAppeals:
         assert case.item.excluded() == {"ana", "bob"}
 
     def test_there_is_nothing_to_appeal_against_before_a_decision(self) -> None:
-        assert refused(Case(), "appeal", "coop").status == 409
+        assert refused(Case(), "appeal", "coop").sentence.startswith("the item is open: nobody has decided")
+
+    def test_a_second_appeal_is_refused_while_the_first_one_waits(self) -> None:
+        case = self.decided()
+        case.do("appeal", "coop")
+        refusal = refused(case, "appeal", "coop")
+        assert (refusal.status, refusal.sentence) == (409, "an appeal of this item waits already")
 
     def test_reviewers_and_auditors_do_not_appeal(self) -> None:
         assert refused(self.decided(), "appeal", "bob").status == 403
