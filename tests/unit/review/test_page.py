@@ -13,6 +13,7 @@ from httpx2 import Response
 
 from tests.page.local import LocalDesk, token_of
 from tests.reviewing import verdict_id
+from workers.core.records import Output
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }} \u202emoc.live\u202c \x00\x1b[31m"
 ITEM = f"/review/items/{verdict_id(1)}"
@@ -144,6 +145,25 @@ def test_skip_and_escalate_leave_the_item_to_others(desk: LocalDesk) -> None:
     browser.get(f"/review/items/{verdict_id(2)}")
     browser.send("/lease") if "/lease" in browser.page.text else None
     assert "Sent to a senior person." in browser.send("/decide", decision="escalate").text
+
+
+def test_a_skip_that_is_recorded_does_not_look_refused_if_kafka_fails_after_it(desk: LocalDesk) -> None:
+    browser = taken(desk)
+    desk.add(2)
+    send = desk._send
+    skipped: list[Output] = []
+
+    async def fail_after_one(output: Output) -> None:
+        desk.is_down = bool(skipped)
+        skipped.append(output)
+        await send(output)
+
+    desk.service._send = fail_after_one
+    page = browser.send("/decide", decision="skip")
+    assert (page.status_code, page.url.path) == (200, "/review/")
+    assert "The skip is recorded. The next item could not be taken" in page.text
+    assert "Not recorded" not in page.text
+    assert (desk.desk.items[verdict_id(1)].skipped_by, len(skipped)) == (("mara",), 2)
 
 
 def test_the_queue_stays_narrowed_from_item_to_item(desk: LocalDesk) -> None:
@@ -284,6 +304,27 @@ def test_a_senior_reopens_a_decided_item_and_others_cannot(desk: LocalDesk, tmp_
     assert "mara decided block." in senior.get(ITEM).text
     senior.send("/reopen", note="look again")
     assert at_once.desk.items[verdict_id(1)].status == "reopened"
+
+
+@pytest.mark.parametrize(("change", "status"), [("reopen", "reopened"), ("appeal", "appealed")])
+def test_a_note_to_reopen_or_appeal_stays_in_its_form_while_kafka_is_down(
+    tmp_path: Path, change: str, status: str
+) -> None:
+    desk = LocalDesk(tmp_path, undo_s=0)
+    taken(desk).send("/decide", decision="block")
+    senior = Browser(desk, "sena")
+    senior.get(ITEM)
+    key = senior.hidden(f"/{change}")["key"]
+    desk.is_down = True
+    for _ in range(2):
+        page = senior.send(f"/{change}", note="look <again>")
+        assert (page.status_code, senior.hidden(f"/{change}")["key"]) == (503, key)
+        assert page.text.count(">look &lt;again&gt;</textarea>") == 1
+        assert "Not recorded yet" in page.text
+        assert "message 1" not in page.text
+    desk.is_down = False
+    page = senior.send(f"/{change}", note="look <again>")
+    assert (page.status_code, desk.desk.items[verdict_id(1)].status) == (200, status)
 
 
 def test_the_second_of_two_people_does_not_see_what_the_first_decided(tmp_path: Path) -> None:

@@ -53,8 +53,12 @@ async def form_of(request: Request) -> Form:
 
 
 class Draft(NamedTuple):
-    """What a person has filled in, to be shown again after a refusal. `key` makes a repeated form harmless."""
+    """What a person has filled in, to be shown again after a refusal. `key` makes a repeated form harmless.
 
+    `path` is that of the form if it is not the one to decide: `reopen` or `appeal`.
+    """
+
+    path: str = ""
     key: str = ""
     note: str = ""
     severity: str = ""

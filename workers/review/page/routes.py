@@ -11,16 +11,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from schemas.review_command import ReviewRole
 from schemas.taxonomy import Category, Severity
 from schemas.verdict import MAX_NOTE_CHARS
 from workers.review.page import render
-from workers.review.page.forms import Draft, Form, Narrowed, draft_of, form_of, is_local, narrowed_by, own_path
+from workers.review.page.forms import Draft, Form, Narrowed, draft_of, form_of, narrowed_by
 from workers.review.page.notices import Notice, none_for, said, sentence_of
-from workers.review.page.sessions import COOKIE, HOURS, Session, Sessions, is_same
+from workers.review.page.sessions import Session, is_same
+from workers.review.page.signing_in import OVER, SigningIn
 from workers.review.page.times import moment
-from workers.review.page.view import page_of, title_of
-from workers.review.people import DECIDES, READS_ITEMS, Person, Tokens, hash_of
+from workers.review.page.view import WITH_NOTE, page_of, title_of
+from workers.review.people import DECIDES, Person, Tokens
 from workers.review.queues import UNKNOWN_LANGUAGE
 from workers.review.refusal import Refusal
 from workers.review.service import Service
@@ -31,9 +31,9 @@ REFRESH_S = 15
 PARTS_OF_LEASE = 3
 """How many heartbeats a browser sends within the length of a lease."""
 
-OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."
-
 NOT_YET = "Not recorded yet: Kafka has not stored it in time. Send it again in a moment: it takes effect once."
+
+SKIPPED = "The skip is recorded. The next item could not be taken: take it in a moment."
 
 PATH = "/items/{verdict_id}"
 
@@ -46,9 +46,9 @@ def _signed_in(handler: Signed) -> Handler:
 
     @wraps(handler)
     async def checked(self: Pages, request: Request) -> Response:
-        found = self.session(request)
+        found = self._signing_in.session(request)
         if found is None:
-            return self.to_sign_in(request)
+            return self._signing_in.to_sign_in(request)
         try:
             return await handler(self, request, *found)
         except Refusal as refusal:
@@ -62,24 +62,9 @@ class Pages:
 
     def __init__(self, service: Service, tokens: Tokens, lease_s: float, now_ms: Callable[[], int]) -> None:
         self._service = service
-        self._tokens = tokens
         self._lease_s = lease_s
         self._now_ms = now_ms
-        self._sessions = Sessions()
-
-    def session(self, request: Request) -> tuple[Person, Session] | None:
-        """Give who is signed in."""
-        now_s = self._now_ms() / 1000
-        session = self._sessions.read(request.cookies.get(COOKIE), self._tokens.hashes_of, now_s)
-        person = None if session is None else self._tokens.named(session.name)
-        return None if session is None or person is None else (person, session)
-
-    def to_sign_in(self, request: Request) -> Response:
-        """Ask for the token, and come back to the page that was asked for."""
-        to = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        if request.method == "GET" and COOKIE not in request.cookies:
-            return render.moved(f"/sign-in{Narrowed().query(to=to)}")
-        return self._sign_in_page(to if request.method == "GET" else "", OVER, 401)
+        self._signing_in = SigningIn(tokens, now_ms)
 
     def problem(self, refusal: Refusal, person: Person, session: Session) -> Response:
         """Show why nothing was done."""
@@ -94,41 +79,11 @@ class Pages:
             "problem.html", session.csrf, refusal.status, title=title, text=sentence_of(refusal), person=_who(person)
         )
 
-    async def get_sign_in(self, request: Request) -> Response:
-        """Show the form for the token."""
-        return self._sign_in_page(request.query_params.get("to", ""))
-
-    async def sign_in(self, request: Request) -> Response:
-        """Check the token, and begin a session."""
-        try:
-            form = await form_of(request)
-            token, to = form.one("token"), form.one("to", 2_048)
-        except Refusal as refusal:
-            return self._sign_in_page("", sentence_of(refusal), refusal.status)
-        person = self._tokens.person(token)
-        if person is None:
-            return self._sign_in_page(to, "This token is not valid.", 403)
-        if person.role not in READS_ITEMS or person.role is ReviewRole.SERVICE:
-            return self._sign_in_page(to, "This token is for software. People need a token of their own.", 403)
-        answer = render.moved(own_path(to))
-        answer.set_cookie(
-            COOKIE,
-            self._sessions.begin(person.name, hash_of(token), self._now_ms() / 1000),
-            path=render.ROOT,
-            secure=not is_local(request),
-            httponly=True,
-            samesite="strict",
-        )
-        return answer
-
     @_signed_in
     async def sign_out(self, request: Request, person: Person, session: Session) -> Response:
         """End the session."""
         await _checked_form(request, session)
-        self._sessions.end(session, self._now_ms() / 1000)
-        answer = render.moved("/sign-in")
-        answer.delete_cookie(COOKIE, path=render.ROOT)
-        return answer
+        return self._signing_in.end(session)
 
     @_signed_in
     async def queues(self, request: Request, person: Person, session: Session) -> Response:
@@ -211,10 +166,14 @@ class Pages:
             if refusal.status in (403, 404):
                 raise
             return await self._refused(request, person, session, draft, refusal)
+        key, narrowed = draft.key and f"{draft.key}-next", narrowed_by(request)
         done = "" if decision == "skip" else verdict_id
-        key = draft.key and f"{draft.key}-next"
-        # Without a click on `next`, an item that was skipped stays free for others.
-        return await self._next(person, narrowed_by(request), key=key, done=done, with_skipped=False)
+        try:
+            # Without a click on `next`, an item that was skipped stays free for others.
+            return await self._next(person, narrowed, key=key, done=done, with_skipped=False)
+        except Refusal:
+            # The decision or the skip is recorded: the page must not look as if it were not.
+            return render.moved(f"/{narrowed.query(done=done, skipped='' if done else '1')}")
 
     @_signed_in
     async def undo(self, request: Request, person: Person, session: Session) -> Response:
@@ -230,24 +189,30 @@ class Pages:
     async def change(self, request: Request, person: Person, session: Session) -> Response:
         """Take one item, reopen it, or pass on an appeal, and show it."""
         form = await _checked_form(request, session)
-        verdict_id, note = _id(request), form.one("note", MAX_NOTE_CHARS)
-        match request.path_params["change"]:
-            case "lease":
-                item = await self._service.lease(person, verdict_id)
-            case "release":
-                await self._service.release(person, verdict_id)
-                return render.moved("/")
-            case "reopen":
-                item = await self._service.reopen(person, verdict_id, note or None)
-            case "appeal":
-                item = await self._service.appeal(person, verdict_id, note)
-            case _:
-                raise Refusal(404, "there is no such page")
+        verdict_id, draft = _id(request), draft_of(form)
+        change = request.path_params["change"]
+        try:
+            match change:
+                case "lease":
+                    item = await self._service.lease(person, verdict_id)
+                case "release":
+                    await self._service.release(person, verdict_id)
+                    return render.moved("/")
+                case "reopen":
+                    item = await self._service.reopen(person, verdict_id, draft.note or None, draft.key or None)
+                case "appeal":
+                    item = await self._service.appeal(person, verdict_id, draft.note, key=draft.key or None)
+                case _:
+                    raise Refusal(404, "there is no such page")
+        except Refusal as refusal:
+            if refusal.status != 503 or change not in WITH_NOTE:
+                raise
+            return await self._refused(request, person, session, draft._replace(path=change), refusal)
         return render.moved(f"/items/{item.verdict_id}{narrowed_by(request).query()}")
 
     async def heartbeat(self, request: Request) -> Response:
         """Keep a lease. Scripts of the page ask for this, so the answer is JSON."""
-        found = self.session(request)
+        found = self._signing_in.session(request)
         if found is None:
             return JSONResponse({"detail": OVER}, 401, render.HEADERS)
         try:
@@ -302,13 +267,8 @@ class Pages:
     async def _next(
         self, person: Person, narrowed: Narrowed, *, key: str | None, done: str = "", with_skipped: bool = True
     ) -> Response:
-        try:
-            tenants, languages = narrowed.tenants, narrowed.languages
-            item = await self._service.next(person, key or None, tenants, languages, with_skipped=with_skipped)
-        except Refusal:
-            if not done:
-                raise
-            item = None  # The decision before is recorded: the page must not look as if it were not.
+        tenants, languages = narrowed.tenants, narrowed.languages
+        item = await self._service.next(person, key or None, tenants, languages, with_skipped=with_skipped)
         if item is None:
             return render.moved(f"/{narrowed.query(done=done, none='1')}")
         return render.moved(f"/items/{item.verdict_id}{narrowed.query(done=done)}")
@@ -326,6 +286,8 @@ class Pages:
         shown = page_of(item, person, self._now_ms())
         if status == 503:
             shown = shown._replace(why_no_text="The text is not shown while Kafka does not answer.")
+            if draft is not None and draft.path:
+                shown = shown._replace(offers=[WITH_NOTE[draft.path]])
         draft = draft or Draft(key=secrets.token_hex(16))
         return render.page(
             "item.html",
@@ -349,6 +311,8 @@ class Pages:
         """Say what the last request has done. The address names the item; what is said comes from its state."""
         if request.query_params.get("undone"):
             return Notice("done", "Undone.")
+        if request.query_params.get("skipped"):
+            return Notice("done", SKIPPED)
         done = request.query_params.get("done", "")
         if not _is_id(done):
             return None
@@ -358,16 +322,13 @@ class Pages:
             return None
         return said(item, person, self._now_ms())
 
-    def _sign_in_page(self, to: str, failed: str = "", status: int = 200) -> Response:
-        return render.page("sign_in.html", None, status, title="Sign in", to=to, failed=failed, hours=HOURS)
-
     def router(self) -> APIRouter:
         """Give the routes."""
         router = APIRouter()
         for method, path, handler in (
             ("GET", "/static/{name}", self.static),
-            ("GET", "/sign-in", self.get_sign_in),
-            ("POST", "/sign-in", self.sign_in),
+            ("GET", "/sign-in", self._signing_in.get_sign_in),
+            ("POST", "/sign-in", self._signing_in.sign_in),
             ("POST", "/sign-out", self.sign_out),
             ("GET", "", self.queues),
             ("GET", "/", self.queues),

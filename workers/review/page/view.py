@@ -67,6 +67,13 @@ class Offer(NamedTuple):
     asks: str = ""
 
 
+WITH_NOTE = {
+    "reopen": Offer("reopen", "Reopen", "Why decide again?"),
+    "appeal": Offer("appeal", "Appeal", "What does the author say?"),
+}
+"""The buttons for a decided item, by their path."""
+
+
 class Page(NamedTuple):
     """One item as the page shows it to one person."""
 
@@ -252,7 +259,7 @@ def _offers(item: ItemView, person: Person) -> list[Offer]:
     if item.status == "decided":
         if not is_senior or item.content is None:
             return []
-        return [Offer("reopen", "Reopen", "Why decide again?"), Offer("appeal", "Appeal", "What does the author say?")]
+        return [*WITH_NOTE.values()]
     return (
         [Offer("lease", "Take this item")]
         if item.status != "closed" and (is_senior or item.status != "escalated")
