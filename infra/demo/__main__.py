@@ -97,10 +97,10 @@ def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
         show.say("three tenants: arcade allows what is controversial, campus reviews it, gazette blocks it")
         return _stream(settings, workers, consequences, folder, show)
     finally:
-        consequences.close()
         for worker in workers.values():
             worker.kill()
             worker.wait()
+        consequences.close()
 
 
 def _command(name: str, kind: str = "moderation") -> list[str]:

@@ -54,7 +54,7 @@ class Seen:
 
 
 class Consequences:
-    """Three more workers, a reviewer, and a receiver of webhooks.
+    """Three more workers, a reviewer, and a receiver of webhooks, which serves from the beginning.
 
     Attributes:
         received: the valid calls that the receiver got, by their ids: the type of each.
@@ -67,6 +67,8 @@ class Consequences:
         self._secret = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
         self._token = secrets.token_hex(32)
         self._receiver = _receiver(self._secret, self._take_call)
+        # From here on, because `close` waits for a loop that serves, also if the demo ends before `start`.
+        threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
 
     def settings(self) -> dict[str, Any]:
         """Write the files of the secrets, and give the settings of the three workers."""
@@ -92,8 +94,7 @@ class Consequences:
         }
 
     def start(self, config: Path, command: Callable[[str, str], list[str]]) -> dict[str, subprocess.Popen[bytes]]:
-        """Start the workers and the receiver. `command` gives the command of a kind of worker with an id."""
-        threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
+        """Start the workers and the reviewer. `command` gives the command of a kind of worker with an id."""
         with_config = ["env", f"GUARDLINE_CONFIG={config}"]
         started = {
             kind: children.spawn([*with_config, *command(kind, kind)], self._folder / f"worker-{kind}.log")
