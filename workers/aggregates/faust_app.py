@@ -6,9 +6,7 @@ Faust's own worker, web server and signal handlers stay off: the process has the
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -121,6 +119,15 @@ class _Transport(Transport):
     Producer = _Producer
 
 
+class _App(faust.App):
+    """Makes its folders only for rows on disk."""
+
+    def _create_directories(self) -> None:
+        # Faust makes them also for tables in memory, and nothing uses them.
+        if self.conf.store.scheme == "rocksdb":
+            super()._create_directories()
+
+
 def app_of(settings: Settings, group: str, partitions: int, has_failed: Callable[[], bool]) -> faust.App:
     """Return the application. `has_failed` says whether a write has failed: nothing is committed from then on.
 
@@ -129,7 +136,7 @@ def app_of(settings: Settings, group: str, partitions: int, has_failed: Callable
     """
     kafka, folder = settings.kafka, settings.aggregates.folder
     session_s = kafka.session_timeout_s
-    app = faust.App(
+    app = _App(
         group,
         broker=[f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
         broker_client_id=settings.worker.id,
@@ -144,7 +151,7 @@ def app_of(settings: Settings, group: str, partitions: int, has_failed: Callable
         producer_linger=LINGER_S,
         producer_acks=-1,
         store="memory://" if folder is None else "rocksdb://",
-        datadir=str(folder or Path(tempfile.gettempdir()) / f"guardline-{settings.worker.id}"),
+        datadir=str(folder or "."),
         stream_buffer_maxsize=BUFFER,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +76,22 @@ async def test_offsets_are_committed_past_the_markers_of_transactions(made: Made
 
 async def test_a_worker_holds_no_copies_of_the_rows_of_others(made: Made) -> None:
     assert made.app.conf.table_standby_replicas == 0
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_only_a_worker_with_rows_on_disk_makes_folders(
+    is_on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = tmp_path / "rows"
+    settings = Settings(aggregates={"folder": str(rows) if is_on_disk else None})
+
+    async def make() -> None:
+        app_of(settings, "g.aggregates", 4, lambda: False)._create_directories()
+
+    asyncio.run(make())
+    assert list(tmp_path.iterdir()) == ([rows] if is_on_disk else [])
 
 
 async def test_nothing_is_committed_after_a_write_has_failed(made: Made) -> None:
