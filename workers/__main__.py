@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+from workers.ctrl_c import HeldBack
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Import the command and run it."""
     try:
-        from workers.cli.app import main as run
-
+        with HeldBack():
+            from workers.cli.app import main as run
         run()
     except KeyboardInterrupt:
         sys.exit(130)

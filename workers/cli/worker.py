@@ -14,6 +14,7 @@ import typer
 from workers import settings as settings_module
 from workers.cli.report import report
 from workers.cli.tables import say
+from workers.ctrl_c import HeldBack
 from workers.errors import GuardlineError, Misconfigured
 from workers.process.logs import log_to_stderr
 from workers.settings import Settings
@@ -33,7 +34,8 @@ HttpPort = Annotated[int | None, typer.Option(help="http.port; 0 for any free po
 def worker_moderation(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one moderation worker until a signal. The first signal drains it; a second one ends it at once."""
     settings = _started(worker_id, http_port)
-    from workers.moderation.worker import Worker
+    with HeldBack():
+        from workers.moderation.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
@@ -42,7 +44,8 @@ def worker_moderation(worker_id: WorkerId = None, http_port: HttpPort = None) ->
 def worker_actions(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Deliver verdicts and signals to the endpoints of actions.endpoints until a signal, as webhooks."""
     settings = _started(worker_id, http_port)
-    from workers.actions.worker import Worker
+    with HeldBack():
+        from workers.actions.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
@@ -56,7 +59,8 @@ def worker_review(
 ) -> None:
     """Run the review worker until a signal. Only one works at a time; another one waits for its end."""
     settings = _started(worker_id, http_port)
-    from workers.review.worker import Worker
+    with HeldBack():
+        from workers.review.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
@@ -65,7 +69,8 @@ def worker_review(
 def worker_aggregates(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one worker that counts verdicts and writes signals, until a signal ends it."""
     settings = _started(worker_id, http_port)
-    from workers.aggregates.worker import Worker
+    with HeldBack():
+        from workers.aggregates.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
