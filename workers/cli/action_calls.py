@@ -10,7 +10,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import say
-from workers.cli.times import window_of
+from workers.cli.times import A_DATE, window_of
 from workers.errors import GuardlineError, Misconfigured
 from workers.process.logs import log_to_stderr
 from workers.settings import Endpoint, Settings
@@ -51,8 +51,10 @@ def actions_redeliver(
     reason: Annotated[
         list[str] | None, typer.Option(help="Only those given up for this reason; may be repeated.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Only dead letters written at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only dead letters written before this time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help=f"Only dead letters written at this time or later. {A_DATE}")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help=f"Only dead letters written before this time. {A_DATE}")] = None,
 ) -> None:
     """Make the deliveries of an endpoint's dead letters again, each once, even if you repeat the command."""
     for one in reason or ():

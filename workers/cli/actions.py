@@ -15,7 +15,7 @@ from workers import settings as settings_module
 from workers.cli.action_calls import endpoint_of, endpoints_of, warn_without_topic
 from workers.cli.files import replacing
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
-from workers.cli.times import window_of
+from workers.cli.times import A_DATE, window_of
 from workers.errors import MISSING_CODE, Misconfigured
 from workers.settings import Settings
 
@@ -32,8 +32,8 @@ NOT_TRIED = "it was not tried, because the endpoint fails"
 MAX_SHOWN = 20
 """How many ids of each state are printed without --json."""
 
-Since = Annotated[str | None, typer.Option(help="Only records written at this time or later.")]
-Until = Annotated[str | None, typer.Option(help="Only records written before this time.")]
+Since = Annotated[str | None, typer.Option(help=f"Only records written at this time or later. {A_DATE}")]
+Until = Annotated[str | None, typer.Option(help=f"Only records written before this time. {A_DATE}")]
 
 
 @app.command("reconcile")

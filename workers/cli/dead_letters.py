@@ -11,7 +11,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import counted, say
-from workers.cli.times import window_of
+from workers.cli.times import A_DATE, window_of
 from workers.core.dead_letters import REASONS
 from workers.errors import Misconfigured
 from workers.process.logs import log_to_stderr
@@ -31,8 +31,8 @@ FILTERS = "--reason, --topic, --since and --until"
 
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only those with this reason; may be repeated.")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only records of this topic; may be repeated.")]
-Since = Annotated[str | None, typer.Option(help="Only dead letters written at this time or later.")]
-Until = Annotated[str | None, typer.Option(help="Only dead letters written before this time.")]
+Since = Annotated[str | None, typer.Option(help=f"Only dead letters written at this time or later. {A_DATE}")]
+Until = Annotated[str | None, typer.Option(help=f"Only dead letters written before this time. {A_DATE}")]
 
 
 @app.callback(invoke_without_command=True)

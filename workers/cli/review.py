@@ -13,7 +13,7 @@ import typer
 from schemas.review_state import ReviewStatus
 from workers import settings as settings_module
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
-from workers.cli.times import seconds_of
+from workers.cli.times import A_DATE, seconds_of
 from workers.errors import MISSING_CODE, Misconfigured
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def review_show(
 
 @app.command("reconcile")
 def review_reconcile(
-    since: Annotated[str | None, typer.Option(help="Only verdicts written at this time or later.")] = None,
+    since: Annotated[str | None, typer.Option(help=f"Only verdicts written at this time or later. {A_DATE}")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Put back what is missing.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object for each item that lacks something.")

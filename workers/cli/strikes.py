@@ -12,7 +12,7 @@ import typer
 from workers import settings as settings_module
 from workers.cli.policy import read_policy
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
-from workers.cli.times import seconds_of
+from workers.cli.times import A_DATE, seconds_of
 from workers.cli.with_redis import has_policy, with_redis
 from workers.errors import Misconfigured, to_install
 
@@ -33,7 +33,9 @@ def simulate_command(
     policy: Annotated[
         Path | None, typer.Option(help="A policy with the field `strikes`; by default the one in force.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Only verdicts that were written at this time or later.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help=f"Only verdicts that were written at this time or later. {A_DATE}")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot into this file (.svg or .png).")] = None,
     top: Annotated[int, typer.Option(min=0, help="Name so many authors with the most strikes, by pseudonym.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -7,6 +7,9 @@ from datetime import datetime
 from workers.core.times import read_time
 from workers.errors import Misconfigured
 
+A_DATE = "A date alone is its midnight in UTC."
+"""The end of the help of each flag that takes a time."""
+
 
 def seconds_of(flag: str, given: str | None) -> float | None:
     """Return a flag's time in seconds since 1970; None if the flag is not given.
@@ -19,7 +22,8 @@ def seconds_of(flag: str, given: str | None) -> float | None:
     time = read_time(given)
     if time is None:
         raise Misconfigured(
-            f"{flag}: {given!r} is not a time: give an RFC 3339 time with a zone, as in 2026-01-31T12:00:00Z"
+            f"{flag}: {given!r} is not a time: give an RFC 3339 time with a zone, as in 2026-01-31T12:00:00Z, "
+            "or a date, as in 2026-01-31, which is its midnight in UTC"
         )
     return datetime.fromisoformat(time).timestamp()
 

@@ -9,7 +9,7 @@ import typer
 
 from workers import settings as settings_module
 from workers.cli.tables import add_row, print_table, say, say_json, table_of
-from workers.cli.times import window_of
+from workers.cli.times import A_DATE, window_of
 from workers.core.usage import Period, Usages
 from workers.errors import Misconfigured
 
@@ -19,8 +19,8 @@ app = typer.Typer()
 @app.command("usage")
 def usage_command(
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only minutes that begin at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only minutes that begin before this time.")] = None,
+    since: Annotated[str | None, typer.Option(help=f"Only minutes that begin at this time or later. {A_DATE}")] = None,
+    until: Annotated[str | None, typer.Option(help=f"Only minutes that begin before this time. {A_DATE}")] = None,
     by: Annotated[Period | None, typer.Option(help="A row for each period, in UTC, instead of one in all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
