@@ -89,6 +89,7 @@ def test_a_request_is_written_and_the_command_says_what_has_acted_and_what_waits
     assert {found["worker aggregates"], found["worker review"]} == {forgetting.Progress.ABSENT}
     assert found["worker actions"] == "nothing to do: actions.endpoints is empty"
     assert found["worker moderation"] == "nothing to do"
+    assert found["Redis, deduplication"].startswith("until dedup.event_ttl_s (86400 s) and dedup.content_ttl_s (86400")
     # Seven days of retention, and seven of a segment.
     end = datetime.strptime(found[topics.inputs[0]], "until %Y-%m-%d %H:%M UTC at the latest").replace(tzinfo=UTC)
     assert timedelta(days=13.9) < end - datetime.now(UTC) < timedelta(days=14.1)

@@ -117,6 +117,13 @@ def _print(settings: Settings, progress: dict[str, Progress], strikes: str, now:
         add_row(table, endpoint, WORKERS["actions"], said)
     add_row(table, "worker moderation", WORKERS["moderation"], "nothing to do")
     add_row(table, "Redis", "strikes", strikes)
+    add_row(
+        table,
+        "Redis, deduplication",
+        "keyed hashes of events and contents",
+        f"until dedup.event_ttl_s ({settings.dedup.event_ttl_s} s) and dedup.content_ttl_s "
+        f"({settings.dedup.content_ttl_s} s) after the event was judged",
+    )
     for topic, (setting, keeping) in kept(settings).items():
         holding = TOPICS[setting]
         if holding.reach is not Reach.NOTHING:

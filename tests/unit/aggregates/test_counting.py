@@ -364,7 +364,11 @@ def test_a_request_to_forget_deletes_the_row_and_the_strikes() -> None:
     assert key not in table.rows
     assert table.strikes == {"a0": None}
     table.tick(NOW_MS)
-    assert len(table.signals) == 1
+    assert [signal.state for signal in table.signals] == ["raised"], "a threshold in force ends without a signal"
+    table.add(*(verdict(number) for number in range(4, 8)))
+    first, second = table.signals
+    assert (first.state, second.state) == ("raised", "raised")
+    assert first.crossing_id != second.crossing_id
 
 
 def test_a_row_that_comes_back_after_the_request_is_deleted_by_the_next_look() -> None:
