@@ -62,6 +62,10 @@ _LATIN_LETTERS = frozenset(
 )
 
 
+def _has_gaps(kinds: str) -> bool:
+    return " a a a " in kinds or ("  a " in kinds and (" a  a  a " in kinds or " a   a   a " in kinds))
+
+
 class Views:
     """The tables of look-alikes, which are made once."""
 
@@ -110,8 +114,11 @@ class Views:
         if "1" in kinds:
             if "a1a" in kinds or "a11a" in kinds or ("a11" in kinds and has_mark_inside(text)):
                 return False
-            kinds = kinds.replace("1", "a")  # A digit may be a letter of a word with gaps.
-        if " a a a " in kinds or ("  a " in kinds and (" a  a  a " in kinds or " a   a   a " in kinds)):
+            # A digit may be a letter of a word with gaps, and a sign may stand before or after such a word.
+            if _has_gaps(kinds.replace(" 1 ", " a ").replace("1", " ")):
+                return False
+            kinds = kinds.replace("1", "a")
+        if _has_gaps(kinds):
             return False
         if text.isascii():
             return True

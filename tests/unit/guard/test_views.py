@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers.guard.views import LONG_CHARS, Views
@@ -143,6 +143,8 @@ PIECES = st.lists(
 
 @settings(max_examples=500, deadline=None)
 @given(PIECES)
+@example("@k i l la")
+@example("la k i l@")
 def test_the_quick_look_misses_nothing_that_is_undone(views: Views, text: str) -> None:
     composed = unicodedata.normalize("NFC", text)
     read = views.read(composed)
