@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from infra.nano.data import SEED
@@ -64,7 +66,7 @@ class Epochs:
         self._size = size
         self._seed = seed
         self._numbers = {kind: lessons.of(kind).tolist() for kind in Kind}
-        self._weights = {kind: lessons.weights[numbers].tolist() for kind, numbers in self._numbers.items()}
+        self._sums = {kind: np.cumsum(lessons.weights[numbers]).tolist() for kind, numbers in self._numbers.items()}
         self._forced = tokenizer.encode("Safety:").ids
         self._prompts = Prompts(tokenizer)
         self._parts = merges(tokenizer)
@@ -73,10 +75,13 @@ class Epochs:
         """Draw an epoch's batches, each of `scale` times `size` texts."""
         rng = random.Random(f"{self._seed}/{epoch}")  # noqa: S311 - sampling, not a secret
         kinds = [kind for kind in Kind if self._numbers[kind]]
-        examples = []
-        for kind in rng.choices(kinds, weights=[_SHARES[kind] for kind in kinds], k=DRAWN):
-            (number,) = rng.choices(self._numbers[kind], weights=self._weights[kind])
-            examples.append(self._example(number, rng))
+        drawn = Counter(rng.choices(kinds, weights=[_SHARES[kind] for kind in kinds], k=DRAWN))
+        numbers = [
+            number
+            for kind in kinds
+            for number in rng.choices(self._numbers[kind], cum_weights=self._sums[kind], k=drawn[kind])
+        ]
+        examples = [self._example(number, rng) for number in numbers]
         return _shuffled_batches(examples, scale * self._size, rng)
 
     def _example(self, number: int, rng: random.Random) -> Example:

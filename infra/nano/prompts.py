@@ -100,6 +100,8 @@ class Prompts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._around = {role: self._fixed(role) for role in ("user", "assistant")}
+        self._names = [tokenizer.encode(f"{name}:").ids for name in ("USER", "ASSISTANT")]
+        self._tail = tokenizer.encode("\n\n").ids
 
     def _fixed(self, role: str) -> tuple[list[int], list[int]]:
         whole = template().render(messages=[{"role": role, "content": "\x00"}], add_generation_prompt=True)
@@ -114,17 +116,15 @@ class Prompts:
     def conversation(self, contents: list[list[int]]) -> list[int]:
         """Put the fixed ids around the contents of turns: a user's, an assistant's, and so on."""
         before, after = self._around["user"][0], self._around["user" if len(contents) % 2 else "assistant"][1]
-        between = [self.tokenizer.encode(f"{name}:").ids for name in ("USER", "ASSISTANT")]
         out = before + contents[0]
         for number, content in enumerate(contents[1:], 1):
-            out += between[number % 2] + content
+            out += self._names[number % 2] + content
         return out + after
 
     def contents(self, texts: list[str], limit: int = CONTENT_TOKENS) -> list[list[int]]:
         """Encode texts with the white space that is theirs; past `limit` tokens only the head is kept."""
-        tail = self.tokenizer.encode("\n\n").ids
         encoded = self.tokenizer.encode_batch([f" {text}\n\n" for text in texts])
-        return [e.ids if len(e.ids) <= limit else e.ids[:limit] + tail for e in encoded]
+        return [e.ids if len(e.ids) <= limit else e.ids[:limit] + self._tail for e in encoded]
 
 
 def batches_by_length(lengths: list[int], tokens: int) -> list[list[int]]:

@@ -120,13 +120,13 @@ def digest_of(recipe: Recipe, texts: Texts) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's features")
-    parser.add_argument("--bag-steps", type=int, default=250)
-    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--bag-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1_250)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=96, help="texts a step")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--teacher-share", type=float, default=0.4, help="0 teaches the labels alone")
+    parser.add_argument("--teacher-share", type=float, default=0.5, help="0 teaches the labels alone")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
