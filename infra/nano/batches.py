@@ -24,6 +24,8 @@ _SHARES = {Kind.AUTHORED: 0.65, Kind.DATA: 0.25, Kind.CORPUS: 0.1}
 _RESPONSE_SHARE = 0.1
 """The fraction of the data's texts shown as an assistant's message, none of which is a refusal. With fewer, the model
 learns to write the refusal line only by chance."""
+_TAUGHT_RESPONSE_SHARE = 0.4
+"""The same while whole answers are taught."""
 _DISGUISED_SHARE = 0.06
 _ROUGHENED_SHARE = 0.4
 _DROPPED_TOKENS = 0.1
@@ -71,8 +73,8 @@ class Epochs:
         self._prompts = Prompts(tokenizer)
         self._parts = merges(tokenizer)
 
-    def draw(self, epoch: int, scale: int = 1) -> list[list[Example]]:
-        """Draw an epoch's batches, each of `scale` times `size` texts."""
+    def draw(self, epoch: int, scale: int = 1, *, teach_answers: bool = False) -> list[list[Example]]:
+        """Draw an epoch's batches, each of `scale` times `size` texts; with more responses to teach whole answers."""
         rng = random.Random(f"{self._seed}/{epoch}")  # noqa: S311 - sampling, not a secret
         kinds = [kind for kind in Kind if self._numbers[kind]]
         drawn = Counter(rng.choices(kinds, weights=[_SHARES[kind] for kind in kinds], k=DRAWN))
@@ -81,17 +83,18 @@ class Epochs:
             for kind in kinds
             for number in rng.choices(self._numbers[kind], cum_weights=self._sums[kind], k=drawn[kind])
         ]
-        examples = [self._example(number, rng) for number in numbers]
+        responses = _TAUGHT_RESPONSE_SHARE if teach_answers else _RESPONSE_SHARE
+        examples = [self._example(number, responses, rng) for number in numbers]
         return _shuffled_batches(examples, scale * self._size, rng)
 
-    def _example(self, number: int, rng: random.Random) -> Example:
+    def _example(self, number: int, responses: float, rng: random.Random) -> Example:
         lesson, targets = self._lessons.lessons[number], self._targets
         contents = [self._content(turn, lesson, rng) for turn in lesson.turns]
         taught = targets.severities[number], targets.vectors[number]
         if lesson.kind is Kind.CORPUS:
             return Example([*self._prompts.around(contents[0]), *self._forced], None, *taught, None, None)
         refusal = lesson.refusal
-        if lesson.kind is Kind.DATA and rng.random() < _RESPONSE_SHARE and not _is_jailbreak(lesson):
+        if lesson.kind is Kind.DATA and rng.random() < responses and not _is_jailbreak(lesson):
             refusal = "No"
             prompt = self._prompts.around(contents[0], "assistant")
         else:

@@ -1,8 +1,9 @@
 """The training loop. It saves its state regularly: after a kill the same command continues.
 
-The first steps train the network as a bag of tokens, which teaches the tokens' meanings at a fraction of the cost. Then
-the learning rate warms up again for the whole network. Each step asks a text's severity and vector, a harmful one's
-category, and whether a response refuses; in some steps a few texts also teach the whole answer.
+A training has stages, and in each the learning rate warms up again. The first stage trains the network as a bag of
+tokens, which teaches the tokens' meanings at a fraction of the cost. The others train the whole network. Each step asks
+a text's severity and vector, a harmful one's category, and whether a response refuses; in some steps a few texts also
+teach the whole answer. The last stage is short, and teaches many whole answers in each step.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from infra.nano.teacher import WIDTH
 
 _WARM_UP_STEPS = 40
 _BAG_SCALE = 4
-"""The factor by which batches are larger while the network is a bag of tokens, and the learning rate is higher."""
-_BAG_RATE = 2.0
+"""The factor by which batches are larger while the network is a bag of tokens."""
+_FIRST_RATES, _FURTHER_RATE, _LAST_RATE = (2.0, 1.0), 0.6, 0.2
+"""The highest learning rate of each stage, as a multiple of the plan's."""
 _CATEGORY_WEIGHT, _REFUSAL_WEIGHT, _FORMAT_WEIGHT, _VECTOR_WEIGHT = 0.5, 0.3, 0.3, 1.0
 _FORMAT_EVERY, _FORMAT_TEXTS = 4, 8
-"""The format is soon learnt: each so many steps, so many texts teach it. In every step it would drown the severity."""
+"""Each so many steps, so many texts teach the whole answer. In every step it would drown the severity."""
+_LAST_FORMAT_WEIGHT, _LAST_FORMAT_TEXTS = 0.5, 32
+"""What the last stage has instead, in every step. Without it two of three responses got no line about the refusal."""
 _TOKENS_RATE = 0.3
 """The embeddings' fraction of the learning rate: what is learnt with the seen tokens must also hold for unseen ones,
 whose embeddings do not move."""
@@ -41,17 +45,16 @@ _AVERAGED, _AVERAGED_EACH = 0.9, 5
 class Plan:
     """How to train."""
 
-    bag_steps: int
-    """So many of the steps train the network as a bag of tokens."""
-    steps: int
+    stages: tuple[int, ...]
+    """The number of steps after which each stage ends, three stages at least."""
     rate: float
     save_every_s: float
     inputs: str = ""
     """Names all else that decides what comes out: a state made with other inputs is another training's."""
 
     def __post_init__(self) -> None:
-        if self.bag_steps >= self.steps:
-            raise SystemExit(f"{self.bag_steps} bag steps of {self.steps}: none is left for the whole network")
+        if len(self.stages) < 3 or list(self.stages) != sorted(set(self.stages)):
+            raise SystemExit(f"stages that end after {self.stages} steps: name three rising numbers or more")
 
 
 class Fit:
@@ -79,17 +82,16 @@ class Fit:
 
     def run(self, epochs: Epochs) -> None:
         """Train to the last step; leave the mean of the weights in the model."""
-        progress = tqdm(total=self._plan.steps, initial=self._step, unit="step", desc="training")
+        progress = tqdm(total=self._plan.stages[-1], initial=self._step, unit="step", desc="training")
         self._model.train()
         saved = time.monotonic()
-        while self._step < self._plan.steps:
-            is_bag = self._step < self._plan.bag_steps
-            batches = epochs.draw(self._epoch, _BAG_SCALE if is_bag else 1)
-            end = min(self._plan.bag_steps, self._plan.steps) if is_bag else self._plan.steps
+        while self._step < self._plan.stages[-1]:
+            end = self._plan.stages[self._stage]
+            batches = epochs.draw(self._epoch, _BAG_SCALE if self._is_bag else 1, teach_answers=self._is_last)
             for batch in batches[self._batch : self._batch + end - self._step]:
                 loss = self._learn(batch)
                 self._batch += 1
-                if self._step == self._plan.bag_steps or self._batch == len(batches):
+                if self._step == end or self._batch == len(batches):
                     self._epoch, self._batch = self._epoch + 1, 0
                 progress.update()
                 if self._step % 20 == 0:
@@ -104,19 +106,33 @@ class Fit:
             for p, mean in zip(self._model.parameters(), self._mean, strict=True):
                 p.copy_(mean)
 
+    @property
+    def _stage(self) -> int:
+        return next(number for number, end in enumerate(self._plan.stages) if self._step < end)
+
+    @property
+    def _is_bag(self) -> bool:
+        return self._stage == 0
+
+    @property
+    def _is_last(self) -> bool:
+        return self._stage == len(self._plan.stages) - 1
+
     def _learn(self, batch: list[Example]) -> float:
-        is_bag = self._step < self._plan.bag_steps
         # Read once a step: each reading costs a gradient as large as the embeddings.
         every = [*self._labels.severities, *self._labels.categories, *self._labels.refusals]
         self._named = self._model.lm_head.weight[every].split([3, len(self._labels.categories), 2])
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate() * group["share"]
-        if is_bag:
+        if self._is_bag:
             loss = self._judgement_loss(batch, bag_hidden(self._model, [example.prompt for example in batch]))
         else:
             loss = self._whole_loss(batch)
-            if self._step % _FORMAT_EVERY == 0 and (labelled := [each for each in batch if each.reply]):
-                loss = loss + _FORMAT_WEIGHT * format_loss(self._model, labelled[:_FORMAT_TEXTS])
+            weight, texts = (_FORMAT_WEIGHT, _FORMAT_TEXTS) if self._step % _FORMAT_EVERY == 0 else (0.0, 0)
+            if self._is_last:
+                weight, texts = _LAST_FORMAT_WEIGHT, _LAST_FORMAT_TEXTS
+            if labelled := [each for each in batch if each.reply][:texts]:
+                loss = loss + weight * format_loss(self._model, labelled)
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -168,11 +184,12 @@ class Fit:
         return -_CATEGORY_WEIGHT * (taught * said).sum(-1).mean()
 
     def _rate(self) -> float:
-        """Give this step's rate: each of the two parts warms up and cools down."""
-        bag, steps = self._plan.bag_steps, self._plan.steps
-        at, of = (self._step, bag) if self._step < bag else (self._step - bag, steps - bag)
+        """Give this step's rate: in each stage it warms up and cools down."""
+        begin = self._plan.stages[self._stage - 1] if self._stage else 0
+        at, of = self._step - begin, self._plan.stages[self._stage] - begin
         cosine = 0.5 + 0.5 * math.cos(math.pi * at / of)
-        rate = self._plan.rate * (_BAG_RATE if self._step < bag else 1.0)
+        share = _FIRST_RATES[self._stage] if self._stage < len(_FIRST_RATES) else _FURTHER_RATE
+        rate = self._plan.rate * (_LAST_RATE if self._is_last else share)
         return rate * min(1.0, (at + 1) / _WARM_UP_STEPS) * cosine + 1e-6
 
     def _save(self, state: Path) -> None:

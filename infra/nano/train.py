@@ -39,9 +39,8 @@ _RIDGE = 1e-3
 class Recipe:
     """All that decides what comes out, beside the texts."""
 
-    bag_steps: int
-    """So many of the steps, the first ones, train the network as a bag of tokens."""
-    steps: int
+    stages: tuple[int, ...]
+    """The number of steps after which each stage ends: the bag of tokens, the whole network, the whole answers."""
     rate: float
     batch: int
     """Texts a step."""
@@ -80,7 +79,7 @@ def train(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(texts.authored)} authored texts, "
         f"{len(lessons.of(Kind.DATA))} of the data, {targets.is_disputed.sum()} of these disputed"
     )
-    plan = Plan(recipe.bag_steps, recipe.steps, recipe.rate, recipe.save_every_s, digest_of(recipe, texts))
+    plan = Plan(recipe.stages, recipe.rate, recipe.save_every_s, digest_of(recipe, texts))
     fit = Fit(model, labels_of(tokenizer), plan, state)
     fit.run(Epochs(lessons, targets, tokenizer, recipe.batch, recipe.seed))
     return model.to("cpu"), tokenizer
@@ -120,8 +119,7 @@ def digest_of(recipe: Recipe, texts: Texts) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's features")
-    parser.add_argument("--bag-steps", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=1_250)
+    parser.add_argument("--stages", type=int, nargs="+", default=[500, 1_250, 2_000, 2_100], help="steps at their ends")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=96, help="texts a step")
     parser.add_argument("--hidden", type=int, default=256)
@@ -136,8 +134,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Read the recipe's settings."""
     torch.set_num_threads(arguments.threads)
     return Recipe(
-        bag_steps=arguments.bag_steps,
-        steps=arguments.steps,
+        stages=tuple(arguments.stages),
         rate=arguments.rate,
         batch=arguments.batch,
         hidden=arguments.hidden,

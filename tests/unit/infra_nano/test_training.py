@@ -58,19 +58,19 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     from infra.nano.train import train
     from tests.unit.infra_nano.tiny_training import RECIPE, texts
 
-    short, state = replace(RECIPE, bag_steps=1, steps=2), tmp_path / "state.pt"
+    short, state = replace(RECIPE, stages=(1, 2, 3)), tmp_path / "state.pt"
     train(texts(), short, tmp_path / "cache", state)
     with pytest.raises(SystemExit, match="other texts or settings"):
-        train(texts(), replace(short, steps=4), tmp_path / "cache", state)
+        train(texts(), replace(short, stages=(1, 2, 5)), tmp_path / "cache", state)
     with pytest.raises(SystemExit, match="other texts or settings"):
         train(replace(texts(), corpus=texts().corpus[:1]), short, tmp_path / "cache", state)
 
 
-def test_a_training_without_the_whole_network_is_refused() -> None:
+def test_stages_that_do_not_rise_are_refused() -> None:
     from infra.nano.fit import Plan
 
-    with pytest.raises(SystemExit, match="20 bag steps of 20: none is left"):
-        Plan(bag_steps=20, steps=20, rate=1e-3, save_every_s=0)
+    with pytest.raises(SystemExit, match=r"end after \(20, 20, 30\) steps"):
+        Plan(stages=(20, 20, 30), rate=1e-3, save_every_s=0)
 
 
 def test_a_model_without_severities_is_not_measured() -> None:
