@@ -9,6 +9,9 @@ from collections.abc import Callable
 _LEET = str.maketrans("aeiostAEIOST", "431057431057")
 _ZERO_WIDTH = "\u200b"
 _LOWER, _UNMARKED, _UNACCENTED = 0.25, 0.25, 0.1
+_MARKED, _SPACED = 0.3, 0.1
+"""Few authored texts end with a full stop, and none with a space. Without these, models take both for signs of a
+harmless text."""
 _LAST_MARKS = "?.!\uff1f\u3002\uff01\u061f\u0964"
 
 
@@ -18,14 +21,24 @@ def disguise(text: str, rng: random.Random) -> str:
 
 
 def plain_habit(text: str, rng: random.Random) -> str:
-    """Write `text` as people type in a chat, by chance: in lower case, without the last mark, without accents."""
+    """Write `text` as people type, by chance: in lower case, without a last mark, without accents, with a space."""
     if rng.random() < _LOWER:
         text = text.lower()
     if rng.random() < _UNMARKED:
         text = text.rstrip(_LAST_MARKS) or text
+    elif rng.random() < _MARKED and not text.endswith(tuple(_LAST_MARKS)):
+        text += _full_stop(text)
     if rng.random() < _UNACCENTED and text.isascii() is False:
         text = _without_accents(text)
-    return text
+    return f"{text} " if rng.random() < _SPACED else text
+
+
+def _full_stop(text: str) -> str:
+    """Give the full stop of the script in which `text` ends."""
+    script = unicodedata.name(text[-1], "").split(" ")[0]
+    if script in ("CJK", "HIRAGANA", "KATAKANA"):
+        return "。"
+    return "।" if script in ("DEVANAGARI", "BENGALI") else "."
 
 
 def _without_accents(text: str) -> str:
