@@ -26,7 +26,7 @@ def plain_habit(text: str, rng: random.Random) -> str:
         text = text.lower()
     if rng.random() < _UNMARKED:
         text = text.rstrip(_LAST_MARKS) or text
-    elif rng.random() < _MARKED and not text.endswith(tuple(_LAST_MARKS)):
+    elif text and rng.random() < _MARKED and not text.endswith(tuple(_LAST_MARKS)):
         text += _full_stop(text)
     if rng.random() < _UNACCENTED and text.isascii() is False:
         text = _without_accents(text)
