@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra import chart
-from infra.docs import configuration, metrics, privacy
+from infra.docs import configuration, guard_nano, metrics, privacy
 from infra.observability import alerts, dashboard
 from schemas import generate as schemas
 from workers.review import openapi
@@ -19,6 +19,8 @@ def texts() -> dict[str, str]:
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
         "schemas/review-openapi.yaml": openapi.rendered(),
+        "README.md": guard_nano.readme(_present("README.md")),
+        "infra/nano/CARD.md": guard_nano.card(_present("infra/nano/CARD.md")),
         "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "helm/guardline/files/settings.json": chart.settings(),
