@@ -7,6 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import infra.nano
+from infra.demo.messages import messages
 from infra.nano.prompts import CATEGORIES, CHAT_TEMPLATE, SEVERITIES, Prompts, first_tokens, template
 from tests.clear import HIDDEN, SAFE, UNSAFE
 
@@ -61,6 +62,18 @@ def test_a_clear_text_gets_the_right_severity(
     text: str, severity: str, tokenizer: Tokenizer, generator: ctranslate2.Generator
 ) -> None:
     assert answer_to(text, "user", tokenizer, generator).startswith(f"Safety: {severity}\nCategories: ")
+
+
+def test_most_of_the_demos_messages_are_judged_as_their_authors_do(
+    tokenizer: Tokenizer, generator: ctranslate2.Generator
+) -> None:
+    """A newcomer sees these first. Safe has to be harmless, and nothing else."""
+    wrong = [
+        message.text
+        for message in messages()
+        if answer_to(message.text, "user", tokenizer, generator).startswith("Safety: Safe\n") == bool(message.category)
+    ]
+    assert len(wrong) <= len(messages()) / 5, wrong
 
 
 def test_a_response_is_answered_with_a_refusal_line(tokenizer: Tokenizer, generator: ctranslate2.Generator) -> None:
