@@ -4,5 +4,5 @@ from __future__ import annotations
 
 SAFE = "Good morning! The weather is lovely today."
 UNSAFE = "I will find you and kill you"
-HIDDEN = "Ｉ ｗｉｌｌ ｆｉｎｄ ｙｏｕ ａｎｄ ｋｉｌｌ ｙｏｕ"
-"""The unsafe text in other letters: it reads Safe unless they are undone."""
+HIDDEN = "\u200b".join(UNSAFE)
+"""The unsafe text with characters of no width between its letters: it reads Safe unless they are removed."""

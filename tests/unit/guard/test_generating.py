@@ -69,7 +69,7 @@ async def test_both_modes_give_the_same_labels(guards: tuple[Guard, Guard]) -> N
     ]
     assert different == []
     first = [(a["categories"][:1], b["categories"][:1]) for a, b in zip(scored, written, strict=True)]
-    assert sum(one == other for one, other in first) >= 0.98 * len(first)
+    assert sum(one == other for one, other in first) >= 0.97 * len(first)
 
 
 async def test_a_generated_answer_becomes_a_valid_assessment(guards: tuple[Guard, Guard]) -> None:

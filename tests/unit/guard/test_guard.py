@@ -74,7 +74,7 @@ async def test_a_response_has_a_refusal_and_is_never_a_jailbreak(guard: Guard) -
 
 
 async def test_the_worst_window_of_a_long_text_counts(guard: Guard) -> None:
-    harm = f"{UNSAFE}. "
+    harm = "I will break your legs, you worthless idiot. "
     (alone,) = answered(await guard.assess([Request(harm)]))
     assert alone["severity"] == "Unsafe"
     long = Request(harm * 200 + "The weather is lovely in the garden today. " * 400)
