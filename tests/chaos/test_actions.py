@@ -149,6 +149,7 @@ def test_killed_frozen_and_drained_workers_deliver_every_verdict_in_the_order_of
     assert {one["outcome"] for one in actions.deliveries("flaky")} == {"delivered"}
     repeats = len([call for call in calls if call["status"] == 200]) - len(expected)
     print(f"{repeats} repeated deliveries: one kill, one freeze")
+    eventually(lambda: fourth.has_partitions, "the fourth worker has started")
     fourth.send(signal.SIGTERM)
     assert fourth.wait() == 0
 

@@ -92,6 +92,7 @@ OPTIONAL = {
     "supersedes",
     "superseded_decision",
     "decided_by",
+    "deciders",
     "note",
     "corrected",
 }
