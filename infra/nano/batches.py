@@ -69,8 +69,8 @@ class Epochs:
         self._seed = seed
         self._numbers = {kind: lessons.of(kind).tolist() for kind in Kind}
         self._sums = {kind: np.cumsum(lessons.weights[numbers]).tolist() for kind, numbers in self._numbers.items()}
-        self._forced = tokenizer.encode("Safety:").ids
         self._prompts = Prompts(tokenizer)
+        self._forced = self._prompts.forced
         self._parts = merges(tokenizer)
 
     def draw(self, epoch: int, scale: int = 1, *, teach_answers: bool = False) -> list[list[Example]]:

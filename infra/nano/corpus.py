@@ -41,9 +41,11 @@ def words() -> dict[str, tuple[list[str], list[float]]]:
     """Give the frequent words of each language, and how often each is drawn: by the root of its frequency."""
     out = {}
     for lang in _SUBTITLES:
-        counts = json.loads(gzip.decompress((_folder("spellchecker") / f"resources/{lang}.json.gz").read_bytes()))
+        counts = json.loads(
+            gzip.decompress((package_folder("spellchecker") / f"resources/{lang}.json.gz").read_bytes())
+        )
         out[lang] = _most_frequent(counts)
-    with (_folder("jieba") / "dict.txt").open(encoding="utf-8") as lines:
+    with (package_folder("jieba") / "dict.txt").open(encoding="utf-8") as lines:
         counts = {word: int(count) for word, count, _ in map(str.split, lines)}
     out["zh"] = _most_frequent(counts)
     for lang in _COMMON:
@@ -81,7 +83,7 @@ def _most_frequent(counts: dict[str, int]) -> tuple[list[str], list[float]]:
 
 
 def _sentences(lang: str, rng: random.Random) -> list[str]:
-    if not (_folder("mimesis") / f"datasets/{lang}/text.json").is_file():
+    if not (package_folder("mimesis") / f"datasets/{lang}/text.json").is_file():
         return []
     data = _mimesis(lang)
     listed = {line.strip() for name in ("text", "quotes", "questions") for line in data.get(name, [])}
@@ -91,12 +93,12 @@ def _sentences(lang: str, rng: random.Random) -> list[str]:
 
 def _mimesis(lang: str) -> dict[str, list[str]]:
     data: dict[str, list[str]] = json.loads(
-        (_folder("mimesis") / f"datasets/{lang}/text.json").read_text(encoding="utf-8")
+        (package_folder("mimesis") / f"datasets/{lang}/text.json").read_text(encoding="utf-8")
     )
     return data
 
 
-def _folder(package: str) -> Path:
+def package_folder(package: str) -> Path:
     """Find a package's files without importing it: its code is not needed, and jieba's import warns."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:

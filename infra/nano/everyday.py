@@ -64,8 +64,8 @@ class _Asked:
     def __init__(self, texts: list[Authored], model: Qwen3ForCausalLM, tokenizer: Tokenizer) -> None:
         self._model, self._tokenizer, self.labels = model, tokenizer, labels_of(tokenizer)
         made = Prompts(tokenizer)
-        self._forced = tokenizer.encode("Safety:").ids
-        self._prompts = [made.conversation(made.contents(list(each.turns))) + self._forced for each in texts]
+        self._forced = made.forced
+        self._prompts = [made.conversation(made.contents(list(each.turns))) + made.forced for each in texts]
         self.lengths = [len(prompt) for prompt in self._prompts]
 
     def scores(self, numbers: list[int], labels: list[int], behind: str = "") -> torch.Tensor:

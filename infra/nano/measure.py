@@ -39,8 +39,7 @@ something else there, even if the severities are well ranked."""
 def prompts_of(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
     """Give the ids of each text's prompt, up to the forced `Safety:`."""
     made = Prompts(tokenizer)
-    forced = tokenizer.encode("Safety:").ids
-    return [made.around(content) + forced for content in made.contents([row["text"] for row in rows])]
+    return [made.around(content) + made.forced for content in made.contents([row["text"] for row in rows])]
 
 
 def score_torch(model: Qwen3ForCausalLM, prompts: list[list[int]], severity_ids: list[int]) -> Scores:

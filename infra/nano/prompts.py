@@ -95,13 +95,17 @@ def labels_of(tokenizer: Tokenizer) -> Labels:
 
 
 class Prompts:
-    """The fixed ids around a content, found by rendering the chat template around a sentinel."""
+    """The fixed ids around a content, found by rendering the chat template around a sentinel.
+
+    `forced` are the ids of `Safety:`, with which every answer begins.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._around = {role: self._fixed(role) for role in ("user", "assistant")}
         self._names = [tokenizer.encode(f"{name}:").ids for name in ("USER", "ASSISTANT")]
         self._tail = tokenizer.encode("\n\n").ids
+        self.forced = tokenizer.encode("Safety:").ids
 
     def _fixed(self, role: str) -> tuple[list[int], list[int]]:
         whole = template().render(messages=[{"role": role, "content": "\x00"}], add_generation_prompt=True)
