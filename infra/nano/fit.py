@@ -128,11 +128,11 @@ class Fit:
             loss = self._judgement_loss(batch, bag_hidden(self._model, [example.prompt for example in batch]))
         else:
             loss = self._whole_loss(batch)
-            weight, texts = (_FORMAT_WEIGHT, _FORMAT_TEXTS) if self._step % _FORMAT_EVERY == 0 else (0.0, 0)
-            if self._is_last:
-                weight, texts = _LAST_FORMAT_WEIGHT, _LAST_FORMAT_TEXTS
-            if labelled := [each for each in batch if each.reply][:texts]:
-                loss = loss + weight * format_loss(self._model, labelled)
+            if labelled := [each for each in batch if each.reply]:
+                if self._is_last:
+                    loss = loss + _LAST_FORMAT_WEIGHT * format_loss(self._model, labelled[:_LAST_FORMAT_TEXTS])
+                elif self._step % _FORMAT_EVERY == 0:
+                    loss = loss + _FORMAT_WEIGHT * format_loss(self._model, labelled[:_FORMAT_TEXTS])
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)

@@ -20,7 +20,7 @@ _POSITIONS = 2048
 _START_SCALE = 0.03
 _NEARLY_NOTHING = 0.1
 _OUTPUT_SCALE = 4.0
-"""Where the last norm's weights begin. The embeddings are short, and with 1 no token could stand out of 30,000."""
+"""Where the last norm's weights begin. The embeddings are short, and with 1 no token could stand out of 48,000."""
 
 
 def new_model(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
