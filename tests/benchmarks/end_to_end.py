@@ -47,7 +47,7 @@ class Recorder(CTranslate2Engine):
 
 
 def texts(count: int) -> list[str]:
-    """Give the sample's texts over and over, numbered, so that none is known."""
+    """Repeat the texts of the sample, each with a number of its own, so that none is answered from an earlier one."""
     return [f"{TEXTS[number % len(TEXTS)]} {number}" for number in range(count)]
 
 

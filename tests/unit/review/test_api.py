@@ -21,7 +21,7 @@ from workers.review.item import Step
 from workers.review.openapi import document as published_api
 
 MAX_BODY_BYTES = 4_000_000
-"""Above the largest request that a test of the contract generates: 413 is no answer to a broken one."""
+"""More than the tests of the contract send in a request: 413 would hide how the API answers a broken one."""
 LEASE_S = 120
 WHO = ("ana", "bob", "cem", "sue", "aud", "coop")
 
