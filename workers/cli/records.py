@@ -98,9 +98,10 @@ def _show(
                     _print(message, noun, line, as_json=as_json)
                 elif _is_reader_gone():
                     return
-        except (KeyboardInterrupt, SystemError):
+        except (KeyboardInterrupt, Exception):
             if not interrupts.count:
                 raise
+            # Whatever the client made of the KeyboardInterrupt: the person asked for the end.
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
