@@ -5,7 +5,7 @@ Unknown fields are refused, unlike in events, because a mistyped field would sil
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.event import Id, Language, SchemaVersion
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
@@ -105,6 +105,44 @@ class ReviewRules(BaseModel):
     """How long an item that nobody decides is kept with its content. Null: the worker's setting."""
 
 
+class HoldBack(BaseModel):
+    """How much of an answer waits for its judgement before it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    until: Literal["none", "tokens", "sentence", "all"] = "tokens"
+    """`none`: text is shown at once, and a cut takes it back. `tokens`: a token is shown when it and the next `tokens`
+    ones are judged. `sentence`: a sentence is shown when all of it is judged. `all`: the whole answer is shown at its
+    end."""
+    tokens: Annotated[int, Field(ge=0, le=1_024)] = 0
+    """With `tokens`: how many more tokens have to be judged."""
+
+
+class StreamPolicy(BaseModel):
+    """How an answer is moderated while it is written. Only with `guardline worker streams` and `guardline gateway`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cut_prompt: Literal["unsafe", "controversial"] | None = "unsafe"
+    """The mildest severity of the user's turn that ends the stream before the answer. Null: no severity does."""
+    cut_unsafe: Annotated[int, Field(ge=1, le=1_024)] | None = 2
+    """How many positions in a row have to be Unsafe. 2 is the rule of Qwen3Guard's report. Null: they do not count."""
+    cut_controversial: Annotated[int, Field(ge=1, le=1_024)] | None = None
+    """How many positions in a row have to be Controversial or Unsafe. Null: they do not count."""
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """A position counts as Unsafe if the probability of Unsafe is at least this, and as Controversial or Unsafe if the
+    sum of both is. Null: the checkpoint's recommended threshold, or the most likely severity if it has none."""
+    mean_weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """The weight of the newest position in an exponential mean of the probability of Unsafe. Null: no mean."""
+    mean_threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    """With `mean_weight`: the stream is cut where the mean reaches this."""
+    hold_back: HoldBack = HoldBack()
+    replacement: Annotated[str, StringConstraints(max_length=2_000)] = ""
+    """What is shown in the place of the rest of an answer that was cut."""
+    on_unavailable: Literal["cut", "allow"] = "cut"
+    """What happens with a stream that cannot be judged. `allow` shows the rest unjudged, and every verdict says so."""
+
+
 class Policy(BaseModel):
     """One tenant's policy.
 
@@ -132,3 +170,4 @@ class Policy(BaseModel):
     strikes: Strikes | None = None
     """How the tenant counts strikes. Null: nobody counts any."""
     review: ReviewRules = ReviewRules()
+    stream: StreamPolicy = StreamPolicy()

@@ -208,7 +208,7 @@ def default_strict() -> CompiledPolicy:
 
 def digest(policy: Policy) -> str:
     """Return 16 hex digits of SHA-256 over the canonical JSON of the deciding fields: equal rules, equal digest."""
-    content = policy.model_dump(exclude={"id", "version", "preset", "schema_version", "strikes", "review"})
+    content = policy.model_dump(exclude={"id", "version", "preset", "schema_version", "strikes", "review", "stream"})
     for rule in content["rules"]:
         if rule["min_strikes"] is None:  # So that rules of before this condition keep their digest.
             del rule["min_strikes"]

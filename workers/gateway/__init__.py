@@ -1,0 +1,1 @@
+"""The HTTP server before model servers, and the APIs of moderation."""

@@ -1,0 +1,1 @@
+"""Judges an answer while it is written: what the streams worker and the gateway share."""
