@@ -20,6 +20,7 @@ from schemas.review import ReviewItem
 from schemas.review_command import ReviewCommand
 from schemas.review_state import ReviewState
 from schemas.signal import Signal
+from schemas.stream import Intervention, StreamEvent, StreamSession, StreamVerdict
 from schemas.usage import Usage
 from schemas.verdict import Verdict
 from schemas.webhook import Webhook
@@ -42,6 +43,10 @@ CONTRACTS: Mapping[str, type[BaseModel]] = {
     "signal": Signal,
     "delivery": Delivery,
     "webhook": Webhook,
+    "stream_event": StreamEvent,
+    "stream_verdict": StreamVerdict,
+    "intervention": Intervention,
+    "stream_session": StreamSession,
 }
 
 
