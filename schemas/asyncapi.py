@@ -26,6 +26,7 @@ from schemas.review import ReviewItem
 from schemas.review_command import ReviewCommand
 from schemas.review_state import ReviewState
 from schemas.signal import Signal
+from schemas.stream import Intervention, StreamEvent, StreamSession, StreamVerdict
 from schemas.usage import Usage
 from schemas.verdict import Verdict
 
@@ -97,6 +98,12 @@ MESSAGES: Mapping[str, Message] = {
     "audit": Message("Audit record", "Who did what with a review item, and when.", None, AuditRecord),
     "signal": Message("Signal", "Verdicts that add up: a threshold was crossed.", None, Signal),
     "delivery": Message("Delivery", "What became of a verdict or signal at one endpoint.", None, Delivery),
+    "streamEvent": Message("Stream event", "One step of an answer that is being written.", None, StreamEvent),
+    "streamVerdict": Message(
+        "Stream verdict", "The answer to one stream event. It never holds the text.", None, StreamVerdict
+    ),
+    "intervention": Message("Intervention", "The end of a stream by the tenant's policy.", None, Intervention),
+    "streamSession": Message("Stream session", "Where an open stream begins.", None, StreamSession),
     "undelivered": Message(
         "Undelivered",
         "A delivery that was given up: the body of its calls, and the reason.",
@@ -155,6 +162,31 @@ CHANNELS: Mapping[str, Channel] = {
         "send",
         ("delivery",),
         "One record for each delivery that has ended. The key is the id of the verdict or signal.",
+    ),
+    "streams": Channel(
+        "moderation.streams",
+        "receive",
+        ("streamEvent",),
+        "The answers of assistants while they are written. The key is the `stream_id`.",
+    ),
+    "streamVerdicts": Channel(
+        "moderation.stream-verdicts",
+        "send",
+        ("streamVerdict",),
+        "One verdict for each stream event. `guardline worker streams` writes it. The key is that of the event.",
+    ),
+    "interventions": Channel(
+        "moderation.interventions",
+        "send",
+        ("intervention",),
+        "The streams that were cut, each once. The key is that of the event.",
+    ),
+    "streamSessions": Channel(
+        "moderation.stream-sessions",
+        "send",
+        ("streamSession",),
+        "The open streams: a compacted topic, for the workers themselves. The key has the partition of the input "
+        "topic, the tenant and the `stream_id`.",
     ),
     "undelivered": Channel(
         "moderation.undelivered.{endpoint}",

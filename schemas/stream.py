@@ -135,7 +135,7 @@ class Intervention(BaseModel):
 
     schema_version: SchemaVersion = 1
     intervention_id: VerdictId
-    """The id of the verdict with the outcome `cut`."""
+    """The id of the verdict that it comes with."""
     stream_id: Id
     tenant_id: Id
     seq: int
@@ -167,3 +167,5 @@ class StreamSession(BaseModel):
     rules: StreamPolicy
     """The rules at the beginning. A later change of the tenant's policy applies to later streams."""
     state: Literal["open", "cut", "unavailable"] = "open"
+    shown_chars: Annotated[int, Field(ge=0)] = 0
+    """If the stream was cut: how many characters of the answer may stay."""

@@ -67,6 +67,12 @@ TOPICS: Mapping[str, Holding] = {
     ),
     "audit": Holding("names of people who decide; no author and no text", "the verdict's id", Reach.NOTHING),
     "deliveries": Holding("none", "the verdict's id", Reach.NOTHING),
+    "streams": Holding("the texts of users and of assistants, or their tokens", "the `stream_id`", Reach.RETENTION),
+    "stream_verdicts": Holding("none but the `stream_id`; no text", "that of the event", Reach.NOTHING),
+    "interventions": Holding("none but the `stream_id`; no text", "that of the event", Reach.NOTHING),
+    "stream_sessions": Holding(
+        "none but the `stream_id`; no text", "the partition, the tenant and the `stream_id`", Reach.NOTHING
+    ),
     AGGREGATES: Holding(
         "author ids, counts, the ids of verdicts", "the tenant, the kind of row and its subject", Reach.RETENTION
     ),

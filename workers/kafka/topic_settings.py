@@ -24,6 +24,9 @@ FOREVER_MS = -1
 COMPACTED_WITHIN_MS = 24 * HOUR_MS
 """A key's older records, which may hold a text that the newest record has lost, are gone after this time."""
 
+SESSIONS_COMPACTED_WITHIN_MS = HOUR_MS
+"""The same for the sessions of streams: a worker reads all of them whenever it gets a partition."""
+
 
 MAX_BYTES = "max.message.bytes"
 
@@ -81,7 +84,11 @@ def wanted_of(topics: Topics, topic: str, item_bytes: int = DEFAULT_BYTES) -> di
     size = {MAX_BYTES: str(state_bytes(item_bytes))} if topics.holds_review_items(topic) else {}
     if topics.is_compacted(topic):
         return {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS), **size}
-    return {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS)), **size}
+    retention = {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS)), **size}
+    if topics.is_compacted_for_a_time(topic):
+        within = {"max.compaction.lag.ms": str(SESSIONS_COMPACTED_WITHIN_MS)}
+        return {"cleanup.policy": "compact,delete", **within, **retention}
+    return retention
 
 
 def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping]:

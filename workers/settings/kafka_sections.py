@@ -176,6 +176,16 @@ class Topics(Section):
     """who did what with a review item, without content and authors"""
     deliveries: str = Field("moderation.deliveries", min_length=1)
     """what became of each verdict and signal at each endpoint: see docs/actions.md"""
+    streams: str = Field("moderation.streams", min_length=1)
+    """the answers that `guardline worker streams` judges while they are written: see docs/streams.md. The key is the
+    `stream_id`. Its retention must be longer than a stream may live (`streams.life_s`)"""
+    stream_verdicts: str = Field("moderation.stream-verdicts", min_length=1)
+    """one verdict for each record of `topics.streams` that can be decoded"""
+    interventions: str = Field("moderation.interventions", min_length=1)
+    """the streams that were cut, each once: a platform that shows answers reads it"""
+    stream_sessions: str = Field("moderation.stream-sessions", min_length=1)
+    """where each open stream begins, for the next owner of its partition. `guardline topics create` makes it a
+    compacted topic with a retention"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
@@ -221,6 +231,10 @@ class Topics(Section):
     def is_compacted(self, topic: str) -> bool:
         """Whether a new topic keeps the newest record of each key, and no record for its age."""
         return topic == self.review_state
+
+    def is_compacted_for_a_time(self, topic: str) -> bool:
+        """Whether a new topic keeps the newest record of each key, and deletes it after the retention."""
+        return topic == self.stream_sessions
 
     def holds_review_items(self, topic: str) -> bool:
         """Whether the records of a topic hold review items with what the review worker adds."""
