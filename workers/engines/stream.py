@@ -10,6 +10,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from workers.errors import Unjudgeable
+
 Floats: TypeAlias = NDArray[np.float32]
 
 
@@ -36,7 +38,8 @@ class Session:
         self.tokens = 0
         """How many tokens the engine has taken."""
         self.is_lost = False
-        """Whether the engine has lost its state. Open another session, and send all tokens again."""
+        """Whether the engine no longer has its state: it was ended, or an error lost it. Its slot is free. To go on,
+        open another session, and send all tokens again."""
 
 
 class StreamEngine(Protocol):
@@ -50,10 +53,10 @@ class StreamEngine(Protocol):
     `deadline` is a `time.monotonic` value.
 
     Raises (`open` and `append`):
-        Unjudgeable: no token, an id outside the vocabulary, or more than `max_tokens` tokens in the session. The
-            session stays as it was.
-        Unavailable: no slot is free, the deadline has passed, or the engine failed. `Session.is_lost` says whether the
-            session has ended.
+        Unjudgeable: no token, an id outside the vocabulary, or more than `max_tokens` tokens in the session: the
+            session stays as it was. Also if the model's numbers overflow (`no_number`): the session is lost.
+        Unavailable: no slot is free, the deadline has passed, the engine failed, or the session has ended.
+            `Session.is_lost` says whether the session can go on.
         Fatal: the engine is not running, or does not recover.
     """
 
@@ -85,7 +88,7 @@ class StreamEngine(Protocol):
         ...
 
     async def watch(self) -> None:
-        """Wait until the engine cannot be used any more. Returns at once if it is a part of this process.
+        """Wait until the engine cannot be used any more, or is closed.
 
         Raises:
             Fatal: the engine crashed or hangs, and does not recover; the sentence says why.
@@ -103,3 +106,20 @@ class StreamEngine(Protocol):
     async def end(self, session: Session) -> None:
         """Free the session's slot. A second call does nothing; a lost session may be ended."""
         ...
+
+
+def check_ids(ids: Sequence[int], tokens: int, *, vocabulary: int, max_tokens: int) -> None:
+    """Refuse a chunk that would crash some engines, or be misread by them, behind a session's `tokens` tokens.
+
+    Raises:
+        Unjudgeable: see `StreamEngine`.
+    """
+    if not ids:
+        raise Unjudgeable("chunk_length", "a chunk holds no token")
+    if tokens + len(ids) > max_tokens:
+        raise Unjudgeable(
+            "chunk_length",
+            f"a session of {tokens} tokens cannot take {len(ids)} more: streams.max_tokens allows {max_tokens}",
+        )
+    if min(ids) < 0 or max(ids) >= vocabulary:
+        raise Unjudgeable("chunk_ids", f"a chunk contains an id outside the vocabulary of {vocabulary}")

@@ -1,0 +1,44 @@
+"""The stream engines that can run here, each with its tolerance against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from workers.engines.stream import StreamEngine
+from workers.engines.stream_transformers import TransformersStreamEngine
+
+MAX_SESSIONS = 8
+MAX_TOKENS = 700
+
+
+@dataclass(frozen=True)
+class StreamCase:
+    """One engine under test."""
+
+    name: str
+    package: str | None
+    """The package with its own environment that the engine needs."""
+    make: Callable[[Path], StreamEngine]
+    """Make an engine of `MAX_SESSIONS` sessions of `MAX_TOKENS` tokens, on a checkpoint in Hugging Face's format."""
+    tolerance: float
+    """The largest difference of a probability from the reference, in float64."""
+    category_tolerance: float | None = None
+    """The same of a category's probability, if it is another one."""
+
+
+CASES = (
+    StreamCase(
+        "transformers",
+        "transformers",
+        lambda folder: TransformersStreamEngine(folder, max_sessions=MAX_SESSIONS, max_tokens=MAX_TOKENS, threads=1),
+        tolerance=1e-4,
+    ),
+)
+
+PARAMETERS = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.needs(case.package)] if case.package else []) for case in CASES
+]
