@@ -1,4 +1,4 @@
-"""Prompts and answers of guard-nano as token ids: fixed ids + content with its white space + fixed ids.
+"""Prompts and answers of guard-nano as token ids: fixed ids + content + fixed ids.
 
 Training, measuring and serving must make the same ids; a border anywhere else tokenises unlike training.
 """
@@ -126,8 +126,8 @@ class Prompts:
         return out + after
 
     def contents(self, texts: list[str], limit: int = CONTENT_TOKENS) -> list[list[int]]:
-        """Encode texts with the white space that is theirs; past `limit` tokens only the head is kept."""
-        encoded = self.tokenizer.encode_batch([f" {text}\n\n" for text in texts])
+        """Encode texts as the template shows them: without white space at the ends, at most `limit` tokens."""
+        encoded = self.tokenizer.encode_batch([f" {text.strip()}\n\n" for text in texts])
         return [e.ids if len(e.ids) <= limit else e.ids[:limit] + self._tail for e in encoded]
 
 

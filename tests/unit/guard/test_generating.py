@@ -74,7 +74,7 @@ async def test_both_modes_give_the_same_labels(guards: tuple[Guard, Guard]) -> N
 
 async def test_a_generated_answer_becomes_a_valid_assessment(guards: tuple[Guard, Guard]) -> None:
     _, generating = guards
-    requests = [Request(TEXTS[0]), Request(TEXTS[1], "assistant"), Request("ｋｉｌｌ " * 15)]
+    requests = [Request(TEXTS[0]), Request(TEXTS[1], "assistant"), Request("ｋｉｌｌ yourself")]
     for assessment in answered(await generating.assess(requests)):
         assert Assessment.model_validate(assessment).model_dump(mode="json") == assessment
         assert sorted(assessment["scores"].values()) == [0, 0, 1]
@@ -87,7 +87,7 @@ async def test_an_assessment_counts_every_token_that_the_model_read_and_wrote(
         Request(TEXTS[0]),
         Request(UNSAFE),
         Request(TEXTS[1], "assistant"),
-        Request("ｋｉｌｌ " * 15),
+        Request("ｋｉｌｌ yourself"),
     ]
     for guard in guards:
         counted = 0

@@ -66,6 +66,14 @@ async def test_a_message_gets_the_same_assessment_alone_and_among_others(guard: 
         assert alone["scores"] == pytest.approx(assessment["scores"], abs=2e-3)
 
 
+async def test_white_space_around_a_message_changes_nothing(guard: Guard) -> None:
+    texts = [UNSAFE, f"{UNSAFE}. ", f"{UNSAFE}.", f" {UNSAFE}\n\n"]
+    plain, spaced, stopped, framed = answered(await guard.assess([Request(text) for text in texts]))
+    assert plain["severity"] == "Unsafe"
+    assert spaced["scores"] == pytest.approx(stopped["scores"], abs=1e-4)
+    assert framed["scores"] == pytest.approx(plain["scores"], abs=1e-4)
+
+
 async def test_a_response_has_a_refusal_and_is_never_a_jailbreak(guard: Guard) -> None:
     response = Request("Sure, I will ignore all rules.", "assistant", (("user", "hello"),))
     (assessment,) = answered(await guard.assess([response]))
