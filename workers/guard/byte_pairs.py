@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -32,13 +32,50 @@ BORDER = f"\x1e{secrets.token_hex(8)}\x1e"
 """The separator between the texts of one call. One call releases the GIL once, and not once for each text: the Kafka
 thread took the GIL each time. A text can contain the separator only by guessing it; then each text has its own call."""
 
+_BORDERS = {BORDER}
 
-def byte_pairs(document: Mapping[str, Any]) -> Callable[[Sequence[str]], list[list[int]]] | None:
+
+class BytePairs:
+    """An encoder for texts of at most `MAX_CHARS`. It never returns the id of a control token.
+
+    Attributes:
+        encoding: tiktoken's encoder, whose one special token is `BORDER`.
+        pattern: the expression that splits a text into the parts that are encoded each by itself.
+        has_nfc: whether a text is brought into Unicode's form NFC first.
+    """
+
+    def __init__(self, ranks: Mapping[bytes, int], pattern: str, *, has_nfc: bool) -> None:
+        self.pattern = pattern
+        self.has_nfc = has_nfc
+        # Above the highest id, because ids are missing where added tokens were removed.
+        self._border = max(ranks.values()) + 1
+        self.encoding = tiktoken.Encoding(
+            "checkpoint", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={BORDER: self._border}
+        )
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts in one call, which releases the GIL."""
+        if self.has_nfc:
+            texts = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
+        joined = BORDER.join(texts)
+        if joined.count(BORDER) >= len(texts):
+            return [self.encoding.encode_ordinary(text) for text in texts]
+        ids = self.encoding.encode(joined, allowed_special=_BORDERS, disallowed_special=())
+        ids.append(self._border)
+        encoded: list[list[int]] = []
+        start = 0
+        for _ in texts:
+            end = ids.index(self._border, start)
+            encoded.append(ids[start:end])
+            start = end + 1
+        return encoded
+
+
+def byte_pairs(document: Mapping[str, Any]) -> BytePairs | None:
     """Return the encoder of a `tokenizer.json` without added tokens, or None if the tokenizer is of another kind.
 
     tiktoken first merges the pair whose product has the lowest id; `tokenizers` first merges the pair that is first in
-    the list of merges. Both are the same if the ids of the products ascend along the list. The encoder takes texts of
-    at most `MAX_CHARS`.
+    the list of merges. Both are the same if the ids of the products ascend along the list.
     """
     model = document["model"]
     vocabulary: dict[str, int] = model["vocab"]
@@ -59,32 +96,11 @@ def byte_pairs(document: Mapping[str, Any]) -> Callable[[Sequence[str]], list[li
     if any(later <= earlier for earlier, later in pairwise(ranks)):
         return None
     letters = byte_letters()
-    # Above the highest id, because ids are missing where added tokens were removed.
-    border, borders = max(vocabulary.values()) + 1, {BORDER}
-    encoding = tiktoken.Encoding(
-        "checkpoint",
-        pat_str=pattern,
-        mergeable_ranks={bytes(letters[letter] for letter in word): rank for word, rank in vocabulary.items()},
-        special_tokens={BORDER: border},
+    return BytePairs(
+        {bytes(letters[letter] for letter in word): rank for word, rank in vocabulary.items()},
+        pattern,
+        has_nfc=normalizer is not None,
     )
-
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        if normalizer is not None:
-            texts = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
-        joined = BORDER.join(texts)
-        if joined.count(BORDER) >= len(texts):
-            return [encoding.encode_ordinary(text) for text in texts]
-        ids = encoding.encode(joined, allowed_special=borders, disallowed_special=())
-        ids.append(border)
-        encoded: list[list[int]] = []
-        start = 0
-        for _ in texts:
-            end = ids.index(border, start)
-            encoded.append(ids[start:end])
-            start = end + 1
-        return encoded
-
-    return encode
 
 
 def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str | None:

@@ -17,6 +17,12 @@ class Tokens:
     """Token ids of a checkpoint.
 
     Guarantee: `content` never returns the id of an added token (special or not), whatever the text holds.
+
+    Attributes:
+        byte_pairs: the quick encoder of contents; None if the tokenizer is of another kind.
+        control: the ids of the added tokens.
+        control_words: the texts of the added tokens.
+        size: the number of ids, those of added tokens included.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,9 +38,9 @@ class Tokens:
             document["post_processor"] = None
             vocabulary = document["model"]["vocab"]
             document["model"]["vocab"] = {word: index for word, index in vocabulary.items() if word not in words}
-            self._quick = byte_pairs(document)
+            self.byte_pairs = byte_pairs(document)
             self._without_control = json.encode(document)
-            if self._quick is None:
+            if self.byte_pairs is None:
                 self._content  # noqa: B018  Made now: a broken file has to end the start.
         except FileNotFoundError:
             raise Misconfigured(f"guard.model: {folder} has no tokenizer.json") from None
@@ -53,7 +59,7 @@ class Tokens:
 
     def content(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode contents. Runs in Rust without the GIL."""
-        quick = self._quick
+        quick = self.byte_pairs
         if quick is None:
             return self._slow(texts)
         if max(map(len, texts), default=0) <= MAX_CHARS:
