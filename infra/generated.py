@@ -8,7 +8,8 @@ from infra import chart
 from infra.docs import configuration, guard_nano, metrics, privacy
 from infra.observability import alerts, dashboard
 from schemas import generate as schemas
-from workers.review import openapi
+from workers.gateway import openapi as gateway_openapi
+from workers.review import openapi as review_openapi
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +19,8 @@ def texts() -> dict[str, str]:
     return {
         **{f"schemas/json/{name}": text for name, text in schemas.rendered().items()},
         "schemas/asyncapi.yaml": schemas.rendered_asyncapi(),
-        "schemas/review-openapi.yaml": openapi.rendered(),
+        "schemas/gateway-openapi.yaml": gateway_openapi.rendered(),
+        "schemas/review-openapi.yaml": review_openapi.rendered(),
         "README.md": guard_nano.readme(_present("README.md")),
         "infra/nano/CARD.md": guard_nano.card(_present("infra/nano/CARD.md")),
         "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),

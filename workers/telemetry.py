@@ -470,6 +470,40 @@ CALL_SECONDS = CATALOGUE.histogram(
     ENDPOINT,
 )
 
+# The gateway.
+
+ROUTE = Label("route", bounded_by="the paths of schemas/gateway-openapi.yaml, and `other`")
+
+GATEWAY_REQUESTS = CATALOGUE.counter(
+    "guardline_gateway_requests_total",
+    "requests",
+    "Requests to the gateway that were answered, or whose client went away. Only the gateway counts them.",
+    "Rising with a status of 500 and above: the engine or the model server fails, or the gateway ends.",
+    ROUTE,
+    Label("status", bounded_by="the statuses of schemas/gateway-openapi.yaml, 404, 405 and 500"),
+)
+GATEWAY_SECONDS = CATALOGUE.histogram(
+    "guardline_gateway_request_seconds",
+    "seconds",
+    "From the head of a request to the end of its answer, streams included. Only the gateway measures it.",
+    "Rising: the engine or the model server is slow, or answers are longer.",
+    LATENCIES,
+    ROUTE,
+)
+GATEWAY_LIMITED = CATALOGUE.counter(
+    "guardline_gateway_limited_total",
+    "requests",
+    "Requests that got 429, by the limit of their client. Only the gateway counts them.",
+    "Rising: a client sends more than its limit allows.",
+    Label("limit", ("per_minute", "concurrent")),
+)
+GATEWAY_IN_FLIGHT = CATALOGUE.gauge(
+    "guardline_gateway_in_flight",
+    "requests",
+    "Requests in flight, streams included. Only the gateway has them.",
+    "Rising: more clients, or slower answers.",
+)
+
 # The aggregates worker.
 
 VERDICTS_READ = CATALOGUE.counter(

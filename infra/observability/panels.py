@@ -220,6 +220,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
     ),
+    "Gateway": (
+        Panel(
+            "Requests", "ops", ((_rate("guardline_gateway_requests_total", "route, status"), "{{route}} {{status}}"),)
+        ),
+        Panel("Request", "s", _quantiles("guardline_gateway_request_seconds")),
+        Panel("Requests in flight", "short", _each("guardline_gateway_in_flight")),
+        Panel("Over a limit", "ops", ((_rate("guardline_gateway_limited_total", "limit"), "{{limit}}"),)),
+    ),
     "Processes": (
         Panel("State", "none", (("guardline_worker_state == 1", "{{instance}} {{guardline_worker_state}}"),)),
         Panel("CPU", "percentunit", ((f"rate(process_cpu_seconds_total[{RATE}])", "{{instance}}"),)),

@@ -19,6 +19,7 @@ from workers.cli import (
     dead_letters,
     evaluation,
     forget,
+    gateway,
     load,
     mapping,
     model,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(worker.app, name="worker")
+app.add_typer(gateway.app)
 app.add_typer(records.app)
 app.add_typer(load.app)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -33,7 +33,7 @@ HttpPort = Annotated[int | None, typer.Option(help="http.port; 0 for any free po
 @app.command("moderation")
 def worker_moderation(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one moderation worker until a signal. The first signal drains it; a second one ends it at once."""
-    settings = _started(worker_id, http_port)
+    settings = started(worker_id, http_port)
     with HeldBack():
         from workers.moderation.worker import Worker
 
@@ -43,7 +43,7 @@ def worker_moderation(worker_id: WorkerId = None, http_port: HttpPort = None) ->
 @app.command("actions")
 def worker_actions(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Deliver verdicts and signals to the endpoints of actions.endpoints until a signal, as webhooks."""
-    settings = _started(worker_id, http_port)
+    settings = started(worker_id, http_port)
     with HeldBack():
         from workers.actions.worker import Worker
 
@@ -58,7 +58,7 @@ def worker_review(
     http_port: HttpPort = None,
 ) -> None:
     """Run the review worker until a signal. Only one works at a time; another one waits for its end."""
-    settings = _started(worker_id, http_port)
+    settings = started(worker_id, http_port)
     with HeldBack():
         from workers.review.worker import Worker
 
@@ -68,14 +68,14 @@ def worker_review(
 @app.command("aggregates")
 def worker_aggregates(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one worker that counts verdicts and writes signals, until a signal ends it."""
-    settings = _started(worker_id, http_port)
+    settings = started(worker_id, http_port)
     with HeldBack():
         from workers.aggregates.worker import Worker
 
     run_to_its_end(Worker(settings).run())
 
 
-def _started(worker_id: str | None, http_port: int | None) -> Settings:
+def started(worker_id: str | None, http_port: int | None) -> Settings:
     """Load the settings of a worker, and begin its log. The worker itself is imported after that: it takes longer."""
     settings = settings_module.load(
         **({"worker": {"id": worker_id}} if worker_id else {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Request, Response
@@ -10,9 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException as AnyHttpException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.event import Turn
+from workers.process.body_limit import BodyLimit
 from workers.review.bodies import (
     AppealBody,
     DecideBody,
@@ -55,7 +54,7 @@ def create_app(service: Service, tokens: Tokens, *, max_body_bytes: int) -> Fast
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, setting="review.max_body_bytes", answer=_answer)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHttpException, _failed)
@@ -224,43 +223,3 @@ async def _failed(_: Request, error: Exception) -> JSONResponse:
 
 def _answer(status: int, sentence: str, *, by: str | None = None, at: int | None = None) -> JSONResponse:
     return JSONResponse(ErrorAnswer(detail=sentence, by=by, at=at).model_dump(), status)
-
-
-class BodyLimit:
-    """Refuses a request that is too large before it is read into memory."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and count the bytes of its body."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        await self._app(scope, _limited(receive, self._max_bytes), send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(413, TOO_LARGE.format(self._max_bytes))(scope, receive, send)
-
-
-TOO_LARGE = "the request is larger than review.max_body_bytes ({})"
-
-
-def _limited(receive: Receive, max_bytes: int) -> Callable[[], Awaitable[Message]]:
-    """Give the parts of a body whose length the client did not say, as long as they are within the limit."""
-    read = 0
-
-    async def counted() -> Message:
-        nonlocal read
-        message = await receive()
-        read += len(message.get("body", b""))
-        if read > max_bytes:
-            raise AnyHttpException(413, TOO_LARGE.format(max_bytes))
-        return message
-
-    return counted

@@ -123,8 +123,8 @@ class Worker:
 
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
+        from workers.process.http_server import Server, listening
         from workers.review.application import application
-        from workers.review.server import Server, listening
 
         settings, route = self._settings, of_review(self._settings)
         review = settings.review
@@ -149,7 +149,7 @@ class Worker:
             settle: Callable[[Sequence[Finished]], None] = _settle_nothing
             await life.wait_for(lambda: asyncio.to_thread(require_free, route))
             # Before the predecessor is fenced: if it runs on this host, it goes on, and this process ends.
-            listener = listening(review)
+            listener = listening(review.host, review.port, "review")
             life.close_with(lambda: asyncio.to_thread(listener.close))
             kafka: KafkaThread[Work] = await life.wait_for(
                 lambda: asyncio.to_thread(
@@ -190,7 +190,7 @@ class Worker:
             life.close_with(sender.close)
             service = Service(desk, processor, sender.send, review, settings.topics, _now_ms)
             ticking = Ticking(desk, sender.send, settings.topics, _now_ms)
-            server = Server(application(service, tokens, review, _now_ms), listener)
+            server = Server(application(service, tokens, review, _now_ms), listener, "the review API")
             take, settle = processor.submit, processor.committed
             take(early)
             life.watch(ticking.run())

@@ -3,6 +3,7 @@
 from workers.settings.action_sections import Actions, Endpoint, Retry
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.event_sections import CloudEvents, Events, Language, Registry
+from workers.settings.gateway_sections import Gateway, GatewayKey
 from workers.settings.guard_sections import Guard, OpenAI
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.review_sections import Review, ReviewToken
@@ -28,6 +29,8 @@ __all__ = [
     "Dedup",
     "Endpoint",
     "Events",
+    "Gateway",
+    "GatewayKey",
     "Guard",
     "Http",
     "Kafka",

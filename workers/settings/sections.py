@@ -18,6 +18,7 @@ from workers.settings import redis_url, secret_files
 from workers.settings.action_sections import Actions
 from workers.settings.aggregate_sections import Aggregates
 from workers.settings.event_sections import CloudEvents, Events, Language, Registry
+from workers.settings.gateway_sections import Gateway
 from workers.settings.guard_sections import Guard
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.review_sections import Review
@@ -195,6 +196,7 @@ class Settings(BaseSettings):
     telemetry: Telemetry = Telemetry()
     actions: Actions = Actions()
     review: Review = Review()
+    gateway: Gateway = Gateway()
 
     @property
     def pseudonym_secret(self) -> str:

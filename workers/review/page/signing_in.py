@@ -8,11 +8,12 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from schemas.review_command import ReviewRole
+from workers.process.bearer import hash_of
 from workers.review.page import render
 from workers.review.page.forms import Narrowed, form_of, is_local, own_path
 from workers.review.page.notices import sentence_of
 from workers.review.page.sessions import COOKIE, HOURS, Session, Sessions
-from workers.review.people import READS_ITEMS, Person, Tokens, hash_of
+from workers.review.people import READS_ITEMS, Person, Tokens
 from workers.review.refusal import Refusal
 
 OVER = "Your session is over. Sign in again. Nothing was recorded since your last page."

@@ -1,4 +1,7 @@
-"""Serves the application by uvicorn in the worker's event loop. The lifecycle handles the signals."""
+"""Serves an application by uvicorn in the worker's event loop. The lifecycle handles the signals.
+
+Only for workers with an API: it needs uvicorn, which is in the extras of these workers.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,18 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from workers.errors import Misconfigured
-from workers.settings import Review
 
 log = structlog.get_logger(__name__)
 
 BACKLOG = 128
 KEEP_ALIVE_S = 30
 FINISH_S = 3.0
-"""How long requests in flight may take once the worker drains."""
+"""How long requests in flight may take once the server stops."""
+MAX_CONNECTIONS = 1_000
+"""A client cannot make the worker hold more than this many connections, or requests, at a time."""
 
 
 class _Server(uvicorn.Server):
@@ -32,8 +36,11 @@ class _Server(uvicorn.Server):
 class Server:
     """One listening socket, and the server behind it."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
-        """Take a listening socket. Connections wait until `serve`."""
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, name: str, *, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
+        """Take a listening socket. Connections wait until `serve`. `name` says in the log what is served."""
+        self._name = name
         self._socket = listener
         self.port = int(self._socket.getsockname()[1])
         self._server = _Server(
@@ -47,15 +54,14 @@ class Server:
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=int(FINISH_S),
-                # A client cannot make the worker hold more than this many requests.
-                limit_concurrency=1_000,
+                limit_concurrency=max_connections,
             )
         )
         self._ended = asyncio.Event()
 
     async def serve(self) -> None:
         """Answer requests until `stop`."""
-        log.info("serving the review API", port=self.port)
+        log.info(f"serving {self._name}", port=self.port)
         try:
             await self._server.serve(sockets=[self._socket])
         finally:
@@ -67,17 +73,17 @@ class Server:
         await self._ended.wait()
 
 
-def listening(settings: Review) -> socket.socket:
-    """Listen on the port of the API.
+def listening(host: str, port: int, section: str) -> socket.socket:
+    """Listen on the port of the API. `section` has the settings `host` and `port`.
 
     Raises:
         Misconfigured: the port is taken, or this host has no such address.
     """
     try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise Misconfigured(
-            f"review.host and review.port: cannot listen on {settings.host}:{settings.port} ({error.strerror}); port 0 "
-            "takes any free one"
+            f"{section}.host and {section}.port: cannot listen on {host}:{port} ({error.strerror}); port 0 takes any "
+            "free one"
         ) from error

@@ -1,0 +1,152 @@
+"""The gateway: makes the parts and wires them. The lifecycle starts and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from workers import telemetry
+from workers.errors import Misconfigured, to_install
+from workers.gateway.judging import Judging
+from workers.gateway.keys import Keys
+from workers.guard.guard import Guard
+from workers.guard.languages import load_languages
+from workers.guard.load import NANO, NANO_JUDGES, load_guard
+from workers.moderation.filling import filled
+from workers.moderation.judge import Judge
+from workers.moderation.pipeline import Pipeline
+from workers.policy.policy import default_strict
+from workers.process.lifecycle import Lifecycle
+from workers.redis import client as redis_client
+from workers.redis.crash_notes import CrashNotes
+from workers.redis.dedup import Dedup
+from workers.redis.memories import Memories
+from workers.redis.policy_cache import PolicyCache
+from workers.redis.strikes import StrikeLookups
+from workers.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """One process of the gateway. Any number may run, behind a load balancer.
+
+    `run` returns after a drain. It raises `Misconfigured` or `Unavailable` at start and `Fatal` later, each with a
+    sentence.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            import fastapi  # noqa: F401  # The extra, before anything is connected.
+            import httpx  # noqa: F401
+            import uvicorn  # noqa: F401
+        except ImportError as error:
+            raise Misconfigured(f"the gateway needs the extra gateway: {to_install('gateway')}") from error
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Start everything, run until a signal, drain."""
+        from workers.gateway.application import create_app
+        from workers.gateway.gate import Gate
+        from workers.gateway.moderations import Moderations
+        from workers.process.http_server import Server, listening
+
+        settings, gateway = self._settings, self._settings.gateway
+        keys = Keys(gateway)
+        async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
+            guard = load_guard(settings.guard)
+            listener = listening(gateway.host, gateway.port, "gateway")
+            life.close_with(lambda: asyncio.to_thread(listener.close))
+            policies = PolicyCache(settings.redis)
+            judging = await judging_of(settings, guard, policies, life)
+            gate = Gate(keys)
+            routers = [
+                Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
+            ]
+            server = Server(
+                create_app(gateway, gate, routers),
+                listener,
+                "the gateway",
+                max_connections=gateway.max_connections,
+            )
+            life.watch(server.serve())
+            if settings.guard.model == NANO:
+                log.warning(NANO_JUDGES)
+            log.info("gateway started", worker=settings.worker.id, model=guard.model)
+
+            async def drain() -> None:
+                # The socket stays open: who still sends here gets 503, and not a connection that is refused.
+                gate.close()
+                try:
+                    async with asyncio.timeout(settings.worker.grace_s):
+                        await gate.empty()
+                except TimeoutError:
+                    log.warning("requests did not end in time (worker.grace_s)", requests=gate.in_flight)
+                await server.stop()
+                life.end()
+
+            await life.run(drain=lambda: life.watch(drain()), left=lambda: gate.in_flight)
+
+
+async def judging_of(settings: Settings, guard: Guard, policies: PolicyCache, life: Lifecycle) -> Judging:
+    """Start the guard, Redis and the policies, and make the pipeline of the moderation worker on them."""
+    redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
+    life.close_with(redis.aclose)
+    telemetry.REDIS_UP.set(1)
+    life.close_with(guard.close)
+    await life.wait_for(guard.start)
+    life.watch(guard.watch())
+    answer_s = settings.gateway.answer_s
+    settings = filled(settings, guard.prompts_at_a_time)
+    # A client waits, so that `hold` cannot hold: the engine is asked as long as the client may wait.
+    worker = settings.worker.model_copy(update={"unavailable_after_s": answer_s, "hold_s": answer_s})
+    settings = settings.model_copy(update={"worker": worker})
+
+    languages = load_languages(settings.language)
+    if languages is not None:
+        life.close_with(languages.close)
+        await life.wait_for(languages.start)
+    life.close_with(policies.close)
+    await life.wait_for(policies.start)
+    life.watch(policies.watch())
+    notes = CrashNotes(
+        redis,
+        namespace=settings.redis.namespace,
+        worker_id=settings.worker.id,
+        crashes_ttl_s=settings.dedup.content_ttl_s,
+    )
+    await notes.start()
+    life.close_with(notes.close)
+    life.watch(notes.watch())
+    telemetry.REDIS_UP.set_function(lambda: notes.is_up and policies.healthy)
+    dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=guard.fingerprint)
+    memories = Memories(redis, settings.dedup, dedup.claims)
+    life.watch(memories.write())
+    life.close_with(memories.close)
+
+    judging = Judging(
+        lambda events: pipeline.submit(events),
+        memories.add,
+        answer_s=answer_s,
+        max_text_chars=settings.events.max_text_chars,
+    )
+    pipeline = Pipeline(
+        settings,
+        dedup=dedup,
+        judge=Judge(
+            guard,
+            notes,
+            batches_in_flight=settings.batch.in_flight,
+            is_current=judging.is_current,
+            hangs_after_s=settings.worker.engine_hangs_after_s,
+        ),
+        strikes=StrikeLookups(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret),
+        policies=policies,
+        default_policy=default_strict(),
+        is_current=judging.is_current,
+        deliver=judging.deliver,
+        fail=life.end,
+        languages=languages,
+    )
+    return judging
