@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -19,23 +20,59 @@ app = typer.Typer(no_args_is_help=True, help="Checkpoints.")
 @app.command("convert")
 def model_convert(
     model: Annotated[str, typer.Argument(help="A Hugging Face checkpoint: a folder, or NAME@COMMIT to download.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, for the engine 'ctranslate2'.")],
-    quantization: Annotated[str, typer.Option(help="The quantization, as CTranslate2 names it.")] = "int8_float32",
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            help="For Qwen3Guard-Gen: as CTranslate2 names it, int8_float32 by default. For Qwen3Guard-Stream: int8, "
+            "the default, or float32."
+        ),
+    ] = None,
     texts: Annotated[
         Path | None, typer.Option(help="Texts to compare on, one a line; a few hundred are bundled.")
     ] = None,
 ) -> None:
-    """Convert a checkpoint, and print how often the result agrees with it."""
+    """Convert a checkpoint, and print how often the result agrees with it.
+
+    A checkpoint of the kind of Qwen3Guard-Gen becomes a folder for `guard.engine: ctranslate2`, and one of the kind of
+    Qwen3Guard-Stream a folder for `streams.engine: onnxruntime`.
+    """
     from workers.guard.convert import agreement, convert
     from workers.guard.load import checkpoint_folder
+    from workers.guard.stream_convert import is_stream
 
     source = checkpoint_folder(model, engine="transformers")
     lines = _texts(texts)
-    convert(source, output, quantization)
+    if is_stream(source):
+        _convert_stream(source, output, quantization or "int8", lines)
+        return
+    convert(source, output, quantization or "int8_float32")
     found = asyncio.run(agreement(source, output, lines, context_tokens=settings_module.load().guard.context_tokens))
     say(
         f"{output}: on {found.texts} texts the same severity for {found.same_severity:.1%} and the same categories for "
         f"{found.same_categories:.1%}; a score differs by at most {found.furthest_score:.3f}"
+    )
+
+
+def _convert_stream(source: Path, output: Path, weights: str, texts: list[str]) -> None:
+    """Convert a checkpoint for streams. A graph in float32 that differs from the reference is deleted."""
+    from workers.guard.stream_convert import EXACT, convert_stream, stream_agreement
+
+    convert_stream(source, output, weights)
+    found = asyncio.run(stream_agreement(source, output, texts))
+    if found is None:
+        say(f"{output}: not compared with the checkpoint, because transformers is not installed")
+        return
+    if weights == "float32" and not found.furthest <= EXACT:
+        shutil.rmtree(output)
+        raise Misconfigured(
+            f"cannot convert {source}: on {found.positions} tokens, a probability differs by {found.furthest:.3f} from "
+            f"{found.reference}; in float32 at most {EXACT} is allowed"
+        )
+    say(
+        f"{output}: on {found.positions} tokens of {found.texts} texts the same severity for "
+        f"{found.same_severity:.1%}; a probability differs by at most {found.furthest:.2g}. "
+        f"Compared with {found.reference}"
     )
 
 

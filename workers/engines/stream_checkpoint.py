@@ -24,6 +24,9 @@ HEADS = ("risk_level", "category")
 PREFIXES = ("", "query_")
 """The layer that reads the answer, and the one that reads the user's turn."""
 
+HEAD_WIDTHS = ((3, 8), (3, 9))
+"""The outputs of the heads, by prefix and head."""
+
 _WIDTHS = {"num_risk_level": 3, "num_category": 8, "num_query_risk_level": 3, "num_query_category": 9}
 
 
@@ -35,6 +38,7 @@ class StreamConfig:
     hidden: int
     inner: int
     """The width of the layer behind which the heads are: `guard_inner_size`."""
+    mlp: int
     heads: int
     kv_heads: int
     head_width: int
@@ -86,6 +90,7 @@ def parse_config(config: Any, source: str) -> StreamConfig:
             layers=int(config["num_hidden_layers"]),
             hidden=int(config["hidden_size"]),
             inner=int(config["guard_inner_size"]),
+            mlp=int(config["intermediate_size"]),
             heads=int(config["num_attention_heads"]),
             kv_heads=int(config["num_key_value_heads"]),
             head_width=int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]),

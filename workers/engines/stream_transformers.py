@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workers.engines.stream import Floats
-from workers.engines.stream_checkpoint import HEADS, PREFIXES, StreamConfig, Weights, read_config
+from workers.engines.stream_checkpoint import HEAD_WIDTHS, HEADS, PREFIXES, StreamConfig, Weights, read_config
 from workers.engines.stream_in_process import InProcessStreamEngine, Piece
 from workers.errors import Misconfigured, to_install
 
@@ -55,7 +55,6 @@ class _Model:
         self._epsilon = config.epsilon
         self._caches: dict[int, Any] = {}
         """The keys and values of each slot."""
-        widths = {"risk_level": (3, 3), "category": (8, 9)}
         self._heads = [
             (
                 torch.from_numpy(
@@ -63,11 +62,11 @@ class _Model:
                 ),
                 torch.from_numpy(weights.tensor(f"{prefix}risk_level_category_layernorm.weight", config.inner)),
                 [
-                    torch.from_numpy(weights.tensor(f"{prefix}{head}_head.weight", widths[head][kind], config.inner))
-                    for head in HEADS
+                    torch.from_numpy(weights.tensor(f"{prefix}{head}_head.weight", width, config.inner))
+                    for head, width in zip(HEADS, widths, strict=True)
                 ],
             )
-            for kind, prefix in enumerate(PREFIXES)
+            for prefix, widths in zip(PREFIXES, HEAD_WIDTHS, strict=True)
         ]
 
     def run(self, piece: Piece) -> Floats:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from workers.engines.stream import StreamEngine
+from workers.engines.stream_onnx import OnnxStreamEngine
 from workers.engines.stream_transformers import TransformersStreamEngine
+from workers.guard.stream_convert import convert_stream
 
 MAX_SESSIONS = 8
 MAX_TOKENS = 700
@@ -30,7 +32,17 @@ class StreamCase:
     """The same of a category's probability, if it is another one."""
 
 
+def onnx_engine(folder: Path, weights: str = "float32") -> OnnxStreamEngine:
+    """Convert a checkpoint, once, and make an engine on it."""
+    target = folder / weights
+    if not target.exists():
+        convert_stream(folder, target, weights)
+    return OnnxStreamEngine(target, max_sessions=MAX_SESSIONS, max_tokens=MAX_TOKENS, threads=1)
+
+
 CASES = (
+    StreamCase("onnxruntime", None, onnx_engine, tolerance=1e-4),
+    StreamCase("onnxruntime-int8", None, lambda folder: onnx_engine(folder, "int8"), tolerance=0.25),
     StreamCase(
         "transformers",
         "transformers",
