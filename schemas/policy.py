@@ -111,11 +111,18 @@ class HoldBack(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     until: Literal["none", "tokens", "sentence", "all"] = "tokens"
-    """`none`: text is shown at once, and a cut takes it back. `tokens`: a token is shown when it and the next `tokens`
-    ones are judged. `sentence`: a sentence is shown when all of it is judged. `all`: the whole answer is shown at its
-    end."""
+    """`none`: text is shown at once, and a cut takes back what it can. `tokens`: a token is shown when it and the next
+    `tokens` ones are judged. `sentence`: a sentence is shown when all of it is judged. `all`: the whole answer is shown
+    at its end. With all but `none`, tokens that may still lead to a cut wait: those of a run that `cut_unsafe` or
+    `cut_controversial` counts."""
     tokens: Annotated[int, Field(ge=0, le=1_024)] = 0
     """With `tokens`: how many more tokens have to be judged."""
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> "HoldBack":
+        if self.tokens and self.until != "tokens":
+            raise ValueError(f"stream.hold_back.tokens ({self.tokens}) has an effect only with until: tokens: leave it out")
+        return self
 
 
 class StreamPolicy(BaseModel):

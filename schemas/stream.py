@@ -121,7 +121,9 @@ class StreamVerdict(BaseModel):
     shown_chars: Annotated[int, Field(ge=0)]
     """How many characters of the answer may be shown by now."""
     policy: PolicyReference | None
-    """Null if the stream is not known."""
+    """Whose digest is that of the stream's rules. Null if the stream is not known."""
+    rules: StreamPolicy | None = None
+    """For `opened`: the rules of the stream, with the threshold that applies. By them the cut can be found again."""
     source: SourcePosition
     judged_ms: Annotated[float, Field(ge=0)] | None = None
     """Milliseconds from the reading of the event to its verdict."""

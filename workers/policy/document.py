@@ -98,7 +98,12 @@ def parse(tenant: str, document: object) -> Policy:
         first = error.errors(include_url=False)[0]
         raise InvalidPolicy(f"{_subject(tenant, first)}: {_complaint(first)}") from None
     check_id(tenant, policy)
-    _check_strikes(tenant, policy, with_preset(policy))
+    full = with_preset(policy)
+    _check_strikes(tenant, policy, full)
+    if "mean_threshold" in policy.stream.model_fields_set and full.stream.mean_weight is None:
+        raise InvalidPolicy(
+            f"{subject(tenant)}: stream.mean_threshold has an effect only with stream.mean_weight: set it, such as 0.1"
+        )
     return policy
 
 
@@ -144,7 +149,15 @@ def with_preset(policy: Policy) -> Policy:
             f"policy for tenant {policy.id!r}: unknown preset {policy.preset!r} (one of: {', '.join(PRESETS)})"
         )
     own = {name: getattr(policy, name) for name in policy.model_fields_set}
-    return preset.model_copy(update={**own, "preset": None, "rules": [*policy.rules, *preset.rules]})
+    stream = {name: getattr(policy.stream, name) for name in policy.stream.model_fields_set}
+    return preset.model_copy(
+        update={
+            **own,
+            "preset": None,
+            "rules": [*policy.rules, *preset.rules],
+            "stream": preset.stream.model_copy(update=stream),
+        }
+    )
 
 
 def _check_strikes(tenant: str, policy: Policy, full: Policy) -> None:
@@ -176,7 +189,7 @@ def _complaint(error: ErrorDetails) -> str:
     if error["type"] == "enum" and choices is not None:
         value = f"{_NOUNS.get(field, field)} {reprlib.repr(error['input'])}"
         return f"unknown {value} (one of: {', '.join(choices)}){yaml_text.quoting(error)}"
-    if error["type"] == "literal_error" and field == "on_unavailable":
+    if error["type"] == "literal_error" and location == ["on_unavailable"]:
         allowed = ", ".join(get_args(Policy.model_fields["on_unavailable"].annotation))
         return f"unknown on_unavailable {reprlib.repr(error['input'])} (one of: {allowed}){yaml_text.quoting(error)}"
     if error["type"] == "extra_forbidden":
@@ -184,4 +197,6 @@ def _complaint(error: ErrorDetails) -> str:
         return f"unknown field {field!r}" + (f" in {'.'.join(map(str, sections))}" if sections else "")
     if error["type"] == "missing":
         return f"{field!r} is required"
-    return f"{field or 'rules'}: {in_words(error)}{yaml_text.quoting(error)}"
+    is_in_list = any(isinstance(part, int) for part in error["loc"])
+    path = field if is_in_list else ".".join(map(str, location))
+    return f"{path or 'rules'}: {in_words(error)}{yaml_text.quoting(error)}"

@@ -71,6 +71,8 @@ class CompiledPolicy:
         on_unavailable: hold, review or block. For `hold`, the caller waits.
         shared_cache: whether assessments may be shared with other tenants.
         review: how people review what the policy sends to review.
+        stream: the rules of streams.
+        stream_reference: how the records of a stream name its rules. The digest covers only the rules of streams.
         strikes: how the tenant counts strikes; None if it counts none.
         uses_strikes: whether a rule asks for the author's strikes.
     """
@@ -88,6 +90,8 @@ class CompiledPolicy:
         "reference",
         "review",
         "shared_cache",
+        "stream",
+        "stream_reference",
         "strikes",
         "uses_strikes",
         "version",
@@ -107,6 +111,8 @@ class CompiledPolicy:
         self.on_unavailable = full.on_unavailable
         self.shared_cache = full.shared_cache
         self.review = full.review
+        self.stream = full.stream
+        self.stream_reference = {**self.reference, "digest": _hash(full.stream.model_dump())}
         self._defaults = {
             "Safe": full.safe.value,
             "Controversial": full.controversial.value,
@@ -212,6 +218,10 @@ def digest(policy: Policy) -> str:
     for rule in content["rules"]:
         if rule["min_strikes"] is None:  # So that rules of before this condition keep their digest.
             del rule["min_strikes"]
+    return _hash(content)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
     return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from schemas.policy import Policy, Rule
+from schemas.policy import HoldBack, Policy, Rule, StreamPolicy
 from schemas.taxonomy import Category, Decision, Role, Severity
 
 _ALLOW, _REVIEW, _BLOCK = Decision.ALLOW, Decision.REVIEW, Decision.BLOCK
@@ -19,8 +19,8 @@ def _rule(decision: Decision, severity: Severity, *categories: Category) -> Rule
     return Rule(severity=severity, categories=list(categories), decision=decision)
 
 
-def _preset(name: str, controversial: Decision, *rules: Rule, shared_cache: bool = False) -> Policy:
-    return Policy(id=name, controversial=controversial, rules=list(rules), shared_cache=shared_cache)
+def _preset(name: str, controversial: Decision, *rules: Rule, stream: StreamPolicy | None = None) -> Policy:
+    return Policy(id=name, controversial=controversial, rules=list(rules), stream=stream or StreamPolicy())
 
 
 STRICT_DEFAULT = _preset("default-strict", _BLOCK)
@@ -31,7 +31,7 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
         policy.id: policy
         for policy in (
             # The two uses of `Controversial` in the model's report: it counts as unsafe, or as safe.
-            _preset("strict", _BLOCK),
+            _preset("strict", _BLOCK, stream=StreamPolicy(cut_prompt="controversial", cut_controversial=2)),
             _preset("loose", _ALLOW),
             # A community discusses all topics; a person reviews the sensitive ones.
             _preset(
@@ -57,6 +57,8 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 Rule(categories=[Category.SUICIDE_AND_SELF_HARM], decision=_REVIEW),
                 _rule(_REVIEW, _CONTROVERSIAL, Category.VIOLENT, Category.POLITICALLY_SENSITIVE_TOPICS),
                 _rule(_REVIEW, _UNSAFE, Category.POLITICALLY_SENSITIVE_TOPICS),
+                # An assistant must not leave such a pupil without an answer, and shows whole sentences.
+                stream=StreamPolicy(cut_prompt=None, cut_controversial=8, hold_back=HoldBack(until="sentence")),
             ),
             # Patients write about their bodies and about despair: a person reads such a message before it is blocked.
             _preset(
@@ -65,6 +67,7 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 Rule(categories=[Category.SUICIDE_AND_SELF_HARM], decision=_REVIEW),
                 Rule(categories=[Category.PII], role=Role.USER, decision=_ALLOW),
                 _rule(_ALLOW, _CONTROVERSIAL, Category.SEXUAL_CONTENT),
+                stream=StreamPolicy(cut_prompt=None, hold_back=HoldBack(until="sentence")),
             ),
             # A public authority must not block political speech without a person's review.
             _preset(

@@ -19,6 +19,7 @@ from workers.settings.sections import (
     Worker,
 )
 from workers.settings.sources import load, origins
+from workers.settings.stream_sections import Streams
 
 __all__ = [
     "Actions",
@@ -43,6 +44,7 @@ __all__ = [
     "Review",
     "ReviewToken",
     "Settings",
+    "Streams",
     "Telemetry",
     "Topics",
     "Worker",

@@ -23,6 +23,7 @@ from workers.settings.guard_sections import Guard
 from workers.settings.kafka_sections import Kafka, Topics
 from workers.settings.review_sections import Review
 from workers.settings.section import Section
+from workers.settings.stream_sections import Streams
 
 CONFIG_FILE_VARIABLE = "GUARDLINE_CONFIG"
 
@@ -197,6 +198,7 @@ class Settings(BaseSettings):
     actions: Actions = Actions()
     review: Review = Review()
     gateway: Gateway = Gateway()
+    streams: Streams = Streams()
 
     @property
     def pseudonym_secret(self) -> str:

@@ -17,6 +17,7 @@ WORKED_OUT = {
     "guard.openai.timeout_s": "30; with several servers 10",
     "guard.threads": "all cores",
     "guard.window_tokens": "as many as fit into a prompt",
+    "streams.threads": "all cores",
     "worker.id": "random",
 }
 """What stands for the value of a setting that was not set, where the worker finds the value out at the start."""

@@ -187,7 +187,7 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
             {"strikes": {"window_hours": 1, "half_life_hours": 1}},
             "policy for tenant 'acme': window_hours and half_life_hours are both set: set one of the two",
         ),
-        ({"strikes": {"weights": {"Unsafe": 1}}}, "policy for tenant 'acme': weights: has to be a list"),
+        ({"strikes": {"weights": {"Unsafe": 1}}}, "policy for tenant 'acme': strikes.weights: has to be a list"),
         ({"strikes": {"weights": [{"weight": 1}, 3]}}, "weight 2: has to be an object of names and values"),
         ({"strikes": {"weights": [{"severity": "Unsafe"}]}}, "weight 1: 'weight' is required"),
         ({"strikes": {"weights": [{"weight": 1}, {"weight": -1}]}}, "weight 2: weight: has to be at least 0"),
@@ -211,7 +211,7 @@ def test_the_digest_of_a_policy_is_the_same_in_every_release() -> None:
         ),
         (
             {"strikes": {"thresholds": [{"name": f"t{at}", "at": at + 1} for at in range(17)]}},
-            "policy for tenant 'acme': thresholds: has more than 16 items",
+            "policy for tenant 'acme': strikes.thresholds: has more than 16 items",
         ),
         ({"review": {"four_eyes": ["Spam"]}}, "policy for tenant 'acme': unknown category 'Spam' (one of: Violent, "),
     ],
