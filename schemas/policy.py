@@ -121,7 +121,9 @@ class HoldBack(BaseModel):
     @model_validator(mode="after")
     def _check_tokens(self) -> "HoldBack":
         if self.tokens and self.until != "tokens":
-            raise ValueError(f"stream.hold_back.tokens ({self.tokens}) has an effect only with until: tokens: leave it out")
+            raise ValueError(
+                f"stream.hold_back.tokens ({self.tokens}) has an effect only with until: tokens: leave it out"
+            )
         return self
 
 

@@ -51,6 +51,10 @@ class Vocabulary:
         """Encode one part."""
         return self._encode(part.encode())
 
+    def bytes_of(self, token: int) -> bytes:
+        """Return the UTF-8 bytes that a token stands for. They may end inside a character."""
+        return self._encoding.decode_single_token_bytes(token)
+
     def char_ends(self, ids: list[int]) -> list[int]:
         """Give for each token how many whole characters the tokens up to it hold.
 

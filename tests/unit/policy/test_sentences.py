@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ def test_the_parts_of_a_text_do_not_change_its_sentences(text: str, cuts: list[i
     parts, whole = Sentences(), Sentences()
     whole.push(text)
     borders = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         parts.push(text[start:end])
         parts.last_end(0)
     assert [parts.last_end(limit) for limit in range(len(text) + 1)] == [
