@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language quality-similarity bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-review bench-observability bench-autoscale soak
+.PHONY: help setup extra demo test test-alerts test-dashboard test-vllm test-sglang test-trl test-nano mutants audit sbom engine-reference engine-recordings sglang-recordings check docs format generated lock nano nano-unseen quality-injection quality-evasion quality-windows quality-modes quality-language quality-similarity bench-guard-vllm bench-gpu bench-guard-ctranslate2 bench-overhead bench-end-to-end bench-batching bench-actions bench-recovery bench-mapping bench-review bench-observability bench-autoscale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,17 @@ test-sglang: $(SGLANG)/.ready ## the tests of the openai engine, against a real 
 sglang-recordings: $(SGLANG)/.ready ## record the answers of a real SGLang server again
 	@$(SGLANG)/bin/python -m tests.sglang.record
 
+# A trainer with the reward function: trl, torch and their packages.
+TRL := $(VENV)-trl
+$(TRL)/.ready: $(READY) requirements/trl.txt
+	@test -x $(TRL)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(TRL)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(TRL)/bin/python --require-hashes requirements/trl.txt
+	@$(UV) pip install --quiet --python $(TRL)/bin/python --no-deps --editable .
+	@touch $@
+
+test-trl: $(TRL)/.ready ## the reward function in a real trainer, GRPO on this CPU (5 GB of packages)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TRL)/bin/pytest tests/trl
+
 check: $(READY) ## format, lint, mypy --strict, import borders
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -168,7 +179,7 @@ lock: $(READY) ## pin every dependency again
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --extra annotate --extra eval --extra otel --extra registry --extra language --extra aggregates --extra review --extra streams --extra gateway --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group mutants -o requirements/mutants.txt
 	$(UV) $(COMPILE) pyproject.toml --extra streams --group train -o requirements/train.txt
-	$(UV) $(COMPILE) pyproject.toml --group dev --group trl -o requirements/trl.txt
+	$(UV) $(COMPILE) pyproject.toml --extra devstack --group dev --group trl -o requirements/trl.txt
 	$(UV) $(COMPILE) --group docs -o requirements/docs.txt
 	$(UV) $(COMPILE) --group audit -o requirements/audit.txt
 	$(UV) $(COMPILE) --group image -o requirements/image-tools.txt

@@ -27,6 +27,7 @@ hypothesis.settings.register_profile(
 
 RUN_BY = {
     "transformers": "make test-vllm",
+    "trl": "make test-trl",
     "vllm": "make test-vllm",
     "sglang": "make test-sglang",
     "sklearn": "make test-nano",
