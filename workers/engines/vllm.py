@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from workers.engines.engine import CLOSED, Refused, answer_valid, checked_row
-from workers.engines.vllm_child import WORKER_VARIABLE
-from workers.engines.vllm_platform import chosen, platform_of, use_all_cores
-from workers.engines.vllm_reports import Reports, hint
+from workers.engines.vllm_load import load_vllm
+from workers.engines.vllm_platform import chosen
+from workers.engines.vllm_reports import Reports
 from workers.engines.vllm_requests import Answer, Requests
-from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable, to_install
+from workers.errors import Fatal, GuardlineError, Misconfigured, Unavailable
 
 WATCH_S = 0.25
 
@@ -38,9 +35,6 @@ _OWNED = {
     "skip_tokenizer_init": "guardline sends token ids",
     "logprobs_mode": "guardline needs the model's unchanged log-probabilities",
 }
-
-PLUGIN = "guardline"
-"""The plugin of `vllm_child`; vLLM finds it among the entry points of installed packages."""
 
 DIED = (
     "the vLLM engine process crashed; its last output is in the log above. Nothing was lost: the events at the engine "
@@ -134,29 +128,9 @@ class VllmEngine:
             requests.fail(Fatal(DIED))
 
     def _load(self, shared_tokens: int) -> Any:
-        # A fork would inherit this process's threads and connections.
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        # By default vLLM sends usage statistics.
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ[WORKER_VARIABLE] = str(os.getpid())
-        _allow_plugin()
-        try:
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.platforms import current_platform
-            from vllm.v1.engine.async_llm import AsyncLLM
-        except ImportError as error:
-            raise Misconfigured(f"guard.engine: 'vllm' needs the extra: {to_install('vllm')} ({error})") from error
-        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-        if unknown := sorted(set(self._arguments) - known):
-            raise Misconfigured(f"guard.vllm: this version of vLLM has no engine argument {', '.join(unknown)}")
-        if current_platform.is_cpu():
-            use_all_cores()
-        try:
-            return AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**chosen(self._arguments, platform_of(current_platform), shared_tokens))
-            )
-        except Exception as error:  # vLLM raises errors of any type, and each means that it cannot run the model.
-            raise Misconfigured(f"guard.model: vLLM cannot run {self._arguments['model']}: {error}{hint()}") from error
+        return load_vllm(
+            self._arguments, lambda given, platform: chosen(given, platform, shared_tokens), section="guard"
+        )
 
     async def close(self) -> None:
         """End the engine process."""
@@ -244,23 +218,6 @@ class VllmEngine:
             self._templates.clear()
         self._templates[max_tokens, candidates] = made
         return made
-
-
-def _allow_plugin() -> None:
-    """Make vLLM's processes load the plugin that ends them with the worker.
-
-    Raises:
-        Misconfigured: guardline is not installed.
-    """
-    if not any(point.name == PLUGIN for point in entry_points(group="vllm.general_plugins")):
-        raise Misconfigured(
-            "guard.engine: 'vllm' needs guardline installed, not only on the Python path: nothing would end vLLM's "
-            "processes after a crash of the worker"
-        )
-    allowed = os.environ.get("VLLM_PLUGINS")
-    # An empty list allows no plugin; without the variable all are allowed.
-    if allowed is not None and PLUGIN not in allowed.split(","):
-        os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
 
 
 def _row(logprobs: Any, candidates: Sequence[int]) -> list[float] | Refused:

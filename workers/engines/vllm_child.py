@@ -1,4 +1,4 @@
-"""Runs inside vLLM's own processes, as a vLLM plugin: ends them when the worker ends, also after a crash.
+"""Runs inside vLLM's own processes, as vLLM plugins: ends them when the worker ends, also after a crash.
 
 vLLM ends its processes only in an orderly shutdown. After a SIGKILL of the worker they would keep the GPU for ever.
 """
@@ -19,6 +19,9 @@ it, and only the child processes of a worker are ours."""
 
 REPORTS_VARIABLE = "_GUARDLINE_VLLM_REPORTS"
 """The folder in which a process reports that it follows the worker; removed when the engine has started."""
+
+STREAMS_VARIABLE = "_GUARDLINE_VLLM_STREAMS"
+"""Set while an engine for streams starts: only its processes need the model class."""
 
 FOLLOWER = "follow-worker"
 
@@ -49,6 +52,14 @@ def tie_to_worker() -> None:
     if (reports := os.environ.get(REPORTS_VARIABLE)) is not None:
         with suppress(OSError):
             Path(reports, str(os.getpid())).touch()
+
+
+def register_stream_model() -> None:
+    """Tell vLLM which class runs Qwen3Guard-Stream, in the processes of an engine for streams; in others do nothing."""
+    if os.environ.get(STREAMS_VARIABLE):
+        from vllm import ModelRegistry
+
+        ModelRegistry.register_model("Qwen3ForGuardModel", "workers.engines.stream_vllm_model:Qwen3ForGuardModel")
 
 
 def _end() -> None:

@@ -22,7 +22,13 @@ NAMES = ("VLLM::", "EngineCore")
 
 
 class Reports:
-    """A folder in which each of vLLM's processes creates a file named by its process id, during the start."""
+    """A folder in which each of vLLM's processes creates a file named by its process id, during the start.
+
+    `section` of the settings is named in errors.
+    """
+
+    def __init__(self, section: str = "guard") -> None:
+        self._section = section
 
     def __enter__(self) -> Reports:
         self._folder = tempfile.TemporaryDirectory(prefix="guardline-vllm-")
@@ -44,8 +50,8 @@ class Reports:
         silent = [pid for pid, title in _titles().items() if title.startswith(NAMES) and pid not in known]
         if silent:
             raise Misconfigured(
-                f"guard.engine: vLLM's processes {', '.join(map(str, silent))} do not run guardline's plugin, and "
-                f"nothing would end them after a crash of the worker{hint()}"
+                f"{self._section}.engine: vLLM's processes {', '.join(map(str, silent))} do not run guardline's "
+                f"plugin, and nothing would end them after a crash of the worker{hint()}"
             )
 
 

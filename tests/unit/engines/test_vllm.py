@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workers.engines import vllm
+from workers.engines import vllm_load
 from workers.engines.vllm import VllmEngine
 from workers.errors import Misconfigured
 
@@ -41,12 +41,12 @@ def test_the_plugin_is_loaded_with_any_allowed_plugins(
         monkeypatch.delenv("VLLM_PLUGINS", raising=False)
     else:
         monkeypatch.setenv("VLLM_PLUGINS", before)
-    vllm._allow_plugin()
+    vllm_load._allow_plugin()
     assert os.environ.get("VLLM_PLUGINS") == after
 
 
 def test_without_the_plugin_the_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     other = EntryPoint("other", "other:register", "vllm.general_plugins")
-    monkeypatch.setattr(vllm, "entry_points", lambda *, group: (other,))
+    monkeypatch.setattr(vllm_load, "entry_points", lambda *, group: (other,))
     with pytest.raises(Misconfigured, match="needs guardline installed"):
-        vllm._allow_plugin()
+        vllm_load._allow_plugin()
