@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from workers.engines.stream import StreamEngine
+from workers.engines.stream_checkpoint import read_config
 from workers.engines.stream_onnx import OnnxStreamEngine
 from workers.engines.stream_transformers import TransformersStreamEngine
+from workers.engines.stream_vllm import VllmStreamEngine
+from workers.engines.stream_vllm_arguments import BLOCK_TOKENS_ON_A_CPU, session_blocks
 from workers.guard.stream_convert import convert_stream
 
 MAX_SESSIONS = 8
@@ -40,6 +43,17 @@ def onnx_engine(folder: Path, weights: str = "float32") -> OnnxStreamEngine:
     return OnnxStreamEngine(target, max_sessions=MAX_SESSIONS, max_tokens=MAX_TOKENS, threads=1)
 
 
+def vllm_engine(folder: Path) -> VllmStreamEngine:
+    """Make an engine whose cache has exactly the blocks that the sessions may need, those of vLLM and its watch too."""
+    blocks = MAX_SESSIONS * session_blocks(MAX_TOKENS, read_config(folder).window, BLOCK_TOKENS_ON_A_CPU) + 2
+    return VllmStreamEngine(
+        folder,
+        {"dtype": "float32", "num_gpu_blocks_override": blocks},
+        max_sessions=MAX_SESSIONS,
+        max_tokens=MAX_TOKENS,
+    )
+
+
 CASES = (
     StreamCase("onnxruntime", None, onnx_engine, tolerance=1e-4),
     StreamCase("onnxruntime-int8", None, lambda folder: onnx_engine(folder, "int8"), tolerance=0.25),
@@ -49,6 +63,7 @@ CASES = (
         lambda folder: TransformersStreamEngine(folder, max_sessions=MAX_SESSIONS, max_tokens=MAX_TOKENS, threads=1),
         tolerance=1e-4,
     ),
+    StreamCase("vllm", "vllm", vllm_engine, tolerance=1e-4),
 )
 
 PARAMETERS = [

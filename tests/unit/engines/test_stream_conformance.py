@@ -175,6 +175,17 @@ async def test_sessions_at_the_same_time_with_unequal_chunks_do_not_mix(
         await stream.end()
 
 
+async def test_all_sessions_may_have_their_longest_length_at_the_same_time(
+    engine: StreamEngine, reference: StreamReference, case: StreamCase
+) -> None:
+    streams = [Stream(engine) for _ in range(MAX_SESSIONS)]
+    for start in range(0, MAX_TOKENS, 90):
+        await asyncio.gather(*(stream.push_in(LONG[start : start + 90], 45) for stream in streams))
+    for stream in streams:
+        stream.check(reference, case)
+        await stream.end()
+
+
 async def test_a_session_in_a_used_slot_has_no_trace_of_the_former_one(
     engine: StreamEngine, reference: StreamReference, case: StreamCase
 ) -> None:

@@ -1,0 +1,136 @@
+"""The stream engine on vLLM, without vLLM: settings, room for sessions, and the rows of an answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.checkpoints.stream import WINDOW, write_stream
+from workers.engines.stream_checkpoint import read_config
+from workers.engines.stream_vllm import VllmStreamEngine
+from workers.engines.stream_vllm_arguments import (
+    ALLOWED,
+    REFUSED,
+    arguments,
+    check_arguments,
+    check_room,
+    session_blocks,
+    step_tokens,
+)
+from workers.engines.stream_vllm_rows import ANSWER_WIDTH, COLUMNS, COUNT, POSITION, PROMPT, ROWS, read_rows
+from workers.errors import Misconfigured, Unavailable
+
+BLOCK = 32
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_an_argument_that_would_break_a_session_is_refused_with_its_reason(name: str) -> None:
+    assert name not in ALLOWED
+    with pytest.raises(Misconfigured, match=rf"^streams\.vllm: '{name}' cannot be set: ") as refused:
+        VllmStreamEngine(Path("checkpoint"), {name: 1}, max_sessions=4, max_tokens=100)
+    assert REFUSED[name] in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["watermark", "max_num_active_seqs", "no_such_argument"])
+def test_an_argument_that_nobody_has_checked_is_refused(name: str) -> None:
+    with pytest.raises(Misconfigured, match=rf"^streams\.vllm: '{name}' cannot be set: .*dtype, enforce_eager"):
+        check_arguments({name: 1}, 4)
+
+
+@pytest.mark.parametrize("budget", [5 * ROWS - 1, "4k", None])
+def test_a_step_that_cannot_hold_a_chunk_of_each_session_is_refused(budget: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"max_num_batched_tokens .* at least 160 for 4 sessions"):
+        check_arguments({"max_num_batched_tokens": budget}, 4)
+    check_arguments({"max_num_batched_tokens": step_tokens(4)}, 4)
+
+
+def test_vllm_always_has_a_slot_and_a_token_more_than_the_sessions_use() -> None:
+    made = arguments({"dtype": "float32"}, max_sessions=4, max_tokens=100, positions=100, on_a_cpu=False)
+    assert made["max_num_seqs"] == 5
+    assert made["max_model_len"] == 101
+    assert made["hf_overrides"] == {"max_position_embeddings": 101}
+    assert made["enforce_eager"] is True
+    assert "compilation_config" not in made
+
+
+def test_graphs_are_only_of_pieces_without_the_borders_of_sessions() -> None:
+    made = arguments({"enforce_eager": False}, max_sessions=4, max_tokens=100, positions=8192, on_a_cpu=False)
+    assert made["compilation_config"] == {"cudagraph_mode": "PIECEWISE"}
+    assert made["hf_overrides"] == {"max_position_embeddings": 8192}
+
+
+@pytest.mark.parametrize("window", [None, 1, 31, 32, 33, 256])
+@pytest.mark.parametrize("block", [16, 32])
+def test_the_blocks_of_a_session_hold_its_window_and_chunk_at_each_position(window: int | None, block: int) -> None:
+    most = 0
+    for begin in range(700):
+        first = 0 if window is None else max(0, begin - window + 1)
+        most = max(most, -(-min(begin + ROWS, 700) // block) - first // block)
+    assert session_blocks(700, window, block) == most
+
+
+def test_the_blocks_of_a_session_with_a_window_do_not_grow() -> None:
+    assert session_blocks(8192, WINDOW, BLOCK) == session_blocks(65_536, WINDOW, BLOCK) == 10
+    assert session_blocks(8192, None, BLOCK) == 256
+
+
+def test_more_sessions_than_the_cache_has_room_for_are_refused_with_the_number_that_fits() -> None:
+    check_room(4, 100, None, blocks=4 * 4 + 2, block_tokens=BLOCK)
+    with pytest.raises(Misconfigured, match=r"^streams\.max_sessions: 4 .* 4 blocks .* 17 blocks: room for 3"):
+        check_room(4, 100, None, blocks=4 * 4 + 1, block_tokens=BLOCK)
+
+
+async def test_a_session_longer_than_the_checkpoint_has_learnt_is_refused(tmp_path: Path) -> None:
+    folder = write_stream(tmp_path / "model")
+    longest = read_config(folder).positions
+    engine = VllmStreamEngine(folder, {}, max_sessions=1, max_tokens=longest + 1)
+    with pytest.raises(Misconfigured, match=rf"^streams\.max_tokens: {longest + 1} .* {longest} "):
+        await engine.start()
+
+
+def answer(**changes: float) -> Any:
+    """Make vLLM's answer to a chunk of 3 tokens that ends at position 7: column c of row r is 100 r + c."""
+    values = np.zeros(COLUMNS, np.float32)
+    values[:COUNT] = [100 * row + column for row in range(ROWS) for column in range(ANSWER_WIDTH)]
+    values[COUNT], values[POSITION] = changes.get("count", 3), changes.get("position", 6)
+    values[PROMPT:] = range(1, 13)
+    order = np.argsort(-values, kind="stable")
+    order = np.concatenate([order[:1], order]).astype(np.int32)  # The sampled one is also among the others.
+    return SimpleNamespace(logprob_token_ids=order[None], logprobs=values[order][None])
+
+
+def test_the_rows_of_a_chunk_are_its_last_ones_in_order() -> None:
+    rows = read_rows(answer(), 3, 7)
+    assert rows.shape == (3, 23)
+    assert rows[:, 0].tolist() == [2900, 3000, 3100]
+    assert rows[:, 10].tolist() == [2910, 3010, 3110]
+    assert rows[-1, 11:].tolist() == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"count": 2}, {"count": 4}, {"count": ROWS}, {"position": 5}, {"position": 7}, {"count": float("nan")}]
+)
+def test_an_answer_without_exactly_the_rows_of_the_chunk_is_never_taken(changes: dict[str, float]) -> None:
+    with pytest.raises(Unavailable, match="did not return the rows of 3 tokens before position 7"):
+        read_rows(answer(**changes), 3, 7)
+
+
+def test_an_answer_with_other_columns_is_never_taken() -> None:
+    other = answer()
+    other.logprob_token_ids[0][-1] = other.logprob_token_ids[0][-2]
+    with pytest.raises(Unavailable, match="other numbers"):
+        read_rows(other, 3, 7)
+
+
+def test_vllm_of_another_kind_does_not_get_the_model_class() -> None:
+    code = (
+        "import sys; from workers.engines.vllm_child import register_stream_model; register_stream_model(); "
+        "assert not {'torch', 'vllm'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
