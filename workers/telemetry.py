@@ -549,3 +549,27 @@ IN_FORCE = CATALOGUE.gauge(
     "Rows of an aggregates worker with at least one signal that is raised and not cleared.",
     "Rising: more authors, tenants, contents or threads are over a threshold.",
 )
+
+# The gateway's proxy.
+
+GATEWAY_STREAMS = CATALOGUE.gauge(
+    "guardline_gateway_open_streams",
+    "streams",
+    "Streamed answers that a gateway passes on now.",
+    "Rising, while the requests do not: the model server or the clients are slow.",
+)
+GATEWAY_CUTS = CATALOGUE.counter(
+    "guardline_gateway_cuts_total",
+    "choices",
+    "Answers that a gateway cut, and prompts that it refused (`prompt`), by the reason.",
+    "Rising: the users or the model changed. `unavailable`: the guard fails.",
+    Label("reason", ("prompt", "unsafe", "controversial", "mean", "unavailable")),
+)
+GATEWAY_FIRST_TEXT = CATALOGUE.histogram(
+    "guardline_gateway_first_text_added_seconds",
+    "seconds",
+    "How much later the first text of a streamed answer reaches its client because of the gateway: the judgement of "
+    "the prompt, and the time from the first text of the model server to the first that is shown.",
+    "Rising: the guard is slow, or a policy holds more back.",
+    SECONDS,
+)

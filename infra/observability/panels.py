@@ -227,6 +227,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Request", "s", _quantiles("guardline_gateway_request_seconds")),
         Panel("Requests in flight", "short", _each("guardline_gateway_in_flight")),
         Panel("Over a limit", "ops", ((_rate("guardline_gateway_limited_total", "limit"), "{{limit}}"),)),
+        Panel("Open streams", "short", _each("guardline_gateway_open_streams")),
+        Panel("Cut answers and prompts", "ops", ((_rate("guardline_gateway_cuts_total", "reason"), "{{reason}}"),)),
+        Panel("Added before the first text", "s", _quantiles("guardline_gateway_first_text_added_seconds")),
     ),
     "Processes": (
         Panel("State", "none", (("guardline_worker_state == 1", "{{instance}} {{guardline_worker_state}}"),)),

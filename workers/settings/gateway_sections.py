@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from schemas.event import MAX_ID_CHARS
-from workers.settings import urls
-from workers.settings.section import File, Section
+from workers.settings.section import Section
+from workers.settings.upstream_sections import Proxy, Upstream
 
 NAME = "[A-Za-z0-9._@-]{1,64}"
 """The pattern of a name."""
@@ -46,39 +46,6 @@ class GatewayKey(Section):
         return file
 
 
-class Upstream(Section):
-    """The model server for which the gateway is a proxy."""
-
-    url: str = ""
-    """a server with OpenAI's API, such as `http://vllm:8000`, without `/v1`. Empty: the gateway is no proxy"""
-    key_file: File = None
-    """the absolute path of a file that holds the key which the gateway sends to the server. The gateway never passes on
-    the keys of its own clients"""
-    ca_file: File = None
-    """with `https`: the certificate authority, if it is your own"""
-    connect_s: float = Field(5, gt=0)
-    """how long the gateway waits for a connection"""
-    read_s: float = Field(60, gt=0)
-    """how long the gateway waits for the next part of an answer. Then the client gets an error"""
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        if url:
-            try:
-                urls.check_server(url)
-            except ValueError as error:
-                raise ValueError(f"gateway.upstream.url: {error}") from None
-        return url.rstrip("/")
-
-    @field_validator("key_file")
-    @classmethod
-    def _check_file(cls, file: Path | None) -> Path | None:
-        if file is not None and not file.is_absolute():
-            raise ValueError("gateway.upstream.key_file: has to be an absolute path, such as /run/secrets/upstream")
-        return file
-
-
 class Gateway(Section):
     """The gateway: see docs/gateway.md."""
 
@@ -106,6 +73,8 @@ class Gateway(Section):
     """how long a request to `/v1/moderations` or `/v1/classify` waits for the engine. Then the answer is 503"""
     upstream: Upstream = Upstream()
     """the model server behind `/v1/chat/completions`, `/v1/completions` and `/v1/models`"""
+    proxy: Proxy = Proxy()
+    """how the answers of the model server are judged"""
 
     @model_validator(mode="after")
     def _check_keys(self) -> Gateway:
@@ -116,5 +85,15 @@ class Gateway(Section):
             raise ValueError(
                 "gateway.keys and gateway.open are both set: with gateway.open the gateway asks nobody for a key; set "
                 "one of the two"
+            )
+        if self.keys and self.upstream.pass_authorization:
+            raise ValueError(
+                "gateway.upstream.pass_authorization and gateway.keys are both set: the model server would get the "
+                "keys of the gateway; use gateway.upstream.key_file"
+            )
+        if self.upstream.key_file is not None and self.upstream.pass_authorization:
+            raise ValueError(
+                "gateway.upstream.key_file and gateway.upstream.pass_authorization are both set: the model server gets "
+                "one key; set one of the two"
             )
         return self

@@ -1,0 +1,125 @@
+"""What leaves a relay, for any division of an answer into deltas and of its events into portions of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import httpx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.policy import HoldBack, StreamPolicy
+from tests.servers.model_server import DONE, chunk
+from tests.unit.gateway.words import Ruling, WordGuard, Words
+from workers.gateway.choice import Choice
+from workers.gateway.relay import Relay
+from workers.gateway.upstream import ModelServer
+from workers.settings.upstream_sections import Proxy, Upstream
+
+WORDS = st.lists(st.sampled_from(["one ", "two. ", "three", "\n\n", "BOMB ", "BOMB. ", "\ud83d", "é"]), max_size=14)
+HOLD_BACKS = st.one_of(
+    st.builds(HoldBack, until=st.just("tokens"), tokens=st.integers(0, 3)),
+    st.sampled_from([HoldBack(until="sentence"), HoldBack(until="all")]),
+)
+
+
+class Portions:
+    """A model server of which only the bytes of one stream matter."""
+
+    def __init__(self, portions: Sequence[bytes]) -> None:
+        self._portions = portions
+
+    async def chunks(self, _: object) -> AsyncIterator[bytes]:
+        for portion in self._portions:
+            await asyncio.sleep(0)
+            yield portion
+
+
+class Noted:
+    """A session that notes what its rulings permit to show, and is slow for some calls."""
+
+    def __init__(self, session: Words, waits: Sequence[int]) -> None:
+        self.session = session
+        self.permitted = 0
+        self._waits = list(waits)
+
+    async def user(self, content: str, *, earlier: Sequence[tuple[str, str]]) -> Ruling:
+        return await self.session.user(content, earlier=earlier)
+
+    async def delta(self, content: str) -> Ruling:
+        return await self._noted(await self.session.delta(content))
+
+    async def finish(self) -> Ruling:
+        return await self._noted(await self.session.finish())
+
+    async def close(self) -> None:
+        await self.session.close()
+
+    async def _noted(self, ruling: Ruling) -> Ruling:
+        for _ in range(self._waits.pop() if self._waits else 0):
+            await asyncio.sleep(0)
+        self.permitted = ruling.shown_chars
+        return ruling
+
+
+def divided(text: str | bytes, at: Sequence[int]) -> list[Any]:
+    borders = sorted({min(position, len(text)) for position in at})
+    return [text[begin:end] for begin, end in zip([0, *borders], [*borders, len(text)], strict=True)]
+
+
+async def relayed(portions: Sequence[bytes], policy: StreamPolicy, waits: Sequence[int]) -> tuple[str, str | None]:
+    """Relay a stream, and give its text and its end. Fails if a text leaves before its ruling permits it."""
+    session = Noted(WordGuard().open(policy), waits)
+    choice = Choice("chat", 0, session)
+    server = cast(ModelServer, Portions(portions))
+    relay = Relay("chat", [choice], server, httpx.Response(200), Proxy(), Upstream(), policy, 0)
+    text, end = "", None
+    relay._out = cast(Any, Watched(session))
+    async for data in relay.events():
+        for line in data.decode().split("\n\n"):
+            if line.startswith("data: {"):
+                found = json.loads(line.removeprefix("data: "))["choices"][0]
+                text += found["delta"].get("content", "")
+                end = found["finish_reason"] or end
+    await relay.close()
+    return text, end
+
+
+class Watched(asyncio.Queue[bytes | None]):
+    """The queue of a relay, which checks each text at the moment at which it leaves."""
+
+    def __init__(self, session: Noted) -> None:
+        super().__init__(4)
+        self._session = session
+        self._shown = 0
+
+    async def put(self, item: bytes | None) -> None:
+        if item is not None and item.startswith(b"data: {"):
+            fields = json.loads(item.removeprefix(b"data: "))["choices"][0]
+            self._shown += len(fields["delta"].get("content", ""))
+            assert self._shown <= self._session.permitted
+        await super().put(item)
+
+
+@settings(max_examples=150)
+@given(words=WORDS, hold_back=HOLD_BACKS, data=st.data())
+async def test_nothing_leaves_before_it_is_judged_and_no_division_changes_what_is_shown(
+    words: list[str], hold_back: HoldBack, data: st.DataObject
+) -> None:
+    policy = StreamPolicy(hold_back=hold_back)
+    text = "".join(words)
+    ended = [chunk(0, "stop"), DONE]
+    expected = await relayed([chunk(content=text) + b"".join(ended)], policy, [])
+    deltas = divided(text, data.draw(st.lists(st.integers(0, 60), max_size=10)))
+    events = b"".join([*(chunk(content=delta) for delta in deltas), *ended])
+    portions = divided(events, data.draw(st.lists(st.integers(0, len(events)), max_size=10)))
+    waits = data.draw(st.lists(st.integers(0, 5), max_size=10))
+
+    shown, end = await relayed(portions, policy, waits)
+
+    assert (shown, end) == expected
+    assert text.startswith(shown)
+    assert end == "content_filter" or shown == text
