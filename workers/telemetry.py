@@ -410,6 +410,77 @@ REVIEW_ITEMS = CATALOGUE.gauge(
     "Rising without end: review.keep_history_hours is too long for the memory of the worker.",
 )
 
+# Streams: only `guardline worker streams` has these.
+
+STREAM_RECORDS = CATALOGUE.counter(
+    "guardline_stream_records_total",
+    "records",
+    "Records of streams by the outcome of their verdicts: see docs/streams.md#outcomes. Only `guardline worker "
+    "streams` has this metric.",
+    "`unavailable` rising: the engine fails or is too slow. `out_of_order`, `unknown_stream` or `refused` rising: a "
+    "producer breaks the contract. `expired` rising: producers do not close their streams.",
+    Label(
+        "outcome",
+        (
+            "opened",
+            "judged",
+            "waiting",
+            "cut",
+            "after_cut",
+            "closed",
+            "unavailable",
+            "repeated",
+            "out_of_order",
+            "unknown_stream",
+            "expired",
+            "too_long",
+            "refused",
+        ),
+    ),
+)
+STREAM_CUTS = CATALOGUE.counter(
+    "guardline_stream_cuts_total",
+    "streams",
+    "Streams that were cut, by the reason of the intervention. Only `guardline worker streams` has this metric.",
+    "A rising share of the streams: the content changed, or a policy did. `unavailable`: the engine fails.",
+    Label("reason", ("prompt", "unsafe", "controversial", "mean", "unavailable")),
+)
+STREAM_TOKENS = CATALOGUE.counter(
+    "guardline_stream_tokens_total",
+    "tokens",
+    "Tokens of answers that were judged, without those that a new owner judged again. Only `guardline worker streams` "
+    "has this metric.",
+    "Rising: more answers, or longer ones.",
+)
+STREAM_JUDGE_SECONDS = CATALOGUE.histogram(
+    "guardline_stream_judge_seconds",
+    "seconds",
+    "From the beginning of the work on a record of a stream to its judgement, with the wait for a session of the "
+    "engine. Only `guardline worker streams` has this metric.",
+    "Rising: the engine is overloaded, or more streams are written at a time than `streams.max_sessions`.",
+    SECONDS,
+)
+STREAMS_OPEN = CATALOGUE.gauge(
+    "guardline_streams_open",
+    "streams",
+    "Streams of this worker's partitions that are neither closed nor expired, those that were cut included. Only "
+    "`guardline worker streams` has this metric.",
+    "Rising without end: producers do not close their streams. At `streams.max_open`: new streams are not judged.",
+)
+STREAM_TAKEOVERS = CATALOGUE.counter(
+    "guardline_stream_takeovers_total",
+    "partitions",
+    "Partitions with open streams that this worker has taken over. Only `guardline worker streams` has this metric.",
+    "Rising: workers start and stop, or are killed.",
+)
+STREAMS_REPLAYED = CATALOGUE.counter(
+    "guardline_stream_replayed_records_total",
+    "records",
+    "Records of open streams that this worker has read again, after it took over their partitions. Only `guardline "
+    "worker streams` has this metric.",
+    "Rising, while no workers start or stop: the group moves partitions again and again.",
+)
+
 # Deliveries to endpoints: only `guardline worker actions` has these.
 
 ENDPOINT = Label("endpoint", bounded_by="the names in `actions.endpoints`")

@@ -178,7 +178,7 @@ class Topics(Section):
     """what became of each verdict and signal at each endpoint: see docs/actions.md"""
     streams: str = Field("moderation.streams", min_length=1)
     """the answers that `guardline worker streams` judges while they are written: see docs/streams.md. The key is the
-    `stream_id`. Its retention must be longer than a stream may live (`streams.life_s`)"""
+    `stream_id`. Its retention must be longer than a stream may live (`streams.max_age_s`)"""
     stream_verdicts: str = Field("moderation.stream-verdicts", min_length=1)
     """one verdict for each record of `topics.streams` that can be decoded"""
     interventions: str = Field("moderation.interventions", min_length=1)

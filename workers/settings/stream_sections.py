@@ -22,6 +22,9 @@ class Streams(Section):
     max_sessions: int = Field(32, ge=1)
     """how many streams have a session of the engine at a time. Streams that wait for their sender give theirs to
     others, so more streams may be open"""
+    max_open: int = Field(10_000, ge=1)
+    """how many streams a worker knows at a time, of about 50 kB each. What comes above cannot be judged:
+    `on_unavailable` decides"""
     max_tokens: int = Field(4_096, ge=128)
     """the most tokens of a session. A longer stream goes on in a new session, with its last turn of the user and its
     last tokens. vLLM compiles anew at 8,192 and stops for a minute"""

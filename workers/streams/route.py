@@ -1,0 +1,57 @@
+"""The Kafka side of the streams worker: its group, its inputs and its outputs. The command line uses it too."""
+
+from __future__ import annotations
+
+from workers.errors import Misconfigured
+from workers.kafka import clients
+from workers.kafka.route import Route
+from workers.kafka.topic_settings import HOUR_MS, keeping_of
+from workers.settings import Settings
+
+IDLE_POLL_S = 0.01
+"""An answer waits for its verdict while it is written, so a record does not wait for the end of an idle poll."""
+
+
+def of_streams(settings: Settings) -> Route:
+    """Give the route of the streams worker. Its group is `KAFKA.GROUP.streams`."""
+    topics = settings.topics
+    return Route(
+        kafka=settings.kafka.model_copy(update={"group": f"{settings.kafka.group}.streams"}),
+        worker_id=settings.worker.id,
+        inputs={topics.streams: "topics.streams"},
+        outputs={
+            topics.stream_verdicts: "topics.stream_verdicts",
+            topics.interventions: "topics.interventions",
+            topics.stream_sessions: "topics.stream_sessions",
+            topics.dead_letters: "topics.dead_letters",
+        },
+        dead_letters=topics.dead_letters,
+        is_static=settings.worker.has_name,
+        batch=settings.batch,
+        commit=settings.commit,
+        idle_poll_s=IDLE_POLL_S,
+        target_s=settings.worker.target_s,
+    )
+
+
+def check_retention(settings: Settings) -> None:
+    """Check that a new owner finds every open stream, and all its records. Blocks.
+
+    Raises:
+        Unavailable: no answer in time.
+        Misconfigured: a topic deletes records earlier than a stream may end, or this user may not ask.
+    """
+    topics, age_ms = settings.topics, settings.streams.max_age_s * 1000
+    named = {topics.streams: "topics.streams", topics.stream_sessions: "topics.stream_sessions"}
+    for topic, keeping in keeping_of(clients.admin(settings.kafka), named).items():
+        where = f"{named[topic]}: {topic}"
+        if topic == topics.streams and "compact" in keeping.policy:
+            raise Misconfigured(
+                f"{where} has cleanup.policy={keeping.policy}, which deletes all but the newest record of a stream: "
+                "the next owner of a partition could not read its streams again. Set cleanup.policy=delete"
+            )
+        if "delete" in keeping.policy and 0 <= keeping.retention_ms < age_ms:
+            raise Misconfigured(
+                f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream may live for "
+                f"{age_ms / HOUR_MS:g} (streams.max_age_s): raise the topic's retention.ms, or lower the setting"
+            )
