@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, TypeVar
 
@@ -63,7 +63,7 @@ class ModelProxy:
         self,
         guard: LiveGuard,
         server: ModelServer,
-        policy_of: Callable[[str], Awaitable[StreamPolicy]],
+        policy_of: Callable[[str], StreamPolicy],
         proxy: Proxy,
         upstream: Upstream,
     ) -> None:
@@ -107,7 +107,7 @@ class ModelProxy:
                 400, f"n: {count} answers, of at most {self._proxy.max_choices} (gateway.proxy.max_choices)", param="n"
             )
         async with AsyncExitStack() as stack:
-            work = self._begin(request, asked, await self._policy_of(tenant), stack)
+            work = self._begin(request, asked, self._policy_of(tenant), stack)
             try:
                 response = await _unless_gone(request, work)
             except ExceptionGroup:

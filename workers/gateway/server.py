@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import structlog
 
+from schemas.policy import StreamPolicy
 from workers import telemetry
 from workers.errors import Misconfigured, to_install
 from workers.gateway.judging import Judging
 from workers.gateway.keys import Keys
+from workers.gateway.upstream import ModelServer
 from workers.guard.guard import Guard
 from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.moderation.filling import filled
 from workers.moderation.judge import Judge
 from workers.moderation.pipeline import Pipeline
+from workers.policy.document import DEFAULT
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis import client as redis_client
@@ -25,6 +29,9 @@ from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
 from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.gateway.proxy import ModelProxy
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +57,7 @@ class Gateway:
         from workers.gateway.application import create_app
         from workers.gateway.gate import Gate
         from workers.gateway.moderations import Moderations
+        from workers.gateway.proxy_routes import router as proxy_router
         from workers.process.http_server import Server, listening
 
         settings, gateway = self._settings, self._settings.gateway
@@ -64,6 +72,10 @@ class Gateway:
             routers = [
                 Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
             ]
+            proxy: ModelProxy | None = None
+            if gateway.upstream.url:
+                proxy = await proxy_of(settings, policies, life)
+                routers.append(proxy_router(proxy))
             server = Server(
                 create_app(gateway, gate, routers),
                 listener,
@@ -83,6 +95,8 @@ class Gateway:
                         await gate.empty()
                 except TimeoutError:
                     log.warning("requests did not end in time (worker.grace_s)", requests=gate.in_flight)
+                    if proxy is not None:
+                        proxy.stop()
                 await server.stop()
                 life.end()
 
@@ -150,3 +164,24 @@ async def judging_of(settings: Settings, guard: Guard, policies: PolicyCache, li
         languages=languages,
     )
     return judging
+
+
+async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -> ModelProxy:
+    """Start the guard of streams, and make the proxy on it."""
+    from workers.gateway.proxy import ModelProxy
+    from workers.live.load import load_live_guard
+
+    gateway = settings.gateway
+    server = ModelServer(gateway.upstream)
+    life.close_with(server.close)
+    guard = load_live_guard(settings.streams)
+    life.close_with(guard.close)
+    await life.wait_for(guard.start)
+    life.watch(guard.watch())
+    default = default_strict()
+
+    def policy_of(tenant: str) -> StreamPolicy:
+        known = policies.snapshot()
+        return known.get(tenant, known.get(DEFAULT, default)).stream
+
+    return ModelProxy(guard, server, policy_of, gateway.proxy, gateway.upstream)

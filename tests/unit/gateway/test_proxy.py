@@ -51,7 +51,7 @@ class Site:
         )
         self.http = httpx.AsyncClient(base_url=self.url, timeout=20, verify=False)
 
-    async def policy_of(self, tenant: str) -> StreamPolicy:
+    def policy_of(self, tenant: str) -> StreamPolicy:
         assert tenant == "acme"
         return self.policy
 

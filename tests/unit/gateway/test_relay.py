@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -12,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.policy import HoldBack, StreamPolicy
+from tests.scripted_streams import ScriptedEngine
 from tests.servers.model_server import DONE, chunk
-from tests.unit.gateway.words import Ruling, WordGuard, Words
+from tests.unit.gateway.words import WordGuard
 from workers.gateway.choice import Choice
+from workers.gateway.guarding import LiveGuard, Ruling, Session
 from workers.gateway.relay import Relay
 from workers.gateway.upstream import ModelServer
+from workers.guard.tokens import Tokens
+from workers.live.guard import LiveGuard as RealGuard
 from workers.settings.upstream_sections import Proxy, Upstream
 
 WORDS = st.lists(st.sampled_from(["one ", "two. ", "three", "\n\n", "BOMB ", "BOMB. ", "\ud83d", "é"]), max_size=14)
@@ -41,7 +47,7 @@ class Portions:
 class Noted:
     """A session that notes what its rulings permit to show, and is slow for some calls."""
 
-    def __init__(self, session: Words, waits: Sequence[int]) -> None:
+    def __init__(self, session: Session, waits: Sequence[int]) -> None:
         self.session = session
         self.permitted = 0
         self._waits = list(waits)
@@ -70,9 +76,11 @@ def divided(text: str | bytes, at: Sequence[int]) -> list[Any]:
     return [text[begin:end] for begin, end in zip([0, *borders], [*borders, len(text)], strict=True)]
 
 
-async def relayed(portions: Sequence[bytes], policy: StreamPolicy, waits: Sequence[int]) -> tuple[str, str | None]:
+async def relayed(
+    guard: LiveGuard, portions: Sequence[bytes], policy: StreamPolicy, waits: Sequence[int]
+) -> tuple[str, str | None]:
     """Relay a stream, and give its text and its end. Fails if a text leaves before its ruling permits it."""
-    session = Noted(WordGuard().open(policy), waits)
+    session = Noted(guard.open(policy), waits)
     choice = Choice("chat", 0, session)
     server = cast(ModelServer, Portions(portions))
     relay = Relay("chat", [choice], server, httpx.Response(200), Proxy(), Upstream(), policy, 0)
@@ -85,6 +93,7 @@ async def relayed(portions: Sequence[bytes], policy: StreamPolicy, waits: Sequen
                 text += found["delta"].get("content", "")
                 end = found["finish_reason"] or end
     await relay.close()
+    await choice.close()
     return text, end
 
 
@@ -104,22 +113,52 @@ class Watched(asyncio.Queue[bytes | None]):
         await super().put(item)
 
 
+async def check(guard: LiveGuard, text: str, policy: StreamPolicy, data: st.DataObject) -> None:
+    """Compare the outcome of any division with that of a single delta."""
+    ended = [chunk(0, "stop"), DONE]
+    expected = await relayed(guard, [chunk(content=text) + b"".join(ended)], policy, [])
+    deltas = divided(text, data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
+    events = b"".join([*(chunk(content=delta) for delta in deltas), *ended])
+    portions = divided(events, data.draw(st.lists(st.integers(0, len(events)), max_size=10)))
+    waits = data.draw(st.lists(st.integers(0, 5), max_size=10))
+
+    shown, end = await relayed(guard, portions, policy, waits)
+
+    assert (shown, end) == expected
+    assert text.startswith(shown)
+    assert end == "content_filter" or shown == text
+
+
 @settings(max_examples=150)
 @given(words=WORDS, hold_back=HOLD_BACKS, data=st.data())
 async def test_nothing_leaves_before_it_is_judged_and_no_division_changes_what_is_shown(
     words: list[str], hold_back: HoldBack, data: st.DataObject
 ) -> None:
-    policy = StreamPolicy(hold_back=hold_back)
-    text = "".join(words)
-    ended = [chunk(0, "stop"), DONE]
-    expected = await relayed([chunk(content=text) + b"".join(ended)], policy, [])
-    deltas = divided(text, data.draw(st.lists(st.integers(0, 60), max_size=10)))
-    events = b"".join([*(chunk(content=delta) for delta in deltas), *ended])
-    portions = divided(events, data.draw(st.lists(st.integers(0, len(events)), max_size=10)))
-    waits = data.draw(st.lists(st.integers(0, 5), max_size=10))
+    await check(WordGuard(), "".join(words), StreamPolicy(hold_back=hold_back), data)
 
-    shown, end = await relayed(portions, policy, waits)
 
-    assert (shown, end) == expected
-    assert text.startswith(shown)
-    assert end == "content_filter" or shown == text
+FOLDER = Path(str(files("infra.nano") / "checkpoint" / "hf"))
+KILL = set(Tokens(FOLDER).content([" kill"])[0])
+
+
+def by_word(ids: list[int]) -> Sequence[float]:
+    """Find the token of a bad word, and the one after it."""
+    return (0.1, 0.2, 0.7) if KILL & set(ids[-2:]) else (0.9, 0.06, 0.04)
+
+
+REAL = RealGuard(ScriptedEngine(by_word), FOLDER, max_tokens=256, anchor_tokens=32, append_within_s=10)
+
+
+@settings(max_examples=60)
+@given(
+    words=st.lists(
+        st.sampled_from(["I", " will", " kill", " you", ".", " kilo", "\n", " 你好", "e\u0301"]), max_size=14
+    ),
+    hold_back=HOLD_BACKS,
+    data=st.data(),
+)
+async def test_with_the_tokens_of_a_real_guard_no_division_changes_what_is_shown(
+    words: list[str], hold_back: HoldBack, data: st.DataObject
+) -> None:
+    await REAL.start()
+    await check(REAL, "".join(words), StreamPolicy(hold_back=hold_back), data)
