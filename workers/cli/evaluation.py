@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from workers.cli.evaluation_streams import stream_command
 from workers.cli.tables import add_row, say
 from workers.errors import Misconfigured, to_install
 
@@ -61,6 +62,9 @@ def score_command(
     reports.write(report, folder, f"{file.name}: strict and loose")
     Console().print(reports.table_of(report))
     say(f"{folder}: report.html, report.json and the plots", err=True)
+
+
+app.command("stream")(stream_command)
 
 
 @app.command("calibrate")

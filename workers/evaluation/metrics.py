@@ -58,6 +58,18 @@ class Bootstrap:
             return np.zeros((self._rounds, *counted.shape), np.int64)
         return self._random.multinomial(total, shares, self._rounds).reshape(self._rounds, *counted.shape)
 
+    def draw_sums(self, counted: Counted) -> Counted:
+        """Return the sums of resampled samples, shape (rounds, *counted.shape[1:]).
+
+        Each sample has counts of its own, `counted[sample]`: those of one sample are drawn together.
+        """
+        size = len(counted)
+        if size == 0:
+            return np.zeros((self._rounds, *counted.shape[1:]), np.int64)
+        flat, even = counted.reshape(size, -1), np.full(size, 1 / size)
+        sums = [self._random.multinomial(size, even) @ flat for _ in range(self._rounds)]
+        return np.array(sums, np.int64).reshape(self._rounds, *counted.shape[1:])
+
 
 def detection(counted: Counted, drawn: Counted) -> Detection:
     """Return the figures of a table, gold (0, 1) by the guard's (0, 1); intervals from resamples (rounds, 2, 2)."""
@@ -79,6 +91,16 @@ def _rates(counted: Counted) -> tuple[Floats, Floats, Floats, Floats]:
         _ratio(2 * hits, 2 * hits + misses + false_alarms),
         _ratio(false_alarms, false_alarms + counted[..., 0, 0]),
     )
+
+
+def shares(counted: Counted, drawn: Counted) -> list[Figure]:
+    """Return the part that each count has in their sum; intervals from resamples (rounds, *counted.shape)."""
+    parts = _ratio(counted, counted.sum())
+    limits = _interval(_ratio(drawn, drawn.sum(-1, keepdims=True)), axis=0)
+    return [
+        Figure(float(part), float(low), float(high))
+        for part, low, high in zip(parts, limits[0], limits[1], strict=True)
+    ]
 
 
 def macro_f1(table: Counted, drawn: Counted) -> Figure:
@@ -151,7 +173,7 @@ def _ratio(part: Any, whole: Any) -> Floats:
     return ratio
 
 
-def _interval(values: Floats) -> Floats:
+def _interval(values: Floats, axis: int | None = None) -> Floats:
     rest = (100 - COVERED) / 2
-    limits: Floats = np.percentile(values, [rest, 100 - rest])
+    limits: Floats = np.percentile(values, [rest, 100 - rest], axis=axis)
     return limits
