@@ -65,6 +65,16 @@ def worker_review(
     run_to_its_end(Worker(settings).run())
 
 
+@app.command("streams")
+def worker_streams(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
+    """Run one worker that judges answers while they are written, until a signal. A second signal ends it at once."""
+    settings = started(worker_id, http_port)
+    with HeldBack():
+        from workers.streams.worker import Worker
+
+    run_to_its_end(Worker(settings).run())
+
+
 @app.command("aggregates")
 def worker_aggregates(worker_id: WorkerId = None, http_port: HttpPort = None) -> None:
     """Run one worker that counts verdicts and writes signals, until a signal ends it."""
@@ -106,6 +116,7 @@ class Kind(StrEnum):
     AGGREGATES = "aggregates"
     REVIEW = "review"
     ACTIONS = "actions"
+    STREAMS = "streams"
 
 
 @app.command("remove")
@@ -144,6 +155,10 @@ def _routes(kind: Kind, settings: Settings) -> list[Route]:
             if not settings.actions.endpoints:
                 raise Misconfigured("actions.endpoints is empty: name the endpoints whose groups the worker is in")
             return [route_of(endpoint, settings) for endpoint in settings.actions.endpoints]
+        case Kind.STREAMS:
+            from workers.streams.route import of_streams
+
+            return [of_streams(settings)]
         case Kind.AGGREGATES:
             raise Misconfigured(
                 "--kind: the group of the aggregates workers does not know members by their worker.id; the brokers "
