@@ -1,96 +1,37 @@
-"""Judges every row of a file and writes the rows with their assessments to a new file.
-
-It works in two passes. The first pass judges the rows and notes one finding for each (`findings.py`). The second pass
-joins rows and findings into the output and renames the output into its place when it is complete. So a kill at any
-moment costs only the rows at the engine, and an output that exists is complete.
-"""
+"""`guardline annotate`: each row is an event, and gets its assessment and the decision of a policy."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import math
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import orjson
 
 from schemas.event import EventDict
-from workers.annotation.files import kind_of, open_source, open_writer
-from workers.annotation.findings import Finding, Findings
+from workers.annotation.file_work import Assessor, FileWork, Progress, Summary, bad_finding
+from workers.annotation.files import Writer
+from workers.annotation.findings import Finding
 from workers.annotation.rows import PLAIN, Reading, Row, request_of
-from workers.core.batcher import estimate_tokens
-from workers.errors import Misconfigured, OneAtFault, Unavailable, Undecodable
-from workers.guard.guard import Refused, Request
+from workers.errors import OneAtFault
+from workers.guard.guard import Refused
 from workers.guard.languages import Languages
 from workers.guard.retries import ask_with_retries
 from workers.policy.policy import CompiledPolicy
 from workers.settings import Batch
 
-CRASHES_ALONE = 2
-"""How many runs may crash with one row alone at the engine before that row is not judged again. One of the crashes may
-be a `kill -9` by chance."""
 
-Progress = Callable[[int, int], None]
-"""Gets how many rows are done, and the position after the last of them."""
-
-
-class Assessor(Protocol):
-    """What annotation needs of a guard."""
-
-    fingerprint: str
-
-    async def assess(self, requests: Sequence[Request], deadline: float = math.inf) -> Sequence[Finding | Refused]:
-        """Judge each request, with retries until the deadline (of `time.monotonic`) at most."""
-        ...
-
-
-class Summary(NamedTuple):
-    """How many rows the input has, how many of them cannot be judged (`bad`), and how many this run judged."""
-
-    rows: int
-    bad: int
-    judged: int
-
-
-class Annotation:
-    """One input, its output, and the two files beside the output.
-
-    Attributes:
-        partial: the findings so far; the file exists only while the work is not finished.
-        bad: the rows that cannot be judged, one JSON object a line; the file exists only if there is such a row.
-        is_done: an earlier run finished the work and was killed before it could remove `partial`.
-    """
+class Annotation(FileWork[EventDict]):
+    """The annotation of one file. Rows that cannot be judged go to the file `bad`."""
 
     def __init__(self, source: Path, output: Path, reading: Reading = PLAIN) -> None:
         """Check the names.
 
         Raises:
-            Misconfigured: the names do not go together, the input cannot be read, or the output exists already.
+            Misconfigured: see `FileWork`.
         """
-        self._path = source
-        self.output = output
-        self.partial = output.with_name(output.name + ".partial")
-        self.bad = output.with_name(output.name + ".bad.jsonl")
-        if source.exists() and output.exists() and source.samefile(output):
-            raise Misconfigured(f"IN and OUT are the same file, {source}: choose another name for OUT")
-        if kind_of(source) != kind_of(output):
-            raise Misconfigured(f"{output}: must be {kind_of(source)}, as {source} is")
-        if not output.parent.is_dir():
-            raise Misconfigured(f"{output}: no such folder: {output.parent}")
-        # The earlier run was killed between its last two steps: the output is in its place, and `partial` still exists.
-        self.is_done = output.exists() and self.partial.exists()
-        if self.is_done:
-            self.partial.unlink()
-        elif output.exists():
-            raise Misconfigured(f"{output} exists already: remove it, or choose another name")
-        self.source = open_source(source, reading)
+        super().__init__(source, output, reading.name, reading)
         self._reading = reading
+        self._policy: CompiledPolicy | None = None
+        self._languages: Languages | None = None
 
     async def run(
         self,
@@ -103,125 +44,36 @@ class Annotation:
     ) -> Summary:
         """Judge the rows that are not judged yet, and write the output.
 
-        Guarantee: when it returns, each row of the input is in the output or among the bad rows, once, in the order of
-        the input. Memory does not grow with the file: at most `batch.in_flight` micro-batches are in flight.
-
-        Raises:
-            Misconfigured: the input cannot be read to its end, or `partial` belongs to another input, model or reading.
-            Unavailable: the engine gave no answer for `retry_s`. The next run continues.
-            Fatal: the engine cannot recover.
+        Guarantee and errors: see `FileWork`.
         """
-        about = {"input": _identity(self._path), "judged_by": guard.fingerprint, "read_by": self._reading.name}
-        findings = Findings(self.partial, about)
-        is_done = False
-        try:
-            try:
-                await self._judge(guard, findings, batch, retry_s, progress)
-            except (asyncio.CancelledError, Misconfigured):
-                findings.note_end()
-                raise
-            except Unavailable as error:
-                findings.note_end()
-                raise Unavailable(
-                    f"no answer from the engine for {retry_s:g} s: {error}. Run the same command to continue"
-                ) from error
-            bad = self._write(findings, policy, languages)
-            is_done = True
-            return Summary(findings.count, bad, findings.judged)
-        finally:
-            # A file without a result would only keep the next run from reading an input that was mended.
-            findings.close(is_done=is_done or findings.is_empty)
+        self._policy, self._languages = policy, languages
+        self._has_decision = policy is not None
+        return await self._run(guard, batch, retry_s, progress)
 
-    async def _judge(
-        self, guard: Assessor, findings: Findings, batch: Batch, retry_s: float, progress: Progress
-    ) -> None:
-        rows = self.source.rows(are_whole=False)
-        for row in islice(rows, findings.count):
-            position = row.position
-        if findings.count:
-            progress(findings.count, position)
-        for row in islice(rows, findings.suspects):
-            findings.append([await self._find_alone(guard, findings, row, retry_s)])
-            progress(findings.count, row.position)
-        in_flight_tasks: deque[tuple[asyncio.Task[list[Finding]], int]] = deque()
+    def _item(self, row: Row) -> EventDict:
+        return self._reading.event_of(row)
 
-        async def settle() -> None:
-            task, position = in_flight_tasks.popleft()
-            findings.append(await task)
-            progress(findings.count, position)
+    def _chars(self, item: EventDict) -> int:
+        return len(item["text"])
 
-        try:
-            for chunk in self._chunks(rows, batch):
-                if len(in_flight_tasks) >= batch.in_flight:
-                    await settle()
-                events = [event for event, _ in chunk]
-                findings.note_sent(len(events))
-                in_flight_tasks.append((asyncio.create_task(_find(guard, events, retry_s)), chunk[-1][1]))
-            while in_flight_tasks:
-                await settle()
-        finally:
-            for task, _ in in_flight_tasks:
-                task.cancel()
+    async def _find(self, guard: Assessor, items: Sequence[EventDict | OneAtFault], retry_s: float) -> list[Finding]:
+        requests = [request_of(event) for event in items if not isinstance(event, OneAtFault)]
+        deadline = time.monotonic() + retry_s
+        found = iter(await ask_with_retries(lambda: guard.assess(requests, deadline), lambda: deadline))
+        return [_finding(event if isinstance(event, OneAtFault) else next(found)) for event in items]
 
-    def _write(self, findings: Findings, policy: CompiledPolicy | None, languages: Languages | None) -> int:
-        """Join rows and findings; give the number of bad rows. Only the last step can be seen from outside."""
-        output, side = (path.with_name(path.name + ".writing") for path in (self.output, self.bad))
-        writer = open_writer(output, self.output.name, self.source, has_decision=policy is not None)
-        count = 0
-        with side.open("wb") as bad:
-            # Each row has a finding, because `_judge` read the same rows to the end.
-            joined = zip(self.source.rows(are_whole=True), findings, strict=True)
-            for number, (row, finding) in enumerate(joined, 1):
-                if "bad" in finding:
-                    count += 1
-                    line = {"row": number, **finding["bad"], "value": row.raw()}
-                    bad.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
-                else:
-                    decided = {} if policy is None else self._decided(policy, languages, row, finding)
-                    writer.write(row, {**finding, **decided})
-        writer.close()
-        if count:
-            _put(side, self.bad)
-        else:
-            side.unlink()
-            self.bad.unlink(missing_ok=True)
-        _put(output, self.output)
-        return count
+    def _write_row(self, writer: Writer, number: int, row: Row, finding: Finding) -> bool:
+        if "bad" in finding:
+            return False
+        decided = {} if self._policy is None else self._decided(self._policy, row, finding)
+        writer.write(row, {**finding, **decided})
+        return True
 
-    def _chunks(self, rows: Iterator[Row], batch: Batch) -> Iterator[list[tuple[EventDict | OneAtFault, int]]]:
-        """Cut rows into micro-batches: for each row its event or its error, and the position after it."""
-        chunk: list[tuple[EventDict | OneAtFault, int]] = []
-        tokens = 0
-        for row in rows:
-            event = self._event_or_problem(row)
-            if not isinstance(event, OneAtFault):
-                tokens += estimate_tokens(len(event["text"]))
-            chunk.append((event, row.position))
-            if len(chunk) >= batch.max_count or tokens >= batch.max_tokens:
-                yield chunk
-                chunk, tokens = [], 0
-        if chunk:
-            yield chunk
-
-    def _event_or_problem(self, row: Row) -> EventDict | OneAtFault:
-        try:
-            return self._reading.event_of(row)
-        except OneAtFault as error:
-            return error
-
-    async def _find_alone(self, guard: Assessor, findings: Findings, row: Row, retry_s: float) -> Finding:
-        """Judge the row after the findings with nothing else at the engine: if the process dies, this row did it."""
-        if findings.crashes >= CRASHES_ALONE:
-            return _bad(Undecodable("engine_died", f"{findings.crashes} runs crashed while they judged this row alone"))
-        findings.note_alone()
-        (finding,) = await _find(guard, [self._event_or_problem(row)], retry_s)
-        return finding
-
-    def _decided(self, policy: CompiledPolicy, languages: Languages | None, row: Row, finding: Finding) -> Finding:
+    def _decided(self, policy: CompiledPolicy, row: Row, finding: Finding) -> Finding:
         event = self._reading.event_of(row)
         language = event.get("language")
-        if languages is not None:
-            language = languages.missing_in(event) or language
+        if self._languages is not None:
+            language = self._languages.missing_in(event) or language
         decision, reasons = policy.decide(
             finding["assessment"],
             surface=event["surface"],
@@ -231,38 +83,5 @@ class Annotation:
         return {"decision": decision, "reasons": reasons}
 
 
-async def _find(guard: Assessor, events: Sequence[EventDict | OneAtFault], retry_s: float) -> list[Finding]:
-    requests = [request_of(event) for event in events if not isinstance(event, OneAtFault)]
-    deadline = time.monotonic() + retry_s
-    found = iter(await ask_with_retries(lambda: guard.assess(requests, deadline), lambda: deadline))
-    return [_finding(event if isinstance(event, OneAtFault) else next(found)) for event in events]
-
-
 def _finding(answer: Finding | Refused | OneAtFault) -> Finding:
-    return _bad(answer) if isinstance(answer, (Refused, OneAtFault)) else {"assessment": answer}
-
-
-def _bad(problem: Refused | OneAtFault) -> Finding:
-    return {"bad": {"reason": problem.reason, "detail": problem.detail}}
-
-
-def _identity(path: Path) -> dict[str, str | int]:
-    """Identify an input by its size, its beginning and its end, without reading all of it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(1 << 20))
-        file.seek(max(0, size - (1 << 20)))
-        digest.update(file.read())
-    return {"bytes": size, "sha256_of_ends": digest.hexdigest()}
-
-
-def _put(written: Path, place: Path) -> None:
-    """Rename a file into its place, and sync both to the disk."""
-    for path in (written, written.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if path is written:
-            written.replace(place)
+    return bad_finding(answer) if isinstance(answer, (Refused, OneAtFault)) else {"assessment": answer}

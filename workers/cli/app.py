@@ -26,6 +26,7 @@ from workers.cli import (
     policy,
     records,
     review,
+    reward,
     schemas,
     strikes,
     topics,
@@ -59,6 +60,7 @@ app.add_typer(strikes.app, name="strikes")
 app.add_typer(mapping.app, name="mapping")
 actions.app.add_typer(action_calls.app)
 app.add_typer(annotate.app)
+app.add_typer(reward.app)
 app.add_typer(model.app, name="model")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(config.app)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.lines import read_lines, write_lines
-from workers.annotation.annotate import Annotation, Summary
+from workers.annotation.annotate import Annotation
+from workers.annotation.file_work import Summary
 from workers.annotation.findings import Finding
 from workers.errors import Misconfigured, Unavailable
 from workers.guard.guard import Refused, Request

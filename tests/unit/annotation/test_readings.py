@@ -15,7 +15,8 @@ import pytest
 
 from tests.command import guardline
 from tests.lines import read_lines, write_lines
-from workers.annotation.annotate import Annotation, Summary
+from workers.annotation.annotate import Annotation
+from workers.annotation.file_work import Summary
 from workers.annotation.files import open_source
 from workers.annotation.findings import Finding
 from workers.annotation.json_array import CHUNK_BYTES, JsonArray
