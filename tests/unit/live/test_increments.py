@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.live.conftest import Tokenizer
 from workers.errors import Misconfigured
 from workers.guard.byte_pairs import BytePairs
-from workers.live.increments import MAX_HELD_CHARS, QUICK_CHARS, Increments, Piece, slices
+from workers.live.increments import MAX_HELD_CHARS, SLICE_CHARS, Increments, Piece, slices
 from workers.live.segments import MAX_SEGMENT_CHARS
 from workers.live.vocabulary import Vocabulary
 
@@ -250,7 +250,7 @@ def test_the_slices_of_a_long_delta_take_a_bounded_time(tokenizer: Tokenizer, fr
     increments = Increments(tokenizer[1])
     longest_s = 0.0
     for part in slices(text):
-        assert len(part) <= QUICK_CHARS
+        assert len(part) <= SLICE_CHARS
         started = time.thread_time()
         increments.push(part)
         longest_s = max(longest_s, time.thread_time() - started)
