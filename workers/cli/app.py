@@ -24,6 +24,7 @@ from workers.cli import (
     mapping,
     model,
     policy,
+    policy_streams,
     records,
     review,
     reward,
@@ -59,6 +60,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(strikes.app, name="strikes")
 app.add_typer(mapping.app, name="mapping")
 actions.app.add_typer(action_calls.app)
+policy.app.add_typer(policy_streams.app)
 app.add_typer(annotate.app)
 app.add_typer(reward.app)
 app.add_typer(model.app, name="model")

@@ -16,6 +16,7 @@ from workers.settings import load
 
 if TYPE_CHECKING:
     from schemas.policy import Policy
+    from workers.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The tenants' policies.")
 
@@ -73,6 +74,25 @@ def read_policy(tenant: str, file: Path) -> Policy:
     except UnicodeDecodeError as error:
         raise Misconfigured(f"{subject(tenant)}: {file} is not UTF-8: {error}") from error
     return parse_yaml(tenant, text, "standard input" if str(file) == "-" else str(file))
+
+
+def policy_in_force(settings: Settings, tenant: str) -> Policy:
+    """Return the tenant's policy, or the default one.
+
+    Raises:
+        Misconfigured: neither is stored.
+    """
+    from workers.policy.document import DEFAULT
+    from workers.redis.policy_store import PolicyStore
+
+    async def find(redis: Any) -> Policy | None:
+        store = PolicyStore(redis, settings.redis.namespace)
+        return await store.get(tenant) or await store.get(DEFAULT)
+
+    found: Policy | None = with_redis(settings.redis, find)
+    if found is None:
+        raise Misconfigured(f"tenant {tenant!r} has no policy, and no default policy is set: name a file with --policy")
+    return found
 
 
 @app.command("get")

@@ -10,14 +10,13 @@ import orjson
 import typer
 
 from workers import settings as settings_module
-from workers.cli.policy import read_policy
+from workers.cli.policy import policy_in_force, read_policy
 from workers.cli.tables import add_row, counted, print_table, say, say_json, table_of
 from workers.cli.times import A_DATE, seconds_of
 from workers.cli.with_redis import has_policy, with_redis
 from workers.errors import Misconfigured, to_install
 
 if TYPE_CHECKING:
-    from schemas.policy import Policy
     from workers.redis.client import Client
     from workers.settings import Settings
 
@@ -48,7 +47,7 @@ def simulate_command(
     since_s = seconds_of("--since", since)
     draw = None if plot is None else _plotting(plot)
     settings = settings_module.load()
-    found = read_policy(tenant, policy) if policy is not None else _policy_in_force(settings, tenant)
+    found = read_policy(tenant, policy) if policy is not None else policy_in_force(settings, tenant)
     compiled = CompiledPolicy(found)
     if compiled.strikes is None:
         raise Misconfigured(f"{subject(tenant)}: it has no field 'strikes', so there is nothing to count")
@@ -154,22 +153,3 @@ def show_command(
         say_json(orjson.dumps({"tenant_id": tenant, "author_id": author, "strikes": strikes}))
     else:
         say(f"{strikes:g}")
-
-
-def _policy_in_force(settings: Settings, tenant: str) -> Policy:
-    """Return the tenant's policy, or the default one.
-
-    Raises:
-        Misconfigured: neither is stored.
-    """
-    from workers.policy.document import DEFAULT
-    from workers.redis.policy_store import PolicyStore
-
-    async def find(redis: Client) -> Policy | None:
-        store = PolicyStore(redis, settings.redis.namespace)
-        return await store.get(tenant) or await store.get(DEFAULT)
-
-    found: Policy | None = with_redis(settings.redis, find)
-    if found is None:
-        raise Misconfigured(f"tenant {tenant!r} has no policy, and no default policy is set: name a file with --policy")
-    return found

@@ -51,7 +51,7 @@ class LiveGuard:
         self._anchor_tokens = anchor_tokens
         self._append_within_s = append_within_s
         self._slots: Slots | None = None
-        self.threshold = _threshold(folder)
+        self.threshold = recommended_threshold(folder)
 
     @property
     def identity(self) -> str:
@@ -119,7 +119,12 @@ class LiveGuard:
         return LiveSession(conversation, self._chatml, self._vocabulary, rules)
 
 
-def _threshold(folder: Path) -> float | None:
+def recommended_threshold(folder: Path) -> float | None:
+    """Read `guardline.threshold` of a checkpoint's `config.json`; None if the checkpoint recommends none.
+
+    Raises:
+        Misconfigured: the file cannot be read, or it is no threshold.
+    """
     path = folder / "config.json"
     try:
         own: Any = json.loads(path.read_text(encoding="utf-8")).get("guardline", {})

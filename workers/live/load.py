@@ -56,12 +56,20 @@ def stream_folder(settings: Streams) -> Path:
 
 
 def load_stream_engine(settings: Streams, folder: Path) -> StreamEngine:
-    """Make the engine. It loads nothing before its `start`."""
+    """Make the engine. It loads nothing before its `start`.
+
+    Raises:
+        Misconfigured: naming `streams.vllm`.
+    """
     sessions, tokens, threads = settings.max_sessions, settings.max_tokens, settings.threads
     if settings.engine == "transformers":
         from workers.engines.stream_transformers import TransformersStreamEngine
 
         return TransformersStreamEngine(folder, max_sessions=sessions, max_tokens=tokens, threads=threads)
+    if settings.engine == "vllm":
+        from workers.engines.stream_vllm import VllmStreamEngine
+
+        return VllmStreamEngine(folder, settings.vllm, max_sessions=sessions, max_tokens=tokens)
     from workers.engines.stream_onnx import OnnxStreamEngine
 
     return OnnxStreamEngine(folder, max_sessions=sessions, max_tokens=tokens, threads=threads)

@@ -13,7 +13,7 @@ class Streams(Section):
     """`guardline worker streams` and the streams of `guardline gateway`: see docs/streams.md."""
 
     engine: Literal["onnxruntime", "transformers", "vllm"] = "onnxruntime"
-    """`onnxruntime`, `vllm` or `transformers`: see docs/streams.md#engines"""
+    """`onnxruntime`, `vllm` or `transformers`: see docs/engines.md#stream-engines"""
     model: str = Field("nano-stream", min_length=1)
     """the bundled model for trials, or the folder of a checkpoint of the kind of Qwen3Guard-Stream in the engine's
     format"""

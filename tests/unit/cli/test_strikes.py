@@ -15,7 +15,7 @@ from workers.errors import Misconfigured
     ("policy", "flags", "sentence"),
     [
         ("unsafe: review", [], "policy for tenant 'acme': it has no field 'strikes', so there is nothing to count"),
-        ("strikes: {weights: 3}", [], "policy for tenant 'acme': weights: has to be a list"),
+        ("strikes: {weights: 3}", [], "policy for tenant 'acme': strikes.weights: has to be a list"),
         ("strikes: {}", ["--since", "yesterday"], "--since: 'yesterday' is not a time"),
         ("strikes: {}", ["--plot", "plot.jpg"], "--plot: plot.jpg has to end in .png or .svg"),
         ("strikes: {}", ["--plot", "/none/plot.svg"], "--plot: cannot write /none/plot.svg: there is no folder /none"),
