@@ -36,6 +36,11 @@ class ReplayedStream(Struct):
             LookupError, TypeError, ValueError: it is not such a verdict.
         """
         rows, names = verdict.get("risk", ()), verdict.get("categories", ())
+        first = verdict.get("first_position")
+        if first is not None and first != self.positions:  # A very long verdict has lost its first positions.
+            self.positions = first
+            if self.cut is None:
+                self.rules.positions = first
         self.positions += len(rows)
         for row, name in zip(rows, names, strict=True):
             if self.cut is None:

@@ -85,6 +85,7 @@ class Outputs:
             "categories": ruling.categories,
             "shown_chars": ruling.shown_chars,
             "policy": terms and terms.reference,
+            **({"rules": terms.rules.model_dump(mode="json")} if terms is not None and outcome == "opened" else {}),
             "source": position(item.source),
             "judged_ms": judged_ms,
             "created_at": item.created_at,

@@ -287,7 +287,7 @@ class Streams:
         await opened.close_session()
         policies = self._policies()
         policy = policies.get(item.tenant_id) or policies.get(DEFAULT) or self._default
-        terms = opened.terms = Terms(policy.reference, self._guard.in_force(policy.stream))
+        terms = opened.terms = Terms(policy.stream_reference, self._guard.in_force(policy.stream))
         stream = opened.stream = Stream(item.source)
         stream.begin(item)
         session = opened.session = self._guard.open(terms.rules)

@@ -84,3 +84,12 @@ def test_a_report_counts_the_streams_of_one_tenant() -> None:
         "median_position": 3,
         "differences": {"same": 2, "earlier": 0, "later": 0, "only_planned": 0, "only_recorded": 0, "neither": 2},
     }
+
+
+def test_a_verdict_that_lost_its_first_positions_keeps_the_numbers_of_the_others() -> None:
+    recording = verdicts("s", "?s", "ssss", "suu", cut=True)
+    del recording[2]["risk"][:3], recording[2]["categories"][:3]
+    recording[2]["first_position"] = 3
+    stream = replayed(StreamPolicy(), recording).streams["s"]
+    assert stream.cut is not None
+    assert (stream.was_cut_at, stream.cut.position) == (6, 6)

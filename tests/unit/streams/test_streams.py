@@ -55,7 +55,9 @@ def test_an_answer_is_judged_token_by_token_from_open_to_close() -> None:
         assert (delta.first_position, delta.shown_chars) == (0, len("I am very"))
         assert (closed.first_position, closed.shown_chars) == (3, len("I am very well"))
         assert [verdict.verdict_id for verdict in found] == list({verdict.verdict_id: 0 for verdict in found})
-        assert {verdict.policy.version for verdict in found if verdict.policy} == {7}
+        acme = world.policies["acme"]
+        assert [verdict.policy and verdict.policy.model_dump() for verdict in found] == [acme.stream_reference] * 5
+        assert [verdict.rules for verdict in found] == [acme.stream, None, None, None, None]
         assert opened.source.offset == 0
         assert (world.sessions, world.interventions) == ({}, [])
         assert world.engine.sessions == set()
