@@ -271,6 +271,25 @@ BATCH_SECONDS = CATALOGUE.histogram(
 
 # The engine.
 
+STREAM_ENGINE_SESSIONS = CATALOGUE.gauge(
+    "guardline_stream_engine_sessions",
+    "sessions",
+    "Sessions that are open at the stream engine; only where answers are judged while they are written.",
+    "At the most that the settings allow: further streams are unavailable.",
+)
+STREAM_ENGINE_TOKENS = CATALOGUE.counter(
+    "guardline_stream_engine_tokens_total",
+    "tokens",
+    "Tokens that the stream engine has judged, those of repeated and replayed streams included.",
+    "Rising faster than the streams: answers are longer, or sessions are lost and replayed.",
+)
+STREAM_ENGINE_STEP_SECONDS = CATALOGUE.histogram(
+    "guardline_stream_engine_step_seconds",
+    "seconds",
+    "Duration of a step of the stream engine: the next tokens of all sessions that wait.",
+    "Rising: more sessions share a step, answers are longer, or the cores are busy.",
+    (0.0005, 0.001, 0.0025, *SECONDS),
+)
 ENGINE_CALL_SECONDS = CATALOGUE.histogram(
     "guardline_engine_call_seconds",
     "seconds",

@@ -139,6 +139,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Events in a micro-batch", "short", _quantiles("guardline_batch_events")),
         Panel("Prompts a second", "ops", ((_rate("guardline_engine_prompts_total", "instance"), "{{instance}}"),)),
         Panel("Tokens a second", "ops", ((_rate("guardline_engine_tokens_total", "instance"), "{{instance}}"),)),
+        Panel("Open sessions of streams", "short", _each("guardline_stream_engine_sessions")),
+        Panel(
+            "Tokens of streams", "ops", ((_rate("guardline_stream_engine_tokens_total", "instance"), "{{instance}}"),)
+        ),
+        Panel("Step of the stream engine", "s", _quantiles("guardline_stream_engine_step_seconds")),
         Panel("Failed attempts", "ops", ((_rate("guardline_failed_attempts_total", "at"), "{{at}}"),)),
         Panel("Open circuits", "short", (("sum by (circuit) (guardline_open_circuits)", "{{circuit}}"),)),
     ),

@@ -18,6 +18,9 @@ VOCABULARY = 48_000
 
 WINDOW = 256
 
+CULPRIT = VOCABULARY - 1
+"""The token whose embedding is not a number."""
+
 HIDDEN, INNER, MLP, LAYERS, HEADS, KV_HEADS, HEAD_WIDTH = 64, 32, 128, 2, 2, 1, 64
 
 SEVERITIES = {"0": "Safe", "1": "Unsafe", "2": "Controversial"}
@@ -100,6 +103,7 @@ def weights(seed: int) -> dict[str, Floats]:
         return np.asarray(mean * (1 + 0.2 * draw.standard_normal(width)), np.float32)
 
     made = {"model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN, 8.0), "model.norm.weight": norm(HIDDEN)}
+    made["model.embed_tokens.weight"][CULPRIT] = np.nan
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}."
         made |= {

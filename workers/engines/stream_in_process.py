@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from workers import telemetry
 from workers.engines.engine import CLOSED
 from workers.engines.stream import Floats, Judged, Session, check_ids
 from workers.engines.stream_checkpoint import StreamConfig
@@ -69,6 +70,11 @@ class _Call:
         self.taken = 0
         self.rows: list[Floats] = []
         self.answer: asyncio.Future[Judged] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the next piece runs alone."""
+        return len(self.ids) - self.taken > SHORT_TOKENS
 
     @property
     def next_ids(self) -> list[int]:
@@ -147,6 +153,7 @@ class InProcessStreamEngine(ABC):
             session.is_lost = True
             session.slot = None
         self._sessions.clear()
+        telemetry.STREAM_ENGINE_SESSIONS.set(0)
         if self._turns is not None:
             self._turns.cancel()
             self._turns = None
@@ -165,6 +172,7 @@ class InProcessStreamEngine(ABC):
             raise Unavailable(f"all {self._max_sessions} sessions of the engine are in use")
         session = SlotSession(heapq.heappop(self._free))
         self._sessions.add(session)
+        telemetry.STREAM_ENGINE_SESSIONS.set(len(self._sessions))
         try:
             return session, await self._run(session, chunk, deadline)
         except BaseException:
@@ -210,20 +218,20 @@ class InProcessStreamEngine(ABC):
                 self._lose(session)  # It has taken tokens whose probabilities nobody has seen.
 
     async def _take_turns(self) -> None:
+        """Alternate: a step of all short pieces, then one long piece, so that a short one waits for one long piece."""
         try:
             while self._waiting:
-                calls = list(self._waiting)
-                short = [call for call in calls if len(call.next_ids) <= SHORT_TOKENS]
-                for batch in [short, *([call] for call in calls if len(call.next_ids) > SHORT_TOKENS)]:
-                    if present := [call for call in batch if call in self._waiting]:
-                        await self._take(present)
+                await self._take([call for call in self._waiting if not call.is_long])
+                if long := next((call for call in self._waiting if call.is_long), None):
+                    self._waiting[long] = self._waiting.pop(long)  # Behind the other long calls.
+                    await self._take([long])
         finally:
             self._turns = None
 
     async def _take(self, calls: list[_Call]) -> None:
         """Run the next piece of each call."""
         pool, sessions = self._pool, [call.session for call in calls]
-        if pool is None:
+        if pool is None or not calls:
             return
         pieces = [
             Piece(session.slot or 0, session.tokens, call.next_ids)
@@ -231,29 +239,34 @@ class InProcessStreamEngine(ABC):
         ]
         for session in sessions:
             session.in_step = True
-        self._step_began = time.monotonic()
+        self._step_began = began = time.monotonic()
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(pool, self._step, self._model, pieces)
+            for call, piece, rows in zip(calls, pieces, outputs, strict=True):
+                self._advance(call, len(piece.ids), rows)
         except Exception as error:
             failure = Unavailable(f"{self._name} failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             for call in calls:
                 self._fail(call, failure)
-                call.session.in_step = False
                 self._lose(call.session)
-            return
         finally:
             self._step_began = None
-        for call, piece, rows in zip(calls, pieces, outputs, strict=True):
-            call.session.in_step = False
-            if call.session.is_lost:
-                self._lose(call.session)
-                continue
-            call.session.tokens += len(piece.ids)
-            call.taken += len(piece.ids)
-            call.rows.append(rows)
-            if call.taken == len(call.ids):
-                self._answer(call)
+            for session in sessions:
+                session.in_step = False
+                if session.is_lost:
+                    self._lose(session)
+        telemetry.STREAM_ENGINE_STEP_SECONDS.observe(time.monotonic() - began)
+        telemetry.STREAM_ENGINE_TOKENS.inc(sum(len(piece.ids) for piece in pieces))
+
+    def _advance(self, call: _Call, tokens: int, rows: Floats) -> None:
+        if call.session.is_lost:
+            return
+        call.session.tokens += tokens
+        call.taken += tokens
+        call.rows.append(rows)
+        if call.taken == len(call.ids):
+            self._answer(call)
 
     def _answer(self, call: _Call) -> None:
         assert self._config is not None
@@ -279,4 +292,5 @@ class InProcessStreamEngine(ABC):
         if session.slot is not None and not session.in_step and session in self._sessions:
             heapq.heappush(self._free, session.slot)
             self._sessions.remove(session)
+            telemetry.STREAM_ENGINE_SESSIONS.set(len(self._sessions))
             session.slot = None

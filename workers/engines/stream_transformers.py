@@ -34,9 +34,13 @@ class TransformersStreamEngine(InProcessStreamEngine):
         config = read_config(self._folder)
         if self._cores is not None:
             torch.set_num_threads(self._cores)
+
+        class Backbone(Qwen3Model):  # type: ignore[misc]  # transformers is not typed.
+            _keys_to_ignore_on_load_unexpected = (r"risk_level", r"category")  # The heads are below.
+
         try:
-            # The checkpoint's own code is never loaded: this is the class of transformers, and the heads are below.
-            backbone = Qwen3Model.from_pretrained(
+            # The checkpoint's own code is never loaded.
+            backbone = Backbone.from_pretrained(
                 self._folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
             ).eval()
         except Exception as error:  # Each file format has its own error, such as SafetensorError.

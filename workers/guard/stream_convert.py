@@ -20,7 +20,7 @@ from workers.engines.stream_folder import ALONGSIDE, MODEL, read_folder, write_a
 from workers.engines.stream_graph import GraphWriter
 from workers.engines.stream_onnx import OnnxStreamEngine
 from workers.engines.stream_transformers import TransformersStreamEngine
-from workers.errors import Misconfigured, to_install
+from workers.errors import Misconfigured, Unjudgeable, to_install
 from workers.guard.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ async def _judged(engine: StreamEngine, turns: Sequence[tuple[list[int], list[in
             session, judged = await engine.open(user)
             found += [judged, await engine.append(session, answer)]
             await engine.end(session)
+    except Unjudgeable as error:
+        raise Misconfigured(f"one of the texts cannot be judged by {engine.identity}: {error}") from error
     finally:
         await engine.close()
     return found

@@ -33,6 +33,8 @@ class StreamCase:
     """The largest difference of a probability from the reference, in float64."""
     category_tolerance: float | None = None
     """The same of a category's probability, if it is another one."""
+    leaks_nan: bool = False
+    """Whether what is not a number may reach other sessions by the cache: see `Case.leaks_nan`."""
 
 
 def onnx_engine(folder: Path, weights: str = "float32") -> OnnxStreamEngine:

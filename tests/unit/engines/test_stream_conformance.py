@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.checkpoints.stream import VOCABULARY, WINDOW, write_stream
+from tests.checkpoints.stream import CULPRIT, VOCABULARY, WINDOW, write_stream
 from tests.unit.engines.stream_cases import MAX_SESSIONS, MAX_TOKENS, PARAMETERS, StreamCase
 from tests.unit.engines.stream_reference import StreamReference
 from workers.engines.stream import Judged, Session, StreamEngine
@@ -23,9 +23,9 @@ from workers.errors import Fatal, Unavailable, Unjudgeable
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 DRAW = np.random.default_rng(7)
-TEXT: list[int] = DRAW.integers(3, VOCABULARY, 100).tolist()
-LONG: list[int] = DRAW.integers(3, VOCABULARY, MAX_TOKENS).tolist()
-MANY: list[list[int]] = [DRAW.integers(3, VOCABULARY, 20 + 11 * number).tolist() for number in range(MAX_SESSIONS)]
+TEXT: list[int] = DRAW.integers(3, CULPRIT, 100).tolist()
+LONG: list[int] = DRAW.integers(3, CULPRIT, MAX_TOKENS).tolist()
+MANY: list[list[int]] = [DRAW.integers(3, CULPRIT, 20 + 11 * number).tolist() for number in range(MAX_SESSIONS)]
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -345,6 +345,36 @@ async def test_a_session_may_be_ended_while_it_is_judged(
     assert isinstance(answer, Judged | Unavailable)
     await all_slots_are_free(engine)
     (await judged(engine, TEXT)).check(reference, case)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in PARAMETERS if not cast(StreamCase, case.values[0]).leaks_nan], indirect=True
+)
+async def test_a_session_whose_numbers_overflow_is_lost_and_leaves_no_trace(
+    engine: StreamEngine, reference: StreamReference, case: StreamCase
+) -> None:
+    streams = [Stream(engine) for _ in MANY[:4]]
+    for stream, ids in zip(streams, MANY, strict=False):
+        await stream.push(ids[:10])
+    culprit, *others = streams
+    assert culprit.session is not None
+    for _ in range(3):
+        answers = await asyncio.gather(
+            *(engine.open([5, 6, CULPRIT, 7]) for _ in range(MAX_SESSIONS - len(streams))),
+            *(stream.push([8, 9]) for stream in others),
+            return_exceptions=True,
+        )
+        refused = answers[: -len(others)]
+        assert [isinstance(answer, Unjudgeable) and answer.reason for answer in refused] == ["no_number"] * len(refused)
+    with pytest.raises(Unjudgeable, match="no_number"):
+        await engine.append(culprit.session, [CULPRIT])
+    assert culprit.session.is_lost
+    for stream in others:
+        await stream.push(LONG[:90])
+        stream.check(reference, case)
+        await stream.end()
+    for ids in MANY[:3]:
+        (await judged(engine, ids)).check(reference, case)
 
 
 async def test_rows_are_probabilities(engine: StreamEngine) -> None:

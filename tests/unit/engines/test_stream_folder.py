@@ -42,8 +42,13 @@ def test_the_command_recognises_the_checkpoint_and_says_how_far_the_folder_agree
     said = run(source, tmp_path / "int8", "--texts", tmp_path / "texts").stdout
     assert "of 3 texts the same severity for" in said
     assert read_folder(tmp_path / "int8")[1] == "int8"
-    assert "exists already" in run(source, tmp_path / "int8", code=2).stderr
-    assert "takes int8 or float32" in run(source, tmp_path / "other", "--quantization", "int4", code=2).stderr
+
+
+def test_a_folder_that_exists_and_unknown_weights_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="exists already"):
+        convert_stream(source, tmp_path, "int8")
+    with pytest.raises(Misconfigured, match="takes int8 or float32, and not int4"):
+        convert_stream(source, tmp_path / "other", "int4")
     assert not (tmp_path / "other").exists()
 
 
