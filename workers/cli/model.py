@@ -28,6 +28,10 @@ def model_convert(
             "the default, or float32."
         ),
     ] = None,
+    cache: Annotated[
+        str,
+        typer.Option(help="For Qwen3Guard-Stream: the type of the keys and values of a session, float32 or int8."),
+    ] = "float32",
     texts: Annotated[
         Path | None, typer.Option(help="Texts to compare on, one a line; a few hundred are bundled.")
     ] = None,
@@ -44,7 +48,7 @@ def model_convert(
     source = checkpoint_folder(model, engine="transformers")
     lines = _texts(texts)
     if is_stream(source):
-        _convert_stream(source, output, quantization or "int8", lines)
+        _convert_stream(source, output, quantization or "int8", cache, lines)
         return
     convert(source, output, quantization or "int8_float32")
     found = asyncio.run(agreement(source, output, lines, context_tokens=settings_module.load().guard.context_tokens))
@@ -54,16 +58,18 @@ def model_convert(
     )
 
 
-def _convert_stream(source: Path, output: Path, weights: str, texts: list[str]) -> None:
+def _convert_stream(source: Path, output: Path, weights: str, cache: str, texts: list[str]) -> None:
     """Convert a checkpoint for streams. A graph in float32 that differs from the reference is deleted."""
     from workers.guard.stream_convert import EXACT, convert_stream, stream_agreement
 
-    convert_stream(source, output, weights)
+    if cache not in ("int8", "float32"):
+        raise Misconfigured(f"--cache: int8 or float32, and not {cache}")
+    convert_stream(source, output, weights, texts if cache == "int8" else ())
     found = asyncio.run(stream_agreement(source, output, texts))
     if found is None:
         say(f"{output}: not compared with the checkpoint, because transformers is not installed")
         return
-    if weights == "float32" and not found.furthest <= EXACT:
+    if weights == cache == "float32" and not found.furthest <= EXACT:
         shutil.rmtree(output)
         raise Misconfigured(
             f"cannot convert {source}: on {found.positions} tokens, a probability differs by {found.furthest:.3f} from "

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.engines.stream_checkpoint import StreamConfig, read_config
 from workers.errors import Misconfigured
@@ -21,19 +21,30 @@ ALONGSIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_tem
 """The files that are copied from the checkpoint, if it has them."""
 
 
-def write_about(folder: Path, source: Path, weights: str) -> None:
+class StreamFolder(NamedTuple):
+    """What the engine has to know of a folder."""
+
+    config: StreamConfig
+    weights: str
+    """`int8` or `float32`."""
+    cache: str
+    """The type of the keys and values: `int8` or `float32`."""
+
+
+def write_about(folder: Path, source: Path, weights: str, cache: str) -> None:
     """Write `ABOUT`, last of all. The digests of `source` say which checkpoint the folder was made of."""
     about = {
         "format": FORMAT,
         "weights": weights,
+        "cache": cache,
         "files": _digests(file for file in folder.iterdir() if file.name != ABOUT),
         "made_of": _digests([source / "config.json", *source.glob("*.safetensors")]),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def read_folder(folder: Path) -> tuple[StreamConfig, str]:
-    """Check the folder; return its configuration and the type of its weights.
+def read_folder(folder: Path) -> StreamFolder:
+    """Check the folder, and read it.
 
     Raises:
         Misconfigured: it was not made by `guardline model convert`, or its files do not belong together.
@@ -46,7 +57,7 @@ def read_folder(folder: Path) -> tuple[StreamConfig, str]:
             raise Misconfigured(
                 f"streams.model: {folder / name} was changed after the conversion: convert the checkpoint again"
             )
-    return read_config(folder), about["weights"]
+    return StreamFolder(read_config(folder), about["weights"], about.get("cache", "float32"))
 
 
 def _read_about(folder: Path) -> Any:
@@ -67,7 +78,10 @@ def _read_about(folder: Path) -> Any:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         found, files = about["format"], about["files"]
-        is_valid = isinstance(about["weights"], str) and {MODEL, "config.json"} <= set(files)
+        is_valid = {about["weights"], about.get("cache", "float32")} <= {"int8", "float32"} and {
+            MODEL,
+            "config.json",
+        } <= set(files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Misconfigured(f"streams.model: {folder / ABOUT} is invalid: {error}") from error
     if found != FORMAT or not is_valid:

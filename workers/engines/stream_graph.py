@@ -13,9 +13,9 @@ onnxruntime takes one scale for all rows of a step: there the division into chun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ MAX_FILE_BYTES = 1_500_000_000
 
 CACHE_KINDS = ("key", "value")
 
+Scales: TypeAlias = Mapping[tuple[int, str], float]
+"""For each layer and kind of a cache in int8: what 1 stands for."""
+
 
 def cache_names(layer: int, kind: str) -> tuple[str, str]:
     """Return the names of the input and the output of a layer's cache: the same memory is bound to both."""
@@ -51,7 +54,7 @@ def cache_names(layer: int, kind: str) -> tuple[str, str]:
 class GraphWriter:
     """Collects the nodes of one graph."""
 
-    def __init__(self, config: StreamConfig, weights: Weights, *, is_int8: bool) -> None:
+    def __init__(self, config: StreamConfig, weights: Weights, *, is_int8: bool, scales: Scales | None = None) -> None:
         from onnx import helper, numpy_helper
 
         self._helper = helper
@@ -59,6 +62,7 @@ class GraphWriter:
         self._config = config
         self._weights = weights
         self._is_int8 = is_int8
+        self._scales = scales
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
         self._bytes = 0
@@ -118,13 +122,14 @@ class GraphWriter:
             value("cos", TensorProto.FLOAT, ["positions", config.head_width // 2]),
             value("sin", TensorProto.FLOAT, ["positions", config.head_width // 2]),
         ]
+        cached = TensorProto.FLOAT if self._scales is None else TensorProto.INT8
         outputs = [value("outputs", TensorProto.FLOAT, ["tokens", WIDTH])]
         shape: list[str | int | None] = ["sessions", config.kv_heads, "capacity", config.head_width]
         for layer in range(config.layers):
             for kind in CACHE_KINDS:
                 before, after = cache_names(layer, kind)
-                inputs.append(value(before, TensorProto.FLOAT, shape))
-                outputs.append(value(after, TensorProto.FLOAT, shape))
+                inputs.append(value(before, cached, shape))
+                outputs.append(value(after, cached, shape))
         return inputs, outputs
 
     def _layer(self, layer: int, hidden: str) -> str:
@@ -185,7 +190,9 @@ class GraphWriter:
         rows = self._node("Concat", [joined, f"v.{layer}"], f"qkv_normed.{layer}", axis=-1)
         placed = self._node("Gather", [rows, "places"], f"qkv_placed.{layer}", axis=0)
         (keys, keys_after), (values, values_after) = [cache_names(layer, kind) for kind in CACHE_KINDS]
-        inputs = [placed, "", "", keys, values, "last_positions", "total", "cos", "sin", *[""] * 7, "counts"]
+        scales, options = self._cache_scales(layer)
+        inputs = [placed, "", "", keys, values, "last_positions", "total", "cos", "sin"]
+        inputs += ["", "", "", *scales, "", "", "counts"]
         window = {} if config.window is None else {"local_window_size": config.window, "sliding_window_cache": 1}
         self._node(
             "GroupQueryAttention",
@@ -199,9 +206,20 @@ class GraphWriter:
             do_rotary=1,
             scale=config.head_width**-0.5,
             **window,
+            **options,
         )
         flat = self._node("Reshape", [f"mixed.{layer}", "flat"], f"flat.{layer}")
         return self._node("Gather", [flat, "origins"], f"mixed_rows.{layer}", axis=0)
+
+    def _cache_scales(self, layer: int) -> tuple[list[str], dict[str, Any]]:
+        """Return the inputs and attributes that make the cache of a layer int8, or none."""
+        if self._scales is None:
+            return ["", ""], {}
+        names = [
+            self._constant(f"{kind}_scale.{layer}", np.array([self._scales[layer, kind]], np.float32))
+            for kind in CACHE_KINDS
+        ]
+        return names, {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
 
     def _heads(self, hidden: str) -> None:
         """Write the heads, always in float32: they are small, and decide."""

@@ -40,12 +40,12 @@ class OnnxStreamEngine(InProcessStreamEngine):
     ) -> None:
         super().__init__("onnxruntime", folder, max_sessions=max_sessions, max_tokens=max_tokens)
         self._threads = threads
-        self._weights = ""
+        self._types = ""
 
     @property
     def identity(self) -> str:
         """See `StreamEngine.identity`."""
-        return f"{self._name} {self._weights}".strip()
+        return f"{self._name}{self._types}"
 
     def _load(self) -> tuple[StreamConfig, Any]:
         try:
@@ -55,7 +55,8 @@ class OnnxStreamEngine(InProcessStreamEngine):
                 f"streams.engine: 'onnxruntime' needs the extra: {to_install('streams')} ({error})"
             ) from error
         _check_version(onnxruntime)
-        config, self._weights = read_folder(self._folder)
+        config, weights, cache = read_folder(self._folder)
+        self._types = f" {weights}, cache {cache}"
         threads = self._threads or (1 if config.hidden < SMALL_HIDDEN else len(os.sched_getaffinity(0)))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -69,10 +70,24 @@ class OnnxStreamEngine(InProcessStreamEngine):
             )
         except Exception as error:  # onnxruntime has an error of its own for each cause.
             raise Misconfigured(f"streams.model: onnxruntime cannot load {self._folder / MODEL}: {error}") from error
-        return config, _Model(session, config, self._max_sessions, self._max_tokens)
+        cached = np.int8 if cache == "int8" else np.float32
+        return config, _Model(session, config, self._max_sessions, self._max_tokens, cached)
 
     def _step(self, model: Any, pieces: Sequence[Piece]) -> list[Floats]:
         return list(model.run(pieces))
+
+
+def largest_cached(folder: Path, conversations: Sequence[Sequence[int]]) -> dict[tuple[int, str], float]:
+    """Return the largest absolute key and value of each layer in these conversations, with a cache in float32."""
+    longest = max(len(ids) for ids in conversations)
+    _, model = OnnxStreamEngine(folder, max_sessions=1, max_tokens=longest)._load()
+    largest = dict.fromkeys(model.caches, 0.0)
+    for ids in conversations:
+        for start in range(0, len(ids), PIECE_TOKENS):
+            model.run([Piece(0, start, list(ids[start : start + PIECE_TOKENS]))])
+        for name, cache in model.caches.items():
+            largest[name] = max(largest[name], float(np.abs(cache).max()))
+    return largest
 
 
 def _check_version(onnxruntime: Any) -> None:
@@ -93,15 +108,13 @@ def _check_version(onnxruntime: Any) -> None:
 
 
 class _Model:
-    def __init__(self, session: Any, config: StreamConfig, sessions: int, tokens: int) -> None:
+    def __init__(self, session: Any, config: StreamConfig, sessions: int, tokens: int, cached: Any) -> None:
         self._session = session
         # The window moves in twice its size: with less, it moves more often, and a token takes longer.
         capacity = tokens if config.window is None else config.window + max(config.window, PIECE_TOKENS)
         shape = (sessions, config.kv_heads, capacity, config.head_width)
         # The system gives memory to zeros only when something is written to them.
-        self._caches = {
-            (layer, kind): np.zeros(shape, np.float32) for layer in range(config.layers) for kind in CACHE_KINDS
-        }
+        self.caches = {(layer, kind): np.zeros(shape, cached) for layer in range(config.layers) for kind in CACHE_KINDS}
         angles = np.arange(tokens)[:, None] * config.theta ** (-np.arange(0, config.head_width, 2) / config.head_width)
         self._fixed = {
             "cos": _value(np.cos(angles).astype(np.float32)),
@@ -149,7 +162,7 @@ class _Model:
             binding = self._session.io_binding()
             for name, value in self._fixed.items():
                 binding.bind_ortvalue_input(name, value)
-            for (layer, kind), cache in self._caches.items():
+            for (layer, kind), cache in self.caches.items():
                 before, after = cache_names(layer, kind)
                 value = _value(cache[first:end])
                 binding.bind_ortvalue_input(before, value)
@@ -158,7 +171,7 @@ class _Model:
         return self._bindings[first, end]
 
 
-def _value(values: NDArray[np.float32]) -> Any:
+def _value(values: NDArray[Any]) -> Any:
     """Make a value of onnxruntime that shares the array's memory."""
     import onnxruntime
 

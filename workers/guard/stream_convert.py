@@ -17,8 +17,8 @@ import numpy as np
 from workers.engines.stream import Judged, StreamEngine
 from workers.engines.stream_checkpoint import ARCHITECTURE, Weights, read_config
 from workers.engines.stream_folder import ALONGSIDE, MODEL, read_folder, write_about
-from workers.engines.stream_graph import GraphWriter
-from workers.engines.stream_onnx import OnnxStreamEngine
+from workers.engines.stream_graph import GraphWriter, Scales
+from workers.engines.stream_onnx import OnnxStreamEngine, largest_cached
 from workers.engines.stream_transformers import TransformersStreamEngine
 from workers.errors import Misconfigured, Unjudgeable, to_install
 from workers.guard.tokens import Tokens
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 EXACT = 1e-3
 """A float32 graph that differs by more is wrong. On the small checkpoint of the tests, it differed by 2e-6."""
+
+MARGIN = 1.1
+"""How far keys and values of other texts may exceed the largest one of the texts that set the scales."""
 
 MAX_TOKENS = 512
 """Tokens of a text that are compared, at most."""
@@ -56,10 +59,11 @@ def is_stream(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("architectures") == [ARCHITECTURE]
 
 
-def convert_stream(source: Path, target: Path, weights: str) -> None:
+def convert_stream(source: Path, target: Path, weights: str, cache_texts: Sequence[str] = ()) -> None:
     """Write the checkpoint in `source` as a new folder for `OnnxStreamEngine`. All of it or nothing.
 
-    `weights`: `int8` or `float32`.
+    `weights`: `int8` or `float32`. With `cache_texts`, the engine keeps keys and values in int8, scaled by those of
+    these texts: they take a quarter of the memory, and a token behind thousands of others takes less time.
 
     Raises:
         Misconfigured: the extra is not installed, `target` exists, or the checkpoint cannot be converted.
@@ -71,15 +75,28 @@ def convert_stream(source: Path, target: Path, weights: str) -> None:
     if find_spec("onnx") is None:
         raise Misconfigured(f"the conversion needs the extra: {to_install('streams')}")
     config = read_config(source, "cannot convert")
+    if cache_texts and config.window is not None:
+        raise Misconfigured(f"cannot convert {source} with a cache in int8: its layers see only {config.window} tokens")
     try:
         with _all_or_nothing(target):
-            GraphWriter(config, Weights(source, "cannot convert"), is_int8=weights == "int8").write(target / MODEL)
+            scales = _scales(source, target, weights, cache_texts) if cache_texts else None
+            tensors = Weights(source, "cannot convert")
+            GraphWriter(config, tensors, is_int8=weights == "int8", scales=scales).write(target / MODEL)
             for name in ALONGSIDE:
                 if (source / name).is_file():
                     shutil.copyfile(source / name, target / name)
-            write_about(target, source, weights)
+            write_about(target, source, weights, "int8" if cache_texts else "float32")
     except OSError as error:
         raise Misconfigured(f"cannot write {target}: {error}") from error
+
+
+def _scales(source: Path, target: Path, weights: str, texts: Sequence[str]) -> Scales:
+    """Judge texts with a cache in float32; return the scales for what it held."""
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        convert_stream(source, Path(folder) / weights, weights)
+        turns = [[*user, *answer] for user, answer in _turns(source, texts)]
+        largest = largest_cached(Path(folder) / weights, turns)
+    return {name: MARGIN * (value or 1) / 127 for name, value in largest.items()}
 
 
 @contextmanager
@@ -98,10 +115,9 @@ async def stream_agreement(source: Path, target: Path, texts: Sequence[str]) -> 
     The reference is transformers. If it is not installed, the graph in float32 replaces it, which shows only what int8
     changes, and a folder in float32 is not compared.
     """
-    tokens = Tokens(source)
-    turns = [_ids(tokens, user, answer) for user, answer in zip(["", *texts], texts, strict=False)]
+    turns = _turns(source, texts)
     has_reference = find_spec("torch") is not None and find_spec("transformers") is not None
-    if not has_reference and read_folder(target)[1] == "float32":
+    if not has_reference and "int8" not in read_folder(target)[1:]:
         return None
     found = await _judged(OnnxStreamEngine(target, max_sessions=1, max_tokens=2 * MAX_TOKENS), turns)
     if has_reference:
@@ -128,9 +144,16 @@ def _compared(expected: Sequence[Judged], found: Sequence[Judged], texts: int, n
     return StreamAgreement(texts, len(same), float(same.mean()), furthest, name)
 
 
-def _ids(tokens: Tokens, user: str, answer: str) -> tuple[list[int], list[int]]:
-    turn = f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
-    return tokens.fixed(turn)[-MAX_TOKENS:], (tokens.fixed(answer) or tokens.fixed(" "))[:MAX_TOKENS]
+def _turns(source: Path, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Return the ids of each text as an answer, behind those of the text before it as the user's turn."""
+    tokens = Tokens(source)
+    return [
+        (
+            tokens.fixed(f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n")[-MAX_TOKENS:],
+            (tokens.fixed(answer) or tokens.fixed(" "))[:MAX_TOKENS],
+        )
+        for user, answer in zip(["", *texts], texts, strict=False)
+    ]
 
 
 async def _judged(engine: StreamEngine, turns: Sequence[tuple[list[int], list[int]]]) -> list[Judged]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.lines import TEXTS
 from workers.engines.stream import StreamEngine
 from workers.engines.stream_checkpoint import read_config
 from workers.engines.stream_onnx import OnnxStreamEngine
@@ -37,11 +38,12 @@ class StreamCase:
     """Whether what is not a number may reach other sessions by the cache: see `Case.leaks_nan`."""
 
 
-def onnx_engine(folder: Path, weights: str = "float32") -> OnnxStreamEngine:
-    """Convert a checkpoint, once, and make an engine on it."""
-    target = folder / weights
+def onnx_engine(folder: Path, weights: str = "float32", cache_texts: Sequence[str] = ()) -> OnnxStreamEngine:
+    """Convert a checkpoint, once, and make an engine on it. With a window, there is no cache in int8."""
+    texts = cache_texts if read_config(folder).window is None else ()
+    target = folder / f"{weights}-{bool(texts)}"
     if not target.exists():
-        convert_stream(folder, target, weights)
+        convert_stream(folder, target, weights, texts)
     return OnnxStreamEngine(target, max_sessions=MAX_SESSIONS, max_tokens=MAX_TOKENS, threads=1)
 
 
@@ -58,7 +60,7 @@ def vllm_engine(folder: Path) -> VllmStreamEngine:
 
 CASES = (
     StreamCase("onnxruntime", None, onnx_engine, tolerance=1e-4),
-    StreamCase("onnxruntime-int8", None, lambda folder: onnx_engine(folder, "int8"), tolerance=0.25),
+    StreamCase("onnxruntime-int8", None, lambda folder: onnx_engine(folder, "int8", TEXTS), tolerance=0.25),
     StreamCase(
         "transformers",
         "transformers",

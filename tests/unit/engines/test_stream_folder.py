@@ -41,7 +41,7 @@ def test_the_command_recognises_the_checkpoint_and_says_how_far_the_folder_agree
     (tmp_path / "texts").write_text("good morning\nhow are you?\nwie geht es dir?\n")
     said = run(source, tmp_path / "int8", "--texts", tmp_path / "texts").stdout
     assert "of 3 texts the same severity for" in said
-    assert read_folder(tmp_path / "int8")[1] == "int8"
+    assert read_folder(tmp_path / "int8")[1:] == ("int8", "float32")
 
 
 def test_a_folder_that_exists_and_unknown_weights_are_refused(source: Path, tmp_path: Path) -> None:
@@ -85,7 +85,9 @@ async def test_a_checkpoint_that_was_not_converted_names_the_command(source: Pat
         await OnnxStreamEngine(source).start()
 
 
-@pytest.mark.parametrize("about", ["", "[]", '{"format": 2, "files": {}, "weights": "int8"}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "about", ["", "[]", '{"format": 2, "files": {}, "weights": "int8", "cache": "int8"}', '{"format": 1}']
+)
 async def test_an_invalid_description_is_refused(made: Path, tmp_path: Path, about: str) -> None:
     folder = Path(shutil.copytree(made, tmp_path / "folder"))
     (folder / "guardline.json").write_text(about)

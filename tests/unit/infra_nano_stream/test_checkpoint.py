@@ -34,7 +34,7 @@ def test_each_engine_finds_its_folder(engine: str) -> None:
 
 def test_the_graph_is_made_of_the_committed_weights() -> None:
     """`read_folder` compares the digests of all files of the graph's folder."""
-    config, weights = read_folder(CHECKPOINT / "onnx")
+    config, weights, _ = read_folder(CHECKPOINT / "onnx")
     assert weights == "int8"
     assert config == read_config(CHECKPOINT / "hf")
     about = json.loads((CHECKPOINT / "onnx" / "guardline.json").read_text(encoding="utf-8"))
