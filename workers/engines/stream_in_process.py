@@ -22,6 +22,7 @@ from workers import telemetry
 from workers.engines.engine import CLOSED
 from workers.engines.stream import Floats, Judged, Session, check_ids
 from workers.engines.stream_checkpoint import StreamConfig
+from workers.engines.stream_labels import divided
 from workers.errors import Fatal, Unavailable, Unjudgeable
 
 PIECE_TOKENS = 128
@@ -107,8 +108,8 @@ class InProcessStreamEngine(ABC):
         """
 
     @abstractmethod
-    def _step(self, model: Any, pieces: Sequence[Piece]) -> list[Floats]:
-        """Run the next tokens of some sessions, in the thread; return (n, 23) outputs of the heads for each piece.
+    def _step(self, model: Any, pieces: Sequence[Piece]) -> Floats:
+        """Run the next tokens of some sessions, in the thread; return (n, 23) outputs of the heads for all n tokens.
 
         If it raises, the state of all these sessions is void.
         """
@@ -241,9 +242,11 @@ class InProcessStreamEngine(ABC):
             session.in_step = True
         self._step_began = began = time.monotonic()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(pool, self._step, self._model, pieces)
-            for call, piece, rows in zip(calls, pieces, outputs, strict=True):
-                self._advance(call, len(piece.ids), rows)
+            rows = await asyncio.get_running_loop().run_in_executor(pool, self._judge, self._model, pieces)
+            start = 0
+            for call, piece in zip(calls, pieces, strict=True):
+                self._advance(call, rows[start : start + len(piece.ids)])
+                start += len(piece.ids)
         except Exception as error:
             failure = Unavailable(f"{self._name} failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
@@ -259,25 +262,29 @@ class InProcessStreamEngine(ABC):
         telemetry.STREAM_ENGINE_STEP_SECONDS.observe(time.monotonic() - began)
         telemetry.STREAM_ENGINE_TOKENS.inc(sum(len(piece.ids) for piece in pieces))
 
-    def _advance(self, call: _Call, tokens: int, rows: Floats) -> None:
+    def _judge(self, model: Any, pieces: Sequence[Piece]) -> Floats:
+        """Run a step, in the thread; return the probabilities of all its tokens."""
+        assert self._config is not None
+        return self._config.labels.probabilities(self._step(model, pieces))
+
+    def _advance(self, call: _Call, rows: Floats) -> None:
         if call.session.is_lost:
             return
-        call.session.tokens += tokens
-        call.taken += tokens
+        call.session.tokens += len(rows)
+        call.taken += len(rows)
         call.rows.append(rows)
         if call.taken == len(call.ids):
             self._answer(call)
 
     def _answer(self, call: _Call) -> None:
-        assert self._config is not None
-        outputs = call.rows[0] if len(call.rows) == 1 else np.concatenate(call.rows)
-        if not np.isfinite(outputs).all():
+        rows = call.rows[0] if len(call.rows) == 1 else np.concatenate(call.rows)
+        if not np.isfinite(rows).all():
             self._fail(call, Unjudgeable("no_number", "the model's numbers overflow"))
             self._lose(call.session)
             return
         self._waiting.pop(call, None)
         if not call.answer.done():
-            call.answer.set_result(self._config.labels.judged(outputs))
+            call.answer.set_result(divided(rows))
 
     def _fail(self, call: _Call, error: Exception) -> None:
         self._waiting.pop(call, None)

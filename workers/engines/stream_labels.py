@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,10 @@ Label = TypeVar("Label", bound=StrEnum)
 MAPS = ("response_risk_level_map", "response_category_map", "query_risk_level_map", "query_category_map")
 """The maps of the four heads in `config.json`, in the order in which the engines concatenate the heads' outputs."""
 
-WIDTH = len(SEVERITIES) + len(ANSWER_CATEGORIES) + len(SEVERITIES) + len(PROMPT_CATEGORIES)
+_STARTS = (0, 3, 11, 14, 23)
+"""Where each head's outputs begin, and where the last head's outputs end."""
+
+WIDTH = _STARTS[-1]
 """The outputs of all heads together."""
 
 _SEVERITY_NAMES = {severity.value.lower(): severity for severity in Severity}
@@ -49,22 +53,31 @@ class Labels:
     prompt_risk: tuple[int, ...]
     prompt_categories: tuple[int, ...]
 
-    def judged(self, logits: Floats) -> Judged:
-        """Make probabilities in the order of `schemas.stream` of the outputs of all heads, in the order of `MAPS`.
+    def judged(self, outputs: Floats) -> Judged:
+        """Make probabilities of the outputs of all heads, in the order of `MAPS`, for one chunk: (n, 23) with n > 0."""
+        return divided(self.probabilities(outputs))
 
-        `logits` has the shape (n, 23), with n > 0. The user's turn is read at the last row.
-        """
-        risk, categories, prompt_risk, prompt_categories = np.split(logits, np.cumsum(self._widths)[:-1], axis=1)
-        return Judged(
-            risk=softmax(risk)[:, self.risk],
-            categories=softmax(categories)[:, self.categories],
-            prompt_risk=softmax(prompt_risk[-1])[list(self.prompt_risk)],
-            prompt_categories=softmax(prompt_categories[-1])[list(self.prompt_categories)],
-        )
+    def probabilities(self, outputs: Floats) -> Floats:
+        """Do so for any number of tokens, (n, 23), and leave the heads in one array."""
+        heads = [
+            softmax(outputs[:, start:end])[:, order]
+            for (start, end), order in zip(
+                pairwise(_STARTS), (self.risk, self.categories, self.prompt_risk, self.prompt_categories), strict=True
+            )
+        ]
+        return np.concatenate(heads, axis=1)
 
-    @property
-    def _widths(self) -> tuple[int, ...]:
-        return len(self.risk), len(self.categories), len(self.prompt_risk), len(self.prompt_categories)
+
+def divided(probabilities: Floats) -> Judged:
+    """Divide the probabilities of one chunk, (n, 23), by heads. The user's turn is read at the last token."""
+    _, risk, categories, prompt_risk, _ = _STARTS
+    last = probabilities[-1]
+    return Judged(
+        risk=probabilities[:, :risk],
+        categories=probabilities[:, risk:categories],
+        prompt_risk=last[categories:prompt_risk],
+        prompt_categories=last[prompt_risk:],
+    )
 
 
 def softmax(logits: Floats) -> Floats:

@@ -73,8 +73,8 @@ class OnnxStreamEngine(InProcessStreamEngine):
         cached = np.int8 if cache == "int8" else np.float32
         return config, _Model(session, config, self._max_sessions, self._max_tokens, cached)
 
-    def _step(self, model: Any, pieces: Sequence[Piece]) -> list[Floats]:
-        return list(model.run(pieces))
+    def _step(self, model: Any, pieces: Sequence[Piece]) -> Floats:
+        return np.asarray(model.run(pieces))
 
 
 def largest_cached(folder: Path, conversations: Sequence[Sequence[int]]) -> dict[tuple[int, str], float]:
@@ -122,8 +122,8 @@ class _Model:
         }
         self._bindings: dict[tuple[int, int], Any] = {}
 
-    def run(self, pieces: Sequence[Piece]) -> list[Floats]:
-        """Return the outputs of the heads at the tokens of each piece."""
+    def run(self, pieces: Sequence[Piece]) -> Floats:
+        """Return the outputs of the heads at all tokens of the pieces, (n, 23)."""
         first = min(piece.slot for piece in pieces)
         end = max(piece.slot for piece in pieces) + 1
         lengths = [len(piece.ids) for piece in pieces]
@@ -152,7 +152,7 @@ class _Model:
         binding.bind_output("outputs", "cpu")
         self._session.run_with_iobinding(binding)
         outputs: Floats = binding.get_outputs()[-1].numpy()
-        return np.split(outputs, starts[1:-1])
+        return outputs
 
     def _binding(self, first: int, end: int) -> Any:
         """Bind the caches of these slots, once: the same memory as input and as output."""

@@ -47,8 +47,8 @@ class TransformersStreamEngine(InProcessStreamEngine):
             raise Misconfigured(f"streams.model: transformers cannot load {self._folder}: {error}") from error
         return config, _Model(backbone, Weights(self._folder), config)
 
-    def _step(self, model: Any, pieces: Sequence[Piece]) -> list[Floats]:
-        return [model.run(piece) for piece in pieces]
+    def _step(self, model: Any, pieces: Sequence[Piece]) -> Floats:
+        return np.concatenate([model.run(piece) for piece in pieces])
 
 
 class _Model:

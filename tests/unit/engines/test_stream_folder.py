@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from tests.checkpoints.stream import weights, write_stream
 from tests.command import guardline
+from workers.engines import stream_graph
 from workers.engines.stream_checkpoint import Weights
 from workers.engines.stream_folder import read_folder
 from workers.engines.stream_onnx import OnnxStreamEngine
@@ -139,6 +140,26 @@ def test_weights_are_read_in_every_type_and_from_several_files(tmp_path: Path) -
     read = Weights(tmp_path)
     for name in "abc":
         np.testing.assert_array_equal(read.tensor(name, 2, 2), values)
+
+
+async def test_large_weights_are_in_a_file_of_their_own(
+    source: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protocol buffers hold at most 2 GiB, and the published checkpoints have up to 8 billion weights."""
+    monkeypatch.setattr(stream_graph, "MAX_FILE_BYTES", 1_000_000)
+    convert_stream(source, tmp_path / "large", "int8")
+    assert (tmp_path / "large" / "model.onnx.data").stat().st_size > (tmp_path / "large" / "model.onnx").stat().st_size
+    rows = []
+    for folder in (made, tmp_path / "large"):
+        engine = OnnxStreamEngine(folder, max_sessions=1, max_tokens=100)
+        await engine.start()
+        rows.append((await engine.open(range(50, 90)))[1].risk)
+        await engine.close()
+    np.testing.assert_array_equal(rows[0], rows[1])
+    with (tmp_path / "large" / "model.onnx.data").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(Misconfigured, match="data was changed after the conversion"):
+        await OnnxStreamEngine(tmp_path / "large").start()
 
 
 async def test_an_old_onnxruntime_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ class Watched(OnnxStreamEngine):
         self.gate.set()
         self.failure: Exception | None = None
 
-    def _step(self, model: Any, pieces: Sequence[Piece]) -> list[Floats]:
+    def _step(self, model: Any, pieces: Sequence[Piece]) -> Floats:
         self.steps.append([(piece.slot, len(piece.ids)) for piece in pieces])
         assert self.gate.wait(60)
         if self.failure is not None:
