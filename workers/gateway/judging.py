@@ -64,6 +64,11 @@ class Judging:
         self._offsets = count()
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request waits for a text."""
+        return bool(self._waiting)
+
     def is_current(self, source: Source) -> bool:
         """Whether a request still waits for this text."""
         return source.offset in self._waiting
@@ -114,6 +119,11 @@ class Judging:
         if judged and all(verdict["assessment"] is None for verdict in judged):
             raise _unavailable()
         return verdicts
+
+
+def harm_of(assessment: Verdict | None) -> float:
+    """Give the probability that a text is not safe; 0 without an assessment."""
+    return 0.0 if assessment is None else min(1.0, max(0.0, 1 - assessment["scores"]["safe"]))
 
 
 def _body(text: Text, tenant: str, event_id: str) -> EventDict:

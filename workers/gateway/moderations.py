@@ -13,11 +13,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.assessment import ModelReference, SeverityScores
-from schemas.event import MAX_CONTEXT_TURNS, Language, Turn, TurnDict
+from schemas.event import MAX_CONTEXT_TURNS, Language, TurnDict, TurnText
 from schemas.taxonomy import Category, Decision, Role, Severity, Surface
 from schemas.verdict import PolicyReference
 from workers.gateway.application import Client
-from workers.gateway.judging import Judging, Text, Verdict
+from workers.gateway.judging import Judging, Text, Verdict, harm_of
 from workers.gateway.problems import Problem, documented
 
 OpenAICategory = Literal[
@@ -65,6 +65,15 @@ class TextPart(BaseModel):
     text: str
 
 
+class EarlierTurn(BaseModel):
+    """A turn before the texts."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Role
+    text: TurnText
+
+
 class RequestExtension(BaseModel):
     """What OpenAI's API does not know. With the client `openai`: `extra_body={"guardline": {...}}`."""
 
@@ -74,7 +83,7 @@ class RequestExtension(BaseModel):
     role: Role = Role.USER
     """Who wrote the texts: `assistant` for the answer of a model."""
     language: Language | None = None
-    context: Annotated[list[Turn], Field(max_length=MAX_CONTEXT_TURNS)] = []
+    context: Annotated[list[EarlierTurn], Field(max_length=MAX_CONTEXT_TURNS)] = []
     """The turns before the texts, oldest first."""
 
 
@@ -195,8 +204,7 @@ def result_of(verdict: Verdict) -> dict[str, Any]:
     """Give the result of a verdict."""
     flagged = verdict["decision"] != Decision.ALLOW.value
     assessment: dict[str, Any] = verdict["assessment"] or {}
-    scores = assessment.get("scores")
-    harm = 0.0 if scores is None else min(1.0, max(0.0, 1 - scores["safe"]))
+    harm = harm_of(verdict["assessment"])
     named: dict[str, bool] = dict.fromkeys(OPENAI_CATEGORIES, False)
     scored: dict[str, float] = dict.fromkeys(OPENAI_CATEGORIES, 0.0)
     found, probabilities = assessment.get("categories", []), assessment.get("category_scores", {})
@@ -215,7 +223,7 @@ def result_of(verdict: Verdict) -> dict[str, Any]:
             "severity": assessment.get("severity"),
             "categories": found,
             "refusal": assessment.get("refusal"),
-            "scores": scores,
+            "scores": assessment.get("scores"),
             "category_scores": probabilities,
             "language": verdict["language"],
             "model": assessment.get("model"),

@@ -55,6 +55,7 @@ class Gateway:
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
         from workers.gateway.application import create_app
+        from workers.gateway.classify import Classifying
         from workers.gateway.gate import Gate
         from workers.gateway.moderations import Moderations
         from workers.gateway.proxy_routes import router as proxy_router
@@ -71,6 +72,7 @@ class Gateway:
             gate = Gate(keys)
             routers = [
                 Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
+                Classifying(judging, guard.model).router(),
             ]
             proxy: ModelProxy | None = None
             if gateway.upstream.url:
