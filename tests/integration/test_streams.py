@@ -118,6 +118,9 @@ def test_every_record_has_one_verdict_and_a_cut_has_one_intervention(site: Site,
         found = {name: (value or b"").decode() for name, value in headers_of(message)}
         letters[int(found["source.partition"]), int(found["source.offset"])] = found["reason"]
     assert letters == dict(zip(bad, ("not_json", "invalid_field"), strict=True))
+    simulated = json.loads(site.command("policy", "simulate", "--tenant", "strict", "--json").stdout)
+    assert (simulated["streams"], simulated["recorded_cuts"]) == (1, 1)
+    assert simulated["differences"]["same"] == 1
     closed = 'guardline_stream_records_total{outcome="closed"}'
     eventually(lambda: worker.metric(closed) == 4, "what is committed is counted")
     assert worker.metric('guardline_stream_cuts_total{reason="unsafe"}') == 1
