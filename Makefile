@@ -65,7 +65,7 @@ ON_CPU := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_CI_ENV=1 TORCHDYNAMO_DISABLE=1 OMP_W
 
 # The tests that `make test` cannot run. Most of their time goes to starts of vLLM, 20 s of CPU each. So two files run at a time,
 # and all tests of a file share a process.
-NEED_TORCH := $(addprefix tests/unit/engines/test_,conformance.py convert.py folders.py)
+NEED_TORCH := $(addprefix tests/unit/engines/test_,conformance.py convert.py folders.py stream_conformance.py)
 test-vllm: $(VLLM)/.ready ## the tests of every engine, vLLM on this CPU included (6 GB of packages)
 	$(ON_CPU) $(VLLM)/bin/pytest -n 2 --dist loadfile $(NEED_TORCH) tests/vllm
 
