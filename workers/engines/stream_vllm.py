@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,9 @@ SETTLED_S = 600.0
 
 SELF_TEST = (ROWS, 1, ROWS - 1)
 """The lengths of the chunks with which the start tests that vLLM tells the model class where each session begins."""
+
+SELF_TEST_S = 300.0
+"""The first steps may compile kernels."""
 
 PLUGIN = "guardline_streams"
 """vLLM's plugin that names the model class."""
@@ -170,10 +172,13 @@ class VllmStreamEngine:
         names = other, name = core.begin(), core.begin()
         try:
             end = 0
-            for number, size in enumerate(SELF_TEST, 1):
-                end += size
-                if end <= self._max_tokens:
-                    await asyncio.gather(await core.send(other, [0], number), await core.send(name, [0] * size, end))
+            async with asyncio.timeout(SELF_TEST_S):
+                for number, size in enumerate(SELF_TEST, 1):
+                    if (end := end + size) <= self._max_tokens:
+                        answers = await core.send(other, [0], number), await core.send(name, [0] * size, end)
+                        await asyncio.gather(*answers)
+        except TimeoutError:
+            raise Misconfigured(f"streams.vllm: vLLM did not run {self._folder} within {SELF_TEST_S:.0f} s") from None
         except Unavailable as error:
             raise Misconfigured(
                 f"streams.vllm: vLLM runs {self._folder}, but not each session by itself: {error}. Try another "
@@ -188,8 +193,9 @@ class VllmStreamEngine:
         try:
             await self._replace(core)
         except Exception as error:
-            self._end(Fatal(f"cannot watch vLLM: {error!r}"))
-            raise
+            fatal = Fatal(f"cannot watch vLLM: {error!r}")
+            fatal.__cause__ = error
+            self._end(fatal)
 
     async def _replace(self, core: Core) -> None:
         assert self._config is not None
@@ -229,8 +235,7 @@ class VllmStreamEngine:
         keeping, self._keeping = self._keeping, None
         if keeping is not None:
             keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await asyncio.wait([keeping])
         self._end(Fatal("the engine is not running: it is closed"))
         core, self._core = self._core, None
         if core is not None:
@@ -245,7 +250,7 @@ class VllmStreamEngine:
         if self._keeping is None or self._keeping.cancelled():
             return  # Closed.
         assert self._ended is not None
-        raise self._ended from self._keeping.exception()
+        raise self._ended
 
     async def open(self, ids: Sequence[int], deadline: float = math.inf) -> tuple[Session, Judged]:
         """See `StreamEngine.open`."""

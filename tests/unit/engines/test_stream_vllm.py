@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ from workers.engines.stream_vllm_arguments import (
     step_tokens,
 )
 from workers.engines.stream_vllm_rows import ANSWER_WIDTH, COLUMNS, COUNT, POSITION, PROMPT, ROWS, read_rows
-from workers.errors import Misconfigured, Unavailable
+from workers.errors import Fatal, Misconfigured, Unavailable
 
 BLOCK = 32
 
@@ -134,3 +136,113 @@ def test_vllm_of_another_kind_does_not_get_the_model_class() -> None:
         "assert not {'torch', 'vllm'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class StoppedVllm:
+    """vLLM's `AsyncLLM` with a small cache and without processes."""
+
+    vllm_config = SimpleNamespace(cache_config=SimpleNamespace(num_gpu_blocks=9, block_size=BLOCK))
+    engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=None))
+    is_shut_down = False
+
+    def shutdown(self) -> None:
+        """Note it."""
+        self.is_shut_down = True
+
+
+async def test_a_start_with_too_small_a_cache_is_refused_and_ends_vllm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path / "model"), {}, max_sessions=4, max_tokens=100)
+    vllm = StoppedVllm()
+    monkeypatch.setattr(engine, "_load", lambda: vllm)
+    with pytest.raises(Misconfigured, match=r"streams\.max_sessions: 4 .* room for 1"):
+        await engine.start()
+    assert vllm.is_shut_down
+    with pytest.raises(Fatal, match="not running"):
+        await engine.open([1])
+
+
+class Crashed:
+    """Takes the place of `Core`: its engine process crashes as soon as it is watched."""
+
+    llm = StoppedVllm()
+    failure = None
+
+    async def watch(self, hangs_after_s: float) -> str:
+        """Say so."""
+        return "it crashed"
+
+    def fail(self, reason: str) -> None:
+        """Nothing waits."""
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
+
+async def replaced(engine: VllmStreamEngine, starts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the engine with processes that crash. `starts` says what each start gives."""
+
+    async def start(config: Any) -> Any:
+        if isinstance(made := starts.pop(0), Exception):
+            raise made
+        return made
+
+    monkeypatch.setattr(engine, "_new_core", start)
+    await engine.start()
+
+
+async def test_processes_that_crash_are_replaced_a_few_times_and_then_the_engine_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path), {}, max_sessions=4, max_tokens=100, replacements=2)
+    starts: list[Any] = [Crashed(), Crashed(), Crashed(), Crashed()]
+    await replaced(engine, starts, monkeypatch)
+    with pytest.raises(Fatal, match=r"^it crashed\. It was replaced 2 times in a row"):
+        await asyncio.wait_for(engine.watch(), 30)
+    assert len(starts) == 1
+    with pytest.raises(Fatal, match="it crashed"):
+        await engine.open([1])
+    await engine.close()
+
+
+async def test_a_replacement_that_does_not_start_counts_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path), {}, max_sessions=4, max_tokens=100, replacements=1)
+    await replaced(engine, [Crashed(), Misconfigured("no memory"), Crashed()], monkeypatch)
+    waiting = asyncio.create_task(engine.open([1]))
+    with pytest.raises(Fatal, match=r"no vLLM engine process starts: no memory"):
+        await asyncio.wait_for(engine.watch(), 30)
+    with pytest.raises(Fatal, match="no memory"):  # An opening without a deadline does not wait for ever.
+        await asyncio.wait_for(waiting, 30)
+    await engine.close()
+
+
+async def test_a_failure_of_the_watch_itself_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path), {}, max_sessions=4, max_tokens=100)
+    await replaced(engine, [Crashed(), RuntimeError("unforeseen")], monkeypatch)
+    with pytest.raises(Fatal, match="unforeseen"):
+        await asyncio.wait_for(engine.watch(), 30)
+    await engine.close()
+
+
+async def test_an_opening_while_a_process_is_replaced_waits_no_longer_than_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path), {}, max_sessions=4, max_tokens=100)
+    await replaced(engine, [Crashed()], monkeypatch)
+    begun = asyncio.Event()
+
+    async def never(config: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "_new_core", never)
+    await asyncio.wait_for(begun.wait(), 30)
+    with pytest.raises(Unavailable, match="replaced"):
+        await engine.open([1], time.monotonic() + 0.01)
+    watching = asyncio.create_task(engine.watch())
+    await asyncio.sleep(0)
+    await engine.close()
+    await asyncio.wait_for(watching, 30)
+    with pytest.raises(Fatal, match="closed"):
+        await engine.open([1])
