@@ -41,8 +41,8 @@ REPLACEMENTS = 3
 SETTLED_S = 600.0
 """An engine process that ran for this time is not one of those in a row."""
 
-SELF_TEST = (ROWS, 1, ROWS - 1)
-"""The lengths of the chunks with which the start tests that vLLM tells the model class where each session begins."""
+SELF_TEST = ((ROWS, ROWS), (1, ROWS + 1), (ROWS - 1, 2 * ROWS))
+"""The lengths and ends of the chunks with which the start tests that vLLM tells the model class where each session begins."""
 
 SELF_TEST_S = 300.0
 """The first steps may compile kernels."""
@@ -171,12 +171,12 @@ class VllmStreamEngine:
         """Run a session beside another one of single tokens, of which no row may be taken."""
         names = other, name = core.begin(), core.begin()
         try:
-            end = 0
             async with asyncio.timeout(SELF_TEST_S):
-                for number, size in enumerate(SELF_TEST, 1):
-                    if (end := end + size) <= self._max_tokens:
-                        answers = await core.send(other, [0], number), await core.send(name, [0] * size, end)
-                        await asyncio.gather(*answers)
+                # All chunks are sent before the first one is answered, so that steps have chunks of both sessions.
+                chunks = [(size, end) for size, end in SELF_TEST if end <= self._max_tokens]
+                answers = [await core.send(other, [0], number + 1) for number in range(len(chunks))]
+                answers += [await core.send(name, [0] * size, end) for size, end in chunks]
+                await asyncio.gather(*answers)
         except TimeoutError:
             raise Misconfigured(f"streams.vllm: vLLM did not run {self._folder} within {SELF_TEST_S:.0f} s") from None
         except Unavailable as error:
