@@ -42,7 +42,7 @@ SETTLED_S = 600.0
 """An engine process that ran for this time is not one of those in a row."""
 
 SELF_TEST = ((ROWS, ROWS), (1, ROWS + 1), (ROWS - 1, 2 * ROWS))
-"""The lengths and ends of the chunks with which the start tests that vLLM tells the model class where each session begins."""
+"""The chunks, as length and end, with which the start tests that vLLM tells the model class where a session begins."""
 
 SELF_TEST_S = 300.0
 """The first steps may compile kernels."""

@@ -27,6 +27,8 @@ from workers.engines.stream_vllm_arguments import (
 )
 from workers.engines.stream_vllm_rows import ANSWER_WIDTH, COLUMNS, COUNT, POSITION, PROMPT, ROWS, read_rows
 from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.live.load import load_stream_engine
+from workers.settings import Streams
 
 BLOCK = 32
 
@@ -246,3 +248,20 @@ async def test_an_opening_while_a_process_is_replaced_waits_no_longer_than_its_d
     await asyncio.wait_for(watching, 30)
     with pytest.raises(Fatal, match="closed"):
         await engine.open([1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("onnxruntime", "OnnxStreamEngine"),
+        ("transformers", "TransformersStreamEngine"),
+        ("vllm", "VllmStreamEngine"),
+    ],
+)
+def test_the_setting_selects_the_engine_and_its_bounds(name: str, kind: str) -> None:
+    settings = Streams.model_validate(
+        {"engine": name, "max_sessions": 7, "max_tokens": 3000, "vllm": {"dtype": "half"}}
+    )
+    engine = load_stream_engine(settings, Path("checkpoint"))
+    assert type(engine).__name__ == kind
+    assert (engine.max_sessions, engine.max_tokens) == (7, 3000)
