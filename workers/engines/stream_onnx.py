@@ -6,8 +6,10 @@ ever copied. A session costs the memory of its tokens, or of its window if the c
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +109,28 @@ def _check_version(onnxruntime: Any) -> None:
     )
 
 
+def _check_memory(needed: int, sessions: int, tokens: int) -> None:
+    """Refuse caches that do not fit into the memory.
+
+    The system gives the memory only when the sessions grow, and would then kill the process with all sessions.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # No control group, or one without a limit ("max").
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    if needed > memory:
+        raise Misconfigured(
+            f"streams.max_sessions: {sessions} sessions of {tokens} tokens (streams.max_tokens) need "
+            f"{needed / 1e9:.1f} GB for keys and values, and the memory has {memory / 1e9:.1f} GB"
+        )
+
+
 class _Model:
     def __init__(self, session: Any, config: StreamConfig, sessions: int, tokens: int, cached: Any) -> None:
         self._session = session
         # The window moves in twice its size: with less, it moves more often, and a token takes longer.
         capacity = tokens if config.window is None else config.window + max(config.window, PIECE_TOKENS)
         shape = (sessions, config.kv_heads, capacity, config.head_width)
+        _check_memory(2 * config.layers * math.prod(shape) * np.dtype(cached).itemsize, sessions, tokens)
         # The system gives memory to zeros only when something is written to them.
         self.caches = {(layer, kind): np.zeros(shape, cached) for layer in range(config.layers) for kind in CACHE_KINDS}
         angles = np.arange(tokens)[:, None] * config.theta ** (-np.arange(0, config.head_width, 2) / config.head_width)

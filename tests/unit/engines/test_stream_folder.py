@@ -162,6 +162,11 @@ async def test_large_weights_are_in_a_file_of_their_own(
         await OnnxStreamEngine(tmp_path / "large").start()
 
 
+async def test_more_sessions_than_the_memory_holds_are_refused(made: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"streams\.max_sessions: 10000000 sessions of 4096 tokens .* GB for keys"):
+        await OnnxStreamEngine(made, max_sessions=10_000_000, max_tokens=4_096).start()
+
+
 async def test_an_old_onnxruntime_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
