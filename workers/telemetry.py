@@ -655,6 +655,14 @@ GATEWAY_CUTS = CATALOGUE.counter(
     "Rising: the users or the model changed. `unavailable`: the guard fails.",
     Label("reason", ("prompt", "unsafe", "controversial", "mean", "unavailable")),
 )
+GATEWAY_PUBLISHED = CATALOGUE.counter(
+    "guardline_gateway_published_total",
+    "records",
+    "Verdicts and interventions of a gateway with `gateway.publish`, by what became of them. `dropped`: 10,000 others "
+    "waited, or the gateway ended.",
+    "`refused` or `dropped` rising: Kafka is down or too slow, and these records are lost.",
+    Label("result", ("written", "refused", "dropped")),
+)
 GATEWAY_FIRST_TEXT = CATALOGUE.histogram(
     "guardline_gateway_first_text_added_seconds",
     "seconds",

@@ -5,12 +5,14 @@ Guarantee: with every hold-back but `none`, a text is shown after the guard has 
 
 from __future__ import annotations
 
+import uuid
 from typing import NamedTuple
 
 from workers.gateway.guarding import Ruling, Session
 from workers.gateway.held import Held, Piece
 from workers.gateway.parts import Api, Json
 from workers.gateway.turns import Prompt
+from workers.live.session import Prompt as Found
 from workers.policy.streams import Cut
 
 SLICE_CHARS = 4_096
@@ -28,6 +30,7 @@ class Choice:
     """One choice: its session, its text, and how far it has come. Only one task judges it."""
 
     def __init__(self, api: Api, index: int, session: Session) -> None:
+        self.id = uuid.uuid4().hex
         self.index = index
         self.held = Held(api)
         self.cut: Cut | None = None
@@ -35,13 +38,17 @@ class Choice:
         self.is_unjudged = False
         """Whether a part of the answer was shown without a judgement, because the policy allows that."""
         self.is_over = False
+        self.found: Found | None = None
+        """What the guard finds in the prompt."""
         self._session = session
         self._ruled_chars = 0
         self._chars_before = 0
 
     async def prompt(self, prompt: Prompt) -> Cut | None:
         """Judge the last turn of the user, and the beginning of the answer if the client wrote one. Returns the cut."""
-        self._note(await self._session.user(prompt.text, earlier=prompt.earlier))
+        ruling = await self._session.user(prompt.text, earlier=prompt.earlier)
+        self.found = ruling.prompt
+        self._note(ruling)
         for begin in range(0, len(prompt.begun), SLICE_CHARS):
             if self.cut is None:
                 part = prompt.begun[begin : begin + SLICE_CHARS]
@@ -59,7 +66,12 @@ class Choice:
 
     def released(self) -> list[Piece]:
         """Give what may be shown by now, and was not given yet."""
-        return self.held.release(max(0, min(self._ruled_chars - self._chars_before, self.held.taken)))
+        return self.held.release(min(self.shown_chars, self.held.taken))
+
+    @property
+    def shown_chars(self) -> int:
+        """How many characters of the answer may be shown by now."""
+        return max(0, self._ruled_chars - self._chars_before)
 
     async def close(self) -> None:
         """Free the session."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from schemas.policy import StreamPolicy
+from workers.live.session import Prompt as Found
 from workers.policy.streams import Cut
 
 
@@ -20,6 +21,11 @@ class Ruling(Protocol):
     @property
     def cut(self) -> Cut | None:
         """The end of the session by its policy, if this call led to it."""
+        ...
+
+    @property
+    def prompt(self) -> Found | None:
+        """What the guard finds in a turn of the user."""
         ...
 
     @property

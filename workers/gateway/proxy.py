@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 from starlette.requests import Request
@@ -19,10 +19,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from schemas.policy import StreamPolicy
+from schemas.stream import Intervention, StreamVerdict
 from workers import telemetry
 from workers.gateway import turns as turns_of
 from workers.gateway.bodies import ChatBody, CompletionBody
 from workers.gateway.choice import Choice, reason_of
+from workers.gateway.decided import Terms, records_of
 from workers.gateway.faults import not_judged
 from workers.gateway.guarding import LiveGuard
 from workers.gateway.parts import Api, Json
@@ -38,6 +40,7 @@ from workers.settings.upstream_sections import Proxy, Upstream
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+Publish: TypeAlias = Callable[[StreamVerdict, Intervention | None], None]
 
 PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -63,14 +66,16 @@ class ModelProxy:
         self,
         guard: LiveGuard,
         server: ModelServer,
-        policy_of: Callable[[str], StreamPolicy],
+        terms_of: Callable[[str], Terms],
         proxy: Proxy,
         upstream: Upstream,
+        publish: Publish | None = None,
     ) -> None:
-        """`policy_of` gives the rules of a tenant."""
+        """`terms_of` gives the rules of a tenant. `publish` takes what was decided, and must not block."""
         self._guard = guard
         self._server = server
-        self._policy_of = policy_of
+        self._terms_of = terms_of
+        self._publish = publish
         self._proxy = proxy
         self._upstream = upstream
         self._relays: set[Relay] = set()
@@ -107,7 +112,7 @@ class ModelProxy:
                 400, f"n: {count} answers, of at most {self._proxy.max_choices} (gateway.proxy.max_choices)", param="n"
             )
         async with AsyncExitStack() as stack:
-            work = self._begin(request, asked, self._policy_of(tenant), stack)
+            work = self._begin(request, asked, self._terms_of(tenant), stack)
             try:
                 response = await _unless_gone(request, work)
             except ExceptionGroup:
@@ -117,12 +122,14 @@ class ModelProxy:
                 response.cleanup = stack.pop_all()
             return response
 
-    async def _begin(self, request: Request, asked: _Asked, policy: StreamPolicy, stack: AsyncExitStack) -> Response:
+    async def _begin(self, request: Request, asked: _Asked, terms: Terms, stack: AsyncExitStack) -> Response:
+        policy = terms.rules
         began = time.monotonic()
         choices: list[Choice] = []
         for index in range(len(asked.prompts) * asked.n):
             choice = Choice(asked.api, index, self._guard.open(policy))
             stack.push_async_callback(choice.close)
+            stack.callback(self._decided, choice, terms)
             choices.append(choice)
         if (cut := await self._prompts(choices, asked)) is not None:
             telemetry.GATEWAY_CUTS.labels(cut.reason).inc()
@@ -141,6 +148,13 @@ class ModelProxy:
         stack.callback(self._relays.discard, relay)
         stack.push_async_callback(relay.close)
         return _Streaming(relay, to_client(response.headers))
+
+    def _decided(self, choice: Choice, terms: Terms) -> None:
+        """Note what was decided about a choice, once its request has ended in whatever way."""
+        if choice.cut is not None:
+            log.info("cut an answer", id=choice.id, tenant=terms.tenant, **(reason_of(choice) or {}))
+        if self._publish is not None:
+            self._publish(*records_of(choice, terms, int(time.time() * 1000)))
 
     async def _prompts(self, choices: Sequence[Choice], asked: _Asked) -> Cut | None:
         """Judge the prompt of every choice: its session judges the answer in the same conversation."""

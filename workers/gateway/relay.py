@@ -77,6 +77,9 @@ class Relay:
                 async with asyncio.timeout(self._proxy.keep_alive_s):
                     data = await self._out.get()
             except TimeoutError:
+                if self._driver.done():
+                    self._driver.result()
+                    raise RuntimeError("a stream has no end") from None
                 yield KEEP_ALIVE
                 continue
             waiting = [data]

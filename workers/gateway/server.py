@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schemas.policy import StreamPolicy
+from schemas.stream import Intervention, StreamVerdict
 from workers import telemetry
 from workers.errors import Misconfigured, to_install
 from workers.gateway.judging import Judging
@@ -31,7 +31,7 @@ from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.gateway.proxy import ModelProxy
+    from workers.gateway.proxy import ModelProxy, Publish
 
 log = structlog.get_logger(__name__)
 
@@ -170,6 +170,7 @@ async def judging_of(settings: Settings, guard: Guard, policies: PolicyCache, li
 
 async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -> ModelProxy:
     """Start the guard of streams, and make the proxy on it."""
+    from workers.gateway.decided import Terms
     from workers.gateway.proxy import ModelProxy
     from workers.live.load import load_live_guard
 
@@ -180,10 +181,31 @@ async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -
     life.close_with(guard.close)
     await life.wait_for(guard.start)
     life.watch(guard.watch())
+    publish = await publishing_of(settings, life) if gateway.publish else None
     default = default_strict()
 
-    def policy_of(tenant: str) -> StreamPolicy:
+    def terms_of(tenant: str) -> Terms:
         known = policies.snapshot()
-        return known.get(tenant, known.get(DEFAULT, default)).stream
+        policy = known.get(tenant, known.get(DEFAULT, default))
+        return Terms(tenant, policy.stream_reference, guard.in_force(policy.stream))
 
-    return ModelProxy(guard, server, policy_of, gateway.proxy, gateway.upstream)
+    return ModelProxy(guard, server, terms_of, gateway.proxy, gateway.upstream, publish)
+
+
+async def publishing_of(settings: Settings, life: Lifecycle) -> Publish:
+    """Connect to Kafka, and give what publishes the decisions of the proxy."""
+    from workers.kafka.publishing import Publisher
+
+    topics = settings.topics
+    publisher = Publisher(settings.kafka)
+    life.close_with(publisher.close)
+    await life.wait_for(lambda: publisher.start(topics.stream_verdicts, topics.interventions))
+    life.watch(publisher.serve())
+
+    def publish(verdict: StreamVerdict, intervention: Intervention | None) -> None:
+        key = verdict.stream_id.encode()
+        publisher.publish(topics.stream_verdicts, key, verdict.model_dump_json().encode())
+        if intervention is not None:
+            publisher.publish(topics.interventions, key, intervention.model_dump_json().encode())
+
+    return publish

@@ -75,6 +75,9 @@ class Gateway(Section):
     """the model server behind `/v1/chat/completions`, `/v1/completions` and `/v1/models`"""
     proxy: Proxy = Proxy()
     """how the answers of the model server are judged"""
+    publish: bool = False
+    """whether the gateway writes what it decided about the answers of the model server to `topics.stream_verdicts` and
+    `topics.interventions`. Then it needs Kafka at its start; later it answers also without"""
 
     @model_validator(mode="after")
     def _check_keys(self) -> Gateway:

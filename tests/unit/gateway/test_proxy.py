@@ -17,9 +17,11 @@ import uvicorn
 from openai.lib.streaming.chat import ContentDeltaEvent
 
 from schemas.policy import HoldBack, StreamPolicy
+from schemas.stream import Intervention, StreamVerdict
 from tests.servers.model_server import DONE, ENVELOPE, ModelServer, Reply, Step, chunk, model_server, said, sse
 from tests.unit.gateway.words import WordGuard
 from workers.gateway.application import create_app
+from workers.gateway.decided import Terms
 from workers.gateway.gate import Gate
 from workers.gateway.keys import Keys
 from workers.gateway.proxy import ModelProxy
@@ -42,6 +44,7 @@ class Site:
         self.url = f"http://127.0.0.1:{port}"
         self.policy = StreamPolicy(hold_back=HoldBack(until="tokens", tokens=1), replacement="")
         self.proxy: ModelProxy
+        self.published: list[tuple[StreamVerdict, Intervention | None]] = []
         self.client: Any = openai.AsyncOpenAI(
             base_url=f"{self.url}/v1",
             api_key="key",
@@ -51,9 +54,12 @@ class Site:
         )
         self.http = httpx.AsyncClient(base_url=self.url, timeout=20, verify=False)
 
-    def policy_of(self, tenant: str) -> StreamPolicy:
+    def terms_of(self, tenant: str) -> Terms:
         assert tenant == "acme"
-        return self.policy
+        return Terms(tenant, {"id": tenant, "version": 3, "digest": "d"}, self.policy)
+
+    def publish(self, verdict: StreamVerdict, intervention: Intervention | None) -> None:
+        self.published.append((verdict, intervention))
 
     async def chat(self, model: str, **options: Any) -> list[Any]:
         stream = await self.client.chat.completions.create(
@@ -85,7 +91,7 @@ async def serving(upstream: Json | None = None, **proxy: Any) -> AsyncIterator[S
         with socket.create_server(("127.0.0.1", 0)) as listener:
             site = Site(model, listener.getsockname()[1], WordGuard())
             servers = Upstreams(settings)
-            site.proxy = ModelProxy(site.guard, servers, site.policy_of, Proxy(**proxy), settings)
+            site.proxy = ModelProxy(site.guard, servers, site.terms_of, Proxy(**proxy), settings, site.publish)
             gateway = Gateway(open="acme")
             app = create_app(gateway, Gate(Keys(gateway)), [router(site.proxy)])
             server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
@@ -603,3 +609,35 @@ async def test_the_models_of_the_model_server_are_listed(site: Site) -> None:
     for path in ("/v1/models/../files", "/v1/models/..%2Ffiles", "/v1/models/a%3Fb"):
         assert (await site.http.get(path)).status_code in (400, 404)
     assert len(site.model.asked) == 2
+
+
+async def test_each_choice_has_one_verdict_however_its_request_ends(site: Site) -> None:
+    site.policy = rules = site.policy.model_copy(update={"replacement": "[removed]"})
+    site.model.script("ends", *said("one ", "two"), chunk(1, content="one BOMB BOMB two"), chunk(1, "stop"), DONE)
+    site.model.script("hangs", *said("one ", "two ", "three ")[:-1], asyncio.Event())
+
+    await site.chat("ends", n=2)
+    with pytest.raises(openai.BadRequestError):
+        await site.chat("ends", messages=[{"role": "user", "content": "a BOMB"}])
+    stream = await site.client.chat.completions.create(model="hangs", messages=USER, stream=True)
+    async for one in stream:
+        if text_of([one]):
+            break
+    await stream.close()
+    await site.freed()
+    site.policy = site.policy.model_copy(update={"on_unavailable": "allow"})
+    site.guard.is_down = True
+    site.model.script("fine", *said("one"), DONE)
+    await site.chat("fine")
+    await site.freed()
+
+    verdicts = [(verdict.kind, verdict.outcome) for verdict, _ in site.published]
+    assert sorted(verdicts[:2]) == [("close", "closed"), ("close", "cut")]
+    assert verdicts[2:] == [("user", "cut"), ("close", "closed"), ("close", "unavailable")]
+    assert len({verdict.stream_id for verdict, _ in site.published}) == 5
+    ((verdict, cut),) = [(v, i) for v, i in site.published if i is not None and i.reason == "unsafe"]
+    assert cut is not None
+    assert (cut.shown_chars, cut.replacement, cut.intervention_id) == (4, "[removed]", verdict.verdict_id)
+    assert verdict.policy is not None
+    assert (verdict.tenant_id, verdict.policy.version, verdict.rules) == ("acme", 3, rules)
+    assert "BOMB" not in "".join(v.model_dump_json() for v, _ in site.published)

@@ -88,6 +88,7 @@ async def relayed(
     relay._out = cast(Any, Watched(session))
     async for data in relay.events():
         for line in data.decode().split("\n\n"):
+            assert "error" not in line
             if line.startswith("data: {"):
                 found = json.loads(line.removeprefix("data: "))["choices"][0]
                 text += found["delta"].get("content", "")
@@ -106,7 +107,7 @@ class Watched(asyncio.Queue[bytes | None]):
         self._shown = 0
 
     async def put(self, item: bytes | None) -> None:
-        if item is not None and item.startswith(b"data: {"):
+        if item is not None and item.startswith(b"data: {") and b'"choices"' in item:
             fields = json.loads(item.removeprefix(b"data: "))["choices"][0]
             self._shown += len(fields["delta"].get("content", ""))
             assert self._shown <= self._session.permitted

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.policy import StreamPolicy
+from workers.live.session import Prompt
 from workers.policy.streams import Cut, StreamRules
 
 SAFE, UNSAFE = [0.98, 0.01, 0.01], [0.01, 0.01, 0.98]
@@ -18,6 +19,7 @@ class Ruling(NamedTuple):
     shown_chars: int
     cut: Cut | None = None
     is_unavailable: bool = False
+    prompt: Prompt | None = None
 
 
 class Words:
@@ -34,7 +36,8 @@ class Words:
         if await self._guard.fails():
             return self._unavailable()
         cut = self._rules.prompt(UNSAFE if BAD in content else SAFE, [1.0] + [0.0] * 8)
-        return Ruling(shown_chars=self._rules.shown_chars, cut=cut)
+        found = Prompt("Unsafe", UNSAFE, ("Violent",)) if cut else Prompt("Safe", SAFE, ())
+        return Ruling(shown_chars=self._rules.shown_chars, cut=cut, prompt=found)
 
     async def delta(self, content: str) -> Ruling:
         self._guard.judged += content
