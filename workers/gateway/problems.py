@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from starlette.responses import JSONResponse
 
 from workers.errors import GuardlineError
+
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
 
 INVALID, SERVER, LIMIT = "invalid_request_error", "server_error", "requests"
 """The types of OpenAI's errors. Its client tells errors apart by their status."""
@@ -54,6 +56,8 @@ class Problem(GuardlineError):
 
     def answer(self) -> JSONResponse:
         """Give the response."""
+        from starlette.responses import JSONResponse  # Without the extra, the gateway says what is missing.
+
         return JSONResponse(self.document(), self.status, self.headers)
 
     def document(self) -> dict[str, Any]:
