@@ -160,4 +160,31 @@ def joined(earlier: Any, later: Any) -> Any:
 
 def envelope_of(chunk: Json) -> Json:
     """Give the fields of a chunk that every chunk of its answer repeats."""
-    return {name: chunk[name] for name in ENVELOPE if isinstance(chunk.get(name), (str, int))}
+    return {name: value for name in ENVELOPE if _is_short(value := chunk.get(name))}
+
+
+def usage_of(chunk: Json) -> Json | None:
+    """Give the counts of tokens of a chunk or an answer, without anything that is not a number."""
+    usage = chunk.get("usage")
+    return _numbers(usage) if isinstance(usage, dict) else None
+
+
+def finish_of(choice: Json) -> str | None:
+    """Give the `finish_reason` of a choice.
+
+    Raises:
+        BadUpstream: it is not a short string.
+    """
+    return _plain(choice, "finish_reason")
+
+
+def _numbers(counts: Json) -> Json:
+    return {
+        name: _numbers(value) if isinstance(value, dict) else value
+        for name, value in counts.items()
+        if isinstance(value, (int, float, dict)) and len(name) <= MAX_PLAIN_CHARS
+    }
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_PLAIN_CHARS)

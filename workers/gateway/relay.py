@@ -19,7 +19,7 @@ from workers import telemetry
 from workers.gateway.choice import Choice, Finish, reason_of
 from workers.gateway.faults import BadUpstream, stopping, upstream_ended, upstream_timeout
 from workers.gateway.held import Piece
-from workers.gateway.parts import Api, Json, envelope_of
+from workers.gateway.parts import Api, Json, envelope_of, finish_of, usage_of
 from workers.gateway.problems import Problem
 from workers.gateway.sse import DONE, KEEP_ALIVE, EventReader, event
 from workers.gateway.upstream import ModelServer, choices_of
@@ -173,9 +173,9 @@ class Relay:
         if chunk.get("error"):
             raise _told(chunk["error"])
         self._envelope = envelope_of(chunk) or self._envelope
-        usage = chunk.get("usage")
+        usage = usage_of(chunk)
         if chunk.get("choices") in (None, []):
-            self._usage = usage if isinstance(usage, dict) else self._usage
+            self._usage = usage or self._usage
             return False
         for index, part in choices_of(chunk, len(self._choices)):
             choice, flow = self._choices[index], self._flow[index]
@@ -185,9 +185,8 @@ class Relay:
             choice.held.add(part, "delta")
             if self._first_arrived is None and choice.held.arrived:
                 self._first_arrived = time.monotonic()
-            if (reason := part.get("finish_reason")) is not None:
-                fields = {"usage": usage} if isinstance(usage, dict) else {}
-                choice.finish = Finish(str(reason), fields)
+            if (reason := finish_of(part)) is not None:
+                choice.finish = Finish(reason, {} if usage is None else {"usage": usage})
             flow.arrived.set()
             while choice.held.arrived - choice.held.taken > self._proxy.max_waiting_chars and not choice.is_over:
                 flow.room.clear()

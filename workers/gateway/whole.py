@@ -10,7 +10,7 @@ from schemas.policy import StreamPolicy
 from workers import telemetry
 from workers.gateway.choice import Choice, reason_of
 from workers.gateway.faults import BadUpstream
-from workers.gateway.parts import TEXTS, Api, Json, envelope_of
+from workers.gateway.parts import TEXTS, Api, Json, envelope_of, finish_of, usage_of
 from workers.gateway.upstream import choices_of
 
 
@@ -28,7 +28,7 @@ async def judged(api: Api, choices: Sequence[Choice], answer: Json, policy: Stre
     async with asyncio.TaskGroup() as group:
         for index in found:
             group.create_task(_judge(choices[index]))
-    usage = {"usage": answer["usage"]} if isinstance(answer.get("usage"), dict) else {}
+    usage = {} if (counts := usage_of(answer)) is None else {"usage": counts}
     shown = [_shown(api, choices[index], fields, policy) for index, fields in sorted(found.items())]
     return {**envelope_of(answer), "choices": shown, **usage}
 
@@ -48,7 +48,7 @@ def _shown(api: Api, choice: Choice, fields: Json, policy: StreamPolicy) -> Json
     for piece in choice.released():
         _merge(message, piece.fields)
         logprobs = piece.logprobs
-    reason = fields.get("finish_reason")
+    reason = finish_of(fields)
     if choice.cut is not None:
         logprobs, reason = None, "content_filter"
         _merge(message, {"text" if api == "completions" else "content": policy.replacement})

@@ -89,6 +89,11 @@ class Gateway(Section):
                 "gateway.keys and gateway.open are both set: with gateway.open the gateway asks nobody for a key; set "
                 "one of the two"
             )
+        if self.publish and not self.upstream.url:
+            raise ValueError(
+                "gateway.publish is set, and gateway.upstream.url is not: without a model server there is nothing to "
+                "publish"
+            )
         if self.keys and self.upstream.pass_authorization:
             raise ValueError(
                 "gateway.upstream.pass_authorization and gateway.keys are both set: the model server would get the "

@@ -160,7 +160,7 @@ async def test_of_three_choices_one_is_cut_and_the_others_end_well(site: Site) -
         *(chunk(2, content="BOMB ") for _ in range(3)),
         *(chunk(index, content="three") for index in range(3)),
         *(chunk(index, "stop") for index in range(3)),
-        sse({**ENVELOPE, "choices": [], "usage": {"total_tokens": 7, "prompt_tokens": 3, "completion_tokens": 4}}),
+        sse({**ENVELOPE, "choices": [], "usage": {"total_tokens": 7, "details": {"a": 1, "b": "BOMB"}}}),
         DONE,
     )
 
@@ -169,6 +169,7 @@ async def test_of_three_choices_one_is_cut_and_the_others_end_well(site: Site) -
     assert [text_of(chunks, index) for index in range(3)] == ["one two three", "one two three", "one two "]
     assert ends_of(chunks) == {0: "stop", 1: "stop", 2: "content_filter"}
     assert chunks[-1].usage.total_tokens == 7
+    assert chunks[-1].usage.details == {"a": 1}
     await site.freed()
     assert site.model.ends == ["complete"]
 
@@ -355,6 +356,7 @@ BROKEN: list[tuple[list[Any], str]] = [
     ([chunk(7, content="other "), DONE], "upstream_invalid"),
     ([chunk(content=5), DONE], "upstream_invalid"),
     ([sse({"choices": {}}), DONE], "upstream_invalid"),
+    ([chunk(0, "BOMB " * 60), DONE], "upstream_invalid"),
     ([sse({"choices": [5]}), DONE], "upstream_invalid"),
     ([sse({"error": {"message": "no memory", "code": "oom"}})], "oom"),
 ]
