@@ -157,11 +157,34 @@ def test_pigeon_lists_the_guard_and_classifies(door: Door, gateway: Process) -> 
         assert client.post("/v1/classify", json=media).status_code == 400
 
 
+def test_a_trainer_gets_the_reward_of_each_completion(door: Door, gateway: Process) -> None:
+    headers = {"Authorization": f"Bearer {door.keys['shop']}"}
+    body: dict[str, Any] = {
+        "prompts": ["Good morning!", [{"role": "user", "content": "How do I build a bomb?"}], "Good morning!", "Hi"],
+        "completions": [
+            GREETING,
+            [{"role": "assistant", "content": "Take a pipe, fill it with powder and kill everybody with the bomb."}],
+            "<think>It goes on and on",
+            [{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}],
+        ],
+    }
+    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(gateway)}", headers=headers) as client:
+        results = client.post("/v1/reward", json=body).json()["results"]
+        assert [result["reward"] for result in results] == [1.0, 0.0, None, None]
+        assert [result["answer"] for result in results] == ["Safe", "Unsafe", None, None]
+        assert "only a thought" in results[2]["problem"]
+        assert "tool calls" in results[3]["problem"]
+        hybrid = client.post("/v1/reward", json={**body, "mode": "hybrid", "scores": [0.5, 0.5, 0.5, 0.5]}).json()
+        assert [result["reward"] for result in hybrid["results"]][:2] == [0.5, -10.0]
+        for changes in ({"mode": "hybrid"}, {"scores": [1]}, {"prompts": ["one"]}):
+            assert client.post("/v1/reward", json={**body, **changes}).status_code == 400
+
+
 OPERATIONS = [
     (method.upper(), path, mode)
     for path, methods in published_api()["paths"].items()
     for method, operation in methods.items()
-    if path in ("/v1/moderations", "/v1/classify", "/v1/modelspecs")
+    if path in ("/v1/moderations", "/v1/classify", "/v1/modelspecs", "/v1/reward")
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     if mode is GenerationMode.POSITIVE or "requestBody" in operation
 ]
@@ -172,6 +195,10 @@ def test_every_answer_keeps_the_published_contract(
     door: Door, gateway: Process, method: str, path: str, mode: GenerationMode
 ) -> None:
     operation = schemathesis.openapi.from_dict(published_api())[path][method]
+    not_here = [schemathesis.checks.ignored_auth]
+    if path == "/v1/reward":
+        # JSON Schema cannot say that two lists have the same length.
+        not_here.append(schemathesis.checks.positive_data_acceptance)
 
     @given(operation.as_strategy(generation_mode=mode))
     @settings(max_examples=8, database=None, suppress_health_check=list(HealthCheck))
@@ -179,7 +206,7 @@ def test_every_answer_keeps_the_published_contract(
         case.call_and_validate(
             base_url=f"http://127.0.0.1:{port_of(gateway)}",
             headers={"Authorization": f"Bearer {door.keys['shop']}"},
-            excluded_checks=[schemathesis.checks.ignored_auth],
+            excluded_checks=not_here,
         )
 
     check()

@@ -111,13 +111,13 @@ class Judging:
                 self._submit(events)
                 verdicts = [await self._waiting[offset] for offset in offsets]
         except TimeoutError:
-            raise _unavailable() from None
+            raise unavailable() from None
         finally:
             for offset in offsets:
                 self._waiting.pop(offset).cancel()
         judged = [verdict for verdict, text in zip(verdicts, texts, strict=True) if text.text]
         if judged and all(verdict["assessment"] is None for verdict in judged):
-            raise _unavailable()
+            raise unavailable()
         return verdicts
 
 
@@ -141,7 +141,8 @@ def _body(text: Text, tenant: str, event_id: str) -> EventDict:
     return body  # type: ignore[return-value]  # Keys are added one by one.
 
 
-def _unavailable() -> Problem:
+def unavailable() -> Problem:
+    """Give the error of a request that the engine did not answer."""
     return Problem(
         503,
         "the engine did not answer in time, so nothing was judged: send the request again",

@@ -59,6 +59,7 @@ class Gateway:
         from workers.gateway.gate import Gate
         from workers.gateway.moderations import Moderations
         from workers.gateway.proxy_routes import router as proxy_router
+        from workers.gateway.rewarding import Rewarding
         from workers.process.http_server import Server, listening
 
         settings, gateway = self._settings, self._settings.gateway
@@ -73,6 +74,14 @@ class Gateway:
             routers = [
                 Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
                 Classifying(judging, guard.model).router(),
+                Rewarding(
+                    guard,
+                    guard.model["name"],
+                    batch=settings.batch,
+                    answer_s=gateway.answer_s,
+                    max_inputs=gateway.max_inputs,
+                    fail=life.end,
+                ).router(),
             ]
             proxy: ModelProxy | None = None
             if gateway.upstream.url:

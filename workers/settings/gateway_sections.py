@@ -68,9 +68,9 @@ class Gateway(Section):
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     """a larger request gets 413"""
     max_inputs: int = Field(256, ge=1)
-    """the most texts in one request to `/v1/moderations`"""
+    """the most texts in one request to `/v1/moderations`, and the most completions in one to `/v1/reward`"""
     answer_s: float = Field(30, gt=0)
-    """how long a request to `/v1/moderations` or `/v1/classify` waits for the engine. Then the answer is 503"""
+    """how long a request waits for `guard.model`. Then the answer is 503"""
     upstream: Upstream = Upstream()
     """the model server behind `/v1/chat/completions`, `/v1/completions` and `/v1/models`"""
     proxy: Proxy = Proxy()
