@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from tests.site import Site, eventually
+from tests.stack import Stack
 from tests.streaming import Answers, Position, checkpoint, step
+from workers.kafka import clients
 from workers.kafka.intake import headers_of
+from workers.kafka.topic_settings import keeping_of
 from workers.kafka.topics import create
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,9 +29,11 @@ ALLOWED = {"cut_prompt": None, "cut_unsafe": None}
 """Rules with which nothing that the model finds cuts a stream: its weights are random."""
 
 
-def test_every_record_has_one_verdict_and_a_cut_has_one_intervention(site: Site, model: Path) -> None:
+def test_every_record_has_one_verdict_and_a_cut_has_one_intervention(site: Site, stack: Stack, model: Path) -> None:
     answers = Answers(site, model)
     answers.create_topics()
+    sessions = answers.topics.stream_sessions
+    assert keeping_of(clients.admin(site.settings().kafka), [sessions])[sessions].policy == "compact,delete"
     policies = {
         "acme": ALLOWED,
         "strict": {"cut_prompt": None, "cut_unsafe": 1, "threshold": 0.001, "replacement": "Stopped."},
@@ -125,6 +130,12 @@ def test_every_record_has_one_verdict_and_a_cut_has_one_intervention(site: Site,
     eventually(lambda: worker.metric(closed) == 4, "what is committed is counted")
     assert worker.metric('guardline_stream_cuts_total{reason="unsafe"}') == 1
     eventually(lambda: worker.metric("guardline_streams_open") == 3, "three streams were cut and not closed")
+    stack.kill_redis()
+    eventually(lambda: worker.metric("guardline_redis_up") == 0, "the worker knows that Redis is down")
+    late = [step("open", 0, "late", tenant_id="strict"), step("delta", 1, "late", "is judged", tenant_id="strict")]
+    _, position = answers.send(late)
+    eventually(lambda: answers.verdicts().get(position, {}).get("outcome") == "cut", "the last known policy applies")
+    stack.restart_redis()
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     for text in ("thank you", "judged", "12345"):

@@ -6,10 +6,12 @@ from workers.errors import Misconfigured
 from workers.kafka import clients
 from workers.kafka.route import Route
 from workers.kafka.topic_settings import HOUR_MS, keeping_of
-from workers.settings import Settings
+from workers.settings import Commit, Settings
 
+COMMIT_AGE_S = 0.02
 IDLE_POLL_S = 0.01
-"""An answer waits for its verdict while it is written, so a record does not wait for the end of an idle poll."""
+"""Somebody reads the answer while it is written, so a verdict does not wait for others, nor for the end of an idle
+poll."""
 
 
 def of_streams(settings: Settings) -> Route:
@@ -28,7 +30,7 @@ def of_streams(settings: Settings) -> Route:
         dead_letters=topics.dead_letters,
         is_static=settings.worker.has_name,
         batch=settings.batch,
-        commit=settings.commit,
+        commit=Commit(max_count=settings.commit.max_count, max_age_s=min(COMMIT_AGE_S, settings.commit.max_age_s)),
         idle_poll_s=IDLE_POLL_S,
         target_s=settings.worker.target_s,
     )

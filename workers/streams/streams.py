@@ -23,6 +23,7 @@ from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
 from workers.streams.outputs import Outputs, Terms
 from workers.streams.reading import Item
+from workers.streams.silence import Silence
 from workers.streams.stream import Act, Limits, Meaning, Stream, without_stream
 from workers.streams.takeover import Known, known_in
 
@@ -127,8 +128,7 @@ class Streams:
         self._deliver = deliver
         self._fail = fail
         self._hangs_after_s = hangs_after_s
-        self._fails_since: float | None = None
-        self._failed_at = 0.0
+        self._silence = Silence()
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = 0
@@ -349,8 +349,8 @@ class Streams:
         while True:
             await asyncio.sleep(LOOK_S)
             now = time.monotonic()
-            if self._fails_since is not None and self._failed_at - self._fails_since > self._hangs_after_s:
-                raise Fatal(HANGS.format(seconds=self._failed_at - self._fails_since))
+            if self._silence.lasted_s > self._hangs_after_s:
+                raise Fatal(HANGS.format(seconds=self._silence.lasted_s))
             for origin, partition in list(self._partitions.items()):
                 if not self._is_current(partition.first):
                     self._drop(partition)
@@ -384,14 +384,12 @@ class Streams:
     def _measure(self, ruling: Ruling, meaning: Meaning, outcome: str, began: float) -> None:
         now = time.monotonic()
         if ruling.risk or ruling.prompt is not None:
-            self._fails_since = None
+            self._silence.judged()
             telemetry.STREAM_TOKENS.inc(len(ruling.risk))
             telemetry.STREAM_JUDGE_SECONDS.observe(now - began)
         elif outcome == "unavailable" and meaning.act is Act.JUDGE and now - began > BUSY_S:
             # The engine was asked. A stream that goes on without judgements is answered at once.
-            self._failed_at = now
-            if self._fails_since is None:
-                self._fails_since = now
+            self._silence.failed(now)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

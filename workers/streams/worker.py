@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from workers import telemetry
 from workers.kafka import hang_watch, topics
 from workers.kafka.clients import LOOK_S
 from workers.kafka.decoding import Decoding
@@ -48,6 +49,7 @@ class Worker:
             life.close_with(policies.close)
             await life.wait_for(policies.start)
             life.watch(policies.watch())
+            telemetry.REDIS_UP.set_function(lambda: policies.healthy)
             life.close_with(guard.close)
             await life.wait_for(guard.start)
             life.watch(guard.watch())

@@ -15,7 +15,9 @@ from schemas.policy import StreamPolicy
 from schemas.stream import StreamVerdict
 from tests.unit.streams.given import document
 from tests.unit.streams.world import World, by_stream, by_word, plain, policy_of, until
+from workers.errors import Fatal
 from workers.policy.policy import CompiledPolicy
+from workers.streams.stream import Limits
 
 REPLACED = {"replacement": "Stopped."}
 
@@ -276,6 +278,65 @@ def test_records_of_an_epoch_that_has_ended_free_their_sessions() -> None:
     with_world(run)
 
 
+def test_a_worker_that_gets_a_partition_back_forgets_what_it_knew() -> None:
+    """Another one may have answered records meanwhile, and its own last ones may not have been committed."""
+
+    async def run(world: World) -> None:
+        first = world.streams
+        await world.answer(document("open", 0), document("user", 1, "hi"), document("delta", 2, "All is well now"))
+        await world.owner()
+        await world.answer(document("delta", 3, " and then I will"))
+        await world.owner(first)
+        (found,) = await world.answer(document("delta", 4, " kill you now"))
+        assert (found.outcome, found.shown_chars) == ("cut", len("All is well now and then I will"))
+        await world.owner()
+        await world.owner(first)
+        assert outcomes(await world.answer(document("close", 5))) == ["closed"]
+
+    with_world(run)
+
+
+def test_a_new_owner_waits_for_kafka_and_reads_everything_again() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"), document("delta", 2, "All is well, and I"))
+        await world.owner()
+        world.outages = [True, False, True]
+        (found,) = await world.answer(document("delta", 3, " kill you now"))
+        assert (found.outcome, found.shown_chars) == ("cut", len("All is well, and I"))
+        assert (world.outages, len(world.reads)) == ([], 2)
+
+    with_world(run)
+
+
+def test_an_engine_that_hangs_ends_the_worker() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0))
+        world.engine.failures = ["hang"] * 1_000
+        watching = asyncio.create_task(world.streams.watch())
+        seq = 1
+        while not watching.done():
+            await world.answer(
+                document("open", 0, stream_id=f"s{seq}"), document("delta", 1, "a b c", stream_id=f"s{seq}")
+            )
+            seq += 1
+        with pytest.raises(Fatal, match="has judged nothing for"):
+            watching.result()
+        assert outcomes(world.verdicts[-1:]) == ["unavailable"]
+
+    with_world(run, append_within_s=0.1, hangs_after_s=0.2)
+
+
+def test_streams_that_nobody_ends_are_freed_by_the_clock() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"), document("delta", 2, "All is well now"))
+        watching = asyncio.create_task(world.streams.watch())
+        await until(lambda: world.streams.open == 0 and not world.engine.sessions)
+        assert outcomes(await world.answer(document("delta", 3, " still"))) == ["unknown_stream"]
+        watching.cancel()
+
+    with_world(run, limits=Limits(idle_ms=50, age_ms=100))
+
+
 def test_a_new_owner_without_the_first_record_of_a_stream_does_not_judge_it() -> None:
     """The topic's retention was shorter than the stream's life."""
 
@@ -335,7 +396,7 @@ def test_any_number_of_owners_give_the_verdicts_of_one(
     async def answers(owners: bool) -> World:
         world = World(by_word, policies=acme(on_unavailable=on_unavailable))
         choose = random.Random(seed)
-        await world.owner()
+        workers = [await world.owner()]
         world.append(log)
         while world.committed < len(log):
             world.poll(choose.randint(1, 12) if owners else 100)
@@ -343,7 +404,7 @@ def test_any_number_of_owners_give_the_verdicts_of_one(
                 for _ in range(choose.randint(0, 200)):
                     await asyncio.sleep(0)
                 world.commit(choose.randint(0, 10))
-                await world.owner()
+                workers.append(await world.owner(choose.choice([None, *workers])))
             else:
                 await world.settle()
         return world

@@ -15,6 +15,7 @@ from schemas.stream import Intervention, StreamSession, StreamVerdict
 from tests.scripted_streams import Rule, ScriptedEngine
 from tests.unit.streams.given import ORIGIN, read
 from workers.core.records import Finished, Source, TopicPartition
+from workers.errors import Unavailable
 from workers.guard.tokens import Tokens
 from workers.live.guard import LiveGuard
 from workers.policy.policy import CompiledPolicy
@@ -48,6 +49,7 @@ class World:
         failed: the errors that would have ended the worker.
         reads: the parts of the log that owners have read again.
         deleted: how many records the log has lost.
+        outages: whether Kafka fails at each of the next steps of the owner's reading.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class World:
         max_sessions: int = 8,
         max_open: int = 100,
         append_within_s: float = 5,
+        limits: Limits = LIMITS,
+        hangs_after_s: float = 300,
     ) -> None:
         self.log: list[Item] = []
         self.committed = 0
@@ -69,17 +73,25 @@ class World:
         self.engine = ScriptedEngine(rule, max_sessions=max_sessions)
         self._max_open = max_open
         self._append_within_s = append_within_s
+        self._limits = limits
+        self._hangs_after_s = hangs_after_s
         self.reads: list[tuple[int, int]] = []
         self.deleted = 0
+        self.outages: list[bool] = []
         self._epoch = 0
         self._submitted = 0
         self._finished: dict[int, Finished] = {}
 
-    async def owner(self) -> Streams:
-        """Give the partition to a new worker, with a new engine. The former one goes on, and nobody hears it."""
+    async def owner(self, again: Streams | None = None) -> Streams:
+        """Give the partition to a new worker with a new engine, or to a former one again.
+
+        The one that had it goes on with what it has, and nobody hears it.
+        """
         self._epoch += 1
         self._submitted, self._finished = self.committed, {}
-        epoch = self._epoch
+        if again is not None:
+            self.streams = again
+            return again
         self.engine = ScriptedEngine(self.engine.rule, max_sessions=self.engine.max_sessions)
         guard = LiveGuard(
             self.engine,
@@ -91,15 +103,15 @@ class World:
         await guard.start()
 
         def deliver(finished: list[Finished]) -> None:
-            if epoch == self._epoch:
-                for record in finished:
+            for record in finished:
+                if record.source.epoch == self._epoch:
                     assert record.source.offset not in self._finished, "finished twice"
                     self._finished[record.source.offset] = record
 
         self.streams = Streams(
             guard,
             Outputs(TOPICS, "test"),
-            limits=LIMITS,
+            limits=self._limits,
             max_open=self._max_open,
             policies=lambda: self.policies,
             default_policy=policy_of(),
@@ -108,7 +120,7 @@ class World:
             is_current=lambda source: source.epoch == self._epoch,
             deliver=deliver,
             fail=self.failed.append,
-            hangs_after_s=300,
+            hangs_after_s=self._hangs_after_s,
         )
         return self.streams
 
@@ -163,6 +175,7 @@ class World:
 
     async def _read_sessions(self) -> Mapping[bytes, StreamSession]:
         await asyncio.sleep(0)
+        self._fail()
         return dict(self.sessions)
 
     async def _read_items(self, origin: TopicPartition, first: int, end: int) -> AsyncIterator[Item]:
@@ -170,6 +183,11 @@ class World:
         self.reads.append((first, end))
         for item in self.log[max(first, self.deleted) : end]:
             yield item
+            self._fail()
+
+    def _fail(self) -> None:
+        if self.outages and self.outages.pop(0):
+            raise Unavailable("no broker answers")
 
 
 async def until(condition: Callable[[], bool]) -> None:
