@@ -94,7 +94,7 @@ def test_every_record_has_one_verdict_and_a_cut_has_one_intervention(site: Site,
         positions = answers.send(value for value, _ in records)
         expected |= dict(zip(positions, (outcome for _, outcome in records), strict=True))
     bad = answers.send([b"not json", json.dumps(step("open", 0, "x", "text")).encode()], key=b"x")
-    eventually(lambda: len(answers.verdicts()) == len(expected), "every record has its verdict", 60)
+    eventually(lambda: answers.answered() == len(expected), "every record has its verdict", 60)
     verdicts = answers.verdicts()
     assert {position: verdict["outcome"] for position, verdict in verdicts.items()} == expected
     of = {(one["stream_id"], one["seq"], one["outcome"]): one for one in verdicts.values()}
