@@ -130,6 +130,41 @@ def test_deltas_of_any_size_have_the_ids_of_the_whole_text(tokenizer: Tokenizer,
     assert increments.chars == len(text)
 
 
+# In each, a delta ends where a rule is needed: the test below divides them everywhere.
+BORDERS = [
+    *("a  1", "a  12", " \t1 \n 2", "x \n \n y", "x\n \n", "a \n", "!\n \n!", "\t\t\n\n  \n a"),
+    *(
+        "................a",
+        "----------------------------------------a",
+        "--------------------------- a",
+        "((((((((((((((((((((((b",
+    ),
+    *("!!!!!!!!!!!!\n\n \n x", "==============\n\n\n\n \n\n\n x", "aaaaaaaaaaaaaaaaaaa's", "s", "we'll've'd 'll"),
+    *(
+        "Donaudampfschifffahrtsgesellschaftskapitän",
+        "昨天晚上我们谈了很久上个星期发生的事情",
+        "สวัสดีครับเมื่อวานตอนเย็นเราคุยกัน",
+    ),
+    *(
+        "e\u0301e\u0323\u0301",
+        "\u1112\u1161\u11ab\u1112\u1161",
+        "\u0dd9\u0dcf\u0dca",
+        "a\U0001d15e\U0001d165",
+        "𠀀𠀁𠀂𠀃𠀄𠀅𠀆𠀇𠀈𠀉",
+    ),
+    *("😀😀😀😀😀😀😀😀😀😀😀", "\ud83d\ude00\ud83d", "ababababababababababababab", "0000000000000000"),
+]
+
+
+@pytest.mark.parametrize("text", BORDERS, ids=ascii)
+def test_a_delta_may_end_anywhere(tokenizer: Tokenizer, text: str) -> None:
+    expected = whole(tokenizer, text)
+    for size in range(1, 8):
+        for first in range(1, size + 1):
+            pieces, _ = pushed(tokenizer, divided(text, [first, *[size] * len(text)]))
+            assert ids(pieces) == expected, (size, first)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     fragment=st.one_of(st.sampled_from([*FRAGMENTS, *LANGUAGES.values()]), st.text(min_size=1, max_size=5)),
