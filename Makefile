@@ -47,6 +47,10 @@ extra: $(READY) ## add an extra of pyproject.toml to the environment: make extra
 demo: $(READY) ## set up everything, and moderate messages through a crash and a change of policy
 	@$(BIN)/python -m infra.demo
 
+.PHONY: demo-stream
+demo-stream: $(READY) ## moderate answers while they are written: through the gateway, and through Kafka while a worker is killed
+	@$(BIN)/python -m infra.demo_stream
+
 # The tests often wait for Kafka's timeouts, so three processes run at a time on two cores, each with its own stack.
 test: $(READY) ## set up everything and run the tests
 	$(BIN)/pytest -n 3 --dist worksteal
@@ -279,6 +283,11 @@ bench-review: $(READY) ## how long the next review item takes with 100,000 waiti
 
 bench-mapping: $(READY) ## the CPU time that a mapping takes for a record, for each platform
 	@$(BIN)/python -m tests.benchmarks.mapping
+
+.PHONY: bench-stream
+bench-stream: $(if $(filter vllm transformers,$(ENGINE)),$(VLLM)/.ready,$(READY)) ## what a token of a stream costs, by context and by sessions, and what the gateway adds: make bench-stream [ENGINE=vllm]
+	@$(if $(filter vllm transformers,$(ENGINE)),$(ON_CPU) $(VLLM)/bin/python,$(BIN)/python) -m tests.benchmarks.stream \
+	  $(if $(ENGINE),--engine $(ENGINE)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 .PHONY: bench-aggregates
 bench-aggregates: $(READY) ## compare the aggregates worker's verdicts/s with a bare Faust agent that only counts
