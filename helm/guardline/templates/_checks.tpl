@@ -114,7 +114,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- define "guardline.checks.config" -}}
 {{- $ := . -}}
 {{- include "guardline.checks.names" (dict "found" .found "at" .at "value" .config "below" "" "known" .known) -}}
-{{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "review.host" "the Service needs all interfaces" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
+{{- range $path, $instead := dict "worker.id" "it is the name of the pod" "http.host" "the probes need all interfaces" "http.port" "the probes and the Service use port 9464" "review.host" "the Service needs all interfaces" "gateway.host" "the Service needs all interfaces" "streams.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" "guard.vllm.gpu_memory_utilization" "set gpu.memoryFraction of the worker" -}}
 {{- $parts := splitList "." $path -}}
 {{- $value := $.config -}}
 {{- range $parts -}}
@@ -240,11 +240,24 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.startupSeconds: %v is not above worker.start_within_s (%v): Kubernetes would kill a worker that still waits for Kafka" .at $startup $within)) -}}
 {{- end -}}
 {{- if include "guardline.judges" . -}}
-{{- include "guardline.checks.gpu" (dict "found" .found "at" .at "of" $worker "usesGpu" (eq ($guard.engine | default "") "vllm")) -}}
-{{- if and (gt (int $worker.gpu.count) 0) (ne ($guard.engine | default "ctranslate2") "vllm") -}}
-{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: the engine %s uses no GPU; set guard.engine to vllm in config, or count to 0" .at ($guard.engine | default "ctranslate2"))) -}}
+{{- $does := include "guardline.does" . -}}
+{{- $engines := dict -}}
+{{- if ne $does "streams" -}}{{- $_ := set $engines "guard.engine" ($guard.engine | default "ctranslate2") -}}{{- end -}}
+{{- if include "guardline.streams" . -}}{{- $_ := set $engines "streams.engine" (dig "streams" "engine" "onnxruntime" $config) -}}{{- end -}}
+{{- include "guardline.checks.gpu" (dict "found" .found "at" .at "of" $worker "usesGpu" (has "vllm" (values $engines))) -}}
+{{- if and (gt (int $worker.gpu.count) 0) (not (has "vllm" (values $engines))) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.gpu.count: the engine %s uses no GPU; set %s to vllm in config, or count to 0" .at (first (values $engines | sortAlpha)) (join " or " (keys $engines | sortAlpha)))) -}}
 {{- end -}}
-{{- if and (eq ($guard.engine | default "") "openai") (not (dig "openai" "urls" list $guard)) -}}
+{{- if and (eq (get $engines "guard.engine") "vllm") (eq (get $engines "streams.engine") "vllm") -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: guard.engine and streams.engine are both vllm, and each would take the memory of the card; set guard.engine to openai in the config of this worker" .at)) -}}
+{{- end -}}
+{{- if and (include "guardline.streams" .) $worker.autoscaling.enabled -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.autoscaling.enabled: its triggers are those of the moderation worker; set replicas of the worker %s" .at $does)) -}}
+{{- end -}}
+{{- if eq $does "gateway" -}}
+{{- include "guardline.checks.port" (dict "found" .found "at" .at "worker" $worker "of" "gateway" "port" (int (dig "gateway" "port" 9480 $config))) -}}
+{{- end -}}
+{{- if and (eq (get $engines "guard.engine") "openai") (not (dig "openai" "urls" list $guard)) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: the engine is openai, and there is no server; set modelServer.enabled, or guard.openai.urls in config" .at)) -}}
 {{- end -}}
 {{- if and (not $worker.mountModel) (hasPrefix (printf "%s/" (trimSuffix "/" .root.Values.model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
@@ -282,6 +295,15 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- end -}}
 {{- end }}
 
+{{/* A worker that serves an API needs the port in its Service. Arguments: found, at, worker, of (the section), port. */}}
+{{- define "guardline.checks.port" -}}
+{{- $numbers := list -}}
+{{- range .worker.ports -}}{{- $numbers = append $numbers (int .port) -}}{{- end -}}
+{{- if not (has .port $numbers) -}}
+{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.ports: none is %s.port (%d), so no Service would lead to the API; add {name: api, port: %d}" .at .of .port .port)) -}}
+{{- end -}}
+{{- end }}
+
 {{/* A worker that does not judge. Arguments: root, found, at, worker. */}}
 {{- define "guardline.checks.other" -}}
 {{- $ := . -}}
@@ -312,12 +334,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if eq $worker.kind "Deployment" -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.kind: an upgrade of a Deployment keeps the old pod until the new one is ready, and a review worker is ready only after the old one has ended; use StatefulSet" .at)) -}}
 {{- end -}}
-{{- $port := int (dig "review" "port" 9470 $config) -}}
-{{- $numbers := list -}}
-{{- range $worker.ports -}}{{- $numbers = append $numbers (int .port) -}}{{- end -}}
-{{- if not (has $port $numbers) -}}
-{{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.ports: none is review.port (%d), so no Service would lead to the API; add {name: api, port: %d}" .at $port $port)) -}}
-{{- end -}}
+{{- include "guardline.checks.port" (dict "found" .found "at" .at "worker" $worker "of" "review" "port" (int (dig "review" "port" 9470 $config))) -}}
 {{- end -}}
 {{- range $endpoint := dig "actions" "endpoints" list $config -}}
 {{- range $header, $_ := (ternary $endpoint dict (kindIs "map" $endpoint)).headers | default dict -}}

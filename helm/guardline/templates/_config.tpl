@@ -14,13 +14,20 @@
 {{- toYaml $all -}}
 {{- end }}
 
-{{/* What a worker does: the third word of its command, such as moderation or review. Argument: worker. */}}
+{{/* What a worker does: the third word of its command, such as moderation or review, or gateway. Argument: worker. */}}
 {{- define "guardline.does" -}}
 {{- $command := .worker.command | default list -}}
-{{- if ge (len $command) 3 -}}{{- if eq (index $command 1) "worker" -}}{{- index $command 2 -}}{{- end -}}{{- end -}}
+{{- if ge (len $command) 3 -}}{{- if eq (index $command 1) "worker" -}}{{- index $command 2 -}}{{- end -}}
+{{- else if eq (len $command) 2 -}}{{- if eq (index $command 1) "gateway" -}}gateway{{- end -}}
+{{- end -}}
 {{- end }}
 
-{{/* Whether a worker judges, and so needs the model and a GPU. Argument: worker. */}}
+{{/* Whether a worker runs the guard of streams. Argument: worker. */}}
+{{- define "guardline.streams" -}}
+{{- if has (include "guardline.does" .) (list "streams" "gateway") -}}true{{- end -}}
+{{- end }}
+
+{{/* Whether a worker judges, and so needs a model and may have a GPU. Argument: worker. */}}
 {{- define "guardline.judges" -}}
 {{- if not (has (include "guardline.does" .) (list "aggregates" "review" "actions")) -}}true{{- end -}}
 {{- end }}
@@ -61,8 +68,13 @@
 {{- $config = mergeOverwrite $config (dict "worker" (mergeOverwrite $within ($config.worker | default dict))) -}}
 {{- end -}}
 {{- end -}}
-{{- if eq (include "guardline.does" (dict "worker" .)) "review" -}}
-{{- $config = mergeOverwrite $config (dict "review" (dict "host" "0.0.0.0")) -}}
+{{- if and (include "guardline.streams" (dict "worker" .)) (eq (dig "streams" "engine" "" $config) "vllm") -}}
+{{- $vllm := mergeOverwrite (dict "gpu_memory_utilization" (include "guardline.memoryFraction" .gpu | float64)) (dig "streams" "vllm" dict $config) -}}
+{{- $config = mergeOverwrite $config (dict "streams" (dict "vllm" $vllm)) -}}
+{{- end -}}
+{{- $does := include "guardline.does" (dict "worker" .) -}}
+{{- if has $does (list "review" "gateway") -}}
+{{- $config = mergeOverwrite $config (dict $does (dict "host" "0.0.0.0")) -}}
 {{- end -}}
 {{- if and .storage (eq (include "guardline.does" (dict "worker" .)) "aggregates") -}}
 {{- $config = mergeOverwrite $config (dict "aggregates" (mergeOverwrite (dict "folder" .storage.mountPath) ($config.aggregates | default dict))) -}}

@@ -1,4 +1,4 @@
-"""The workers that do not judge: aggregates, review and actions."""
+"""The workers besides moderation: aggregates, review and actions, streams and the gateway."""
 
 from __future__ import annotations
 
@@ -139,3 +139,20 @@ def test_the_actions_worker_of_the_example_reaches_no_internal_network_but_those
     assert [block["cidr"] for block in allowed] == [
         network for endpoint in endpoints for network in endpoint.get("allow_networks", [])
     ]
+
+
+def test_the_gateway_is_a_deployment_whose_service_leads_to_its_api() -> None:
+    documents = release_of("live-moderation")
+    assert one(documents, "Deployment", "-gateway")["spec"]["replicas"] == 2
+    assert settings_of(documents, "gateway")["gateway"]["host"] == "0.0.0.0"
+    assert [port["port"] for port in one(documents, "Service", "-gateway")["spec"]["ports"]] == [9480]
+    assert "/etc/guardline/keys" in mounts_of(pod_of(documents, "gateway"))
+    assert "/etc/guardline/keys" not in mounts_of(pod_of(documents, "streams"))
+    pod = one(documents, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > settings_of(documents, "gateway")["worker"]["grace_s"]
+
+
+def test_the_guard_of_streams_on_vllm_gets_its_part_of_the_card() -> None:
+    on_card = {"gpu": {"count": 1, "podsPerCard": 2}, "config": {"streams": {"engine": "vllm"}}}
+    documents = render(example("live-moderation", workers={"streams": on_card}))
+    assert settings_of(documents, "streams")["streams"]["vllm"] == {"gpu_memory_utilization": 0.45}

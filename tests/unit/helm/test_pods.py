@@ -236,7 +236,7 @@ def test_a_changed_setting_restarts_only_the_workers_that_have_it() -> None:
 
 def test_one_entry_makes_another_worker() -> None:
     entry = {
-        "command": ["guardline", "worker", "gateway"],
+        "command": ["guardline", "worker", "translation"],
         "kind": "Deployment",
         "replicas": 3,
         "resources": {"requests": {"cpu": "500m"}},
@@ -249,7 +249,7 @@ def test_one_entry_makes_another_worker() -> None:
     documents = render(example("cpu", workers={"gateway": entry}))
     gateway = worker_of(documents, "gateway")
     [container] = gateway["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["guardline", "worker", "gateway"]
+    assert container["command"] == ["guardline", "worker", "translation"]
     # What the entry does not say comes from the defaults.
     assert container["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
     assert env_of(container)["SOME_NUMBER"]["value"] == "3"
