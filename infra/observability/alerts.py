@@ -259,11 +259,53 @@ ACTIONS = (
     MESSAGES_LOST,
 )
 
+STREAMS = (
+    NO_WORKER._replace(
+        expression=_NONE_RUNS,
+        summary="No worker judges streams: answers wait, or are shown without a judgement.",
+        of_expected=_NONE_RUNS_OF_EXPECTED,
+    ),
+    Alert(
+        "GuardlineStreamsUnavailable",
+        "critical",
+        f'sum {GROUP} (rate(guardline_stream_records_total{{outcome="unavailable"}}[5m])) > 0.05 * '
+        f"sum {GROUP} (rate(guardline_stream_records_total[5m]))",
+        "5m",
+        "More than 5 % of the records of streams are not judged: the policies' on_unavailable decides.",
+        "{{ $value | humanize }} records of streams per second are not judged.",
+        "streams-unavailable",
+    ),
+    WORKER_RESTARTS,
+    MESSAGES_LOST,
+)
+
+GATEWAY = (
+    NO_WORKER._replace(
+        expression=_NONE_RUNS,
+        summary="No gateway runs: its clients get no answer.",
+        of_expected=_NONE_RUNS_OF_EXPECTED,
+    ),
+    Alert(
+        "GuardlineGatewayFails",
+        "critical",
+        f'sum {GROUP} (rate(guardline_gateway_requests_total{{status=~"5.."}}[5m])) > 0.05 * '
+        f"sum {GROUP} (rate(guardline_gateway_requests_total[5m]))",
+        "5m",
+        "More than 5 % of the requests to the gateway fail.",
+        "{{ $value | humanize }} requests per second get a status of 500 and above.",
+        "gateway-fails",
+    ),
+    WORKER_RESTARTS,
+    REDIS_DOWN,
+)
+
 GROUPS = {
     "guardline": MODERATION,
     "guardline-aggregates": AGGREGATES,
     "guardline-review": REVIEW,
     "guardline-actions": ACTIONS,
+    "guardline-streams": STREAMS,
+    "guardline-gateway": GATEWAY,
 }
 """The alerts of each kind of worker, by the job that the compose file and docs/metrics.md give it."""
 

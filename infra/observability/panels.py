@@ -225,6 +225,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
     ),
+    "Streams": (
+        Panel("Records by outcome", "ops", ((_rate("guardline_stream_records_total", "outcome"), "{{outcome}}"),)),
+        Panel("Cut streams", "ops", ((_rate("guardline_stream_cuts_total", "reason"), "{{reason}}"),)),
+        Panel("Judged tokens", "ops", ((_rate("guardline_stream_tokens_total"), "tokens"),)),
+        Panel("Judgement of a record", "s", _quantiles("guardline_stream_judge_seconds")),
+        Panel("Open streams of workers", "short", _each("guardline_streams_open")),
+        Panel(
+            "Takeovers",
+            "ops",
+            (
+                (_rate("guardline_stream_takeovers_total"), "partitions"),
+                (_rate("guardline_stream_replayed_records_total"), "records read again"),
+            ),
+        ),
+    ),
     "Gateway": (
         Panel(
             "Requests", "ops", ((_rate("guardline_gateway_requests_total", "route, status"), "{{route}} {{status}}"),)
