@@ -35,6 +35,7 @@ class Door:
 
     def __init__(self, folder: Path, redis: str) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[bytes]] = []
         self.keys = {name: secrets.token_hex(32) for name in ("shop", "other", "mild")}
         self.second_key = secrets.token_hex(32)
         (folder / "shop").write_text(f"{self.keys['shop']}\n{self.second_key}\n")
@@ -73,7 +74,15 @@ class Door:
                 stdout=out,
                 stderr=out,
             )
+        self.started.append(popen)
         return Process(popen, log)
+
+    def close(self) -> None:
+        """End the processes that a failed test has left."""
+        for popen in self.started:
+            if popen.poll() is None:
+                popen.kill()
+                popen.wait()
 
 
 def port_of(process: Process) -> int:

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ GREETING = "Good morning! The weather is lovely today."
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with running_valkey() as redis:
-        yield Door(tmp_path_factory.mktemp("gateway"), redis)
+    with running_valkey() as redis, closing(Door(tmp_path_factory.mktemp("gateway"), redis)) as door:
+        yield door
 
 
 @pytest.fixture(scope="module")
@@ -218,10 +219,13 @@ def test_the_log_holds_no_text_and_no_key(door: Door, client: openai.OpenAI, gat
     assert not any(key in gateway.text for key in door.keys.values())
 
 
-def test_without_redis_texts_are_judged_and_a_drain_answers_what_is_in_flight(tmp_path: Path) -> None:
+def test_without_redis_texts_are_judged_and_a_drain_answers_what_is_in_flight(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The request in flight is one whose body has not arrived: its end is in the hands of the test."""
     with running_valkey() as redis:
         door = Door(tmp_path, redis)
+        request.addfinalizer(door.close)
         gateway = door.start()
     port = port_of(gateway)
     with openai.OpenAI(api_key=door.keys["shop"], base_url=f"http://127.0.0.1:{port}/v1", max_retries=0) as client:
