@@ -125,12 +125,7 @@ class ModelProxy:
     async def _begin(self, request: Request, asked: _Asked, terms: Terms, stack: AsyncExitStack) -> Response:
         policy = terms.rules
         began = time.monotonic()
-        choices: list[Choice] = []
-        for index in range(len(asked.prompts) * asked.n):
-            choice = Choice(asked.api, index, self._guard.open(policy))
-            stack.push_async_callback(choice.close)
-            stack.callback(self._decided, choice, terms)
-            choices.append(choice)
+        choices = [self._choice(asked, index, terms, stack) for index in range(len(asked.prompts) * asked.n)]
         if (cut := await self._prompts(choices, asked)) is not None:
             telemetry.GATEWAY_CUTS.labels(cut.reason).inc()
             if cut.reason == "unavailable":
@@ -140,7 +135,10 @@ class ModelProxy:
         path = PATHS[asked.api]
         if not asked.is_stream:
             answered = await self._server.json("POST", path, asked.body, request.headers)
-            return _json(await judged(asked.api, choices, answered.body, policy), answered.headers)
+            shown = await judged(asked.api, choices, answered.body, policy)
+            if len(choices) == 1 and _may_ask_again(choices[0]):
+                shown = await self._asked_again(request, asked, choices[0], terms, stack) or shown
+            return _json(shown, answered.headers)
         response = await self._server.stream(path, asked.body, request.headers)
         stack.push_async_callback(response.aclose)
         relay = Relay(asked.api, choices, self._server, response, self._proxy, self._upstream, policy, prompt_s)
@@ -148,6 +146,32 @@ class ModelProxy:
         stack.callback(self._relays.discard, relay)
         stack.push_async_callback(relay.close)
         return _Streaming(relay, to_client(response.headers))
+
+    def _choice(self, asked: _Asked, index: int, terms: Terms, stack: AsyncExitStack) -> Choice:
+        choice = Choice(asked.api, index, self._guard.open(terms.rules))
+        stack.push_async_callback(choice.close)
+        stack.callback(self._decided, choice, terms)
+        return choice
+
+    async def _asked_again(
+        self, request: Request, asked: _Asked, cut: Choice, terms: Terms, stack: AsyncExitStack
+    ) -> Json | None:
+        """Ask for another answer in the place of one that was cut. Gives the first that is not cut, or None."""
+        for _ in range(self._proxy.retries):
+            await cut.close()
+            choice = self._choice(asked, 0, terms, stack)
+            await choice.prompt(asked.prompts[0])
+            try:
+                answered = await self._server.json("POST", PATHS[asked.api], asked.body, request.headers)
+                shown = await judged(asked.api, [choice], answered.body, terms.rules)
+            except Problem:
+                return None  # The client gets the cut of the answer that there is.
+            if choice.cut is None:
+                return shown
+            if not _may_ask_again(choice):
+                return None
+            cut = choice
+        return None
 
     def _decided(self, choice: Choice, terms: Terms) -> None:
         """Note what was decided about a choice, once its request has ended in whatever way."""
@@ -204,6 +228,11 @@ class _Streaming(StreamingResponse):
             telemetry.GATEWAY_STREAMS.dec()
             # A client that goes away cancels this task, also while it cleans up.
             await asyncio.shield(asyncio.ensure_future(self.cleanup.aclose()))
+
+
+def _may_ask_again(choice: Choice) -> bool:
+    """Say whether another answer may help: the policy cut this one for what it says."""
+    return choice.cut is not None and choice.cut.reason not in ("prompt", "unavailable")
 
 
 def _object(asked: _Asked) -> str:

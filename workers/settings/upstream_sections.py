@@ -72,6 +72,9 @@ class Proxy(Section):
     on_cut_prompt: Literal["error", "completion"] = "error"
     """the answer to a prompt that the policy cuts. `error`: status 400 with the code `content_filter`. `completion`: an
     answer with the policy's replacement text and `finish_reason: content_filter`"""
+    retries: int = Field(0, ge=0, le=10)
+    """how often the model server is asked again for an answer that the policy cut. Only for requests without `stream`
+    that ask for one answer. If each further answer is cut too, the client gets the first one, cut"""
     max_waiting_chars: int = Field(65_536, ge=1_024)
     """how many characters of one answer may wait to be judged. Beyond it, the gateway reads no more from upstream"""
     keep_alive_s: float = Field(15, gt=0)

@@ -224,6 +224,38 @@ async def test_reasoning_and_calls_of_tools_are_judged_too(site: Site) -> None:
     assert "BOMB" not in "".join(one.model_dump_json() for chunks in cut for one in chunks)
 
 
+@pytest.mark.parametrize(
+    ("texts", "retries", "shown", "asked"),
+    [
+        (["one BOMB BOMB", "two BOMB BOMB", "three four"], 2, ("three four", "stop"), 3),
+        (["one BOMB BOMB", "two BOMB BOMB", "three four"], 1, ("one ", "content_filter"), 2),
+        (["one BOMB BOMB", "two three"], 0, ("one ", "content_filter"), 1),
+        (["one two", "three"], 2, ("one two", "stop"), 1),
+        (["one BOMB BOMB", None], 2, ("one ", "content_filter"), 2),
+    ],
+)
+async def test_the_model_server_is_asked_again_for_a_whole_answer_that_was_cut(
+    texts: list[str | None], retries: int, shown: tuple[str, str], asked: int
+) -> None:
+    """None: the model server fails."""
+    left = list(texts)
+
+    def answer(_: Json) -> Reply:
+        text = left.pop(0)
+        if text is None:
+            return Reply([b"{}"], status=500, kind="application/json")
+        message = {"role": "assistant", "content": text}
+        body = {**ENVELOPE, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        return whole(body, {})
+
+    async with serving(retries=retries) as site:
+        site.model.scripts["m"] = answer
+        found = await site.client.chat.completions.create(model="m", messages=USER)
+        assert (found.choices[0].message.content, found.choices[0].finish_reason) == shown
+        assert len(site.model.asked) == asked
+        await until(lambda: not site.guard.open_sessions and len(site.published) == asked)
+
+
 async def test_an_answer_that_is_not_streamed_is_judged_as_a_whole(site: Site) -> None:
     def reply(*texts: str) -> Reply:
         choices = [
