@@ -208,6 +208,12 @@ nano-unseen: $(TRAIN)/.ready ## measure guard-nano's recipe on sources that it w
 	@test -n "$(DATA)" || (echo "name the file with the training texts: make nano-unseen DATA=FILE" >&2; exit 2)
 	$(TRAIN)/bin/python -m infra.nano.unseen --data $(DATA) --out infra/nano/checkpoint/unseen.json
 
+.PHONY: nano-stream
+nano-stream: $(TRAIN)/.ready ## train nano-stream again and measure it: make nano-stream DATA=FILE
+	@test -n "$(DATA)" || (echo "name the file with the training texts: make nano-stream DATA=FILE" >&2; exit 2)
+	$(TRAIN)/bin/python -m infra.nano_stream.train --data $(DATA) --out infra/nano_stream/checkpoint
+	$(BIN)/python -m infra.nano_stream.measure --data $(DATA)
+
 test-nano: $(TRAIN)/.ready ## the tests of guard-nano's training, with torch
 	$(TRAIN)/bin/python -m pytest --noconftest $(addprefix tests/unit/infra_nano/test_,teaching.py training.py everyday.py)
 

@@ -10,13 +10,16 @@ import argparse
 import asyncio
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+import infra.nano
 from infra.nano.authored import Part
 from infra.nano.data import SEED, read
 from infra.nano_stream.held_out import Group, HeldOut, held_out
@@ -26,17 +29,18 @@ from schemas.stream import PROMPT_CATEGORIES, SEVERITIES
 from workers.engines.stream import Judged, StreamEngine
 from workers.engines.stream_onnx import OnnxStreamEngine
 from workers.evaluation.stream_samples import StreamGold, StreamSample
-from workers.evaluation.stream_score import Rules, score_streams
-from workers.guard.stream_convert import convert_stream
+from workers.evaluation.stream_score import DETECTED, Latency, Rules, latency, score_streams
+from workers.guard.stream_convert import convert_stream, stream_agreement
 from workers.policy.streams import DIGITS
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+SAMPLE = Path(infra.nano.__file__).parent / "sample.jsonl"
 MOST_BENIGN_CUTS = 50
 """The most benign cuts in 1,000 streams that the recommended threshold may have."""
 AIMED_BENIGN_CUTS = 40
 """What it is chosen for on the development streams: other texts are cut a little more often."""
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-_STREAMS = {Group.ORDINARY: 1_000, Group.AUTHORED: 300, Group.NEAR: 300, Group.HARMFUL: 600}
+_STREAMS = {Group.ORDINARY: 1_000, Group.AUTHORED: 200, Group.NEAR: 200, Group.HARMFUL: 500}
 
 
 async def judge(streams: Sequence[HeldOut], engine: StreamEngine) -> list[StreamSample]:
@@ -116,28 +120,48 @@ async def measure(
     }
 
 
+def cuts(samples: Sequence[StreamSample], threshold: float) -> list[int | None]:
+    """Return where two positions in a row are over the threshold, in each stream: what `Rules.cut` returns, sooner."""
+    out: list[int | None] = []
+    for sample in samples:
+        unsafe = np.array([row[2] for row in sample.risk]) >= threshold
+        both = np.flatnonzero(unsafe[1:] & unsafe[:-1])
+        out.append(int(both[0]) + 1 if len(both) else None)
+    return out
+
+
 def _point(samples: dict[Group, list[StreamSample]], threshold: float) -> dict[str, Any]:
-    rules = Rules(threshold=threshold)
-    scored = {group: score_streams(found, rules, by=(), rounds=100, seed=0)["all"] for group, found in samples.items()}
-    latency = scored[Group.HARMFUL]["latency"]
+    found = {group: cuts(those, threshold) for group, those in samples.items()}
+    benign = {
+        name: 1_000 * float(np.mean([cut is not None for cut in found[group]]))
+        for name, group in (("benign", Group.ORDINARY), ("authored", Group.AUTHORED), ("near", Group.NEAR))
+    }
     return {
         "threshold": threshold,
-        "benign_cuts_per_1000": scored[Group.ORDINARY]["benign_cuts_per_1000"]["value"],
-        "authored_cuts_per_1000": scored[Group.AUTHORED]["benign_cuts_per_1000"]["value"],
-        "near_cuts_per_1000": scored[Group.NEAR]["benign_cuts_per_1000"]["value"],
-        **{name: part["value"] for name, part in latency.items()},
+        **{f"{name}_cuts_per_1000": round(share, 1) for name, share in benign.items()},
+        **_latencies(samples[Group.HARMFUL], found[Group.HARMFUL]),
     }
 
 
-def _by_context(samples: list[StreamSample], threshold: float) -> Iterator[dict[str, Any]]:
+def _latencies(samples: Sequence[StreamSample], found: Sequence[int | None]) -> dict[str, float]:
+    counted = Counter(
+        latency(cut, sample.gold.onset)
+        for sample, cut in zip(samples, found, strict=True)
+        if sample.gold.onset is not None
+    )
+    total = max(1, counted.total())
+    out = {name.value: round(counted[name] / total, 4) for name in Latency}
+    return {**out, "detected_within_32": round(sum(counted[name] for name in DETECTED) / total, 4)}
+
+
+def _by_context(samples: Sequence[StreamSample], threshold: float) -> Iterator[dict[str, Any]]:
     """Give the detections by the number of tokens before the onset."""
     for low, high in ((0, 60), (60, 120), (120, 180), (180, 1_000)):
         those = [sample for sample in samples if sample.gold.onset is not None and low <= sample.gold.onset < high]
-        found = score_streams(those, Rules(threshold=threshold), by=(), rounds=100, seed=0)["all"]["latency"]
         yield {
             "tokens": f"{low} to {high - 1}" if high < 1_000 else f"{low} and more",
             "streams": len(those),
-            **{name: part["value"] for name, part in found.items()},
+            **_latencies(those, cuts(those, threshold)),
         }
 
 
@@ -147,6 +171,14 @@ def recommend(folder: Path, threshold: float) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["guardline"] = {"threshold": threshold}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def agreement(checkpoint: Path) -> dict[str, Any]:
+    """Say how far the graph agrees with the weights, on the bundled sample of texts."""
+    texts_ = [json.loads(line)["text"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    found = asyncio.run(stream_agreement(checkpoint / "hf", checkpoint / "onnx", texts_))
+    assert found is not None
+    return asdict(found)
 
 
 def convert(checkpoint: Path) -> None:
@@ -168,6 +200,7 @@ def main() -> None:
     parts = {part: texts(part, rows) for part in (Part.DEVELOPMENT, Part.HOLDOUT)}
     engine = OnnxStreamEngine(arguments.checkpoint / "onnx", max_sessions=1)
     figures = asyncio.run(measure(engine, tokenizer, parts, arguments.scale))
+    figures["int8"] = agreement(arguments.checkpoint)
     recommend(arguments.checkpoint / "hf", figures["threshold"])
     convert(arguments.checkpoint)
     path = arguments.checkpoint / "figures.json"

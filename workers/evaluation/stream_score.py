@@ -43,7 +43,7 @@ class Latency(StrEnum):
 
 
 LATENCIES = tuple(Latency)
-_DETECTED = (Latency.ONSET, Latency.WITHIN_32)
+DETECTED = (Latency.ONSET, Latency.WITHIN_32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _latency(latencies: Counted, bootstrap: Bootstrap) -> Mapping[str, Any] | No
         return None
     drawn = bootstrap.draw(latencies)
     found = {name.value: asdict(part) for name, part in zip(LATENCIES, shares(latencies, drawn), strict=True)}
-    which = np.isin(LATENCIES, _DETECTED)
+    which = np.isin(LATENCIES, DETECTED)
     pair = np.stack([latencies[~which].sum(), latencies[which].sum()])
     pairs = np.stack([drawn[:, ~which].sum(1), drawn[:, which].sum(1)], axis=1)
     return {**found, "detected_within_32": asdict(shares(pair, pairs)[1])}
