@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra import chart
-from infra.docs import configuration, guard_nano, metrics, privacy
+from infra.docs import configuration, guard_nano, metrics, nano_stream, privacy
 from infra.observability import alerts, dashboard
 from schemas import generate as schemas
 from workers.gateway import openapi as gateway_openapi
@@ -23,6 +23,7 @@ def texts() -> dict[str, str]:
         "schemas/review-openapi.yaml": review_openapi.rendered(),
         "README.md": guard_nano.readme(_present("README.md")),
         "infra/nano/CARD.md": guard_nano.card(_present("infra/nano/CARD.md")),
+        "infra/nano_stream/CARD.md": nano_stream.card(_present("infra/nano_stream/CARD.md")),
         "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),
         "helm/guardline/files/settings.json": chart.settings(),

@@ -22,6 +22,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     ROOT / "helm" / "README.md",
     ROOT / "infra" / "nano" / "CARD.md",
+    ROOT / "infra" / "nano_stream" / "CARD.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
