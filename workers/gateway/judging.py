@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from schemas.event import EventDict, TurnDict
 from workers.core.batcher import estimate_tokens
-from workers.core.fields import shortened
+from workers.core.fields import clean, shortened
 from workers.core.records import Event, Finished, Memory, Source, TopicPartition
 from workers.gateway.problems import Problem
 
@@ -28,6 +28,11 @@ ORIGIN = TopicPartition("gateway", 0)
 
 RETRY_S = 5.0
 """`Retry-After` where the engine is unavailable."""
+
+TOO_LONG = (
+    "input: text {} is too long to be judged as a whole (events.max_text_chars, guard.max_windows), and nothing was "
+    "found in what was read of it: send it in shorter texts"
+)
 
 Verdict = dict[str, Any]
 
@@ -45,8 +50,8 @@ class Text(Struct, frozen=True):
 class Judging:
     """Judges the texts of requests.
 
-    Guarantee: `judge` returns a verdict by the tenant's policy for every text, in order, or raises. A text without an
-    assessment is never allowed: see `judge`. A text whose request has ended is not sent to the engine.
+    Guarantee: `judge` returns a verdict by the tenant's policy for every text, in order, or raises. A text that was not
+    judged to its end is never allowed: see `judge`. A text whose request has ended is not sent to the engine.
     """
 
     def __init__(
@@ -92,8 +97,9 @@ class Judging:
 
         Raises:
             Problem: 503, if the engine is unavailable: it has judged none of the texts that are not empty, or
-                `answer_s` have passed.
+                `answer_s` have passed. 400, if the policy would allow a text of which a part was not judged.
         """
+        texts = [_clean(text) for text in texts]
         loop = asyncio.get_running_loop()
         received_at_ms = int(time.time() * 1000)
         request = secrets.token_hex(8)
@@ -118,12 +124,25 @@ class Judging:
         judged = [verdict for verdict, text in zip(verdicts, texts, strict=True) if text.text]
         if judged and all(verdict["assessment"] is None for verdict in judged):
             raise unavailable()
+        for place, verdict in enumerate(verdicts):
+            if verdict["decision"] == "allow" and _is_in_part(verdict):
+                raise Problem(400, TOO_LONG.format(place), code="text_too_long", param="input")
         return verdicts
 
 
 def harm_of(assessment: Verdict | None) -> float:
     """Give the probability that a text is not safe; 0 without an assessment."""
     return 0.0 if assessment is None else min(1.0, max(0.0, 1 - assessment["scores"]["safe"]))
+
+
+def _clean(text: Text) -> Text:
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    context = tuple([TurnDict(role=turn["role"], text=clean(turn["text"])) for turn in text.context])
+    return replace(text, text=clean(text.text), context=context)
+
+
+def _is_in_part(verdict: Verdict) -> bool:
+    return bool(verdict["truncated_text_chars"] or (verdict["assessment"] or {}).get("truncated_windows"))
 
 
 def _body(text: Text, tenant: str, event_id: str) -> EventDict:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from schemas.event import TurnDict
 from tests.gateway import running_valkey
 from tests.unit.moderation.test_pipeline import until
 from tests.unit.redis.test_dedup import ASSESSMENT
@@ -30,7 +31,7 @@ from workers.settings import Batch, Settings, Worker
 
 
 class ScriptedGuard:
-    """Answers each text by its first word: `refused`, `down`, or judged as Safe. Notes the calls."""
+    """Answers each text by its first word: `refused`, `down`, `bad`, or judged as Safe. Notes the calls."""
 
     answered = 0
 
@@ -44,10 +45,17 @@ class ScriptedGuard:
         await self.may_answer.wait()
         if any(request.text.startswith("down") for request in requests):
             raise Unavailable("the engine is away")
-        return [
-            Refused("refused", "not for this model") if request.text.startswith("refused") else dict(ASSESSMENT)
-            for request in requests
-        ]
+        return [self._answer(request.text) for request in requests]
+
+    def _answer(self, text: str) -> dict[str, Any] | Refused:
+        if text.startswith("refused"):
+            return Refused("refused", "not for this model")
+        changes: dict[str, Any] = {}
+        if text.startswith("bad"):
+            changes = {"severity": "Unsafe", "scores": {"safe": 0.0, "controversial": 0.0, "unsafe": 1.0}}
+        if text.startswith("windows"):
+            changes = {"truncated_windows": 1}
+        return {**ASSESSMENT, **changes}
 
 
 class NoPolicies:
@@ -154,10 +162,30 @@ async def test_a_request_that_ends_is_not_sent_to_the_engine(valkey: str) -> Non
     assert guard.calls == [["first"], ["third"]]
 
 
-async def test_a_long_text_is_cut_in_the_middle_and_the_verdict_says_so(valkey: str) -> None:
+async def test_a_long_text_in_which_nothing_is_found_is_refused_because_its_middle_is_not_read(valkey: str) -> None:
     guard = ScriptedGuard()
     async with judging(valkey, guard) as (judged, _):
-        (verdict,) = await judged.judge("acme", [Text("a" * 600 + "b" * 5_000 + "c" * 600)])
-    ((text,),) = guard.calls
+        with pytest.raises(Problem) as refused:
+            await judged.judge("acme", [Text("short"), Text("a" * 600 + "b" * 5_000 + "c" * 600)])
+        (verdict,) = await judged.judge("acme", [Text("bad " + "d" * 5_000)])
+    assert (refused.value.status, refused.value.body.code) == (400, "text_too_long")
+    assert "text 1" in refused.value.body.message
+    text = guard.calls[0][1]
     assert (text[0], text[-1]) == ("a", "c")
-    assert result_of(verdict)["guardline"]["truncated_text_chars"] > 5_000
+    assert result_of(verdict)["flagged"]
+    assert result_of(verdict)["guardline"]["truncated_text_chars"] > 4_000
+
+
+async def test_windows_that_were_not_read_are_not_allowed_either(valkey: str) -> None:
+    async with judging(valkey, ScriptedGuard()) as (judged, _):
+        with pytest.raises(Problem) as refused:
+            await judged.judge("acme", [Text("windows")])
+    assert refused.value.body.code == "text_too_long"
+
+
+async def test_half_of_a_surrogate_pair_is_judged_as_a_replacement_character(valkey: str) -> None:
+    guard = ScriptedGuard()
+    async with judging(valkey, guard) as (judged, _):
+        (verdict,) = await judged.judge("acme", [Text("a \ud83d", context=(TurnDict(role="user", text="\udc00"),))])
+    assert guard.calls == [["a \ufffd"]]
+    assert verdict["decision"] == "allow"
