@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -43,6 +43,7 @@ def create_app(settings: Gateway, gate: Gate, routers: Iterable[APIRouter]) -> F
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # A redirect would name the host that the client named.
         separate_input_output_schemas=False,
     )
     app.add_middleware(
@@ -53,6 +54,7 @@ def create_app(settings: Gateway, gate: Gate, routers: Iterable[APIRouter]) -> F
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _failed)
+    app.add_exception_handler(Exception, _broken)
     for router in routers:
         app.include_router(router, dependencies=[_DOCUMENTED])
     return app
@@ -70,7 +72,7 @@ class _Application(FastAPI):
         return document
 
 
-async def _problem(_: Request, error: Exception) -> JSONResponse:
+async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.answer()
 
@@ -78,7 +80,7 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
 NO_BODY = "send a JSON object as the body, with the header `Content-Type: application/json`"
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
@@ -89,12 +91,17 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return Problem(400, f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param).answer()
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
+async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = Problem(error.status_code, error.detail).answer()
     answer.headers.update(error.headers or {})
     return answer
 
 
-def _too_large(status: int, sentence: str) -> JSONResponse:
+async def _broken(_: Request, error: Exception) -> Response:
+    """Answer where the gateway has a fault. uvicorn logs it."""
+    return Problem(500, "the gateway failed", code="internal_error").answer()
+
+
+def _too_large(status: int, sentence: str) -> Response:
     return Problem(status, sentence).answer()

@@ -30,6 +30,8 @@ class Held:
         self._untaken: deque[str] = deque()
         self._channel: Channel | None = None
         self._logprobs: Any = None
+        self._plain: Part | None = None
+        """The newest part without a text."""
         self._begin = 0
         """The position of the first waiting part in the text."""
         self._shown_of_first = 0
@@ -51,7 +53,11 @@ class Held:
         for number, part in enumerate(found):
             if number == last:
                 part, self._logprobs = part._replace(logprobs=self._logprobs), None
-            if part.text and part.channel != self._channel:
+            if not part.text:
+                if part == self._plain:
+                    continue  # Some servers repeat the role in every chunk.
+                self._plain = part
+            elif part.channel != self._channel:
                 if self._channel is not None:
                     self._append(BETWEEN_CHANNELS)
                 self._channel = part.channel

@@ -5,6 +5,7 @@ Only fields that are named here reach a client. An unknown field may hold text t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -21,6 +22,9 @@ TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 
 MAX_PLAIN_CHARS = 256
 """How long a role or an id may be. A longer one could hold a text."""
+
+PLAIN = re.compile(rf"[!-~]{{0,{MAX_PLAIN_CHARS}}}")
+"""A role or an id. With spaces it could be a sentence: some models write the ids of their calls themselves."""
 
 
 class Channel(NamedTuple):
@@ -120,9 +124,9 @@ def _plain(fields: Json, name: str) -> str | None:
     value = fields.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > MAX_PLAIN_CHARS:
-        raise BadUpstream(f"{name} is not a short string")
-    return value
+    if not isinstance(value, str) or not PLAIN.fullmatch(value.strip()):
+        raise BadUpstream(f"{name} is not a short word")
+    return value.strip()
 
 
 def shown(api: Api, part: Part, text: str, *, is_first: bool) -> Json:
@@ -173,7 +177,7 @@ def finish_of(choice: Json) -> str | None:
     """Give the `finish_reason` of a choice.
 
     Raises:
-        BadUpstream: it is not a short string.
+        BadUpstream: it is not a short word.
     """
     return _plain(choice, "finish_reason")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from workers.errors import GuardlineError
 
 if TYPE_CHECKING:
-    from starlette.responses import JSONResponse
+    from starlette.responses import Response
 
 INVALID, SERVER, LIMIT = "invalid_request_error", "server_error", "requests"
 """The types of OpenAI's errors. Its client tells errors apart by their status."""
@@ -54,11 +55,12 @@ class Problem(GuardlineError):
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
 
-    def answer(self) -> JSONResponse:
+    def answer(self) -> Response:
         """Give the response."""
-        from starlette.responses import JSONResponse  # Without the extra, the gateway says what is missing.
+        from starlette.responses import Response  # Without the extra, the gateway says what is missing.
 
-        return JSONResponse(self.document(), self.status, self.headers)
+        # In ASCII: a message may quote half of a surrogate pair.
+        return Response(json.dumps(self.document()), self.status, self.headers, "application/json")
 
     def document(self) -> dict[str, Any]:
         """Give the body, also for an event of a stream that has begun."""

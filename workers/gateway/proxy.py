@@ -109,7 +109,7 @@ class ModelProxy:
         count = len(asked.prompts) * asked.n
         if count > self._proxy.max_choices:
             raise Problem(
-                400, f"n: {count} answers, of at most {self._proxy.max_choices} (gateway.proxy.max_choices)", param="n"
+                400, f"n: more than {self._proxy.max_choices} answers in all (gateway.proxy.max_choices)", param="n"
             )
         async with AsyncExitStack() as stack:
             work = self._begin(request, asked, self._terms_of(tenant), stack)
@@ -160,7 +160,8 @@ class ModelProxy:
         for _ in range(self._proxy.retries):
             await cut.close()
             choice = self._choice(asked, 0, terms, stack)
-            await choice.prompt(asked.prompts[0])
+            if await choice.prompt(asked.prompts[0]) is not None:
+                return None
             try:
                 answered = await self._server.json("POST", PATHS[asked.api], asked.body, request.headers)
                 shown = await judged(asked.api, [choice], answered.body, terms.rules)

@@ -22,7 +22,7 @@ from workers.gateway.held import Piece
 from workers.gateway.parts import Api, Json, envelope_of, finish_of, usage_of
 from workers.gateway.problems import Problem
 from workers.gateway.sse import DONE, KEEP_ALIVE, EventReader, event
-from workers.gateway.upstream import ModelServer, choices_of
+from workers.gateway.upstream import ModelServer, choices_of, upstream_failed
 from workers.settings.upstream_sections import Proxy, Upstream
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Relay:
         await self._out.put(None)
 
     async def _relay(self) -> None:
+        if self.problem is not None:
+            return  # Stopped before it began.
         try:
             async with asyncio.TaskGroup() as group:
                 self._reader = group.create_task(self._read())
@@ -171,7 +173,9 @@ class Relay:
         if not isinstance(chunk, dict):
             raise BadUpstream("an event is not an object")
         if chunk.get("error"):
-            raise _told(chunk["error"])
+            failed = upstream_failed(502, chunk["error"])
+            failed.body.code = failed.body.code or "upstream_error"
+            raise failed
         self._envelope = envelope_of(chunk) or self._envelope
         usage = usage_of(chunk)
         if chunk.get("choices") in (None, []):
@@ -253,15 +257,3 @@ class _Flow:
         self.arrived = asyncio.Event()
         self.room = asyncio.Event()
         self.is_ended = False
-
-
-def _told(error: object) -> Problem:
-    message = error.get("message") if isinstance(error, dict) else error
-    code = error.get("code") if isinstance(error, dict) else None
-    kind = error.get("type") if isinstance(error, dict) else None
-    return Problem(
-        502,
-        str(message) if isinstance(message, (str, int)) else "the model server sent an error",
-        code=str(code) if isinstance(code, (str, int)) else "upstream_error",
-        kind=str(kind) if isinstance(kind, str) else "upstream_error",
-    )

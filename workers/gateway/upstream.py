@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -43,6 +44,8 @@ TO_CLIENT = (
 )
 TO_CLIENT_PREFIX = "x-ratelimit-"
 MAX_ERROR_BYTES = 65_536
+WORD = re.compile(r"[A-Za-z0-9_.:/\[\]-]{1,128}")
+"""A code, a type or a parameter of an error."""
 
 
 class ModelServer:
@@ -60,6 +63,7 @@ class ModelServer:
             raise Misconfigured(f"the gateway needs httpx: {to_install('gateway')}") from None
         assert settings.url
         self._settings = settings
+        self._passed = (*TO_UPSTREAM, "authorization") if settings.pass_authorization else TO_UPSTREAM
         self._key: str | None = None
         if settings.key_file is not None:
             try:
@@ -143,12 +147,11 @@ class ModelServer:
     ) -> httpx.Response:
         import httpx
 
-        sent = {name: headers[name] for name in TO_UPSTREAM if name in headers}
+        # httpx writes headers in ASCII.
+        sent = {name: value for name in self._passed if (value := headers.get(name)) is not None and value.isascii()}
         sent["accept-encoding"] = "identity"
         if self._key is not None:
             sent["authorization"] = f"Bearer {self._key}"
-        elif self._settings.pass_authorization and "authorization" in headers:
-            sent["authorization"] = headers["authorization"]
         content = None
         if body is not None:
             sent["content-type"] = "application/json"
@@ -178,7 +181,7 @@ class ModelServer:
             raise Problem(
                 502, "the model server refuses the key of gateway.upstream.key_file", code="upstream_unauthorized"
             )
-        if response.status_code < 400:
+        if not 400 <= response.status_code < 600:
             raise BadUpstream(f"its status is {response.status_code}")
         try:
             async with asyncio.timeout(self._settings.between_chunks_s):
@@ -241,21 +244,22 @@ def _refusal(response: httpx.Response, content: bytes | None) -> Problem:
         found = None
     error = found.get("error", found) if isinstance(found, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    code, kind, param = (_short(error, name) for name in ("code", "type", "param"))
-    problem = Problem(
-        response.status_code,
-        message if isinstance(message, str) and message else f"the model server answers {response.status_code}",
-        code=code,
-        kind=kind,
-        param=param,
-    )
+    problem = upstream_failed(response.status_code, error)
+    if response.status_code < 500 and isinstance(message, str) and message:
+        problem.body.message = message
     problem.headers.update(to_client(response.headers))
     return problem
 
 
-def _short(error: object, name: str) -> str | None:
+def upstream_failed(status: int, error: object) -> Problem:
+    """Give the model server's error without its message, which may quote the answer: nobody has judged it."""
+    code, kind, param = (_word(error, name) for name in ("code", "type", "param"))
+    return Problem(status, "the model server failed", code=code, kind=kind, param=param)
+
+
+def _word(error: object, name: str) -> str | None:
     value = error.get(name) if isinstance(error, dict) else None
-    return str(value) if isinstance(value, (str, int)) else None
+    return str(value) if isinstance(value, (str, int)) and WORD.fullmatch(str(value)) else None
 
 
 def _object(response: httpx.Response, content: bytes) -> Json:

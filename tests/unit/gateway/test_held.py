@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.gateway.faults import BadUpstream
@@ -89,6 +89,18 @@ def test_fields_that_are_not_known_never_reach_a_client() -> None:
     assert deltas(held, 100) == [{"content": "a"}]
 
 
+def test_a_role_in_every_chunk_takes_no_memory_and_is_shown_once() -> None:
+    held = chat(*[{"delta": {"role": "assistant", "content": ""}}] * 1_000, {"delta": {"content": "a"}})
+
+    assert deltas(held, 100) == [{"role": "assistant", "content": ""}, {"content": "a"}]
+
+
+def test_spaces_around_the_id_of_a_call_are_left_out() -> None:
+    held = chat({"delta": {"tool_calls": [{"index": 0, "id": " functions.find:0\n"}]}})
+
+    assert deltas(held, 0) == [{"tool_calls": [{"index": 0, "id": "functions.find:0"}]}]
+
+
 @pytest.mark.parametrize(
     "choice",
     [
@@ -96,6 +108,7 @@ def test_fields_that_are_not_known_never_reach_a_client() -> None:
         {"delta": {"content": 5}},
         {"delta": {"content": ["a"]}},
         {"delta": {"role": "x" * 300}},
+        {"delta": {"tool_calls": [{"index": 0, "id": "take a pipe and powder"}]}},
         {"delta": {"tool_calls": {}}},
         {"delta": {"tool_calls": ["a"]}},
         {"delta": {"tool_calls": [{"index": -1}]}},
@@ -110,9 +123,7 @@ def test_a_field_of_another_type_ends_the_stream(choice: Json) -> None:
         chat(choice)
 
 
-CHANNELS = st.sampled_from(["content", "reasoning", "text"])
-
-
+@settings(max_examples=50)
 @given(
     api=st.sampled_from(["chat", "completions"]),
     texts=st.lists(st.tuples(st.sampled_from(["content", "reasoning"]), st.text(max_size=8)), max_size=12),

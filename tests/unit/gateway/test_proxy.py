@@ -285,6 +285,26 @@ async def test_an_answer_that_is_not_streamed_is_judged_as_a_whole(site: Site) -
     await site.freed()
 
 
+async def test_without_the_guard_no_other_answer_is_asked_for() -> None:
+    async with serving(retries=2) as site:
+        message = {"role": "assistant", "content": "one BOMB BOMB two"}
+        body = {**ENVELOPE, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        site.model.scripts["m"] = partial(whole, body)
+        opened = site.guard.open
+
+        def open_once(policy: StreamPolicy) -> Any:
+            site.guard.is_down = bool(site.guard.prompts)
+            return opened(policy)
+
+        site.guard.open = open_once  # type: ignore[method-assign]
+
+        answer = await site.client.chat.completions.create(model="m", messages=USER)
+
+        assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("one ", "content_filter")
+        assert len(site.guard.prompts) == 2
+        assert len(site.model.asked) == 1
+
+
 async def test_legacy_completions_are_judged(site: Site) -> None:
     def part(text: str, finish: str | None = None, index: int = 0) -> bytes:
         logprobs = {"tokens": [text], "token_logprobs": [-1.0], "top_logprobs": [], "text_offset": [0]}
@@ -367,6 +387,37 @@ async def test_requests_that_cannot_be_judged_are_refused(site: Site) -> None:
     assert site.model.asked == []
 
 
+async def test_a_fault_of_the_gateway_is_an_error_in_the_same_shape(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("BOMB")
+
+    monkeypatch.setattr(site.guard, "open", fails)
+
+    response = await site.http.post(CHAT, json={"model": "m", "messages": USER})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+    assert "BOMB" not in response.text
+
+
+async def test_an_error_can_quote_half_of_a_surrogate_pair(site: Site) -> None:
+    site.model.scripts["m"] = lambda _: Reply(
+        [b'{"error":{"message":"no \\ud83d"}}'], status=400, kind="application/json"
+    )
+
+    response = await site.http.post(CHAT, json={"model": "m", "messages": USER})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "no \ud83d"
+
+
+async def test_no_redirect_leads_to_the_host_that_a_client_names(site: Site) -> None:
+    response = await site.http.post(f"{CHAT}/", json={"model": "m", "messages": USER}, headers={"host": "other"})
+
+    assert response.status_code == 404
+
+
 async def test_parts_that_are_no_text_pass_if_the_setting_says_so() -> None:
     content = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     async with serving(other_parts="pass") as site:
@@ -405,6 +456,29 @@ async def test_an_answer_that_breaks_off_ends_with_an_error(site: Site) -> None:
 
             assert failed.value.code == code, steps
     await site.freed()
+
+
+async def test_the_message_of_an_error_that_may_quote_the_answer_does_not_reach_the_client(site: Site) -> None:
+    error = {"message": "cannot parse: BOMB", "type": "BOMB BOMB", "code": 500, "failed_generation": "BOMB"}
+    site.model.script("breaks", chunk(content="one "), sse({"error": error}))
+    site.model.script("says", sse({"error": "BOMB"}))
+    site.model.scripts["fails"] = lambda _: Reply(
+        [json.dumps({"error": error}).encode()], status=500, kind="application/json"
+    )
+    site.model.scripts["odd"] = lambda _: Reply([json.dumps({"error": error}).encode()], status=700)
+
+    errors = []
+    for model in ("breaks", "says", "fails", "odd"):
+        with pytest.raises(openai.APIError) as failed:
+            await site.chat(model)
+        errors.append((failed.value.code, failed.value.type))
+        assert "BOMB" not in json.dumps(failed.value.body)
+    assert errors == [
+        ("500", "server_error"),
+        ("upstream_error", "server_error"),
+        ("500", "server_error"),
+        ("upstream_invalid", "server_error"),
+    ]
 
 
 async def test_a_model_server_that_hangs_is_given_up() -> None:
@@ -520,8 +594,8 @@ async def test_a_policy_may_allow_answers_without_the_guard_and_the_answer_says_
     assert chunks[-1].choices[0].guardline == {"reason": "unavailable"}
 
 
-async def test_a_megabyte_in_one_delta_is_judged_in_slices_and_cut_inside(site: Site) -> None:
-    word = "word " * 200_000
+async def test_a_long_delta_is_judged_in_slices_and_cut_inside(site: Site) -> None:
+    word = "word " * 20_000
     site.model.script("m", *said(word + "BOMB BOMB " + word, index=0), DONE)
 
     chunks = await site.chat("m")
@@ -606,11 +680,12 @@ async def test_with_no_hold_back_text_is_shown_before_it_is_judged(site: Site) -
 
 async def test_headers_and_keys_pass_as_the_settings_say(tmp_path: Any) -> None:
     (tmp_path / "key").write_text("secret\n")
-    sent = {
+    sent: Any = {
         "OpenAI-Organization": "org",
         "traceparent": "00-1",
         "Cookie": "a=b",
         "X-Other": "x",
+        "X-Request-Id": "\u00e9".encode("latin-1"),
         "Authorization": "Bearer mine",
     }
     for upstream, authorization in (
@@ -628,7 +703,8 @@ async def test_headers_and_keys_pass_as_the_settings_say(tmp_path: Any) -> None:
             got = site.model.headers[0]
             assert got.get("authorization") == authorization
             assert (got["openai-organization"], got["traceparent"]) == ("org", "00-1")
-            assert not {"cookie", "x-other"} & set(got)
+            # A header that is not ASCII cannot be passed on.
+            assert not {"cookie", "x-other", "x-request-id"} & set(got)
             assert response.headers["x-request-id"] == "r1"
             assert "set-cookie" not in response.headers
 

@@ -130,7 +130,7 @@ async def check(guard: LiveGuard, text: str, policy: StreamPolicy, data: st.Data
     assert end == "content_filter" or shown == text
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(words=WORDS, hold_back=HOLD_BACKS, data=st.data())
 async def test_nothing_leaves_before_it_is_judged_and_no_division_changes_what_is_shown(
     words: list[str], hold_back: HoldBack, data: st.DataObject
@@ -147,10 +147,31 @@ def by_word(ids: list[int]) -> Sequence[float]:
     return (0.1, 0.2, 0.7) if KILL & set(ids[-2:]) else (0.9, 0.06, 0.04)
 
 
+class Hanging(Portions):
+    """A model server that says nothing."""
+
+    async def chunks(self, _: object) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+
+async def test_a_drain_ends_a_stream_that_has_not_begun() -> None:
+    policy = StreamPolicy()
+    choice = Choice("chat", 0, WordGuard().open(policy))
+    server = cast(ModelServer, Hanging([]))
+    relay = Relay("chat", [choice], server, httpx.Response(200), Proxy(), Upstream(), policy, 0)
+
+    relay.stop()
+    async with asyncio.timeout(20):
+        events = b"".join([data async for data in relay.events()])
+
+    assert b"draining" in events
+
+
 REAL = RealGuard(ScriptedEngine(by_word), FOLDER, max_tokens=256, anchor_tokens=32, append_within_s=10)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     words=st.lists(
         st.sampled_from(["I", " will", " kill", " you", ".", " kilo", "\n", " 你好", "e\u0301"]), max_size=14
