@@ -19,8 +19,10 @@ from redis import Redis
 
 from tests.command import GUARDLINE, inheriting
 from tests.site import Site
+from workers.core.records import TopicPartition
 from workers.errors import Unavailable
-from workers.kafka import merge, reader
+from workers.kafka import merge, ranges, reader
+from workers.kafka.ranges import read_range
 from workers.kafka.reader import read
 
 pytestmark = pytest.mark.timeout(180)
@@ -133,3 +135,36 @@ def test_followed_verdicts_include_added_partitions_and_end_with_the_topic(
     admin.delete_topics([topic])[topic].result(30)
     with pytest.raises(Unavailable, match=f"{topic} not found"):
         next(message for message in records if message is not None or time.monotonic() > deadline)
+
+
+def test_a_broker_that_does_not_have_all_records_yet_never_ends_a_reading_too_early(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower, or a new leader, may know an earlier end than the leader that was asked for it."""
+    site.create_topics()
+    kafka, topic = site.settings().kafka, site.settings().topics.verdicts
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def produce(*values: bytes) -> None:
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(30) == 0
+
+    def part() -> list[bytes | None]:
+        return [one.value() for batch in read_range(kafka, TopicPartition(topic, 0), 0, 3) for one in batch]
+
+    def whole() -> list[bytes | None]:
+        records = read(kafka, [topic], from_beginning=True, follow=False, until={(topic, 0): 4})
+        return [one.value() for one in records if one is not None]
+
+    produce(b"0", b"1")
+    with monkeypatch.context() as patched:
+        patched.setattr(ranges, "SILENT_S", 0.2)
+        patched.setattr(reader, "SHORT_S", 0.2)
+        with pytest.raises(Unavailable, match="gives no records"):
+            part()
+        with pytest.raises(Unavailable, match="does not reach the end"):
+            whole()
+    produce(b"2", b"3")
+    assert part() == [b"0", b"1", b"2"]
+    assert whole() == [b"0", b"1", b"2", b"3"]

@@ -22,7 +22,8 @@ def read_range(kafka: Kafka, origin: TopicPartition, first: int, end: int) -> Ge
     """Yield the committed records from offset `first` up to `end`, which is left out, in order.
 
     Where the first ones are deleted, it begins with the earliest that the partition still has. The record at `end`
-    exists. Reads outside any group, and commits nothing. Blocks.
+    exists, or did: a broker that does not have it yet, such as a follower or a new leader, is asked again. Reads
+    outside any group, and commits nothing. Blocks.
 
     Raises:
         Unavailable: Kafka does not answer, or does not give the records.
@@ -42,7 +43,7 @@ def read_range(kafka: Kafka, origin: TopicPartition, first: int, end: int) -> Ge
                         yield records
                         return
                     records.append(message)
-                elif failure.code() == KafkaError._PARTITION_EOF:
+                elif failure.code() == KafkaError._PARTITION_EOF and (message.offset() or 0) >= end:
                     yield records
                     return
                 elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:

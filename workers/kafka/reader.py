@@ -32,6 +32,9 @@ LOOK_AGAIN_S = 1.0
 OPEN_S = 0.1
 """Between two checks whether a transaction is still open."""
 
+SHORT_S = 10.0
+"""How long no record may come while a partition ends before the end that its leader has named."""
+
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 NO_LEADER = {
@@ -55,6 +58,7 @@ def read(
     wait_s: float | None = None,
     since_ms: int | None = None,
     resume: Mapping[Origin, int] | None = None,
+    until: Mapping[Origin, int] | None = None,
 ) -> Iterator[Message | None]:
     """Yield committed records of the topics, and None after an interval without a record.
 
@@ -63,12 +67,14 @@ def read(
     nothing, and sees only committed transactions. Blocks while the brokers are down. `wait_s`: how long records may
     wait for others before they are yielded. With `since_ms` it leaves out most records that were written before this
     time, in milliseconds since 1970. `resume`: the offsets at which it begins with partitions that were read before; a
-    partition that does not have its offset any more is read from the beginning.
+    partition that does not have its offset any more is read from the beginning. `until`: the least ends, for a reader
+    without `follow`: a follower, or a new leader, may not have all records that were committed before.
 
     Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
     Raises:
-        Unavailable: Kafka or a topic is not available, or the topic was deleted.
+        Unavailable: Kafka or a topic is not available, or the topic was deleted, or a partition does not reach the end
+            in `until`.
         Misconfigured: Kafka refuses this client, or the user may not read a topic.
     """
     fetch_s = wait_s if wait_s is not None or follow else clients.TO_THE_END_S
@@ -87,6 +93,7 @@ def read(
         starts |= {origin: offset for origin, offset in (resume or {}).items() if origin in starts}
         consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])
         unread = set(partitions.known)
+        short_since: float | None = None
         merge = Merge(consumer, unread)
         while follow or unread:
             messages = consumer.consume(500, IDLE_S if fetch_s is None else fetch_s)
@@ -96,14 +103,21 @@ def read(
                     yield message
                 elif failure is None:
                     merge.add(message)
+                    short_since = None
                 elif failure.code() == KafkaError._PARTITION_EOF:
-                    unread.discard((str(message.topic()), int(message.partition() or 0)))
+                    origin = (str(message.topic()), int(message.partition() or 0))
+                    if (message.offset() or 0) >= (until or {}).get(origin, 0):
+                        unread.discard(origin)
+                    elif short_since is None:
+                        short_since = time.monotonic()
                 elif failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     topic = message.topic()
                     raise causes.not_allowed(f"topics: this user may not read {topic}", f"READ on {topic}")
                 elif failure.code() in GONE:
                     partitions.look_soon()
             yield from merge.ready()
+            if unread and short_since is not None and time.monotonic() > short_since + SHORT_S:
+                raise Unavailable(f"kafka: {', '.join(topics)} does not reach the end that its leader has named")
             if not messages:
                 yield None
             if added := partitions.added():
@@ -160,8 +174,8 @@ class _Partitions:
         return added
 
 
-def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
-    """Wait until readers see every record that was committed before this call.
+def wait_for_open_transactions(kafka: Kafka, topic: str) -> dict[Origin, int]:
+    """Wait until readers see every record that was committed before this call. Returns the end of each partition then.
 
     An open transaction hides all records after its first one. Blocks for at most three times
     `kafka.transaction_timeout_s`.
@@ -179,7 +193,7 @@ def wait_for_open_transactions(kafka: Kafka, topic: str) -> None:
     while True:
         visible = ends(admin, partitions, IsolationLevel.READ_COMMITTED)
         if all(visible[origin] >= end for origin, end in written.items()):
-            return
+            return written
         if time.monotonic() > deadline:
             raise Unavailable(f"kafka: a transaction on {topic} stays open: end the producer that began it")
         time.sleep(OPEN_S)
