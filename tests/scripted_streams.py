@@ -37,6 +37,8 @@ class ScriptedEngine:
         prompt: the risk of every turn of the user.
         opened: the first ids of every session that was opened.
         sent: how many tokens were sent, also again.
+        calls: how many calls were answered.
+        takes_s: how long each call takes.
         failures: what the next calls do instead of answering: `lose`, `fail`, `hang`, `nan`, `short`, `zero`.
     """
 
@@ -52,6 +54,8 @@ class ScriptedEngine:
         self.opened: list[list[int]] = []
         self.failures: list[str] = []
         self.sent = 0
+        self.calls = 0
+        self.takes_s = 0.0
         self.is_running = False
 
     async def start(self) -> None:
@@ -96,7 +100,7 @@ class ScriptedEngine:
             raise Unjudgeable("token_ids", "no token, or one outside the vocabulary")
         if len(session.ids) + len(ids) > self.max_tokens:
             raise Unjudgeable("too_long", "more tokens than a session has")
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes_s)
         failure = self.failures.pop(0) if self.failures else ""
         if failure == "hang":
             await asyncio.sleep(60)
@@ -111,6 +115,7 @@ class ScriptedEngine:
             risk.append(self.rule(session.ids))
         session.tokens = len(session.ids)
         self.sent += len(ids)
+        self.calls += 1
         rows = np.array(risk, np.float32)
         if failure == "nan":
             rows[-1] = np.nan

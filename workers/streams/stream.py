@@ -48,6 +48,11 @@ class Limits(NamedTuple):
     idle_ms: float
     age_ms: float
 
+    @property
+    def forgotten_ms(self) -> float:
+        """After this time nobody ends a stream any more, so it is forgotten."""
+        return self.age_ms + self.idle_ms
+
 
 class Stream:
     """The order and the times of one stream.

@@ -35,6 +35,10 @@ LOOK_S = 1.0
 BUSY_S = 0.05
 """An answer without a judgement that took longer than this has waited for the engine."""
 
+REPLAYS = 8
+"""How many streams of a former owner are repeated at a time. If all of them asked the engine at once, those that came
+last would not be judged in time, and neither would the streams that go on."""
+
 _BACK_OFF_S = (0.1, 2.0)
 
 HANGS = (
@@ -129,6 +133,7 @@ class Streams:
         self._fail = fail
         self._hangs_after_s = hangs_after_s
         self._silence = Silence()
+        self._replays = asyncio.Semaphore(REPLAYS)
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = 0
@@ -190,7 +195,7 @@ class Streams:
     async def _known(self, partition: _Partition) -> dict[tuple[str, str], _Open]:
         first = partition.first
         began = time.monotonic()
-        known = known_in(await self._read_sessions(), first.origin, first.offset)
+        known = known_in(await self._read_sessions(), first, self._limits.forgotten_ms)
         streams = {(one.tenant_id, one.stream_id): _open_of(one) for one in known}
         # A stream that was cut is not judged any more, so its records are not needed.
         starts = [one.stream.source.offset for one in known if one.stream.state != "cut"]
@@ -217,7 +222,8 @@ class Streams:
     async def _replayed(self, opened: _Open, stream: Stream, terms: Terms, newest: Item) -> None:
         """Bring a stream of a former owner to where that one left it. Its verdicts exist, so nothing is written.
 
-        If its first record is not there any more, the stream cannot be judged from its `newest` one on.
+        Deltas are joined, so that the engine gets many tokens in one call: their division changes no outcome. If its
+        first record is not there any more, the stream cannot be judged from its `newest` one on.
         """
         items, opened.replay = opened.replay, deque()
         is_unjudged = stream.state == "unavailable"
@@ -227,14 +233,21 @@ class Streams:
             stream.next_seq = newest.seq
             return
         stream.begin(items.popleft())
+        texts: list[str] = []
         for item in items:
-            await self._ruling(session, item, stream.meaning(item, self._limits), stream.state)
+            meaning = stream.meaning(item, self._limits)
+            if meaning.act is Act.JUDGE and item.kind == "delta" and isinstance(item.content, str):
+                texts.append(item.content)
+                continue
+            await _join(session, texts)
+            await self._ruling(session, item, meaning, stream.state)
+        await _join(session, texts)
 
     # The records of one stream.
 
     async def _work(self, partition: _Partition, name: tuple[str, str], opened: _Open) -> None:
         while opened.items and not partition.is_over:
-            finished = await self._answer(opened, opened.items.popleft())
+            finished = await self._answer(partition, opened, opened.items.popleft())
             if not partition.is_over:
                 self._deliver([finished])
         opened.task = None
@@ -243,11 +256,13 @@ class Streams:
         elif opened.stream is None:
             partition.streams.pop(name, None)
 
-    async def _answer(self, opened: _Open, item: Item) -> Finished:
+    async def _answer(self, partition: _Partition, opened: _Open, item: Item) -> Finished:
         began = time.monotonic()
         stream, terms = opened.stream, opened.terms
         if stream is not None and terms is not None and opened.session is None and stream.state != "cut":
-            await self._replayed(opened, stream, terms, item)
+            async with self._replays:
+                if not partition.is_over:
+                    await self._replayed(opened, stream, terms, item)
         meaning = without_stream(item) if stream is None else stream.meaning(item, self._limits)
         if meaning.act is Act.BEGIN:
             return await self._begin(opened, item)
@@ -368,7 +383,7 @@ class Streams:
 
     def _forget_old(self, partition: _Partition, now: float) -> None:
         """Free streams without a record for longer than a stream lives: nobody has ended them, and nobody will."""
-        limit_s = (self._limits.age_ms + self._limits.idle_ms) / 1000
+        limit_s = self._limits.forgotten_ms / 1000
         for name, opened in list(partition.streams.items()):
             if opened.task is None and now - opened.used_at > limit_s:
                 del partition.streams[name]
@@ -407,6 +422,13 @@ def _open_of(known: Known) -> _Open:
     opened = _Open()
     opened.stream, opened.terms, opened.stays = known.stream, known.terms, known.shown_chars
     return opened
+
+
+async def _join(session: LiveSession, texts: list[str]) -> None:
+    """Judge the texts of deltas together."""
+    if texts:
+        await session.delta("".join(texts))
+        texts.clear()
 
 
 def _finished(item: Item, outcome: str, outputs: Sequence[Any], cut: str = "") -> Finished:

@@ -24,6 +24,9 @@ from workers.streams.outputs import SCHEMA_VERSION, Terms
 from workers.streams.reading import Item
 from workers.streams.stream import Stream
 
+READERS = 4
+"""Each has a connection, threads and a buffer of its own."""
+
 
 class Known(NamedTuple):
     """A stream that was open when the previous owner committed last. `shown_chars` counts if it was cut."""
@@ -62,10 +65,10 @@ class Sessions:
 
 def _newest(settings: Settings) -> Mapping[bytes, StreamSession]:
     topic = settings.topics.stream_sessions
-    wait_for_open_transactions(settings.kafka, topic)
+    ends = wait_for_open_transactions(settings.kafka, topic)
     newest: dict[bytes, bytes] = {}
     places: dict[bytes, str] = {}
-    for message in read(settings.kafka, [topic], from_beginning=True, follow=False):
+    for message in read(settings.kafka, [topic], from_beginning=True, follow=False, until=ends):
         if message is None:
             continue
         key, value = message.key() or b"", message.value()
@@ -90,39 +93,52 @@ def _parsed(value: bytes, where: str) -> StreamSession:
     return session
 
 
-def known_in(sessions: Mapping[bytes, StreamSession], origin: TopicPartition, before: int) -> list[Known]:
-    """Give the streams of this partition that began before this offset."""
+def known_in(sessions: Mapping[bytes, StreamSession], first: Source, forgotten_ms: float) -> list[Known]:
+    """Give the streams of this partition that began before its first new record.
+
+    Those that began more than `forgotten_ms` before it are left out: the topic keeps streams that nobody has ended.
+    Both the timestamp of the first record and the time of its poll have to say so: then neither a backlog nor the wrong
+    clock of another stream's sender ends a stream.
+    """
+    now_ms = first.received_at_ms if first.timestamp_ms is None else min(first.timestamp_ms, first.received_at_ms)
     return [
         Known(
             session.tenant_id,
             session.stream_id,
-            Stream(Source(origin, 0, session.start.offset, session.start.timestamp), session.state),
+            Stream(Source(first.origin, 0, session.start.offset, session.start.timestamp), session.state),
             Terms(session.policy.model_dump(), StreamPolicy.model_validate(session.rules)),
             session.shown_chars,
         )
         for session in sessions.values()
-        if (session.start.topic, session.start.partition) == origin and session.start.offset < before
+        if (session.start.topic, session.start.partition) == first.origin
+        and session.start.offset < first.offset
+        and (session.start.timestamp is None or now_ms - session.start.timestamp <= forgotten_ms)
     ]
 
 
 class Log:
-    """Reads the input topic again. `decode` is that of the Kafka thread: both have to find the same items."""
+    """Reads the input topic again, `READERS` partitions at a time.
+
+    `decode` is that of the Kafka thread: both have to find the same items.
+    """
 
     def __init__(self, kafka: Kafka, decode: Decode[Item]) -> None:
         self._kafka = kafka
         self._decode = decode
+        self._readers = asyncio.Semaphore(READERS)
 
     async def items(self, origin: TopicPartition, first: int, end: int) -> AsyncIterator[Item]:
         """Give the items of the records from `first` up to `end`, which is left out.
 
         Raises: as `workers.kafka.ranges.read_range`.
         """
-        batches = read_range(self._kafka, origin, first, end)
-        try:
-            while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-                for message in batch:
-                    found = self._decode(message, Source(origin, 0, message.offset() or 0, timestamp_of(message)))
-                    for item in () if isinstance(found, Finished) else found:
-                        yield item
-        finally:
-            await asyncio.to_thread(batches.close)
+        async with self._readers:
+            batches = read_range(self._kafka, origin, first, end)
+            try:
+                while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                    for message in batch:
+                        found = self._decode(message, Source(origin, 0, message.offset() or 0, timestamp_of(message)))
+                        for item in () if isinstance(found, Finished) else found:
+                            yield item
+            finally:
+                await asyncio.to_thread(batches.close)

@@ -365,6 +365,65 @@ def test_a_new_owner_reads_only_from_the_first_open_stream_that_is_not_cut() -> 
     with_world(run)
 
 
+def test_a_new_owner_forgets_streams_that_nobody_has_ended_for_longer_than_they_live() -> None:
+    """The topic of sessions keeps them for days. They must neither be read again nor count as open."""
+
+    async def run(world: World) -> None:
+        for number in range(3):
+            name = {"stream_id": f"old{number}"}
+            await world.answer(document("open", 0, **name), document("delta", 1, "All is well now", **name))
+        await world.owner()
+        world.now_s = 10_000
+        found = await world.answer(document("open", 0), document("user", 1, "hi"), at_s=10_000)
+        assert outcomes(found) == ["opened", "judged"]
+        assert (world.reads, world.streams.open) == ([], 1)
+
+    with_world(run, max_open=2)
+
+
+@pytest.mark.parametrize(("at_s", "now_s"), [(10_000, 60), (60, 10_000)])
+def test_neither_a_backlog_nor_the_wrong_clock_of_another_sender_makes_a_new_owner_forget(
+    at_s: float, now_s: float
+) -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("delta", 1, "All is well, and I"))
+        await world.owner()
+        world.now_s = now_s
+        await world.answer(document("open", 0, stream_id="other"), at_s=at_s)
+        (found,) = await world.answer(document("delta", 2, " kill you now"), at_s=60)
+        assert (found.outcome, found.shown_chars) == ("cut", len("All is well, and I"))
+
+    with_world(run)
+
+
+def test_a_new_owner_judges_many_deltas_in_one_call() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"))
+        await world.answer(*(document("delta", seq, " well") for seq in range(2, 102)))
+        assert world.engine.calls > 90
+        await world.owner()
+        await world.answer(document("delta", 102, " and that is all"))
+        assert world.engine.calls < 10
+
+    with_world(run)
+
+
+def test_many_streams_that_go_on_at_once_at_a_new_owner_are_all_judged() -> None:
+    """To repeat them all takes longer than one of them may wait for the engine."""
+
+    async def run(world: World) -> None:
+        names = [{"stream_id": f"s{number}"} for number in range(40)]
+        await world.answer(*(document("open", 0, **name) for name in names))
+        await world.answer(*(document("delta", 1, "All is well now", **name) for name in names))
+        await world.owner()
+        world.engine.takes_s = 0.01
+        found = await world.answer(*(document("delta", 2, " and that is all", **name) for name in names))
+        assert outcomes(found) == ["judged"] * 40
+        assert world.interventions == []
+
+    with_world(run, max_sessions=1, append_within_s=0.5)
+
+
 WORDS = [" well", " kill", "é", "\ud83d", "\ude00", " fine.", "x", " you", "", "。", " no"]
 
 

@@ -49,6 +49,7 @@ class World:
         failed: the errors that would have ended the worker.
         reads: the parts of the log that owners have read again.
         deleted: how many records the log has lost.
+        now_s: the time at which records are polled.
         outages: whether Kafka fails at each of the next steps of the owner's reading.
     """
 
@@ -77,6 +78,7 @@ class World:
         self._hangs_after_s = hangs_after_s
         self.reads: list[tuple[int, int]] = []
         self.deleted = 0
+        self.now_s = 0.0
         self.outages: list[bool] = []
         self._epoch = 0
         self._submitted = 0
@@ -133,7 +135,7 @@ class World:
         """Hand the next records to the owner."""
         items = self.log[self._submitted : self._submitted + count]
         self._submitted += len(items)
-        self.streams.submit([_of_epoch(item, self._epoch) for item in items])
+        self.streams.submit([_polled(item, self._epoch, self.now_s) for item in items])
 
     @property
     def finished(self) -> int:
@@ -197,9 +199,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def _of_epoch(item: Item, epoch: int) -> Item:
+def _polled(item: Item, epoch: int, now_s: float) -> Item:
     source = item.source
-    own = Source(source.origin, epoch, source.offset, source.timestamp_ms)
+    own = Source(source.origin, epoch, source.offset, source.timestamp_ms, int(now_s * 1000))
     return Item(own, *(getattr(item, name) for name in item.__struct_fields__[1:]))
 
 
