@@ -50,14 +50,16 @@ HANGS = (
 class _Open:
     """One stream: its place in the order of records, its session, and the records that wait.
 
-    `replay` has the records that a former owner has answered. `stays`: what may be shown after a cut.
+    `past` has what a former owner has judged: texts of deltas, and other records. `is_whole`: whether it begins with
+    the stream's first record. `stays`: what may be shown after a cut.
     """
 
-    __slots__ = ("items", "replay", "session", "stays", "stream", "task", "terms", "used_at")
+    __slots__ = ("is_whole", "items", "past", "session", "stays", "stream", "task", "terms", "used_at")
 
     def __init__(self) -> None:
         self.items: deque[Item] = deque()
-        self.replay: deque[Item] = deque()
+        self.past: list[list[str] | tuple[Item, Meaning]] = []
+        self.is_whole = False
         self.stream: Stream | None = None
         self.session: LiveSession | None = None
         self.terms: Terms | None = None
@@ -69,10 +71,27 @@ class _Open:
     def shown_chars(self) -> int:
         return self.stays if self.session is None else self.session.shown_chars
 
-    def replays(self, item: Item) -> bool:
-        """Say whether a former owner judged this record for the stream, and not for an earlier one of the same id."""
+    def repeat(self, item: Item, limits: Limits) -> bool:
+        """Take the next record that a former owner has answered. Returns whether it is one of this stream.
+
+        Deltas are joined: their division changes no outcome. So the engine gets many tokens in one call, and a stream
+        that waits for its next record needs little more memory than its text.
+        """
         stream = self.stream
-        return stream is not None and stream.state != "cut" and item.source.offset >= stream.source.offset
+        if stream is None or stream.state == "cut" or item.source.offset < stream.source.offset:
+            return False  # Nothing of it is judged any more, or the record is of an earlier stream of the same id.
+        if item.source.offset == stream.source.offset:
+            stream.begin(item)
+            self.is_whole = True
+        elif self.is_whole:
+            meaning = stream.meaning(item, limits)
+            if meaning.act is not Act.JUDGE or item.kind != "delta" or not isinstance(item.content, str):
+                self.past.append((item, meaning))
+            elif self.past and isinstance(self.past[-1], list):
+                self.past[-1].append(item.content)
+            else:
+                self.past.append([item.content])
+        return True
 
     async def close_session(self) -> None:
         session, self.session = self.session, None
@@ -203,8 +222,7 @@ class Streams:
         if starts:
             async for item in self._read_items(first.origin, min(starts), first.offset):
                 opened = streams.get(item.stream)
-                if opened is not None and opened.replays(item):
-                    opened.replay.append(item)
+                if opened is not None and opened.repeat(item, self._limits):
                     count += 1
         if known:
             telemetry.STREAM_TAKEOVERS.inc()
@@ -222,26 +240,19 @@ class Streams:
     async def _replayed(self, opened: _Open, stream: Stream, terms: Terms, newest: Item) -> None:
         """Bring a stream of a former owner to where that one left it. Its verdicts exist, so nothing is written.
 
-        Deltas are joined, so that the engine gets many tokens in one call: their division changes no outcome. If its
-        first record is not there any more, the stream cannot be judged from its `newest` one on.
+        If its first record is not there any more, the stream cannot be judged from its `newest` one on.
         """
-        items, opened.replay = opened.replay, deque()
+        past, opened.past = opened.past, []
         is_unjudged = stream.state == "unavailable"
         session = opened.session = self._guard.open(terms.rules, is_unjudged=is_unjudged)
-        if not items or items[0].source.offset != stream.source.offset:
+        if not opened.is_whole:
             await session.give_up()
             stream.next_seq = newest.seq
-            return
-        stream.begin(items.popleft())
-        texts: list[str] = []
-        for item in items:
-            meaning = stream.meaning(item, self._limits)
-            if meaning.act is Act.JUDGE and item.kind == "delta" and isinstance(item.content, str):
-                texts.append(item.content)
-                continue
-            await _join(session, texts)
-            await self._ruling(session, item, meaning, stream.state)
-        await _join(session, texts)
+        for part in past:
+            if isinstance(part, list):
+                await session.delta("".join(part))
+            else:
+                await self._ruling(session, *part, stream.state)
 
     # The records of one stream.
 
@@ -422,13 +433,6 @@ def _open_of(known: Known) -> _Open:
     opened = _Open()
     opened.stream, opened.terms, opened.stays = known.stream, known.terms, known.shown_chars
     return opened
-
-
-async def _join(session: LiveSession, texts: list[str]) -> None:
-    """Judge the texts of deltas together."""
-    if texts:
-        await session.delta("".join(texts))
-        texts.clear()
 
 
 def _finished(item: Item, outcome: str, outputs: Sequence[Any], cut: str = "") -> Finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -404,6 +405,21 @@ def test_a_new_owner_judges_many_deltas_in_one_call() -> None:
         await world.owner()
         await world.answer(document("delta", 102, " and that is all"))
         assert world.engine.calls < 10
+
+    with_world(run)
+
+
+def test_a_new_owner_keeps_texts_and_not_records_until_a_stream_goes_on() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), *(document("delta", seq, " well") for seq in range(1, 10)))
+        await world.owner()
+        item = world.log[5]
+        before = sys.getrefcount(item)
+        await world.answer(document("open", 0, stream_id="other"))
+        assert world.reads == [(0, 10)]
+        assert sys.getrefcount(item) == before
+        (found,) = await world.answer(document("close", 10))
+        assert (found.outcome, found.shown_chars) == ("closed", 9 * len(" well"))
 
     with_world(run)
 
