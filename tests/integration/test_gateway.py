@@ -82,7 +82,7 @@ def test_an_image_is_refused_and_named(client: openai.OpenAI) -> None:
     ]
     with pytest.raises(openai.BadRequestError) as refused:
         client.moderations.create(input=parts)
-    assert "input.1: a part of the type image_url" in refused.value.message
+    assert "input: part 1 is of the type image_url" in refused.value.message
     assert (refused.value.type, refused.value.param) == ("invalid_request_error", "input")
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from workers.gateway.gate import Admission, Gate
 from workers.gateway.keys import Caller
 from workers.gateway.problems import Problem
 from workers.process.body_limit import BodyLimit
+from workers.refusals import in_words
 from workers.settings import Gateway
 
 DESCRIPTION = """\
@@ -78,6 +80,7 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 NO_BODY = "send a JSON object as the body, with the header `Content-Type: application/json`"
+NO_PATH = "there is no such path: the paths of the gateway begin with /v1, such as /v1/moderations (docs/gateway.md)"
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -85,15 +88,39 @@ async def _invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return Problem(400, "the body is not JSON").answer()
-    if tuple(first["loc"]) == ("body",):
+    if tuple(first["loc"]) == ("body",) and first["type"] != "value_error":
         return Problem(400, NO_BODY).answer()
-    param = ".".join(str(part) for part in first["loc"] if part != "body")
-    return Problem(400, f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param).answer()
+    param, sentence = _first_fault(error.errors())
+    return Problem(400, f"{param}: {sentence}" if param else sentence, param=param or None).answer()
+
+
+def _first_fault(errors: Sequence[ErrorDetails]) -> tuple[str, str]:
+    """Name a field and what is wrong with it.
+
+    A field that takes several types has errors for each of them: those that read most of the field come closest to what
+    the client meant. A check of the whole body names its field itself.
+    """
+    found = [(error, [part for part in error["loc"] if part != "body" and not _is_type(part)]) for error in errors]
+    field = found[0][1][:1]
+    deepest = max((path for _, path in found if path[:1] == field), key=len)
+    here = [error for error, path in found if path == deepest]
+    of_value = [error for error in here if not error["type"].endswith("_type")]
+    sentences = dict.fromkeys(
+        "there is no such field" if error["type"] == "extra_forbidden" else in_words(error)
+        for error in of_value or here
+    )
+    return ".".join(map(str, deepest)), ", or ".join(sentences)
+
+
+def _is_type(part: object) -> bool:
+    """Whether a part of the place of an error is a type of a field that takes several."""
+    return part == "str" or (isinstance(part, str) and part.startswith("list["))
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = Problem(error.status_code, error.detail).answer()
+    sentence = NO_PATH if (error.status_code, error.detail) == (404, "Not Found") else error.detail
+    answer = Problem(error.status_code, sentence).answer()
     answer.headers.update(error.headers or {})
     return answer
 

@@ -51,7 +51,7 @@ JUDGED = frozenset(FOUND_AS.values())
 """The categories of OpenAI that the guard judges. The others are always false, and apply to no input."""
 
 NO_IMAGES = (
-    "input.{}: a part of the type image_url cannot be judged, because the guard reads text only. Nothing was judged: "
+    "part {} is of the type image_url, which cannot be judged: the guard reads text only. Nothing was judged: "
     "leave the image out, and judge it with another model"
 )
 

@@ -168,7 +168,9 @@ class ModelServer:
             ) from None
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise Problem(
-                502, f"the model server is not reached: {type(error).__name__}", code="upstream_unavailable"
+                502,
+                f"the model server cannot be reached (gateway.upstream): {type(error).__name__}",
+                code="upstream_unavailable",
             ) from None
 
     async def _check(self, response: httpx.Response, kind: str) -> None:
