@@ -101,6 +101,9 @@ def _through_gateway(processes: Processes, reference: Reference, show: Show) -> 
             show.say(f"  model   {conversation.answer[: upstream.sent.get(conversation.question, 0)]}")
             how = {"stop": "whole", "content_filter": "cut"}.get(str(got.finish_reason), str(got.finish_reason))
             show.say(f"  client  {got.text}  [{how}; first text after {got.first_s * 1_000:.0f} ms]")
+        show.say(
+            "a client keeps the text that left before the cut; nano-stream, a very small model, finds threats late"
+        )
         return leaked
     finally:
         upstream.stop()
@@ -109,7 +112,10 @@ def _through_gateway(processes: Processes, reference: Reference, show: Show) -> 
 def _through_kafka(settings: Settings, processes: Processes, show: Show) -> tuple[Tally, list[Position]]:
     """Send streams through Kafka, kill a worker, and wait until each event has its verdict."""
     events = records()
-    show.say(f"{len(CONVERSATIONS) * COPIES} streams through Kafka, {len(events)} events; two workers take turns")
+    show.say(
+        f"{len(CONVERSATIONS) * COPIES} streams through Kafka, {len(events)} events; two workers share the partitions, and "
+        "answer when they have loaded the model"
+    )
     workers = {name: processes.worker(name) for name in ("one", "two")}
     sent: list[Position] = []
 

@@ -83,7 +83,7 @@ def every_command(
         ),
     ] = False,
 ) -> None:
-    """Content moderation for Kafka streams."""
+    """Content moderation: messages in Kafka, and the answers of assistants while they are written."""
 
 
 EXTENSIONS = "guardline.commands"

@@ -39,7 +39,7 @@ def produce_command(
     tenant: Annotated[str | None, typer.Option(help="Take rows as events: the tenant of those without one.")] = None,
     surface: Annotated[Surface, typer.Option(help="With --tenant: the surface of rows without one.")] = Surface.CHAT,
 ) -> None:
-    """Put events into the input topics, keyed by conversation, author or id."""
+    """Put events into the input topics of the moderation worker, keyed by conversation, author or id."""
     from workers.kafka.produce import produce
 
     settings = settings_module.load()
