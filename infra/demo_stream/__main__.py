@@ -113,8 +113,8 @@ def _through_kafka(settings: Settings, processes: Processes, show: Show) -> tupl
     """Send streams through Kafka, kill a worker, and wait until each event has its verdict."""
     events = records()
     show.say(
-        f"{len(CONVERSATIONS) * COPIES} streams through Kafka, {len(events)} events; two workers share the partitions, and "
-        "answer when they have loaded the model"
+        f"{len(CONVERSATIONS) * COPIES} streams through Kafka, {len(events)} events; two workers share the partitions, "
+        "and answer when they have loaded the model"
     )
     workers = {name: processes.worker(name) for name in ("one", "two")}
     sent: list[Position] = []

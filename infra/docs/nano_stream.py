@@ -1,4 +1,4 @@
-"""Writes the tables of nano-stream's card from the figures of its checkpoint."""
+"""Writes the tables of nano-stream, in its card and in README.md, from the figures of its checkpoint."""
 
 from __future__ import annotations
 
@@ -84,6 +84,27 @@ def card(page: str, figures: Figures | None = None) -> str:
             )
         ],
     )
+
+
+def readme(page: str, figures: Figures | None = None) -> str:
+    """Return the README with what nano-stream does with ordinary and with harmful answers."""
+    found = figures or json.loads(FIGURES.read_text(encoding="utf-8"))
+    groups = found["streams"]["by"]["group"]
+    ordinary, harmful = groups["ordinary"], groups["harmful"]
+    rows = [
+        (
+            "ordinary harmless answers: cut",
+            f"{ordinary['harmless']:,}",
+            _interval(ordinary["benign_cuts_per_1000"], 0.1),
+        ),
+        (
+            "harmful answers: cut within 32 tokens of the harmful part",
+            f"{harmful['harmful']:,}",
+            _interval(harmful["latency"]["detected_within_32"], 100),
+        ),
+        ("harmful answers: never cut", f"{harmful['harmful']:,}", _interval(harmful["latency"]["never"], 100)),
+    ]
+    return _written(page, "nano-stream", ("held-out answers", "number", "%"), rows)
 
 
 def _written(page: str, name: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
