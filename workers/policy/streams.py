@@ -21,7 +21,8 @@ _PROMPT = tuple(category.value for category in PROMPT_CATEGORIES)
 
 DIGITS = 4
 """Probabilities are rounded to this many digits before the rules see them, and are recorded so. Chunks of other sizes
-change the probabilities by about 1e-6, which the rounding removes nearly always."""
+change the probabilities by about 1e-6, which the rounding removes nearly always. With weights in int8 it may be 0.001:
+see docs/streams.md#sessions."""
 
 
 class Cut(Struct, frozen=True, gc=False):
