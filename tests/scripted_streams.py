@@ -39,7 +39,8 @@ class ScriptedEngine:
         sent: how many tokens were sent, also again.
         calls: how many calls were answered.
         takes_s: how long each call takes.
-        failures: what the next calls do instead of answering: `lose`, `fail`, `hang`, `nan`, `short`, `zero`.
+        failures: what the next calls do instead of answering: `lose`, `fail`, `hang`, `nan`, `short`, `zero`,
+            `overflow`.
     """
 
     identity = "scripted"
@@ -107,6 +108,10 @@ class ScriptedEngine:
         if failure == "lose":
             session.is_lost = True
             self.sessions.discard(session)
+        if failure == "overflow":
+            session.is_lost = True
+            self.sessions.discard(session)
+            raise Unjudgeable("no_number", "the model's numbers overflow")
         if failure in ("lose", "fail") or monotonic() > deadline:
             raise Unavailable("the engine failed")
         risk = []

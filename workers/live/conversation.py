@@ -17,7 +17,7 @@ from time import monotonic
 import numpy as np
 
 from workers.engines.stream import Floats, Judged, Session, StreamEngine
-from workers.errors import Unavailable
+from workers.errors import Unavailable, Unjudgeable
 from workers.live.chatml import ChatML
 from workers.live.slots import Slots
 
@@ -37,7 +37,8 @@ class Conversation:
     sessions, up to the rounding of the arithmetic.
 
     Raises (`turn` and `answer`):
-        Unavailable: no judgement within `within_s` for one call of the engine and its retries, or by the deadline.
+        Unavailable: no judgement within `within_s` for one call of the engine and its retries, or by the deadline; or
+            the engine cannot judge these tokens.
         Fatal: the engine is not running.
     """
 
@@ -110,7 +111,7 @@ class Conversation:
         self._is_in_answer = True
         self._answer.extend(chunk)
         if len(self._answer) > 2 * self._anchor_tokens + CHUNK_TOKENS:
-            del self._answer[: -self._anchor_tokens]
+            self._answer = self._anchor()
         return judged
 
     async def release(self) -> None:
@@ -133,8 +134,12 @@ class Conversation:
     def _lead(self) -> Sequence[int]:
         """Return the ids between what the session holds and the next token of the answer."""
         if not self._ids:
-            return [*self._turn, *self._chatml.before_answer, *self._answer[-self._anchor_tokens :]]
+            return [*self._turn, *self._chatml.before_answer, *self._anchor()]
         return () if self._is_in_answer else self._chatml.before_answer
+
+    def _anchor(self) -> array[int]:
+        """Return the last tokens of the answer with which a new session begins. There may be none."""
+        return self._answer[max(0, len(self._answer) - self._anchor_tokens) :]
 
     async def _begin_anew(self, ids: array[int]) -> None:
         self._ids = ids
@@ -157,6 +162,8 @@ class Conversation:
                     judged = await self._attempt(ids, wanted, limit)
                 self._ids.extend(ids)
                 return judged
+            except Unjudgeable as error:  # The model's numbers overflow, and would again.
+                raise Unavailable(f"the engine cannot judge this part: {error}") from error
             except Unavailable:
                 if monotonic() + wait_s >= limit:
                     raise
@@ -175,10 +182,12 @@ class Conversation:
         except TimeoutError:
             raise Unavailable("the engine does not answer by the deadline (streams.append_within_s)") from None
         finally:
-            if not is_done:  # Then it is not known which tokens the engine has taken.
-                await self._end()
-            if self._has_slot:
-                self._slots.wait(self)
+            try:
+                if not is_done:  # Then it is not known which tokens the engine has taken.
+                    await self._end()
+            finally:
+                if self._has_slot:
+                    self._slots.wait(self)
 
     async def _all_sent(self, ids: Sequence[int], limit: float) -> list[Judged]:
         session = self._session

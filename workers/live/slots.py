@@ -57,9 +57,13 @@ class Slots:
         """Get a slot for a conversation that works and has none."""
         if self._used < self.size:
             self._used += 1
-        else:
-            holder, _ = self._waiting.popitem(last=False)
+            return
+        holder, _ = self._waiting.popitem(last=False)
+        try:
             await holder.lose_slot()
+        except BaseException:  # Such as a deadline: nobody has the slot.
+            self._used -= 1
+            raise
 
     def wait(self, holder: Holder) -> None:
         """Say that a conversation has a slot and no work."""

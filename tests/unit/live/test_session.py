@@ -19,6 +19,7 @@ from workers.errors import Fatal, Misconfigured, Unjudgeable
 from workers.live.chatml import ChatML
 from workers.live.guard import LiveGuard
 from workers.live.session import Ruling
+from workers.live.slots import Slots
 from workers.policy.streams import StreamRules
 
 
@@ -224,7 +225,8 @@ def test_the_same_pushes_give_the_same_rulings_after_a_takeover() -> None:
     assert first == second
 
 
-def test_a_session_past_its_bound_goes_on_with_its_turn_and_the_last_tokens() -> None:
+@pytest.mark.parametrize("anchor", [0, 32])
+def test_a_session_past_its_bound_goes_on_with_its_turn_and_the_last_tokens(anchor: int) -> None:
     async def test(guarded: Guarded) -> None:
         session = await guarded.open()
         await session.user("Hello you")
@@ -236,14 +238,14 @@ def test_a_session_past_its_bound_goes_on_with_its_turn_and_the_last_tokens() ->
         assert sum(len(ruling.risk) for ruling in rulings) == len(ids)
         begin = 256 - len(turn) - len(lead)
         for opened in guarded.engine.opened[1:]:
-            expected = [*turn, *lead, *ids[begin - 32 : begin + 1]]
+            expected = [*turn, *lead, *ids[begin - anchor : begin + 1]]
             assert opened[: len(expected)] == expected[: len(opened)]
-            begin += 256 - len(turn) - len(lead) - 32
+            begin += 256 - len(turn) - len(lead) - anchor
         assert begin > len(ids)
         assert all(len(session.ids) <= 256 for session in guarded.engine.sessions)
         await session.close()
 
-    with_guard(test)
+    with_guard(test, anchor_tokens=anchor)
 
 
 def test_a_bad_word_is_found_alike_after_any_length_of_harmless_text() -> None:
@@ -303,10 +305,28 @@ def test_what_is_not_judged_by_the_deadline_is_unavailable(failure: str, on_unav
 
 
 @pytest.mark.parametrize("on_unavailable", ["cut", "allow"])
-def test_a_turn_of_the_user_that_is_not_judged_is_unavailable(on_unavailable: str) -> None:
+def test_a_part_on_which_the_numbers_overflow_is_unavailable_and_never_skipped(on_unavailable: str) -> None:
+    async def test(guarded: Guarded) -> None:
+        session = await guarded.open(on_unavailable=on_unavailable, hold_back={"until": "all"})
+        await session.user("Hello")
+        await session.delta("One two ")
+        guarded.engine.failures = ["overflow"]
+        ruling = await session.delta("kill them all")
+        assert ruling.is_unavailable
+        assert (ruling.cut is not None) == (on_unavailable == "cut")
+        after = await session.finish()
+        assert after.shown_chars == (0 if on_unavailable == "cut" else len("One two kill them all"))
+        assert (session.cut is None) == session.is_unjudged == (on_unavailable == "allow")
+
+    with_guard(test)
+
+
+@pytest.mark.parametrize("failure", ["fail", "overflow"])
+@pytest.mark.parametrize("on_unavailable", ["cut", "allow"])
+def test_a_turn_of_the_user_that_is_not_judged_is_unavailable(on_unavailable: str, failure: str) -> None:
     async def test(guarded: Guarded) -> None:
         session = await guarded.open(on_unavailable=on_unavailable)
-        guarded.engine.failures = ["fail"] * 1_000
+        guarded.engine.failures = [failure] * 1_000
         ruling = await session.user("Hello", monotonic() + 0.2)
         assert ruling.prompt is None
         assert ruling.is_unavailable
@@ -374,6 +394,22 @@ def test_streams_that_wait_for_a_session_are_unavailable_at_their_deadline() -> 
         await third.close()
 
     with_guard(test, engine={"max_sessions": 1})
+
+
+async def test_a_slot_is_not_lost_when_its_next_conversation_is_cancelled() -> None:
+    """The former holder's session could not be ended in time."""
+
+    class Holder:
+        async def lose_slot(self) -> None:
+            await asyncio.sleep(60)
+
+    slots = Slots(1)
+    await slots.take()
+    slots.wait(Holder())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await slots.take()
+    await asyncio.wait_for(slots.take(), 30)
 
 
 def test_a_freed_stream_goes_on_where_it_was() -> None:
