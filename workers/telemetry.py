@@ -286,7 +286,7 @@ STREAM_ENGINE_TOKENS = CATALOGUE.counter(
 STREAM_ENGINE_STEP_SECONDS = CATALOGUE.histogram(
     "guardline_stream_engine_step_seconds",
     "seconds",
-    "Duration of a step of the stream engine: the next tokens of all sessions that wait.",
+    "Duration of a step of the stream engine: the next tokens of all sessions that wait. Not with `vllm`.",
     "Rising: more sessions share a step, answers are longer, or the cores are busy.",
     (0.0005, 0.001, 0.0025, *SECONDS),
 )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from workers import telemetry
 from workers.engines.engine import CLOSED
 from workers.engines.stream import Floats, Judged, Session, check_ids
 from workers.engines.stream_checkpoint import StreamConfig, read_config
@@ -224,6 +225,7 @@ class VllmStreamEngine:
         for session in self._sessions:
             session.is_lost = True
         self._sessions.clear()
+        telemetry.STREAM_ENGINE_SESSIONS.set(0)
         core.fail(reason)
 
     def _end(self, error: GuardlineError) -> None:
@@ -264,6 +266,7 @@ class VllmStreamEngine:
             raise Unavailable(f"all {self._max_sessions} sessions of the engine are in use")
         session = VllmSession(core)
         self._sessions.add(session)
+        telemetry.STREAM_ENGINE_SESSIONS.set(len(self._sessions))
         return session, await self._run(session, chunk, deadline)
 
     async def _next_core(self, deadline: float) -> Core:
@@ -311,6 +314,7 @@ class VllmStreamEngine:
                 raise self._ended from error
             raise
         session.tokens += len(ids)
+        telemetry.STREAM_ENGINE_TOKENS.inc(len(ids))
         return self._config.labels.judged(rows)
 
     async def _rows(self, session: VllmSession, ids: list[int]) -> Floats:
@@ -327,6 +331,7 @@ class VllmStreamEngine:
         assert isinstance(session, VllmSession)
         session.is_lost = True
         self._sessions.discard(session)
+        telemetry.STREAM_ENGINE_SESSIONS.set(len(self._sessions))
         await session.core.end(session.name)
 
 

@@ -12,10 +12,12 @@ from typing import cast
 import numpy as np
 import pytest
 import pytest_asyncio
+from prometheus_client import Counter, Gauge
 
 from tests.checkpoints.stream import CULPRIT, VOCABULARY, WINDOW, write_stream
 from tests.unit.engines.stream_cases import MAX_SESSIONS, MAX_TOKENS, PARAMETERS, StreamCase
 from tests.unit.engines.stream_reference import StreamReference
+from workers import telemetry
 from workers.engines.stream import Judged, Session, StreamEngine
 from workers.errors import Fatal, Unavailable, Unjudgeable
 
@@ -184,6 +186,23 @@ async def test_all_sessions_may_have_their_longest_length_at_the_same_time(
     for stream in streams:
         stream.check(reference, case)
         await stream.end()
+
+
+async def test_sessions_and_tokens_are_counted(engine: StreamEngine) -> None:
+    def counted() -> tuple[float, float]:
+        return total(telemetry.STREAM_ENGINE_SESSIONS), total(telemetry.STREAM_ENGINE_TOKENS)
+
+    _, tokens = counted()
+    opened = [await engine.open(TEXT[:5]) for _ in range(3)]
+    await engine.append(opened[0][0], TEXT[5:45])
+    assert counted() == (3, tokens + 3 * 5 + 40)
+    for session, _ in opened:
+        await engine.end(session)
+    assert counted() == (0, tokens + 3 * 5 + 40)
+
+
+def total(metric: Counter | Gauge) -> float:
+    return next(sample.value for sample in next(iter(metric.collect())).samples)
 
 
 async def test_a_session_in_a_used_slot_has_no_trace_of_the_former_one(

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import Counter, Gauge
 
 from tests.checkpoints.stream import CULPRIT, write_stream
 from tests.site import eventually
 from tests.unit.engines.stream_reference import StreamReference
-from workers import telemetry
 from workers.engines import stream_in_process
 from workers.engines.stream import Floats, Judged
 from workers.engines.stream_in_process import PIECE_TOKENS, SHORT_TOKENS, Piece, SlotSession
@@ -187,17 +185,3 @@ async def test_what_nobody_waits_for_any_more_is_not_run(engine: Watched) -> Non
     await engine.append(second, [6])
     assert second.tokens == 5
     assert [tokens for step in engine.steps for _, tokens in step] == [1]
-
-
-async def test_sessions_and_tokens_are_counted(engine: Watched) -> None:
-    before = total(telemetry.STREAM_ENGINE_TOKENS)
-    session = await opened(engine, IDS[:40])
-    await engine.append(session, IDS[:300])
-    assert total(telemetry.STREAM_ENGINE_TOKENS) - before == 340
-    assert total(telemetry.STREAM_ENGINE_SESSIONS) == 1
-    await engine.end(session)
-    assert total(telemetry.STREAM_ENGINE_SESSIONS) == 0
-
-
-def total(metric: Counter | Gauge) -> float:
-    return next(sample.value for sample in next(iter(metric.collect())).samples)
