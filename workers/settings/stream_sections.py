@@ -27,7 +27,7 @@ class Streams(Section):
     `on_unavailable` decides"""
     max_tokens: int = Field(4_096, ge=128)
     """the most tokens of a session. A longer stream goes on in a new session, with its last turn of the user and its
-    last tokens. vLLM compiles anew at 8,192 and stops for a minute"""
+    last tokens. With `enforce_eager: false`, vLLM compiles anew at 8,192 and stops for a minute"""
     anchor_tokens: int = Field(512, ge=0)
     """how many of the answer's last tokens a new session begins with. At most a quarter of `streams.max_tokens`"""
     append_within_s: float = Field(10, gt=0)
