@@ -18,12 +18,15 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from schemas.policy import StreamPolicy
 from tests.checkpoints.stream import VOCABULARY, write_stream
+from tests.live_streams import FOLDER, TOKENS
 from tests.unit.engines.stream_reference import StreamReference
 from workers.engines.stream import Judged, Session
 from workers.engines.stream_vllm import VllmStreamEngine
 from workers.engines.stream_vllm_rows import ROWS
 from workers.errors import Fatal, Unavailable
+from workers.live.guard import LiveGuard
 
 pytestmark = [
     pytest.mark.needs("vllm"),
@@ -31,9 +34,9 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-SESSIONS, TOKENS, WINDOW = 4, 400, 64
+SESSIONS, LENGTH, WINDOW = 4, 400, 64
 START_S = 400
-IDS: list[int] = np.random.default_rng(3).integers(3, VOCABULARY, TOKENS).tolist()
+IDS: list[int] = np.random.default_rng(3).integers(3, VOCABULARY, LENGTH).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ async def engine(folder: Path) -> AsyncIterator[VllmStreamEngine]:
         folder,
         {"dtype": "float32"},
         max_sessions=SESSIONS,
-        max_tokens=TOKENS,
+        max_tokens=LENGTH,
         hangs_after_s=10,
         replacements=1,
     )
@@ -142,10 +145,22 @@ async def test_an_engine_that_stops_shortly_loses_no_session(
 async def test_a_killed_engine_fails_its_callers_at_once_and_is_replaced(
     engine: VllmStreamEngine, reference: StreamReference
 ) -> None:
+    """A stream that is being judged goes on to the same cut."""
     (idle, _), (waiting, _) = await judged(engine, IDS, 60), await judged(engine, IDS, 60)
+    before = TOKENS.fixed("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+    unsafe = reference.rows([*before, *IDS[:200]])["risk"][len(before) :, 2]
+    cut = int(unsafe.argmax())
+    guard = LiveGuard(engine, FOLDER, max_tokens=LENGTH, anchor_tokens=16, append_within_s=START_S)
+    await guard.start()
+    policy = StreamPolicy(threshold=(unsafe[:cut].max() + unsafe[cut]) / 2, cut_unsafe=1, cut_prompt=None)
+    stream = guard.open(policy)
+    assert (await stream.user("Hello")).prompt is not None
+    rulings = [await stream.delta(IDS[:60])]
+    assert cut > 60
     killed = core_process(engine)
     killed.suspend()
     append = asyncio.create_task(engine.append(waiting, IDS[60:200]))
+    going_on = asyncio.create_task(stream.delta(IDS[60:200]))
     await asyncio.sleep(0.1)
     killed.kill()
     with pytest.raises(Unavailable, match="crashed"):
@@ -157,6 +172,11 @@ async def test_a_killed_engine_fails_its_callers_at_once_and_is_replaced(
     with pytest.raises(Unavailable, match="replaced"):
         await engine.open(IDS[:5], time.monotonic() + 0.1)
     # A later deadline waits for the next engine; the same tokens give the same rows.
+    rulings.append(await going_on)
+    assert rulings[-1].cut is not None
+    assert (rulings[-1].cut.position, rulings[-1].cut.reason) == (cut, "unsafe")
+    risk = [row for ruling in rulings for row in ruling.risk]
+    np.testing.assert_allclose([row[2] for row in risk], unsafe[: cut + 1], rtol=0, atol=2e-4)
     session, chunks = await judged(engine, IDS, 60, 140)
     check(chunks, reference, IDS)
     assert core_process(engine).pid != killed.pid
