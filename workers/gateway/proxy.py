@@ -79,9 +79,11 @@ class ModelProxy:
         self._proxy = proxy
         self._upstream = upstream
         self._relays: set[Relay] = set()
+        self._is_stopped = False
 
     def stop(self) -> None:
-        """End every stream with an error event, because the gateway ends."""
+        """End every stream with an error event, also those that begin later, because the gateway ends."""
+        self._is_stopped = True
         for relay in self._relays:
             relay.stop()
 
@@ -143,6 +145,8 @@ class ModelProxy:
         stack.push_async_callback(response.aclose)
         relay = Relay(asked.api, choices, self._server, response, self._proxy, self._upstream, policy, prompt_s)
         self._relays.add(relay)
+        if self._is_stopped:
+            relay.stop()
         stack.callback(self._relays.discard, relay)
         stack.push_async_callback(relay.close)
         return _Streaming(relay, to_client(response.headers))

@@ -647,6 +647,21 @@ async def test_a_drain_ends_streams_with_an_error_and_not_in_silence(site: Site)
     await site.freed()
 
 
+async def test_a_drain_also_ends_a_stream_whose_prompt_is_still_judged(site: Site) -> None:
+    site.model.script("m", *said("one ", "two ", "three ")[:-1], asyncio.Event())
+    site.guard.hangs = asyncio.Event()
+
+    asking = asyncio.create_task(site.chat("m"))
+    await until(lambda: len(site.guard.prompts) == 1)
+    site.proxy.stop()
+    site.guard.hangs.set()
+    with pytest.raises(openai.APIError) as ended:
+        await asking
+
+    assert ended.value.code == "draining"
+    await site.freed()
+
+
 async def test_a_client_gets_comments_while_everything_is_held_back() -> None:
     async with serving(keep_alive_s=0.05) as site:
         proceed = asyncio.Event()
