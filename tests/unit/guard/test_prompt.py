@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from itertools import cycle, islice, product
 from pathlib import Path
 
@@ -224,7 +225,7 @@ def test_no_prompt_is_over_the_limit_and_what_is_left_out_is_said(
     (prompt,) = answered(prompts.build([Request("word " * length, "user", context)]))
     assert all(LEAST_ROOM < len(ids) <= context_tokens for ids in prompt.ids)
     read = either.tokens.text(prompt.ids[0])
-    counts = [read.count(f"turn{index} ") for index in range(turns)]
+    counts = [len(re.findall(rf"turn{index}\b", read)) for index in range(turns)]
     assert (prompt.truncated_context_tokens == 0) == (counts == [40] * turns)
     assert counts == sorted(counts), "the oldest goes first"
     assert (prompt.truncated_windows > 0) == (length > 3 and context_tokens < 2_048)
