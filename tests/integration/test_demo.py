@@ -41,8 +41,13 @@ def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     with subprocess.Popen(DEMO, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL) as demo:
         started = psutil.Process(demo.pid)
         eventually(lambda: len(list(tmp_path.glob("guardline-demo-*/worker-*.log"))) == 2, "two workers run", 60)
-        left = started.children(recursive=True)
+        left: list[psutil.Process] = []
+
+        def all_run() -> bool:
+            left[:] = started.children(recursive=True)
+            return len(left) >= 5  # the supervisor, Kafka, Valkey and two workers
+
+        eventually(all_run, "all processes run")
         demo.kill()
-    assert len(left) >= 5, left  # the supervisor, Kafka, Valkey and two workers
     gone = psutil.wait_procs(left, timeout=15)[1]
     assert not [process for process in gone if process.status() != psutil.STATUS_ZOMBIE]

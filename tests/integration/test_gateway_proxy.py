@@ -34,8 +34,9 @@ POLICIES = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = write_stream(tmp_path_factory.mktemp("stream"), window=WINDOW)
-    convert_stream(written, written.with_name("converted"), "float32")
-    return written.with_name("converted")
+    converted = written / "converted"
+    convert_stream(written, converted, "float32")
+    return converted
 
 
 class Gateways:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers import settings as settings_module
+from workers.cli.interrupts import Interrupts
 from workers.cli.tables import counted, say
 from workers.cli.times import A_DATE, window_of
 from workers.core.dead_letters import REASONS
@@ -97,11 +98,19 @@ def replay_command(
             counts.sent += 1
         say(f"{counted(counts.sent, 'message')} would be sent again{_others(counts)}", err=True)
         return
-    try:
-        replay(settings, wanted, counts, rate=rate, returned_too=returned_too)
-    except KeyboardInterrupt:
-        say(f"stopped; {counted(counts.sent, 'message')} sent again", err=True)
-        raise typer.Exit(128 + signal.SIGINT) from None
+    with Interrupts(is_reading=True) as interrupts:
+
+        def wanted_still(stored: Stored) -> bool:
+            interrupts.check()
+            return wanted(stored)
+
+        try:
+            replay(settings, wanted_still, counts, rate=rate, returned_too=returned_too)
+        except (KeyboardInterrupt, SystemError):
+            if not interrupts.count:
+                raise
+            say(f"stopped; {counted(counts.sent, 'message')} sent again", err=True)
+            raise typer.Exit(128 + signal.SIGINT) from None
     say(f"{counted(counts.sent, 'message')} sent again{_others(counts)}", err=True)
 
 

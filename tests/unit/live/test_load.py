@@ -28,7 +28,7 @@ OBSERVE = StreamPolicy(cut_prompt=None, cut_unsafe=None)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = write_stream(tmp_path_factory.mktemp("stream"), window=WINDOW)
-    converted = checkpoint.with_name("converted")
+    converted = checkpoint / "converted"
     convert_stream(checkpoint, converted, "float32")
     return converted
 
