@@ -25,7 +25,7 @@ from workers.engines.stream_checkpoint import StreamConfig, read_config
 from workers.engines.stream_vllm_arguments import arguments, check_arguments, check_room
 from workers.engines.stream_vllm_core import Core
 from workers.engines.stream_vllm_rows import ROWS
-from workers.engines.vllm_child import STREAMS_VARIABLE
+from workers.engines.vllm_child import STREAMS_VARIABLE, register_stream_model
 from workers.engines.vllm_load import load_vllm
 from workers.engines.vllm_platform import Platform
 from workers.engines.vllm_reports import Reports
@@ -160,6 +160,7 @@ class VllmStreamEngine:
 
     def _complete(self, given: dict[str, Any], platform: Platform) -> dict[str, Any]:
         assert self._config is not None
+        register_stream_model()  # vLLM loads plugins once a process, and the guard's engine may have been there first.
         return arguments(
             given,
             max_sessions=self._max_sessions,
