@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -25,13 +24,12 @@ from confluent_kafka import Message, Producer
 from redis.asyncio import Redis
 
 from infra.demo.consequences import STRIKES, Consequences
+from infra.demo.frame import framed
 from infra.demo.messages import compared, events
 from infra.demo.platform import NAME, Platform
 from infra.demo.show import STARTED, Show
 from infra.demo.tally import Position, Tally
 from infra.devstack import children
-from infra.devstack.stack import running
-from workers.errors import GuardlineError
 from workers.kafka import topics
 from workers.kafka.reader import read
 from workers.policy.document import parse
@@ -55,24 +53,11 @@ BAD = (
 SESSION_S = 6
 PAUSE_S = 0.008
 DEADLINE_S = 90
-STACK_VARIABLES = ("GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL")
 
 
 def main() -> int:
     """Run the demo; exit code 1 if any record was lost or duplicated."""
-    for name in [name for name in os.environ if name.startswith("GUARDLINE_") and name not in STACK_VARIABLES]:
-        del os.environ[name]  # The demo ignores the user's settings for other topics.
-    try:
-        with tempfile.TemporaryDirectory(prefix="guardline-demo-") as folder, Show() as show:
-            show.say("starting Apache Kafka and Valkey, which takes some seconds")
-            with running() as stack:
-                return _run(stack.kafka, stack.redis, Path(folder), show)
-    except GuardlineError as error:
-        sys.stderr.write(f"guardline: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    return framed(_run)
 
 
 def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:

@@ -10,13 +10,13 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from confluent_kafka import Message, Producer
 
+from infra.demo.frame import framed
 from infra.demo.show import Show
 from infra.demo_stream.conversations import CONVERSATIONS
 from infra.demo_stream.processes import Processes
@@ -24,8 +24,6 @@ from infra.demo_stream.reference import Reference, judged
 from infra.demo_stream.through_gateway import ask
 from infra.demo_stream.through_kafka import COPIES, Position, Tally, records
 from infra.demo_stream.upstream import Upstream
-from infra.devstack.stack import running
-from workers.errors import GuardlineError
 from workers.kafka import topics
 from workers.kafka.reader import read
 from workers.settings import Settings
@@ -34,27 +32,14 @@ SESSION_S = 6
 DEADLINE_S = 120
 PAUSE_S = 0.006
 KILL_AT = 0.4
-STACK_VARIABLES = ("GUARDLINE_CACHE", "GUARDLINE_MAVEN_URL")
 
 
 def main() -> int:
     """Run the demo; exit code 1 if anything was lost, doubled, or shown although it had to be held back."""
-    for name in [name for name in os.environ if name.startswith("GUARDLINE_") and name not in STACK_VARIABLES]:
-        del os.environ[name]  # The demo ignores the user's settings for other topics.
-    try:
-        with tempfile.TemporaryDirectory(prefix="guardline-demo-") as folder, Show() as show:
-            show.say("starting Apache Kafka and Valkey, which takes some seconds")
-            with running() as stack, Processes(Path(folder)) as processes:
-                return _run(stack.kafka, stack.redis, processes, show)
-    except GuardlineError as error:
-        sys.stderr.write(f"guardline: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    return framed(_run)
 
 
-def _run(kafka: str, redis: str, processes: Processes, show: Show) -> int:
+def _run(kafka: str, redis: str, folder: Path, show: Show) -> int:
     os.environ.update(
         {
             "GUARDLINE_KAFKA__BOOTSTRAP_SERVERS": kafka,
@@ -65,6 +50,11 @@ def _run(kafka: str, redis: str, processes: Processes, show: Show) -> int:
             "GUARDLINE_STREAMS__THREADS": "1",
         }
     )
+    with Processes(folder) as processes:
+        return _shown(processes, show)
+
+
+def _shown(processes: Processes, show: Show) -> int:
     settings = Settings()
     topics.create(settings)
     reference = asyncio.run(judged(settings))
