@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.stream import Intervention, StreamVerdict
-from workers import telemetry
 from workers.errors import Misconfigured, to_install
 from workers.gateway.judging import Judging
 from workers.gateway.keys import Keys
 from workers.gateway.upstream import ModelServer
-from workers.guard.guard import Guard
-from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.moderation.filling import filled
-from workers.moderation.judge import Judge
-from workers.moderation.pipeline import Pipeline
+from workers.moderation.parts import Parts, start_parts
 from workers.policy.document import DEFAULT
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
-from workers.redis import client as redis_client
-from workers.redis.crash_notes import CrashNotes
-from workers.redis.dedup import Dedup
-from workers.redis.memories import Memories
 from workers.redis.policy_cache import PolicyCache
-from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,8 +58,8 @@ class Gateway:
             guard = load_guard(settings.guard)
             listener = listening(gateway.host, gateway.port, "gateway")
             life.close_with(lambda: asyncio.to_thread(listener.close))
-            policies = PolicyCache(settings.redis)
-            judging = await judging_of(settings, guard, policies, life)
+            parts = await start_parts(_while_a_client_waits(settings), guard, life)
+            judging = judging_of(parts, settings, life)
             gate = Gate(keys)
             routers = [
                 Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
@@ -85,7 +75,7 @@ class Gateway:
             ]
             proxy: ModelProxy | None = None
             if gateway.upstream.url:
-                proxy = await proxy_of(settings, policies, life)
+                proxy = await proxy_of(settings, parts.policies, life)
                 routers.append(proxy_router(proxy))
             server = Server(
                 create_app(gateway, gate, routers),
@@ -114,67 +104,23 @@ class Gateway:
             await life.run(drain=lambda: life.watch(drain()), left=lambda: gate.in_flight)
 
 
-async def judging_of(settings: Settings, guard: Guard, policies: PolicyCache, life: Lifecycle) -> Judging:
-    """Start the guard, Redis and the policies, and make the pipeline of the moderation worker on them."""
-    redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
-    life.close_with(redis.aclose)
-    telemetry.REDIS_UP.set(1)
-    life.close_with(guard.close)
-    await life.wait_for(guard.start)
-    life.watch(guard.watch())
-    answer_s = settings.gateway.answer_s
-    settings = filled(settings, guard.prompts_at_a_time)
-    # A client waits, so that `hold` cannot hold: the engine is asked as long as the client may wait.
-    worker = settings.worker.model_copy(update={"unavailable_after_s": answer_s, "hold_s": answer_s})
-    settings = settings.model_copy(update={"worker": worker})
-
-    languages = load_languages(settings.language)
-    if languages is not None:
-        life.close_with(languages.close)
-        await life.wait_for(languages.start)
-    life.close_with(policies.close)
-    await life.wait_for(policies.start)
-    life.watch(policies.watch())
-    notes = CrashNotes(
-        redis,
-        namespace=settings.redis.namespace,
-        worker_id=settings.worker.id,
-        crashes_ttl_s=settings.dedup.content_ttl_s,
-    )
-    await notes.start()
-    life.close_with(notes.close)
-    life.watch(notes.watch())
-    telemetry.REDIS_UP.set_function(lambda: notes.is_up and policies.healthy)
-    dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=guard.fingerprint)
-    memories = Memories(redis, settings.dedup, dedup.claims)
-    life.watch(memories.write())
-    life.close_with(memories.close)
-
+def judging_of(parts: Parts, settings: Settings, life: Lifecycle) -> Judging:
+    """Make the pipeline of the moderation worker, and what submits the texts of requests to it."""
     judging = Judging(
         lambda events: pipeline.submit(events),
-        memories.add,
-        answer_s=answer_s,
+        parts.memories.add,
+        answer_s=settings.gateway.answer_s,
         max_text_chars=settings.events.max_text_chars,
     )
-    pipeline = Pipeline(
-        settings,
-        dedup=dedup,
-        judge=Judge(
-            guard,
-            notes,
-            batches_in_flight=settings.batch.in_flight,
-            is_current=judging.is_current,
-            hangs_after_s=settings.worker.engine_hangs_after_s,
-        ),
-        strikes=StrikeLookups(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret),
-        policies=policies,
-        default_policy=default_strict(),
-        is_current=judging.is_current,
-        deliver=judging.deliver,
-        fail=life.end,
-        languages=languages,
-    )
+    pipeline = parts.pipeline(is_current=judging.is_current, deliver=judging.deliver, fail=life.end)
     return judging
+
+
+def _while_a_client_waits(settings: Settings) -> Settings:
+    """Let the engine be asked as long as a client may wait: `hold` cannot hold a request."""
+    answer_s = settings.gateway.answer_s
+    worker = settings.worker.model_copy(update={"unavailable_after_s": answer_s, "hold_s": answer_s})
+    return settings.model_copy(update={"worker": worker})
 
 
 async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -> ModelProxy:

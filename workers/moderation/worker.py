@@ -18,7 +18,6 @@ from workers.core.records import Event
 from workers.core.shrink import shrunk
 from workers.core.usage import Mark
 from workers.guard.guard import Guard
-from workers.guard.languages import load_languages
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
 from workers.kafka import expired_offsets, hang_watch, registry, topics
 from workers.kafka.clients import LOOK_S
@@ -26,18 +25,10 @@ from workers.kafka.decoding import Decoding
 from workers.kafka.loop import LEAVE_S, KafkaThread
 from workers.kafka.route import of_moderation
 from workers.mapping.mapping import load as load_mapping
-from workers.moderation.filling import filled
-from workers.moderation.judge import Judge
+from workers.moderation.parts import start_parts
 from workers.moderation.pipeline import Pipeline
 from workers.moderation.reading import EventReader
-from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
-from workers.redis import client as redis_client
-from workers.redis.crash_notes import CrashNotes
-from workers.redis.dedup import Dedup
-from workers.redis.memories import Memories
-from workers.redis.policy_cache import PolicyCache
-from workers.redis.strikes import StrikeLookups
 from workers.settings import Settings
 from workers.tracing.stages import stages_of
 
@@ -83,40 +74,8 @@ class Worker:
             guard = self._guard or load_guard(settings.guard)
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, of_moderation(settings), LOOK_S))
             frames = await life.wait_for(lambda: asyncio.to_thread(registry.frames, settings))
-            redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
-            life.close_with(redis.aclose)
-            telemetry.REDIS_UP.set(1)
-
-            life.close_with(guard.close)
-            await life.wait_for(guard.start)
-            settings = filled(settings, guard.prompts_at_a_time)
-            life.watch(guard.watch())
-
-            languages = load_languages(settings.language)
-            if languages is not None:
-                life.close_with(languages.close)
-                await life.wait_for(languages.start)
-
-            policies = PolicyCache(settings.redis)
-            life.close_with(policies.close)
-            await life.wait_for(policies.start)
-            life.watch(policies.watch())
-
-            notes = CrashNotes(
-                redis,
-                namespace=settings.redis.namespace,
-                worker_id=settings.worker.id,
-                crashes_ttl_s=settings.dedup.content_ttl_s,
-            )
-            await notes.start()
-            life.close_with(notes.close)
-            life.watch(notes.watch())
-            telemetry.REDIS_UP.set_function(lambda: notes.is_up and policies.healthy)
-
-            dedup = Dedup(redis, settings.dedup, namespace=settings.redis.namespace, fingerprint=guard.fingerprint)
-            memories = Memories(redis, settings.dedup, dedup.claims)
-            life.watch(memories.write())
-            life.close_with(memories.close)
+            parts = await start_parts(settings, guard, life)
+            settings = parts.settings
 
             await life.wait_for(lambda: asyncio.to_thread(expired_offsets.warn, settings))
             marks = marks_of(settings, frames)
@@ -128,7 +87,7 @@ class Worker:
                     decode=Decoding(settings.topics.dead_letters, EventReader(settings, mapping)),
                     submit=life.from_thread(lambda events: pipeline.submit(events)),
                     committed=life.from_thread(
-                        lambda records: memories.add(memory for record in records for memory in record.memories)
+                        lambda records: parts.memories.add(memory for record in records for memory in record.memories)
                     ),
                     ended=life.from_thread(life.end),
                     shrink=shrunk,
@@ -136,25 +95,10 @@ class Worker:
                     stages=stages,
                 )
             )
-            judge = Judge(
-                guard,
-                notes,
-                batches_in_flight=settings.batch.in_flight,
-                is_current=kafka.is_current,
-                hangs_after_s=settings.worker.engine_hangs_after_s,
-                stages=stages,
-            )
-            pipeline: Pipeline = Pipeline(
-                settings,
-                dedup=dedup,
-                judge=judge,
-                strikes=StrikeLookups(redis, namespace=settings.redis.namespace, secret=settings.pseudonym_secret),
-                policies=policies,
-                default_policy=default_strict(),
+            pipeline: Pipeline = parts.pipeline(
                 is_current=kafka.is_current,
                 deliver=kafka.deliver,
                 fail=life.end,
-                languages=languages,
                 marks=marks,
                 similarity=_similarity(settings),
                 stages=stages,
