@@ -61,6 +61,8 @@ class Stream:
         source: the record that began it.
         state: `open`, `cut` or `unavailable`, as in `schemas.stream.StreamSession`. The caller sets the latter two.
         next_seq: the `seq` that comes next.
+
+    The time of its newest record is not known before `begin` or `see`.
     """
 
     __slots__ = ("_digests", "_newest_ms", "next_seq", "source", "state")
@@ -69,21 +71,32 @@ class Stream:
         self.source = source
         self.state = state
         self.next_seq = 0
-        self._newest_ms = source.timestamp_ms
+        self._newest_ms: int | None = None
         self._digests: deque[int] = deque(maxlen=REMEMBERED)
 
     def begin(self, item: Item) -> None:
         """Take the record that began the stream. Its `seq` is the first one."""
+        self.see(item)
         self._remember(item)
+
+    def see(self, item: Item) -> None:
+        """Take the time of a record of the stream, besides that of `begin` and `meaning`."""
+        if item.source.timestamp_ms is not None:
+            self._newest_ms = max(self._newest_ms or 0, item.source.timestamp_ms)
+
+    def is_forgotten(self, item: Item, limits: Limits) -> bool:
+        """Say whether this record comes so late that a new owner would not know the stream any more."""
+        age_ms = self._age_ms(item)
+        return age_ms is not None and age_ms > limits.forgotten_ms
 
     def has_expired(self, item: Item, limits: Limits) -> bool:
         """Say whether the stream was over before this record. A record without a timestamp is never late."""
-        now_ms, begin_ms = item.source.timestamp_ms, self.source.timestamp_ms
-        if now_ms is None or begin_ms is None or self._newest_ms is None:
+        now_ms, age_ms = item.source.timestamp_ms, self._age_ms(item)
+        if now_ms is None or age_ms is None:
             return False
-        # A stream that was cut may not know its newest record: its next owner does not read its records again.
-        is_idle = self.state != "cut" and now_ms - self._newest_ms > limits.idle_ms
-        return is_idle or now_ms - begin_ms > limits.age_ms
+        # The next owner does not know the newest record of a stream that was cut: it does not read its records again.
+        newest_ms = None if self.state == "cut" else self._newest_ms
+        return age_ms > limits.age_ms or (newest_ms is not None and now_ms - newest_ms > limits.idle_ms)
 
     def meaning(self, item: Item, limits: Limits) -> Meaning:
         """Say what the next record of an open stream means, and count it."""
@@ -92,8 +105,7 @@ class Stream:
         ends = item.kind == "close"
         if self.state == "cut":
             return Meaning(Act.ANSWER, "closed" if ends else "after_cut", ends)
-        if item.source.timestamp_ms is not None:
-            self._newest_ms = max(self._newest_ms or 0, item.source.timestamp_ms)
+        self.see(item)
         if item.seq < self.next_seq and self._is_repeat(item):
             return Meaning(Act.ANSWER, "repeated")
         is_next = item.seq == self.next_seq and item.kind != "open"
@@ -108,6 +120,10 @@ class Stream:
         if ends:
             return Meaning(Act.FINISH, "closed", ends)
         return Meaning(Act.JUDGE, "judged")
+
+    def _age_ms(self, item: Item) -> int | None:
+        now_ms, begin_ms = item.source.timestamp_ms, self.source.timestamp_ms
+        return None if now_ms is None or begin_ms is None else now_ms - begin_ms
 
     def _remember(self, item: Item) -> None:
         self._digests.append(item.digest)

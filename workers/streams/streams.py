@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
 
+from schemas.policy import StreamPolicy
 from schemas.stream import StreamSession
 from workers import telemetry
 from workers.core.records import Finished, Source, TopicPartition
@@ -21,11 +21,12 @@ from workers.live.guard import LiveGuard
 from workers.live.session import LiveSession, Ruling
 from workers.policy.document import DEFAULT
 from workers.policy.policy import CompiledPolicy
+from workers.streams.opened import Opened, Partition, opened_of
 from workers.streams.outputs import Outputs, Terms
 from workers.streams.reading import Item
 from workers.streams.silence import Silence
 from workers.streams.stream import Act, Limits, Meaning, Stream, without_stream
-from workers.streams.takeover import Known, known_in
+from workers.streams.takeover import known_in
 
 log = structlog.get_logger(__name__)
 
@@ -45,72 +46,6 @@ HANGS = (
     "the engine of streams has judged nothing for {seconds:.0f} s (worker.engine_hangs_after_s), although it was "
     "asked. The owner of the partitions goes on from the last commit"
 )
-
-
-class _Open:
-    """One stream: its place in the order of records, its session, and the records that wait.
-
-    `past` has what a former owner has judged: texts of deltas, and other records. `is_whole`: whether it begins with
-    the stream's first record. `stays`: what may be shown after a cut.
-    """
-
-    __slots__ = ("is_whole", "items", "past", "session", "stays", "stream", "task", "terms", "used_at")
-
-    def __init__(self) -> None:
-        self.items: deque[Item] = deque()
-        self.past: list[list[str] | tuple[Item, Meaning]] = []
-        self.is_whole = False
-        self.stream: Stream | None = None
-        self.session: LiveSession | None = None
-        self.terms: Terms | None = None
-        self.stays = 0
-        self.task: asyncio.Task[None] | None = None
-        self.used_at = time.monotonic()
-
-    @property
-    def shown_chars(self) -> int:
-        return self.stays if self.session is None else self.session.shown_chars
-
-    def repeat(self, item: Item, limits: Limits) -> bool:
-        """Take the next record that a former owner has answered. Returns whether it is one of this stream.
-
-        Deltas are joined: their division changes no outcome. So the engine gets many tokens in one call, and a stream
-        that waits for its next record needs little more memory than its text.
-        """
-        stream = self.stream
-        if stream is None or stream.state == "cut" or item.source.offset < stream.source.offset:
-            return False  # Nothing of it is judged any more, or the record is of an earlier stream of the same id.
-        if item.source.offset == stream.source.offset:
-            stream.begin(item)
-            self.is_whole = True
-        elif self.is_whole:
-            meaning = stream.meaning(item, limits)
-            if meaning.act is not Act.JUDGE or item.kind != "delta" or not isinstance(item.content, str):
-                self.past.append((item, meaning))
-            elif self.past and isinstance(self.past[-1], list):
-                self.past[-1].append(item.content)
-            else:
-                self.past.append([item.content])
-        return True
-
-    async def close_session(self) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            self.stays = session.shown_chars
-            await session.close()
-
-
-class _Partition:
-    """The streams of a partition in one epoch. `first` is the first record of the epoch."""
-
-    __slots__ = ("first", "is_over", "streams", "waiting")
-
-    def __init__(self, first: Source) -> None:
-        self.first = first
-        self.streams: dict[tuple[str, str], _Open] = {}
-        self.waiting: list[Item] | None = []
-        """The items that wait until the streams are known; None from then on."""
-        self.is_over = False
 
 
 class Streams:
@@ -153,7 +88,7 @@ class Streams:
         self._hangs_after_s = hangs_after_s
         self._silence = Silence()
         self._replays = asyncio.Semaphore(REPLAYS)
-        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._partitions: dict[TopicPartition, Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = 0
 
@@ -168,7 +103,7 @@ class Streams:
             else:
                 self._add(partition, item)
 
-    def _partition_of(self, item: Item) -> _Partition | None:
+    def _partition_of(self, item: Item) -> Partition | None:
         """Return the partition of an item; None if the item is of an epoch that has ended."""
         origin, epoch = item.source.origin, item.source.epoch
         partition = self._partitions.get(origin)
@@ -178,14 +113,14 @@ class Streams:
             if partition.first.epoch > epoch:
                 return None
             self._drop(partition)
-        partition = self._partitions[origin] = _Partition(item.source)
+        partition = self._partitions[origin] = Partition(item.source)
         self._run(self._take_over(partition))
         return partition
 
-    def _add(self, partition: _Partition, item: Item) -> None:
+    def _add(self, partition: Partition, item: Item) -> None:
         opened = partition.streams.get(item.stream)
         if opened is None:
-            opened = partition.streams[item.stream] = _Open()
+            opened = partition.streams[item.stream] = Opened()
         opened.items.append(item)
         opened.used_at = time.monotonic()
         if opened.task is None:
@@ -193,7 +128,7 @@ class Streams:
 
     # A new owner.
 
-    async def _take_over(self, partition: _Partition) -> None:
+    async def _take_over(self, partition: Partition) -> None:
         """Learn which streams of the partition are open. Repeats it while Kafka does not answer."""
         wait_s = _BACK_OFF_S[0]
         while not partition.is_over:
@@ -211,11 +146,11 @@ class Streams:
         for item in waiting:
             self._add(partition, item)
 
-    async def _known(self, partition: _Partition) -> dict[tuple[str, str], _Open]:
+    async def _known(self, partition: Partition) -> dict[tuple[str, str], Opened]:
         first = partition.first
         began = time.monotonic()
         known = known_in(await self._read_sessions(), first, self._limits.forgotten_ms)
-        streams = {(one.tenant_id, one.stream_id): _open_of(one) for one in known}
+        streams = {(one.tenant_id, one.stream_id): opened_of(one) for one in known}
         # A stream that was cut is not judged any more, so its records are not needed.
         starts = [one.stream.source.offset for one in known if one.stream.state != "cut"]
         count = 0
@@ -237,17 +172,16 @@ class Streams:
             )
         return streams
 
-    async def _replayed(self, opened: _Open, stream: Stream, terms: Terms, newest: Item) -> None:
+    async def _replayed(self, opened: Opened, stream: Stream, rules: StreamPolicy) -> None:
         """Bring a stream of a former owner to where that one left it. Its verdicts exist, so nothing is written.
 
-        If its first record is not there any more, the stream cannot be judged from its `newest` one on.
+        If its first record is not there any more, the stream cannot be judged from here on.
         """
         past, opened.past = opened.past, []
         is_unjudged = stream.state == "unavailable"
-        session = opened.session = self._guard.open(terms.rules, is_unjudged=is_unjudged)
+        session = opened.session = self._guard.open(rules, is_unjudged=is_unjudged)
         if not opened.is_whole:
             await session.give_up()
-            stream.next_seq = newest.seq
         for part in past:
             if isinstance(part, list):
                 await session.delta("".join(part))
@@ -256,7 +190,7 @@ class Streams:
 
     # The records of one stream.
 
-    async def _work(self, partition: _Partition, name: tuple[str, str], opened: _Open) -> None:
+    async def _work(self, partition: Partition, name: tuple[str, str], opened: Opened) -> None:
         while opened.items and not partition.is_over:
             finished = await self._answer(partition, opened, opened.items.popleft())
             if not partition.is_over:
@@ -267,13 +201,14 @@ class Streams:
         elif opened.stream is None:
             partition.streams.pop(name, None)
 
-    async def _answer(self, partition: _Partition, opened: _Open, item: Item) -> Finished:
+    async def _answer(self, partition: Partition, opened: Opened, item: Item) -> Finished:
         began = time.monotonic()
+        if opened.stream is not None and opened.stream.is_forgotten(item, self._limits):
+            await self._end(opened)
         stream, terms = opened.stream, opened.terms
-        if stream is not None and terms is not None and opened.session is None and stream.state != "cut":
-            async with self._replays:
-                if not partition.is_over:
-                    await self._replayed(opened, stream, terms, item)
+        is_to_be_repeated = opened.waits_for_repetition
+        if stream is not None and is_to_be_repeated and not opened.is_whole:
+            stream.next_seq = item.seq  # What came before it is deleted.
         meaning = without_stream(item) if stream is None else stream.meaning(item, self._limits)
         if meaning.act is Act.BEGIN:
             return await self._begin(opened, item)
@@ -281,6 +216,13 @@ class Streams:
             ruling = Ruling(shown_chars=0)
             verdict = self._outputs.verdict(item, meaning.outcome, None, ruling=ruling, judged_ms=_ms_since(began))
             return _finished(item, meaning.outcome, [verdict])
+        has_expired = meaning.outcome == "expired"
+        if is_to_be_repeated:
+            # An expired stream shows nothing more. So what cannot be judged again is not shown, whatever the policy.
+            changes = {"on_unavailable": "cut"} if has_expired else {}
+            async with self._replays:
+                if not partition.is_over:
+                    await self._replayed(opened, stream, terms.rules.model_copy(update=changes))
         session = opened.session
         if session is None:
             ruling, outcome = Ruling(shown_chars=opened.stays), meaning.outcome
@@ -289,7 +231,7 @@ class Streams:
             self._measure(ruling, meaning, outcome, began)
         outputs = [self._outputs.verdict(item, outcome, terms, ruling=ruling, judged_ms=_ms_since(began))]
         reason = ""
-        cut = None if session is None or stream.state == "cut" else session.cut
+        cut = None if session is None or stream.state == "cut" or has_expired else session.cut
         changed = stream.state
         if cut is not None:
             outputs.append(self._outputs.intervention(item, cut, terms))
@@ -298,9 +240,7 @@ class Streams:
             changed = "unavailable"
         if meaning.ends:
             outputs.append(self._outputs.tombstone(item))
-            await opened.close_session()
-            opened.stream = None
-            self._open -= 1
+            await self._end(opened)
         elif changed != stream.state:
             outputs.append(self._outputs.session(item, stream.source, changed, terms, ruling.shown_chars))
             stream.state = changed
@@ -308,9 +248,15 @@ class Streams:
                 await opened.close_session()
         return _finished(item, outcome, outputs, reason)
 
-    async def _begin(self, opened: _Open, item: Item) -> Finished:
+    async def _end(self, opened: Opened) -> None:
+        await opened.close_session()
+        opened.stream = None
+        self._open -= 1
+
+    async def _begin(self, opened: Opened, item: Item) -> Finished:
         """Begin a stream, with the rules of its tenant's present policy."""
         await opened.close_session()
+        opened.past = []
         policies = self._policies()
         policy = policies.get(item.tenant_id) or policies.get(DEFAULT) or self._default
         terms = opened.terms = Terms(policy.stream_reference, self._guard.in_force(policy.stream))
@@ -392,7 +338,7 @@ class Streams:
         partitions = self._partitions.values()
         return sum(opened.stream is not None for partition in partitions for opened in partition.streams.values())
 
-    def _forget_old(self, partition: _Partition, now: float) -> None:
+    def _forget_old(self, partition: Partition, now: float) -> None:
         """Free streams without a record for longer than a stream lives: nobody has ended them, and nobody will."""
         limit_s = self._limits.forgotten_ms / 1000
         for name, opened in list(partition.streams.items()):
@@ -400,7 +346,7 @@ class Streams:
                 del partition.streams[name]
                 self._run(opened.close_session())
 
-    def _drop(self, partition: _Partition) -> None:
+    def _drop(self, partition: Partition) -> None:
         """Free the sessions of a partition whose epoch has ended. Tasks that work on a record end after it."""
         partition.is_over = True
         for opened in partition.streams.values():
@@ -427,12 +373,6 @@ class Streams:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
-
-
-def _open_of(known: Known) -> _Open:
-    opened = _Open()
-    opened.stream, opened.terms, opened.stays = known.stream, known.terms, known.shown_chars
-    return opened
 
 
 def _finished(item: Item, outcome: str, outputs: Sequence[Any], cut: str = "") -> Finished:

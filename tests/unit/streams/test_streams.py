@@ -351,6 +351,82 @@ def test_a_new_owner_without_the_first_record_of_a_stream_does_not_judge_it() ->
     with_world(run)
 
 
+@pytest.mark.parametrize("trouble", ["none", "the engine fails", "the first record is deleted", "all are deleted"])
+@pytest.mark.parametrize("on_unavailable", ["cut", "allow"])
+def test_a_stream_that_expires_at_a_new_owner_shows_no_more_than_before_and_is_not_cut(
+    trouble: str, on_unavailable: str
+) -> None:
+    """As at the former owner. Only what cannot be judged again is not shown any more, whatever the policy."""
+
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"), document("delta", 2, "All is well. And"))
+        await world.answer(document("delta", 3, " now"), at_s=50)
+        shown = world.verdicts[-1].shown_chars
+        assert shown == len("All is well.")
+        await world.owner()
+        world.engine.failures = ["fail"] * 100 if trouble == "the engine fails" else []
+        world.deleted = {"the first record is deleted": 1, "all are deleted": 4}.get(trouble, 0)
+        (late,) = await world.answer(document("delta", 4, " still"), at_s=601)
+        assert (late.outcome, late.shown_chars) == ("expired", shown if trouble == "none" else 0)
+        assert (world.interventions, world.sessions) == ([], {})
+        assert outcomes(await world.answer(document("close", 5), at_s=601)) == ["unknown_stream"]
+
+    rules = {"on_unavailable": on_unavailable, "hold_back": {"until": "sentence"}}
+    with_world(run, policies=acme(**rules), append_within_s=0.2)
+
+
+def test_a_new_owner_knows_when_a_stream_was_idle_also_without_its_first_record() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"))
+        await world.answer(document("delta", 2, "All is well now"), at_s=50)
+        world.deleted = 2
+        await world.owner()
+        (found,) = await world.answer(document("delta", 3, " still"), at_s=111)
+        assert (found.outcome, world.interventions) == ("expired", [])
+
+    with_world(run)
+
+
+def test_a_stream_without_any_of_its_records_is_not_judged_and_not_taken_for_idle() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0))
+        await world.answer(document("delta", 1, "All is well now"), at_s=50)
+        world.deleted = 2
+        await world.owner()
+        (found,) = await world.answer(document("delta", 2, " still"), at_s=70)
+        assert (found.outcome, [one.reason for one in world.interventions]) == ("unavailable", ["unavailable"])
+
+    with_world(run)
+
+
+def test_a_new_stream_in_the_place_of_an_expired_one_does_not_wait_for_its_repetition() -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("user", 1, "hi"), document("delta", 2, "All is well now"))
+        await world.owner()
+        assert outcomes(await world.answer(document("open", 0), at_s=61)) == ["opened"]
+        assert world.engine.calls == 0
+        (found,) = await world.answer(document("delta", 1, "I will kill you now"), at_s=62)
+        assert (found.outcome, found.shown_chars) == ("cut", len("I will"))
+
+    with_world(run)
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+@pytest.mark.parametrize(("kind", "outcome"), [("delta", "unknown_stream"), ("open", "opened")])
+def test_a_stream_that_has_expired_for_long_is_not_known_to_any_owner(owners: int, kind: str, outcome: str) -> None:
+    async def run(world: World) -> None:
+        await world.answer(document("open", 0), document("delta", 1, "All is well now"))
+        world.now_s = 661
+        if owners == 2:
+            await world.owner()
+        content = "x" if kind == "delta" else None
+        (found,) = await world.answer(document(kind, 2, content), at_s=661)
+        assert (found.outcome, found.shown_chars) == (outcome, 0)
+        assert world.streams.open == (kind == "open")
+
+    with_world(run)
+
+
 def test_a_new_owner_reads_only_from_the_first_open_stream_that_is_not_cut() -> None:
     async def run(world: World) -> None:
         await world.answer(document("open", 0, stream_id="a"), document("delta", 1, "I kill you now", stream_id="a"))
@@ -455,7 +531,7 @@ def logs(draw: st.DrawFn) -> list[tuple[dict[str, Any], float]]:
         kind = "open" if seq == 0 else draw(st.sampled_from(["user", *["delta"] * 12, "close", "open"]))
         trouble = draw(st.sampled_from([0] * 20 + [1, -1, 3]))
         content = draw(st.sampled_from(WORDS)) + draw(st.sampled_from(WORDS)) if kind in ("user", "delta") else None
-        at_s += draw(st.sampled_from([0.0] * 10 + [5.0, 40.0, 70.0]))
+        at_s += draw(st.sampled_from([0.0] * 10 + [5.0, 40.0, 70.0, 700.0]))
         values.append((document(kind, max(0, seq + trouble), content, stream_id=name), at_s))
         seqs[name] = 0 if kind == "close" else max(seq, seq + trouble + 1)
     return values
