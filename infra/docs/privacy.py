@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.docs.metrics import replaced, table
 from workers.core.holdings import AGGREGATES, TOPICS, UNDELIVERED, Reach
-from workers.settings import Topics
+from workers.settings import Settings
 
 BEGIN = "<!-- topics: `make generated` writes this table from workers/core/holdings.py -->\n"
 
@@ -15,14 +15,14 @@ NAMED = {UNDELIVERED: f"`{UNDELIVERED}`", AGGREGATES: f"the topics that begin wi
 
 def rendered(page: str) -> str:
     """Return the page with its table written again: one row for each setting that names topics."""
-    topics = Topics()
+    settings = Settings.model_construct()
     rows = [
         (
             NAMED.get(name, f"`topics.{name}`"),
             holding.data,
             holding.key,
             _reached(holding.reach, holding.worker),
-            _kept(topics, name),
+            _kept(settings, name),
         )
         for name, holding in TOPICS.items()
     ]
@@ -38,10 +38,11 @@ def _reached(reach: Reach, worker: str) -> str:
     }[reach]
 
 
-def _kept(topics: Topics, setting: str) -> str:
+def _kept(settings: Settings, setting: str) -> str:
+    topics = settings.topics
     if setting == AGGREGATES:
         return "that of `topics.verdicts`; the changelog is compacted"
     names = topics.inputs if setting == "inputs" else [getattr(topics, setting, "")]
     if topics.is_compacted(names[0]):
         return "compacted: the newest record of each key"
-    return f"{topics.retention_hours_of(names[0]):g} hours"
+    return f"{settings.retention_hours_of(names[0]):g} hours"

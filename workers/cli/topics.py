@@ -52,7 +52,7 @@ def _compare(settings: Settings, present: Collection[str], *, alter: bool) -> No
 
     admin = clients.admin(settings.kafka)
     try:
-        found = topic_settings.differences(admin, settings.topics, present)
+        found = topic_settings.differences(admin, settings, present)
     except GuardlineError as error:
         if alter:
             raise

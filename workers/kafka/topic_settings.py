@@ -13,12 +13,15 @@ from confluent_kafka.admin._resource import ResourceType
 from workers.errors import Unavailable
 from workers.kafka import causes
 from workers.kafka.clients import ANSWER_S
-from workers.settings import Topics
+from workers.settings import Settings
 
 HOUR_MS = 3_600_000
 
 FOREVER_MS = -1
 """The `retention.ms` of a topic that deletes no record for its age."""
+
+ANY_SIZE = -1
+"""The `retention.bytes` of a topic that deletes no record for its size."""
 
 
 COMPACTED_WITHIN_MS = 24 * HOUR_MS
@@ -39,11 +42,12 @@ decision adds one id, and the name of who decided. Where more is needed, the wor
 
 
 class Keeping(NamedTuple):
-    """How a topic keeps its records. Times in milliseconds."""
+    """How a topic keeps its records. Times in milliseconds. `retention_bytes` is that of a partition."""
 
     policy: str
     retention_ms: int
     segment_ms: int
+    retention_bytes: int = ANY_SIZE
 
     @property
     def longest_ms(self) -> int | None:
@@ -76,15 +80,19 @@ def limit_of(properties: Mapping[str, str]) -> int:
     return int(properties[MAX_BYTES])
 
 
-def wanted_of(topics: Topics, topic: str, item_bytes: int = DEFAULT_BYTES) -> dict[str, str]:
+def wanted_of(settings: Settings, topic: str, item_bytes: int = DEFAULT_BYTES) -> dict[str, str]:
     """Give the properties with which `guardline topics create` makes a topic.
 
     `item_bytes`: how large a record `topics.review` takes.
     """
+    topics = settings.topics
     size = {MAX_BYTES: str(state_bytes(item_bytes))} if topics.holds_review_items(topic) else {}
     if topics.is_compacted(topic):
         return {"cleanup.policy": "compact", "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS), **size}
-    retention = {"retention.ms": str(int(topics.retention_hours_of(topic) * HOUR_MS)), **size}
+    retention = {"retention.ms": str(int(settings.retention_hours_of(topic) * HOUR_MS)), **size}
+    if topic in (topics.streams, topics.stream_sessions):
+        # Not the default of the brokers: an open stream needs its records, however many come after them.
+        retention["retention.bytes"] = str(ANY_SIZE)
     if topics.is_compacted_for_a_time(topic):
         within = {"max.compaction.lag.ms": str(SESSIONS_COMPACTED_WITHIN_MS)}
         return {"cleanup.policy": "compact,delete", **within, **retention}
@@ -99,22 +107,25 @@ def keeping_of(admin: AdminClient, topics: Collection[str]) -> dict[str, Keeping
         Misconfigured: this user may not ask.
     """
     return {
-        topic: Keeping(found["cleanup.policy"], int(found["retention.ms"]), int(found["segment.ms"]))
+        topic: Keeping(
+            found["cleanup.policy"], int(found["retention.ms"]), int(found["segment.ms"]), int(found["retention.bytes"])
+        )
         for topic, found in described(admin, topics).items()
     }
 
 
-def differences(admin: AdminClient, topics: Topics, present: Collection[str]) -> list[Difference]:
+def differences(admin: AdminClient, settings: Settings, present: Collection[str]) -> list[Difference]:
     """Compare topics that exist with the settings. A topic that takes larger records than it has to does not differ.
 
     Raises: as `keeping_of`.
     """
     found = described(admin, present)
-    item_bytes = limit_of(found[topics.review]) if topics.review in found else DEFAULT_BYTES
+    review = settings.topics.review
+    item_bytes = limit_of(found[review]) if review in found else DEFAULT_BYTES
     return [
         Difference(topic, name, properties[name], wanted)
         for topic, properties in found.items()
-        for name, wanted in wanted_of(topics, topic, item_bytes).items()
+        for name, wanted in wanted_of(settings, topic, item_bytes).items()
         if properties[name] != wanted and not (name == MAX_BYTES and limit_of(properties) > int(wanted))
     ]
 

@@ -65,7 +65,7 @@ def _create(
             name,
             num_partitions=topics.partitions,
             replication_factor=topics.replication,
-            config=wanted_of(topics, name, item_bytes),
+            config=wanted_of(settings, name, item_bytes),
         )
         for name in names
     ]

@@ -185,7 +185,9 @@ class Topics(Section):
     """the streams that were cut, each once: a platform that shows answers reads it"""
     stream_sessions: str = Field("moderation.stream-sessions", min_length=1)
     """where each open stream begins, for the next owner of its partition. `guardline topics create` makes it a
-    compacted topic with a retention"""
+    compacted topic that keeps records for a day, or for twice the longest life of a stream (`streams.max_age_s` and
+    `streams.idle_s`) if that is more: a worker reads the whole topic whenever it gets partitions, also what was left
+    behind by streams that nobody has ended"""
     partitions: int = Field(6, ge=1)
     """the number of partitions that `guardline topics create` gives a new topic"""
     replication: int = Field(1, ge=1)
@@ -195,7 +197,7 @@ class Topics(Section):
     retention: dict[str, float] = {}
     """the retention in hours of single topics, by their names, where it is not `topics.retention_hours`, such as
     `{moderation.chat: 24}`. Without an entry, `topics.audit` has at least a year, and `topics.forget` the longest
-    retention of the topics that hold texts or verdicts"""
+    retention of the topics that hold texts or verdicts. `topics.stream_sessions` has its own"""
 
     @property
     def named(self) -> list[str]:
@@ -241,7 +243,7 @@ class Topics(Section):
         return topic in (self.review_state, self.review_commands)
 
     def retention_hours_of(self, topic: str) -> float:
-        """Give the retention in hours that a new topic gets."""
+        """Give the retention in hours that a new topic gets, besides that of sessions: see `Settings`."""
         default = self.retention_hours
         if topic == self.audit:
             default = max(default, YEAR_HOURS)

@@ -210,6 +210,12 @@ class Settings(BaseSettings):
         """All topics, besides those that only a pattern names."""
         return [*self.topics.all, *(endpoint.dead_letters for endpoint in self.actions.endpoints)]
 
+    def retention_hours_of(self, topic: str) -> float:
+        """Give the retention in hours that a new topic gets."""
+        if topic == self.topics.stream_sessions and topic not in self.topics.retention:
+            return max(24, 2 * (self.streams.max_age_s + self.streams.idle_s) / 3_600)
+        return self.topics.retention_hours_of(topic)
+
     @model_validator(mode="after")
     def _check_undelivered(self) -> Settings:
         for endpoint in self.actions.endpoints:

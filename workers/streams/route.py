@@ -5,7 +5,7 @@ from __future__ import annotations
 from workers.errors import Misconfigured
 from workers.kafka import clients
 from workers.kafka.route import Route
-from workers.kafka.topic_settings import HOUR_MS, keeping_of
+from workers.kafka.topic_settings import HOUR_MS, Keeping, keeping_of
 from workers.settings import Commit, Settings
 
 COMMIT_AGE_S = 0.02
@@ -43,17 +43,33 @@ def check_retention(settings: Settings) -> None:
         Unavailable: no answer in time.
         Misconfigured: a topic deletes records earlier than a stream may end, or this user may not ask.
     """
-    topics, age_ms = settings.topics, settings.streams.max_age_s * 1000
-    named = {topics.streams: "topics.streams", topics.stream_sessions: "topics.stream_sessions"}
-    for topic, keeping in keeping_of(clients.admin(settings.kafka), named).items():
-        where = f"{named[topic]}: {topic}"
-        if topic == topics.streams and "compact" in keeping.policy:
-            raise Misconfigured(
-                f"{where} has cleanup.policy={keeping.policy}, which deletes all but the newest record of a stream: "
-                "the next owner of a partition could not read its streams again. Set cleanup.policy=delete"
-            )
-        if "delete" in keeping.policy and 0 <= keeping.retention_ms < age_ms:
-            raise Misconfigured(
-                f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream may live for "
-                f"{age_ms / HOUR_MS:g} (streams.max_age_s): raise the topic's retention.ms, or lower the setting"
-            )
+    topics = settings.topics
+    keepings = keeping_of(clients.admin(settings.kafka), [topics.streams, topics.stream_sessions])
+    check_keeping(f"topics.streams: {topics.streams}", keepings[topics.streams], settings, is_log=True)
+    check_keeping(f"topics.stream_sessions: {topics.stream_sessions}", keepings[topics.stream_sessions], settings)
+
+
+def check_keeping(where: str, keeping: Keeping, settings: Settings, *, is_log: bool = False) -> None:
+    """Check how one topic keeps its records. `is_log`: a new owner needs all records of a key.
+
+    Raises:
+        Misconfigured: the topic deletes records of streams that may still be open.
+    """
+    age_ms = settings.streams.max_age_s * 1000
+    if is_log and "compact" in keeping.policy:
+        raise Misconfigured(
+            f"{where} has cleanup.policy={keeping.policy}, which deletes all but the newest record of a stream: "
+            "the next owner of a partition could not read its streams again. Set cleanup.policy=delete"
+        )
+    if "delete" not in keeping.policy:
+        return
+    if 0 <= keeping.retention_ms < age_ms:
+        raise Misconfigured(
+            f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream may live for "
+            f"{age_ms / HOUR_MS:g} (streams.max_age_s): raise the topic's retention.ms, or lower the setting"
+        )
+    if keeping.retention_bytes >= 0:
+        raise Misconfigured(
+            f"{where} deletes records as soon as a partition is larger than {keeping.retention_bytes:,} bytes, also "
+            "those of streams that are open: set the topic's retention.bytes to -1, and limit its size by retention.ms"
+        )

@@ -9,7 +9,7 @@ import pytest
 
 from workers.engines.openai import ATTEMPTS
 from workers.errors import Misconfigured
-from workers.settings import Topics, load
+from workers.settings import Settings, Streams, Topics, load
 from workers.settings.table import rows
 
 
@@ -18,6 +18,22 @@ def test_the_audit_is_kept_for_a_year_and_requests_to_forget_as_long_as_what_the
     kept = [topics.retention_hours_of(name) for name in ("moderation.chat", topics.review, topics.forget, topics.audit)]
     assert kept == [24, 168, 2_000, 8_760]
     assert Topics(retention={"moderation.audit": 48}).retention_hours_of("moderation.audit") == 48
+
+
+def test_sessions_of_streams_are_kept_for_a_day_or_twice_the_longest_life_of_a_stream() -> None:
+    topic = Topics().stream_sessions
+    long = Streams(max_age_s=20 * 3_600, idle_s=3_600)
+    kept = [
+        Settings.model_construct(topics=topics, streams=streams).retention_hours_of(topic)
+        for topics, streams in (
+            (Topics(), Streams()),
+            (Topics(), long),
+            (Topics(retention_hours=1), Streams()),
+            (Topics(retention={topic: 30}), long),
+        )
+    ]
+    assert kept == [24, 42, 24, 30]
+    assert Settings.model_construct().retention_hours_of(Topics().streams) == 168
 
 
 @pytest.mark.parametrize(
