@@ -23,6 +23,7 @@ from workers.kafka.reader import read
 
 pytestmark = pytest.mark.timeout(240)
 
+MODEL = "models/{model}"
 USER: Any = [{"role": "user", "content": "hello"}]
 POLICIES = {
     "mild": {"stream": {"cut_prompt": None, "cut_unsafe": None}},
@@ -54,6 +55,9 @@ class Gateways:
             "GUARDLINE_GATEWAY__KEYS": json.dumps(keys),
             "GUARDLINE_GATEWAY__PORT": "0",
             "GUARDLINE_GATEWAY__PUBLISH": "true",
+            # The guard of texts is not loaded: there is none.
+            "GUARDLINE_GATEWAY__GUARD_ROUTES": "false",
+            "GUARDLINE_GUARD__MODEL": str(folder / "no-model"),
             "GUARDLINE_GATEWAY__UPSTREAM__URL": f"http://127.0.0.1:{model.port}",
             "GUARDLINE_STREAMS__MODEL": str(checkpoint),
             "GUARDLINE_STREAMS__THREADS": "1",
@@ -85,6 +89,9 @@ async def test_a_gateway_cuts_drains_publishes_and_never_ends_a_stream_in_silenc
         process, mild, strict = gateways.start()
         assert await whole(mild, "ends") == ("one two three", "stop")
         assert await whole(strict, "ends") == ("[removed]", "content_filter")
+        assert await served(mild) == {f"/v1/{path}" for path in ("chat/completions", "completions", "models", MODEL)}
+        with pytest.raises(openai.NotFoundError, match=r"/v1/moderations is off: gateway\.guard_routes"):
+            await mild.moderations.create(input="hello")
         drained = await begun(mild)
         process.send(signal.SIGTERM)
         with pytest.raises(openai.APIError) as ended:
@@ -116,6 +123,12 @@ async def test_a_gateway_cuts_drains_publishes_and_never_ends_a_stream_in_silenc
     ]
     assert (cut.tenant_id, cut.shown_chars, cut.replacement) == ("strict", 0, "[removed]")
     assert "word" not in process.text
+
+
+async def served(client: openai.AsyncOpenAI) -> set[str]:
+    """Give the paths that the gateway itself documents."""
+    document = await client.get("../openapi.json", cast_to=httpx.Response)
+    return set(document.json()["paths"])
 
 
 async def begun(client: openai.AsyncOpenAI) -> Any:

@@ -6,6 +6,7 @@ no decision: the rules of Coop and Osprey decide, so no policy of Guardline does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -125,7 +126,7 @@ class ClassifyAnswer(BaseModel):
 class Classifying:
     """The routes. `model` is `Guard.model`."""
 
-    def __init__(self, judging: Judging, model: dict[str, str]) -> None:
+    def __init__(self, judging: Judging, model: Mapping[str, str]) -> None:
         self._judging = judging
         self._model = model
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.stream import Intervention, StreamVerdict
+from workers import telemetry
 from workers.errors import Misconfigured, to_install
 from workers.gateway.judging import Judging
 from workers.gateway.keys import Keys
 from workers.gateway.upstream import ModelServer
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.moderation.parts import Parts, start_parts
+from workers.moderation.parts import Parts, start_parts, start_policies
 from workers.policy.document import DEFAULT
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
@@ -45,38 +46,36 @@ class Gateway:
     async def run(self) -> None:
         """Start everything, run until a signal, drain."""
         from workers.gateway.application import create_app
-        from workers.gateway.classify import Classifying
         from workers.gateway.gate import Gate
-        from workers.gateway.moderations import Moderations
+        from workers.gateway.guard_routes import guard_routes
+        from workers.gateway.off import GUARD_PATHS, NO_GUARD, NO_PROXY, PROXY_PATHS, off
         from workers.gateway.proxy_routes import router as proxy_router
-        from workers.gateway.rewarding import Rewarding
         from workers.process.http_server import Server, listening
 
         settings, gateway = self._settings, self._settings.gateway
         keys = Keys(gateway)
         async with Lifecycle(settings.http, start_within_s=settings.worker.start_within_s) as life:
-            guard = load_guard(settings.guard)
+            guard = load_guard(settings.guard) if gateway.guard_routes else None
             listener = listening(gateway.host, gateway.port, "gateway")
             life.close_with(lambda: asyncio.to_thread(listener.close))
-            parts = await start_parts(_while_a_client_waits(settings), guard, life)
-            judging = judging_of(parts, settings, life)
             gate = Gate(keys)
-            routers = [
-                Moderations(judging, guard.model["name"], gateway.max_inputs).router(),
-                Classifying(judging, guard.model).router(),
-                Rewarding(
-                    guard,
-                    guard.model["name"],
-                    batch=settings.batch,
-                    answer_s=gateway.answer_s,
-                    max_inputs=gateway.max_inputs,
-                    fail=life.end,
-                ).router(),
-            ]
+            if guard is not None:
+                parts = await start_parts(_while_a_client_waits(settings), guard, life)
+                policies = parts.policies
+                judging = judging_of(parts, settings, life)
+                routers = guard_routes(
+                    judging, guard, guard.model, gateway=gateway, batch=settings.batch, fail=life.end
+                )
+            else:
+                policies = await start_policies(settings, life)
+                telemetry.REDIS_UP.set_function(lambda: policies.healthy)
+                routers = [off(GUARD_PATHS, NO_GUARD)]
             proxy: ModelProxy | None = None
             if gateway.upstream.url:
-                proxy = await proxy_of(settings, parts.policies, life)
+                proxy = await proxy_of(settings, policies, life)
                 routers.append(proxy_router(proxy))
+            else:
+                routers.append(off(PROXY_PATHS, NO_PROXY))
             server = Server(
                 create_app(gateway, gate, routers),
                 listener,
@@ -84,9 +83,9 @@ class Gateway:
                 max_connections=gateway.max_connections,
             )
             life.watch(server.serve())
-            if settings.guard.model == NANO:
+            if guard is not None and settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)
-            log.info("gateway started", worker=settings.worker.id, model=guard.model)
+            log.info("gateway started", worker=settings.worker.id, model=guard and guard.model)
 
             async def drain() -> None:
                 # The socket stays open: who still sends here gets 503, and not a connection that is refused.

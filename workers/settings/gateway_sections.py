@@ -71,6 +71,9 @@ class Gateway(Section):
     """the most texts in one request to `/v1/moderations`, and the most completions in one to `/v1/reward`"""
     answer_s: float = Field(30, gt=0)
     """how long a request waits for `guard.model`. Then the answer is 503"""
+    guard_routes: bool = True
+    """whether the gateway serves `/v1/moderations`, `/v1/classify`, `/v1/modelspecs` and `/v1/reward`. If not, it does
+    not load `guard.model`, and is only the proxy"""
     upstream: Upstream = Upstream()
     """the model server behind `/v1/chat/completions`, `/v1/completions` and `/v1/models`"""
     proxy: Proxy = Proxy()
@@ -88,6 +91,11 @@ class Gateway(Section):
             raise ValueError(
                 "gateway.keys and gateway.open are both set: with gateway.open the gateway asks nobody for a key; set "
                 "one of the two"
+            )
+        if not (self.guard_routes or self.upstream.url):
+            raise ValueError(
+                "gateway.guard_routes is false, and gateway.upstream.url is not set: the gateway would serve nothing; "
+                "set one of the two"
             )
         if self.publish and not self.upstream.url:
             raise ValueError(

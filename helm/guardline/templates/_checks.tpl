@@ -242,7 +242,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if include "guardline.judges" . -}}
 {{- $does := include "guardline.does" . -}}
 {{- $engines := dict -}}
-{{- if ne $does "streams" -}}{{- $_ := set $engines "guard.engine" ($guard.engine | default "ctranslate2") -}}{{- end -}}
+{{- if include "guardline.guards" (dict "worker" $worker "config" $config) -}}{{- $_ := set $engines "guard.engine" ($guard.engine | default "ctranslate2") -}}{{- end -}}
 {{- if include "guardline.streams" . -}}{{- $_ := set $engines "streams.engine" (dig "streams" "engine" "onnxruntime" $config) -}}{{- end -}}
 {{- include "guardline.checks.gpu" (dict "found" .found "at" .at "of" $worker "usesGpu" (has "vllm" (values $engines))) -}}
 {{- if and (gt (int $worker.gpu.count) 0) (not (has "vllm" (values $engines))) -}}
@@ -260,7 +260,7 @@ GUARDLINE_{{ $path | replace "." "__" | upper }}
 {{- if and (eq (get $engines "guard.engine") "openai") (not (dig "openai" "urls" list $guard)) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s: the engine is openai, and there is no server; set modelServer.enabled, or guard.openai.urls in config" .at)) -}}
 {{- end -}}
-{{- if and (not $worker.mountModel) (hasPrefix (printf "%s/" (trimSuffix "/" .root.Values.model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
+{{- if and (hasKey $engines "guard.engine") (not $worker.mountModel) (hasPrefix (printf "%s/" (trimSuffix "/" .root.Values.model.mountPath)) (printf "%s/" ($guard.model | default ""))) -}}
 {{- include "guardline.refuse" (dict "found" .found "say" (printf "%s.mountModel: is false, and guard.model is below model.mountPath" .at)) -}}
 {{- end -}}
 {{- else -}}

@@ -27,6 +27,13 @@
 {{- if has (include "guardline.does" .) (list "streams" "gateway") -}}true{{- end -}}
 {{- end }}
 
+{{/* Whether a worker that judges runs the guard of texts, which loads guard.model. Arguments: worker, config. */}}
+{{- define "guardline.guards" -}}
+{{- $does := include "guardline.does" . -}}
+{{- if eq $does "gateway" -}}{{- if dig "gateway" "guard_routes" true .config -}}true{{- end -}}
+{{- else if ne $does "streams" -}}true{{- end -}}
+{{- end }}
+
 {{/* Whether a worker judges, and so needs a model and may have a GPU. Argument: worker. */}}
 {{- define "guardline.judges" -}}
 {{- if not (has (include "guardline.does" .) (list "aggregates" "review" "actions")) -}}true{{- end -}}

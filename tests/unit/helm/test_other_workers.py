@@ -141,6 +141,16 @@ def test_the_actions_worker_of_the_example_reaches_no_internal_network_but_those
     ]
 
 
+def test_a_gateway_that_is_only_a_proxy_has_its_card_for_one_model() -> None:
+    values = example("live-moderation")
+    gateway = values["workers"]["gateway"]
+    assert gateway["config"]["gateway"]["guard_routes"] is False
+    gateway["gpu"] = {"count": 1}
+    gateway["config"] |= {"guard": {"engine": "vllm"}, "streams": {"engine": "vllm"}}
+    settings = settings_of(render(values), "gateway")
+    assert settings["streams"]["vllm"]["gpu_memory_utilization"] == 0.9
+
+
 def test_the_gateway_is_a_deployment_whose_service_leads_to_its_api() -> None:
     documents = release_of("live-moderation")
     assert one(documents, "Deployment", "-gateway")["spec"]["replicas"] == 2
