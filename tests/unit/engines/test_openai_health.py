@@ -112,14 +112,18 @@ async def test_a_server_that_hangs_uses_up_one_attempt_and_not_all(servers: list
 async def test_a_call_that_would_be_repeated_when_the_engine_closes_ends(servers: list[Replay]) -> None:
     engine = openai_engine(*(server.url for server in servers))
     await engine.start()
+    closing: list[asyncio.Task[None]] = []
+
+    def fail_while_the_engine_closes() -> web.Response:
+        closing.append(asyncio.create_task(engine.close()))
+        return web.Response(status=503)
+
     for server in servers:
-        server.fault = server.asking(lambda: web.Response(status=503))
-        server.asked.clear()
-    asking = asyncio.create_task(engine.score(read_reference().prompts[:1], [1]))
-    await until(lambda: any(server.kind.ask_path in server.asked for server in servers))
-    await engine.close()
+        server.fault = server.asking(fail_while_the_engine_closes)
     with pytest.raises(Fatal, match="was closed"):
-        await asking
+        await engine.score(read_reference().prompts[:1], [1])
+    assert closing, "the call reached a server before the engine closed"
+    await asyncio.gather(*closing)
 
 
 async def test_a_server_that_is_away_at_start_is_used_once_it_is_there(servers: list[Replay]) -> None:
