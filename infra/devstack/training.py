@@ -5,6 +5,7 @@ It runs beside the first stack at the lowest priority, so no start waits for it.
 
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def main() -> None:
         except BlockingIOError:
             return
         if not cache.exists():
+            for killed in cache.parent.glob("training-*"):
+                shutil.rmtree(killed, ignore_errors=True)
             with tempfile.TemporaryDirectory(
                 prefix="training-", dir=cache.parent, ignore_cleanup_errors=True
             ) as folder:
