@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from workers.engines.stream import Floats
-from workers.engines.stream_checkpoint import HEAD_WIDTHS, HEADS, PREFIXES, StreamConfig, Weights, read_config
+from workers.engines.stream_checkpoint import (
+    HEAD_WIDTHS,
+    HEADS,
+    PREFIXES,
+    StreamConfig,
+    Weights,
+    check_length,
+    read_config,
+)
 from workers.engines.stream_in_process import InProcessStreamEngine, Piece
 from workers.errors import Misconfigured, to_install
 
@@ -32,6 +40,7 @@ class TransformersStreamEngine(InProcessStreamEngine):
                 f"streams.engine: 'transformers' needs the extra: {to_install('transformers')} ({error})"
             ) from error
         config = read_config(self._folder)
+        check_length(config, self._max_tokens, self._folder)
         if self._cores is not None:
             torch.set_num_threads(self._cores)
 

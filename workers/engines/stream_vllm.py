@@ -21,7 +21,7 @@ import structlog
 from workers import telemetry
 from workers.engines.engine import CLOSED
 from workers.engines.stream import Floats, Judged, Session, check_ids
-from workers.engines.stream_checkpoint import StreamConfig, read_config
+from workers.engines.stream_checkpoint import StreamConfig, check_length, read_config
 from workers.engines.stream_vllm_arguments import arguments, check_arguments, check_room
 from workers.engines.stream_vllm_core import Core
 from workers.engines.stream_vllm_rows import ROWS
@@ -112,17 +112,13 @@ class VllmStreamEngine:
         """Start the engine process, load the model, and run it once. Takes a minute or more.
 
         Raises:
-            Misconfigured: the extra is not installed, vLLM refuses the model, the sessions do not fit into its cache,
-                or the order of the labels is not known.
+            Misconfigured: the extra is not installed, vLLM refuses the model or crashes in the first steps, the
+                sessions do not fit into its cache, or the order of the labels is not known.
         """
         if self._keeping is not None:
             return
         self._config = read_config(self._folder)
-        if self._max_tokens > self._config.positions:
-            raise Misconfigured(
-                f"streams.max_tokens: {self._max_tokens} is more than {self._folder} has learnt: "
-                f"{self._config.positions} (max_position_embeddings)"
-            )
+        check_length(self._config, self._max_tokens, self._folder)
         self._core = core = await self._new_core(self._config)
         self._ended = None
         self._ready.set()
@@ -141,8 +137,7 @@ class VllmStreamEngine:
                     blocks=cache.num_gpu_blocks,
                     block_tokens=cache.block_size,
                 )
-                await core.prepare()
-                await self._test(core)
+                await core.unless_crashed(self._try_out(core))
             except BaseException:
                 core.fail(CLOSED)
                 await asyncio.to_thread(core.kill)
@@ -169,8 +164,9 @@ class VllmStreamEngine:
             on_a_cpu=platform is Platform.CPU,
         )
 
-    async def _test(self, core: Core) -> None:
+    async def _try_out(self, core: Core) -> None:
         """Run a session beside another one of single tokens, of which no row may be taken."""
+        await core.prepare()
         names = other, name = core.begin(), core.begin()
         try:
             async with asyncio.timeout(SELF_TEST_S):

@@ -11,18 +11,20 @@ import copy
 import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from workers.engines.stream import Floats
 from workers.engines.stream_vllm_rows import COLUMNS, read_rows
-from workers.errors import Unavailable
+from workers.errors import Misconfigured, Unavailable
 
 WATCH_S = 0.25
 
 QUIET_S = 1.0
 """After this time without an answer, a session of the engine itself asks whether the engine still works."""
+
+CRASHED = "the vLLM engine process crashed; its last output is in the log above"
 
 
 class Core:
@@ -56,6 +58,31 @@ class Core:
             resumable=True,
         )
         self._reading = asyncio.create_task(self._read())
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether the engine process has ended, or its answers can be read no more."""
+        return bool(self.llm.errored) or (self._reading is not None and self._reading.done())
+
+    async def unless_crashed(self, starting: Coroutine[Any, Any, None]) -> None:
+        """Await a part of the start. vLLM itself may let it wait for ever when the engine crashes.
+
+        Raises:
+            Misconfigured: the engine has crashed.
+        """
+        task = asyncio.create_task(starting)
+        try:
+            while not task.done() and not self.has_crashed:
+                await asyncio.wait([task], timeout=WATCH_S)
+            if self.has_crashed:
+                self.fail(CRASHED)
+                raise Misconfigured(f"streams.vllm: {CRASHED}")
+            task.result()
+        finally:
+            if task.cancel():
+                await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
 
     def begin(self) -> str:
         """Return the name of a new session. Names are never used again."""
@@ -130,8 +157,8 @@ class Core:
         try:
             while True:
                 await asyncio.sleep(WATCH_S)
-                if self._reading is None or self._reading.done() or self.llm.errored:
-                    return "the vLLM engine process crashed; its last output is in the log above"
+                if self.has_crashed:
+                    return CRASHED
                 now = time.monotonic()
                 # A longer sleep was this process's own: the answers of that time are not read yet.
                 quiet_s += min(now - before, 2 * WATCH_S)

@@ -38,6 +38,7 @@ class TransformersEngine(InProcessEngine):
             )
         except Exception as error:  # Each file format has its own error, such as SafetensorError.
             raise Misconfigured(f"guard.model: transformers cannot load {self._folder}: {error}") from error
+        self._check_length(self._folder, getattr(model.config, "max_position_embeddings", None))
         ends = model.generation_config.eos_token_id
         self._ends = frozenset([ends] if isinstance(ends, int) else ends or [])
         return model.eval()

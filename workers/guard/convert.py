@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         raise Misconfigured(f"the conversion needs the extra: {to_install('transformers')} ({error})") from error
     try:
         TransformersConverter(str(source)).convert(str(target), quantization=quantization)
+        _keep_length(source, target)
         for name in ALONGSIDE:
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
@@ -53,6 +55,13 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         if isinstance(error, Exception):  # Each kind of file has an error of its own, such as SafetensorError.
             raise Misconfigured(f"cannot convert {source}: {error}") from error
         raise
+
+
+def _keep_length(source: Path, target: Path) -> None:
+    """Write how many tokens the model has learnt to the converted `config.json`, which CTranslate2 leaves out."""
+    learnt, config = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (source, target))
+    config |= {name: learnt[name] for name in ("max_position_embeddings",) if name in learnt}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 async def agreement(source: Path, target: Path, texts: Sequence[str], *, context_tokens: int) -> Agreement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import guardline
+from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.transformers import TransformersEngine
 from workers.errors import Misconfigured
 from workers.guard.calibration import FILE, read_calibration
@@ -38,6 +40,18 @@ class TestConvert:
         found = await agreement(SOURCE, tmp_path / "whole", texts, context_tokens=256)
         assert (found.texts, found.same_severity, found.same_categories) == (20, 1, 1)
         assert found.furthest_score <= 1e-3
+
+    async def test_a_context_longer_than_the_model_has_learnt_is_refused_before_and_after(self, tmp_path: Path) -> None:
+        convert(SOURCE, tmp_path / "out", "float32")
+        longest = json.loads((SOURCE / "config.json").read_text())["max_position_embeddings"]
+        for kind, folder in ((TransformersEngine, SOURCE), (CTranslate2Engine, tmp_path / "out")):
+            with pytest.raises(
+                Misconfigured, match=rf"^guard\.context_tokens: {longest + 1} .* has learnt: {longest} "
+            ):
+                await kind(folder, context_tokens=longest + 1).start()
+            engine = kind(folder, context_tokens=longest)
+            await engine.start()
+            await engine.close()
 
     @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
     async def test_an_invalid_file_is_reported_in_a_sentence_and_leaves_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.transformers import TransformersEngine
 from workers.errors import Misconfigured
+from workers.guard.load import checkpoint_folder
 
 
 async def test_ctranslate2_names_the_folder(tmp_path: Path) -> None:
@@ -17,6 +19,19 @@ async def test_ctranslate2_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"not a model")
     with pytest.raises(Misconfigured, match=r"guard\.model"):
         await CTranslate2Engine(tmp_path).start()
+
+
+async def test_ctranslate2_refuses_a_context_longer_than_the_model_has_learnt(tmp_path: Path) -> None:
+    for file in checkpoint_folder("guard-nano").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"max_position_embeddings": 300}
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Misconfigured, match=r"^guard\.context_tokens: 301 .* has learnt: 300 "):
+        await CTranslate2Engine(tmp_path, context_tokens=301).start()
+    engine = CTranslate2Engine(tmp_path, context_tokens=300)
+    await engine.start()
+    await engine.close()
 
 
 @pytest.mark.needs("transformers")

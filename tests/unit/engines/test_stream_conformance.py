@@ -15,11 +15,13 @@ import pytest_asyncio
 from prometheus_client import Counter, Gauge
 
 from tests.checkpoints.stream import CULPRIT, VOCABULARY, WINDOW, write_stream
+from tests.unit.engines import stream_cases
 from tests.unit.engines.stream_cases import MAX_SESSIONS, MAX_TOKENS, PARAMETERS, StreamCase
 from tests.unit.engines.stream_reference import StreamReference
 from workers import telemetry
 from workers.engines.stream import Judged, Session, StreamEngine
-from workers.errors import Fatal, Unavailable, Unjudgeable
+from workers.engines.stream_checkpoint import read_config
+from workers.errors import Fatal, Misconfigured, Unavailable, Unjudgeable
 
 # An engine may take minutes to start: one for all tests of it.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -125,6 +127,15 @@ async def judged(engine: StreamEngine, ids: Sequence[int], size: int = 16) -> St
 async def test_limits_are_known_after_the_start(engine: StreamEngine) -> None:
     assert (engine.max_sessions, engine.max_tokens) == (MAX_SESSIONS, MAX_TOKENS)
     assert engine.identity
+
+
+async def test_sessions_longer_than_the_checkpoint_has_learnt_are_refused_at_the_start(
+    case: StreamCase, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = read_config(folder).positions
+    monkeypatch.setattr(stream_cases, "MAX_TOKENS", longest + 1)
+    with pytest.raises(Misconfigured, match=rf"^streams\.max_tokens: {longest + 1} .* has learnt: {longest} "):
+        await case.make(folder).start()
 
 
 async def test_a_second_start_does_nothing(engine: StreamEngine, reference: StreamReference, case: StreamCase) -> None:

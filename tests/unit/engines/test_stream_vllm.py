@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from tests.checkpoints.stream import WINDOW, write_stream
-from workers.engines.stream_checkpoint import read_config
 from workers.engines.stream_vllm import VllmStreamEngine
 from workers.engines.stream_vllm_arguments import (
     ALLOWED,
@@ -25,6 +24,7 @@ from workers.engines.stream_vllm_arguments import (
     session_blocks,
     step_tokens,
 )
+from workers.engines.stream_vllm_core import Core
 from workers.engines.stream_vllm_rows import ANSWER_WIDTH, COLUMNS, COUNT, POSITION, PROMPT, ROWS, read_rows
 from workers.errors import Fatal, Misconfigured, Unavailable
 from workers.live.load import load_stream_engine
@@ -88,14 +88,6 @@ def test_more_sessions_than_the_cache_has_room_for_are_refused_with_the_number_t
     check_room(4, 100, None, blocks=4 * 4 + 2, block_tokens=BLOCK)
     with pytest.raises(Misconfigured, match=r"^streams\.max_sessions: 4 .* 4 blocks .* 17 blocks: room for 3"):
         check_room(4, 100, None, blocks=4 * 4 + 1, block_tokens=BLOCK)
-
-
-async def test_a_session_longer_than_the_checkpoint_has_learnt_is_refused(tmp_path: Path) -> None:
-    folder = write_stream(tmp_path / "model")
-    longest = read_config(folder).positions
-    engine = VllmStreamEngine(folder, {}, max_sessions=1, max_tokens=longest + 1)
-    with pytest.raises(Misconfigured, match=rf"^streams\.max_tokens: {longest + 1} .* {longest} "):
-        await engine.start()
 
 
 def answer(**changes: float) -> Any:
@@ -163,6 +155,45 @@ async def test_a_start_with_too_small_a_cache_is_refused_and_ends_vllm(
     assert vllm.is_shut_down
     with pytest.raises(Fatal, match="not running"):
         await engine.open([1])
+
+
+class DyingVllm(StoppedVllm):
+    """vLLM's `AsyncLLM` with an engine process that dies in the first steps: whoever waits for an answer waits on."""
+
+    vllm_config = SimpleNamespace(cache_config=SimpleNamespace(num_gpu_blocks=900, block_size=BLOCK))
+    errored = False
+
+    def __init__(self) -> None:
+        async def die(request: Any) -> None:
+            self.errored = True
+
+        self.engine_core = SimpleNamespace(
+            resources=SimpleNamespace(engine_manager=None),
+            add_request_async=die,
+            get_output_async=asyncio.Event().wait,
+        )
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+async def test_an_engine_process_that_dies_in_the_first_steps_ends_the_start_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_prepared: bool
+) -> None:
+    engine = VllmStreamEngine(write_stream(tmp_path / "model"), {}, max_sessions=4, max_tokens=100)
+    vllm = DyingVllm()
+
+    async def prepare(core: Core) -> None:
+        """What `Core.prepare` does without the package vllm."""
+        if not is_prepared:
+            vllm.errored = True
+            await asyncio.Event().wait()
+        core._template = SimpleNamespace()
+        core._reading = asyncio.create_task(core._read())
+
+    monkeypatch.setattr(engine, "_load", lambda: vllm)
+    monkeypatch.setattr(Core, "prepare", prepare)
+    with pytest.raises(Misconfigured, match=r"^streams\.vllm: the vLLM engine process crashed"):
+        await asyncio.wait_for(engine.start(), 30)
+    assert vllm.is_shut_down
 
 
 class Crashed:
