@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
@@ -179,6 +181,29 @@ def test_produce_sends_the_lines_before_one_that_it_cannot_send(site: Site, tmp_
     assert taken(site) == 2
     file.write_text(f'\n\n{{"text": 7}}\n{event}\n')
     assert "becomes a dead letter: line 3: " in site.command("produce", file).stderr
+
+
+def test_produce_sends_stream_events_to_their_topic_by_stream(site: Site, tmp_path: Path) -> None:
+    streams = site.settings().topics.streams
+    site.create_topics(streams)
+    steps = [{"kind": "open"}, {"kind": "user", "text": "hi"}, {"kind": "close"}]
+    events = [{"stream_id": name, "seq": seq, **step} for seq, step in enumerate(steps) for name in "ab"]
+    file = tmp_path / "streams.jsonl"
+    file.write_text("".join(f"{json.dumps(event)}\n" for event in [*events, {"kind": "delta"}]))
+    said = site.command("produce", file, "--streams", "--tenant", "acme").stderr
+    assert "7 records produced" in said
+    assert "1 of them is not a valid stream event and becomes a dead letter: line 7: delta has neither" in said
+    found: dict[bytes | None, list[int]] = defaultdict(list)
+    for message in read(site.settings().kafka, [streams], from_beginning=True, follow=False):
+        if message is not None:
+            event = json.loads(message.value() or b"")
+            assert event["tenant_id"] == "acme"
+            found[message.key()].append(event.get("seq"))
+    assert found == {b"a": [0, 1, 2], b"b": [0, 1, 2], None: [None]}
+
+    said = site.command("produce", file, "--tenant", "acme", code=2).stderr
+    assert "line 1 is a stream event: send it with `guardline produce --streams`" in said
+    assert taken(site) == 0
 
 
 def test_a_stopped_produce_says_how_many_records_it_sent(site: Site) -> None:

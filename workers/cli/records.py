@@ -38,12 +38,24 @@ def produce_command(
     file: Annotated[str, typer.Argument(help="JSON lines of events; - for standard input.")],
     tenant: Annotated[str | None, typer.Option(help="Take rows as events: the tenant of those without one.")] = None,
     surface: Annotated[Surface, typer.Option(help="With --tenant: the surface of rows without one.")] = Surface.CHAT,
+    streams: Annotated[
+        bool, typer.Option("--streams", help="The lines are stream events, for topics.streams.")
+    ] = False,
 ) -> None:
-    """Put events into the input topics of the moderation worker, keyed by conversation, author or id."""
-    from workers.kafka.produce import produce
+    """Put events into the input topics of the moderation worker, keyed by conversation, author or id.
+
+    With --streams, put stream events into the input topic of the streams worker, keyed by stream.
+    """
+    from workers.kafka.produce import messages, produce
 
     settings = settings_module.load()
-    fill = None if tenant is None else {"tenant_id": tenant, "surface": surface.value}
+    if streams:
+        from workers.streams.producing import stream_events
+
+        kind = stream_events(settings)
+    else:
+        kind = messages(settings)
+
     try:
         if file != "-" and not Path(file).is_file():
             raise Misconfigured(f"{file} is not a file")
@@ -54,18 +66,33 @@ def produce_command(
         ):
             task = progress.add_task("events", total=None if file == "-" else Path(file).stat().st_size)
             count, bad, first, is_stopped = produce(
-                settings, interrupts.reading(lines), lambda step: progress.advance(task, step), fill
+                settings,
+                kind,
+                interrupts.reading(lines),
+                lambda step: progress.advance(task, step),
+                None if tenant is None else _filling(tenant, None if streams else surface),
             )
     except OSError as error:
         raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
     say(f"{'stopped; ' if is_stopped else ''}{counted(count, 'record')} produced", err=True)
-    if settings.events.mapping is not None:
+    if kind.destination is None:
         say("not checked whether they are valid events, because events.mapping is set", err=True)
     if bad:
-        one, more = "is not a valid event and becomes a dead letter", "are not valid events and become dead letters"
+        one = f"is not a valid {kind.noun} and becomes a dead letter"
+        more = f"are not valid {kind.noun}s and become dead letters"
         say(f"{bad} of them {one if bad == 1 else more}: {first}", err=True)
     if is_stopped:
         raise typer.Exit(128 + signal.SIGINT)
+
+
+def _filling(tenant: str, surface: Surface | None) -> Callable[[int], dict[str, str]]:
+    """Give the fields of a row by its number. `surface`: None for stream events, which have none."""
+
+    def fill(row: int) -> dict[str, str]:
+        own = {} if surface is None else {"event_id": f"row-{row}", "surface": surface.value}
+        return {"tenant_id": tenant, **own}
+
+    return fill
 
 
 @app.command("verdicts")

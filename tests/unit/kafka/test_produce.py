@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import pytest
 
 from workers.core.decode import decode
-from workers.errors import Misconfigured
-from workers.kafka.produce import BEGINNING, filled, with_a_valid_event
-from workers.settings import Events
+from workers.errors import Misconfigured, Undecodable
+from workers.kafka.produce import BEGINNING, Kind, filled, is_stream_event, messages, with_a_valid_event
+from workers.settings import Events, Settings
+from workers.streams.producing import stream_events
 
 FILL = {"event_id": "row-1", "tenant_id": "acme"}
 
@@ -33,6 +35,17 @@ def test_a_row_that_is_not_an_object_is_sent_as_it_is(row: bytes) -> None:
     assert filled(row, FILL) == row
 
 
+def read(kind: Kind, line: bytes) -> tuple[str, bytes | None]:
+    """Give the topic and the key of a line."""
+    assert kind.destination is not None
+    return kind.destination(["first", "second"], line)
+
+
+def checked(lines: Iterable[bytes], fill: dict[str, str] | None = None, kind: Kind | None = None) -> list[bytes]:
+    known = messages(Settings()) if kind is None else kind
+    return [*with_a_valid_event(lines, partial(read, known), known.noun, None if fill is None else lambda _: fill)]
+
+
 GOOD = b'{"tenant_id": "acme", "text": "hi"}\n'
 
 
@@ -49,7 +62,7 @@ GOOD = b'{"tenant_id": "acme", "text": "hi"}\n'
 def test_lines_are_passed_on_where_the_beginning_holds_an_event(
     lines: list[bytes], fill: dict[str, str] | None
 ) -> None:
-    assert [*with_a_valid_event(lines, Events(), fill)] == lines
+    assert checked(lines, fill) == lines
 
 
 @pytest.mark.parametrize("lines", [[b"\n", b"id,text\n"], [b"id,text\n"] * BEGINNING + [GOOD], [b'{"text": "hi"}\n']])
@@ -57,7 +70,7 @@ def test_an_input_without_a_valid_event_at_its_beginning_is_refused(lines: list[
     with pytest.raises(
         Misconfigured, match=r"^nothing was sent: the first (line holds|\d\d* lines hold) no valid event; line"
     ):
-        with_a_valid_event(lines, Events(), None)
+        checked(lines)
 
 
 def test_a_valid_event_is_passed_on_before_the_next_line_is_read() -> None:
@@ -65,4 +78,41 @@ def test_a_valid_event_is_passed_on_before_the_next_line_is_read() -> None:
         yield GOOD
         raise AssertionError("the second line was read")
 
-    assert next(with_a_valid_event(endless(), Events(), None)) == GOOD
+    assert next(with_a_valid_event(endless(), partial(read, messages(Settings())), "event")) == GOOD
+
+
+DELTA = b'{"kind": "delta", "stream_id": "answer-1", "tenant_id": "acme", "seq": 2, "text": "hi"}'
+OPEN = b'{"kind": "open", "stream_id": 7, "tenant_id": "acme", "seq": 0}'
+
+
+@pytest.mark.parametrize("line", [DELTA, OPEN])
+def test_a_stream_event_is_not_taken_for_a_message(line: bytes) -> None:
+    with pytest.raises(Misconfigured, match=r"^nothing was sent: line 2 is a stream event: .* --streams`$"):
+        checked([b"\n", line, GOOD])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        GOOD,
+        b'{"tenant_id": "acme", "text": "\\"stream_id\\" and \\"kind\\""}',
+        b'{"tenant_id": "acme", "text": "hi", "stream_id": "s", "kind": "live", "seq": 1}',
+        b'{"tenant_id": "acme", "text": "hi", "stream_id": "s"}',
+        b'{"stream_id"',
+        b'["stream_id"]',
+    ],
+)
+def test_what_only_looks_like_a_stream_event_is_a_message(line: bytes) -> None:
+    assert not is_stream_event(line)
+
+
+@pytest.mark.parametrize(("line", "key"), [(DELTA, b"answer-1"), (OPEN, b"7")])
+def test_a_stream_event_has_its_stream_as_its_key(line: bytes, key: bytes) -> None:
+    assert read(stream_events(Settings()), line) == ("first", key)
+
+
+def test_a_message_is_not_taken_for_a_stream_event() -> None:
+    with pytest.raises(Undecodable, match="kind"):
+        read(stream_events(Settings()), GOOD)
+    with pytest.raises(Misconfigured, match="no valid stream event; line 1: kind"):
+        checked([GOOD], kind=stream_events(Settings()))
