@@ -1,7 +1,7 @@
 """The worker's own command with a fault inside: `python -m tests.chaos.faulty_worker FAULT`.
 
 FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `break FILE`, `die`, `fail`,
-`late`, `hang`, `seldom`, or one of `FAILING`.
+`late`, `hang`, `seldom`, `freeze FILE`, or one of `FAILING`.
 
 `gate`: while FILE exists, the guard answers nothing. `slow`: only micro-batches with the text SLOW wait for it.
 `lag`: the guard takes LAG_S for each micro-batch. `down`: while FILE exists, the engine fails.
@@ -13,6 +13,7 @@ FAULT is `gate FILE`, `slow FILE`, `lag`, `down FILE`, `stuck FILE`, `crawl`, `b
 `late`: a transaction takes all its allowed time, and logs how long that is.
 `hang`: a call to Kafka inside a transaction never returns.
 `seldom`: a heartbeat every `SELDOM_MS`.
+`freeze`: once FILE exists, the streams worker stops itself (SIGSTOP), once, in a transaction before its outputs.
 """
 
 from __future__ import annotations
@@ -182,6 +183,16 @@ def end_before_the_commit(end: Callable[[], object]) -> None:
     Outbox._until = until_the_last_step  # type: ignore[method-assign]  # the fault
 
 
+def freeze_at(file: Path) -> None:
+    def freeze(_: float) -> None:
+        if file.exists():
+            file.unlink()
+            # Sent to the process, another thread might get the signal, and this one would go on for a moment.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+    before_records(freeze)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -225,9 +236,11 @@ def main() -> None:
         stick_at(Path(arguments[0]))
     elif fault == "hang":
         hang_in_a_transaction()
+    elif fault == "freeze":
+        freeze_at(Path(arguments[0]))
     else:
         fail_on(fault)
-    sys.argv = ["guardline", "worker", "moderation"]
+    sys.argv = ["guardline", "worker", "streams" if fault == "freeze" else "moderation"]
     cli.main()
 
 

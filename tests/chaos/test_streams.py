@@ -1,16 +1,18 @@
-"""Streams workers that are killed, join and leave while 200 answers are written, and one that nothing disturbs."""
+"""Streams workers that are killed, frozen, join and leave while 200 answers are written; and one left in peace."""
 
 from __future__ import annotations
 
 import json
 import random
 import signal
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.site import Site, eventually
+from tests.site import Process, Site, eventually
 from tests.streaming import Answers, Position, checkpoint, step
 from workers.kafka.topics import create
 
@@ -62,16 +64,36 @@ def undisturbed(answers: Answers) -> tuple[dict[Position, dict[str, Any]], list[
     return answers.verdicts(own["stream_verdicts"]), answers.documents(own["interventions"])
 
 
-@pytest.mark.timeout(180)
+def is_frozen(worker: Process) -> bool:
+    return Path(f"/proc/{worker.popen.pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+def freeze_and_resume(answers: Answers, frozen: Process, file: Path, records: list[dict[str, Any]]) -> None:
+    """Freeze a worker inside a transaction until another one has its partitions and has answered the records."""
+    file.touch()
+    answers.send(records)
+    eventually(lambda: is_frozen(frozen), "the worker is frozen, with finished records that are not committed")
+    assert answers.answered() < len(answers.sent)
+    eventually(lambda: answers.answered() >= len(answers.sent), "the other worker answers its records")
+    frozen.send(signal.SIGCONT)
+    eventually(lambda: "partitions lost" in frozen.text, "it learns of its loss")
+    eventually(lambda: frozen.text.count("partitions assigned") > 1, "it has joined again")
+
+
+@pytest.mark.timeout(240)
 def test_kills_and_rebalances_lose_and_double_nothing_and_cut_the_same_streams(site: Site, model: Path) -> None:
-    """Each input position is answered exactly once, as by a worker that nothing disturbs."""
+    """Each input position is answered exactly once, as by a worker that nothing disturbs.
+
+    First with one group protocol, then with the other one.
+    """
     answers = Answers(site, model)
     answers.create_topics()
     file = Path(site.folder.name) / "policy.json"
     file.write_text(json.dumps({"stream": RULES}))
     site.command("policy", "set", "acme", str(file))
     records = written()
-    parts = [records[: 4 * STREAMS], records[4 * STREAMS : 6 * STREAMS], records[6 * STREAMS :]]
+    borders = [0, 4 * STREAMS, 6 * STREAMS, 7 * STREAMS, 8 * STREAMS, len(records)]
+    parts = [records[begin:end] for begin, end in pairwise(borders)]
 
     first = answers.worker("one")
     answers.send(parts[0])
@@ -87,7 +109,20 @@ def test_kills_and_rebalances_lose_and_double_nothing_and_cut_the_same_streams(s
     second.send(signal.SIGTERM)
     answers.send(parts[2])
     assert second.wait() == 0
+    again.send(signal.SIGTERM)
+    assert again.wait() == 0
+
+    site.use("consumer")
+    file = Path(site.folder.name) / "freeze"
+    # Its transaction outlives the freeze: only the group may refuse it.
+    long = {"GUARDLINE_KAFKA__TRANSACTION_TIMEOUT_S": "60"}
+    frozen = site.worker(sys.executable, "-m", "tests.chaos.faulty_worker", "freeze", str(file), **long)
+    third = answers.worker("three")
+    eventually(lambda: frozen.has_partitions and third.has_partitions, "both have partitions")
+    freeze_and_resume(answers, frozen, file, parts[3])
+    answers.send(parts[4])
     eventually(lambda: answers.answered() >= len(answers.sent), "every record is answered", 60)
+    assert frozen.popen.poll() is None, frozen.text
 
     expected, expected_cuts = undisturbed(answers)
     verdicts = answers.verdicts()
@@ -113,7 +148,8 @@ def test_kills_and_rebalances_lose_and_double_nothing_and_cut_the_same_streams(s
         for row, wanted in zip(verdict.pop("risk"), other.pop("risk"), strict=True):
             assert row == pytest.approx(wanted, abs=MARGIN)
         assert verdict == other
-    assert "streams taken over" in again.text
+    for owner in (again, third):
+        assert "streams taken over" in owner.text
     assert answers.records(answers.topics.dead_letters) == []
     left = {f"answer-{number}" for number in range(0, STREAMS, 3)}
     eventually(lambda: set(answers.states()) == left, "the streams that nobody closed are still known")
