@@ -39,6 +39,8 @@ class Held:
         """How many characters have arrived."""
         self.taken = 0
         """How many of them were taken to be judged."""
+        self.shown_deltas = 0
+        """How many texts of the model server were released to their end."""
 
     def add(self, choice: Json, key: str) -> None:
         """Append a choice of a chunk (`key` is `delta`) or of a whole answer (`message`).
@@ -101,6 +103,7 @@ class Held:
                 self._shown_of_first = until
                 break
             self._parts.popleft()
+            self.shown_deltas += bool(part.text) and part.channel is not None
             self._begin += len(part.text)
             self._shown_of_first = 0
         return pieces

@@ -30,6 +30,7 @@ from workers.gateway.guarding import LiveGuard
 from workers.gateway.parts import Api, Json
 from workers.gateway.problems import Problem
 from workers.gateway.relay import Relay
+from workers.gateway.rollback import Attempt, Rollback, may_help
 from workers.gateway.sse import DONE, compact, event
 from workers.gateway.turns import Prompt
 from workers.gateway.upstream import ModelServer, to_client
@@ -138,12 +139,15 @@ class ModelProxy:
         if not asked.is_stream:
             answered = await self._server.json("POST", path, asked.body, request.headers)
             shown = await judged(asked.api, choices, answered.body, policy)
-            if len(choices) == 1 and _may_ask_again(choices[0]):
+            if len(choices) == 1 and may_help(choices[0].cut):
                 shown = await self._asked_again(request, asked, choices[0], terms, stack) or shown
             return _json(shown, answered.headers)
         response = await self._server.stream(path, asked.body, request.headers)
         stack.push_async_callback(response.aclose)
-        relay = Relay(asked.api, choices, self._server, response, self._proxy, self._upstream, policy, prompt_s)
+        rollback = await self._rollback(request, asked, terms, stack) if len(choices) == 1 else None
+        relay = Relay(
+            asked.api, choices, self._server, response, self._proxy, self._upstream, policy, prompt_s, rollback
+        )
         self._relays.add(relay)
         if self._is_stopped:
             relay.stop()
@@ -173,10 +177,28 @@ class ModelProxy:
                 return None  # The client gets the cut of the answer that there is.
             if choice.cut is None:
                 return shown
-            if not _may_ask_again(choice):
+            if not may_help(choice.cut):
                 return None
             cut = choice
         return None
+
+    async def _rollback(self, request: Request, asked: _Asked, terms: Terms, stack: AsyncExitStack) -> Rollback | None:
+        """Give what follows a cut of a streamed answer. Its calls and sessions end with the stack."""
+        if not self._proxy.retries or terms.rules.hold_back.until == "none":
+            return None
+        attempts = await stack.enter_async_context(AsyncExitStack())
+
+        async def ask(body: Json, shown: str) -> Attempt:
+            choice = self._choice(asked, 0, terms, attempts)
+            prompt = asked.prompts[0]
+            if await choice.prompt(prompt._replace(begun=prompt.begun + shown)) is not None:
+                raise not_judged()
+            response = await self._server.stream(PATHS[asked.api], body, request.headers)
+            attempts.push_async_callback(response.aclose)
+            return choice, response
+
+        continues = self._upstream.continues_chats
+        return Rollback(asked.api, asked.body, self._proxy.retries, ask, continues_chats=continues)
 
     def _decided(self, choice: Choice, terms: Terms) -> None:
         """Note what was decided about a choice, once its request has ended in whatever way."""
@@ -233,11 +255,6 @@ class _Streaming(StreamingResponse):
             telemetry.GATEWAY_STREAMS.dec()
             # A client that goes away cancels this task, also while it cleans up.
             await asyncio.shield(asyncio.ensure_future(self.cleanup.aclose()))
-
-
-def _may_ask_again(choice: Choice) -> bool:
-    """Say whether another answer may help: the policy cut this one for what it says."""
-    return choice.cut is not None and choice.cut.reason not in ("prompt", "unavailable")
 
 
 def _object(asked: _Asked) -> str:

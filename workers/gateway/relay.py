@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from workers.gateway.faults import BadUpstream, stopping, upstream_ended, upstre
 from workers.gateway.held import Piece
 from workers.gateway.parts import Api, Json, envelope_of, finish_of, usage_of
 from workers.gateway.problems import Problem
+from workers.gateway.rollback import Rollback
 from workers.gateway.sse import DONE, KEEP_ALIVE, EventReader, event
 from workers.gateway.upstream import ModelServer, choices_of, upstream_failed
 from workers.settings.upstream_sections import Proxy, Upstream
@@ -47,8 +48,13 @@ class Relay:
         upstream: Upstream,
         policy: StreamPolicy,
         prompt_s: float,
+        rollback: Rollback | None = None,
     ) -> None:
-        """Take over a stream that has begun. `prompt_s`: the seconds for which the judgement of the prompt held it."""
+        """Take over a stream that has begun.
+
+        `prompt_s`: the seconds for which the judgement of the prompt held it. `rollback`: for a stream of one choice,
+        what follows a cut.
+        """
         self._api = api
         self._choices = choices
         self._server = server
@@ -58,6 +64,10 @@ class Relay:
         self._replacement = policy.replacement
         self._shows_at_once = policy.hold_back.until == "none"
         self._prompt_s = prompt_s
+        self._rollback = rollback
+        self._undone: Choice | None = None
+        """The choice that was cut last, while another attempt may take the place of its cut."""
+        self._is_stopped = False
         self._out: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_EVENTS)
         self._flow = [_Flow() for _ in choices]
         self._seen: set[int] = set()
@@ -92,6 +102,7 @@ class Relay:
 
     def stop(self) -> None:
         """End the stream with an error, because the gateway ends."""
+        self._is_stopped = True
         self._fail(stopping())
 
     async def close(self) -> None:
@@ -120,13 +131,43 @@ class Relay:
         if self.problem is not None:
             return  # Stopped before it began.
         try:
-            async with asyncio.TaskGroup() as group:
-                self._reader = group.create_task(self._read())
-                for choice, flow in zip(self._choices, self._flow, strict=True):
-                    group.create_task(self._judge(choice, flow))
+            await self._attempt()
+            while self._undone is not None:
+                await self._attempt_again(self._undone)
         except ExceptionGroup:
             log.exception("an answer cannot be judged, and ends")
             self.problem = Problem(500, "the gateway failed", code="internal_error")
+
+    async def _attempt(self) -> None:
+        await self._all(self._read(), *map(self._judge, self._choices, self._flow))
+
+    async def _all(self, reads: Coroutine[Any, Any, None], *judge: Coroutine[Any, Any, None]) -> None:
+        """Run the task that waits for upstream, which `_fail` cancels, and those that judge."""
+        async with asyncio.TaskGroup() as group:
+            self._reader = group.create_task(reads)
+            for one in judge:
+                group.create_task(one)
+
+    async def _attempt_again(self, cut: Choice) -> None:
+        """Have the model server go on from what was shown. If it cannot, the client gets the cut."""
+        assert self._rollback is not None
+        await self._response.aclose()
+        await cut.close()
+        self._undone = None
+        before, shown = self._response, self._rollback.shown.pieces
+        await self._all(self._ask_again(self._rollback))
+        if self._response is not before and self.problem is None:
+            await self._attempt()
+        has_failed = self._response is before or self.problem is not None
+        if has_failed and self._rollback.shown.pieces == shown and not self._is_stopped:
+            self.problem = None
+            await self._write_cut(cut)
+
+    async def _ask_again(self, rollback: Rollback) -> None:
+        if (attempt := await rollback.again()) is None:
+            return
+        choice, self._response = attempt
+        self._choices, self._flow, self._seen, self._usage = [choice], [_Flow()], set(), None
 
     async def _read(self) -> None:
         reader = EventReader(self._upstream.max_event_bytes)
@@ -176,7 +217,8 @@ class Relay:
             failed = upstream_failed(502, chunk["error"])
             failed.body.code = failed.body.code or "upstream_error"
             raise failed
-        self._envelope = envelope_of(chunk) or self._envelope
+        if self._rollback is None or not self._rollback.has_begun:  # All chunks of an answer have one id.
+            self._envelope = envelope_of(chunk) or self._envelope
         usage = usage_of(chunk)
         if chunk.get("choices") in (None, []):
             self._usage = usage or self._usage
@@ -186,6 +228,8 @@ class Relay:
             self._seen.add(index)
             if choice.finish is not None or choice.is_over:
                 continue  # After its end a choice has no text, and after its cut nobody wants it.
+            if self._rollback is not None and self._rollback.joint is not None:
+                part = self._rollback.joint.take(part)
             choice.held.add(part, "delta")
             if self._first_arrived is None and choice.held.arrived:
                 self._first_arrived = time.monotonic()
@@ -218,19 +262,27 @@ class Relay:
         flow.room.set()
         if choice.cut is not None:
             telemetry.GATEWAY_CUTS.labels(choice.cut.reason).inc()
-            if self._replacement:
-                await self._show(choice, [Piece(self._text(self._replacement))])
-            await self._finish(choice, Finish("content_filter", {}))
+            if self._rollback is not None and self.problem is None and self._rollback.may_undo(choice):
+                self._undone = choice
+            else:
+                await self._write_cut(choice)
         elif choice.finish is not None and self.problem is None:
             await self._finish(choice, choice.finish)
         if all(each.is_over for each in self._choices) and self._reader is not None and choice.cut is not None:
             self._reader.cancel()  # Nobody wants the rest: upstream stops when its connection closes.
+
+    async def _write_cut(self, choice: Choice) -> None:
+        if self._replacement:
+            await self._show(choice, [Piece(self._text(self._replacement))])
+        await self._finish(choice, Finish("content_filter", {}))
 
     def _text(self, text: str) -> Json:
         return {"text": text} if self._api == "completions" else {"content": text}
 
     async def _show(self, choice: Choice, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
+            if self._rollback is not None and not self._rollback.shown.note(piece.fields):
+                continue
             if not self._is_first_shown and self._first_arrived is not None:
                 self._is_first_shown = True
                 telemetry.GATEWAY_FIRST_TEXT.observe(self._prompt_s + time.monotonic() - self._first_arrived)

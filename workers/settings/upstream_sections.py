@@ -38,6 +38,11 @@ class Upstream(Section):
     max_answer_bytes: int = Field(16_777_216, ge=4_096)
     """the largest answer that is not a stream"""
 
+    continues_chats: bool = False
+    """whether the model server goes on with a last message of the assistant if a request says
+    `continue_final_message`, as vLLM and SGLang do. Then `gateway.proxy.retries` also helps after a part of a streamed
+    answer of `/v1/chat/completions` was shown"""
+
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
@@ -73,8 +78,8 @@ class Proxy(Section):
     """the answer to a prompt that the policy cuts. `error`: status 400 with the code `content_filter`. `completion`: an
     answer with the policy's replacement text and `finish_reason: content_filter`"""
     retries: int = Field(0, ge=0, le=10)
-    """how often the model server is asked again for an answer that the policy cut. Only for requests without `stream`
-    that ask for one answer. If each further answer is cut too, the client gets the first one, cut"""
+    """how often the model server is asked again for an answer that the policy cut. Only for requests for one answer,
+    and in a stream only for what the client has not seen yet: see docs/gateway.md#another-answer"""
     max_waiting_chars: int = Field(65_536, ge=1_024)
     """how many characters of one answer may wait to be judged. Beyond it, the gateway reads no more from upstream"""
     keep_alive_s: float = Field(15, gt=0)

@@ -256,6 +256,157 @@ async def test_the_model_server_is_asked_again_for_a_whole_answer_that_was_cut(
         await until(lambda: not site.guard.open_sessions and len(site.published) == asked)
 
 
+THINKS = [chunk(reasoning_content="I think so. "), *said("one ", "BOMB ", "BOMB ")]
+CALLS = [chunk(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]), *said("BOMB BOMB ")]
+SAYS = [*said("one ", "two ", "three ", "BOMB ", "BOMB ", "x"), DONE]
+"""Of this, a client sees `one two three `."""
+
+
+def replies(*attempts: list[Any]) -> Callable[[Json], Reply]:
+    """Give an answer for each request. None: the model server fails."""
+    left = list(attempts)
+
+    def answer(_: Json) -> Reply:
+        steps = left.pop(0)
+        return Reply([b"{}"], status=500, kind="application/json") if steps == ["fails"] else Reply(steps)
+
+    return answer
+
+
+async def test_what_no_client_has_seen_of_a_cut_stream_is_written_anew() -> None:
+    first = [*said("BOMB ", "BOMB ", "more ")[:-1], asyncio.Event()]
+    second = [
+        chunk(role="assistant", content=""),
+        chunk(content="fine"),
+        sse({**ENVELOPE, "id": "c2", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        DONE,
+    ]
+    async with serving(retries=2) as site:
+        site.model.scripts["m"] = replies(first, second)
+
+        chunks = await site.chat("m", seed=5, tools=[])
+
+        assert (text_of(chunks), ends_of(chunks)) == ("fine", {0: "stop"})
+        assert [one.choices[0].delta.role for one in chunks].count("assistant") == 1
+        assert {one.id for one in chunks} == {"c1"}
+        assert site.model.asked[0] == site.model.asked[1]
+        await site.freed()
+        assert site.model.ends == ["gone", "complete"]
+        await until(lambda: sorted(verdict.outcome for verdict, _ in site.published) == ["closed", "cut"])
+
+
+async def test_a_cut_stream_goes_on_from_what_the_client_has_seen() -> None:
+    """White space at the end of the shown text is written by the model server again, and shown once."""
+    async with serving({"continues_chats": True}, retries=5) as site:
+        site.model.scripts["m"] = replies(
+            SAYS, [*said(" ", "four ", "five ", "BOMB ", "BOMB "), DONE], [*said(" six"), DONE]
+        )
+
+        chunks = await site.chat("m", max_tokens=10)
+
+        assert (text_of(chunks), ends_of(chunks)) == ("one two three four five six", {0: "stop"})
+        continued = [(body["messages"][1:], body["max_tokens"]) for body in site.model.asked]
+        assert continued == [
+            ([], 10),
+            ([{"role": "assistant", "content": "one two three"}], 7),
+            ([{"role": "assistant", "content": "one two three four five"}], 5),
+        ]
+        assert site.model.asked[1]["continue_final_message"] is True
+        assert site.model.asked[1]["add_generation_prompt"] is False
+        await site.freed()
+
+
+async def test_a_cut_completion_goes_on_from_what_the_client_has_seen() -> None:
+    def part(text: str, finish: str | None = None) -> bytes:
+        return sse({**ENVELOPE, "choices": [{"index": 0, "text": text, "finish_reason": finish}]})
+
+    async with serving(retries=1) as site:
+        site.model.scripts["m"] = replies(
+            [*map(part, ("one ", "two ", "three ", "BOMB ", "BOMB ")), part("x", "stop"), DONE],
+            [part(" four", "stop"), DONE],
+        )
+
+        stream = await site.client.completions.create(model="m", prompt="zero ", max_tokens=9, stream=True)
+        text = "".join([choice.text async for one in stream for choice in one.choices])
+
+        assert text == "one two three four"
+        assert [(body["prompt"], body["max_tokens"]) for body in site.model.asked] == [
+            ("zero ", 9),
+            ("zero one two three", 6),
+        ]
+
+
+NOT_AGAIN: list[tuple[list[Any], Json, Json, str]] = [
+    (SAYS, {"n": 2}, {}, "one two three "),
+    (SAYS, {"stop": ["x"]}, {}, "one two three "),
+    (SAYS, {"logprobs": True}, {}, "one two three "),
+    (SAYS, {"response_format": {"type": "json_object"}}, {}, "one two three "),
+    (SAYS, {"messages": [*USER, {"role": "assistant", "content": "zero "}]}, {}, "one two three "),
+    (SAYS, {"max_tokens": 3}, {}, "one two three "),
+    (SAYS, {}, {"until": "none"}, "one two three "),
+    ([*THINKS, DONE], {}, {}, ""),
+    ([*CALLS, DONE], {}, {}, ""),
+]
+
+
+async def test_a_cut_stream_that_cannot_be_continued_exactly_ends_with_its_cut() -> None:
+    async with serving({"continues_chats": True}, retries=5) as site:
+        for number, (steps, options, hold_back, shown) in enumerate(NOT_AGAIN):
+            site.policy = site.policy.model_copy(
+                update={"hold_back": HoldBack(**(hold_back or {"until": "tokens", "tokens": 1}))}
+            )
+            site.model.script(f"m{number}", *steps)
+            chunks = await site.chat(f"m{number}", **options)
+
+            assert ends_of(chunks)[0] == "content_filter", options
+            if steps is SAYS:
+                assert text_of(chunks) == shown or hold_back, options
+            assert len(site.model.asked) == number + 1, options
+    async with serving(retries=5) as site:
+        site.model.script("m", *SAYS)
+        assert (text_of(await site.chat("m")), len(site.model.asked)) == ("one two three ", 1)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ["fails"],
+        [*said("fo", "ur"), DONE],
+        [b"data: {broken"],
+        [chunk(reasoning_content="so"), *said(" a"), DONE],
+        [*said(" ", "BOMB ", "BOMB "), DONE],
+    ],
+    ids=["fails", "another place", "invalid", "thinks", "cut again"],
+)
+async def test_if_the_other_attempt_fails_the_client_gets_the_cut(second: list[Any]) -> None:
+    async with serving({"continues_chats": True}, retries=1) as site:
+        site.policy = site.policy.model_copy(update={"replacement": "[removed]"})
+        site.model.scripts["m"] = replies(SAYS, second)
+
+        chunks = await site.chat("m")
+
+        assert (text_of(chunks), ends_of(chunks)) == ("one two three [removed]", {0: "content_filter"})
+        assert len(site.model.asked) == 2
+        await site.freed()
+
+
+async def test_another_attempt_of_which_a_part_was_shown_ends_like_any_stream() -> None:
+    async with serving({"continues_chats": True}, retries=1) as site:
+        site.model.scripts["breaks"] = replies(SAYS, [*said(" four ", "five ", "six ")[:-1], "reset"])
+        with pytest.raises(openai.APIError) as failed:
+            await site.chat("breaks")
+        assert failed.value.code == "upstream_ended"
+
+        site.model.scripts["drains"] = replies(SAYS, [asyncio.Event()])
+        asking = asyncio.create_task(site.chat("drains"))
+        await until(lambda: len(site.model.asked) == 4)
+        site.proxy.stop()
+        with pytest.raises(openai.APIError) as drained:
+            await asking
+        assert drained.value.code == "draining"
+        await site.freed()
+
+
 async def test_an_answer_that_is_not_streamed_is_judged_as_a_whole(site: Site) -> None:
     def reply(*texts: str) -> Reply:
         choices = [
