@@ -663,6 +663,12 @@ GATEWAY_PUBLISHED = CATALOGUE.counter(
     "`refused` or `dropped` rising: Kafka is down or too slow, and these records are lost.",
     Label("result", ("written", "refused", "dropped")),
 )
+GATEWAY_UNPUBLISHED = CATALOGUE.gauge(
+    "guardline_gateway_unpublished_records",
+    "records",
+    "Verdicts and interventions of a gateway with `gateway.publish` that wait for Kafka, at most 10,000.",
+    "Rising: Kafka is down or too slow. Records that have waited for 30 s are lost.",
+)
 GATEWAY_FIRST_TEXT = CATALOGUE.histogram(
     "guardline_gateway_first_text_added_seconds",
     "seconds",

@@ -250,6 +250,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Open streams", "short", _each("guardline_gateway_open_streams")),
         Panel("Cut answers and prompts", "ops", ((_rate("guardline_gateway_cuts_total", "reason"), "{{reason}}"),)),
         Panel("Published decisions", "ops", ((_rate("guardline_gateway_published_total", "result"), "{{result}}"),)),
+        Panel("Decisions that wait for Kafka", "short", _each("guardline_gateway_unpublished_records")),
         Panel("Added before the first text", "s", _quantiles("guardline_gateway_first_text_added_seconds")),
     ),
     "Processes": (

@@ -18,6 +18,7 @@ from tests.checkpoints.stream import WINDOW, write_stream
 from tests.command import GUARDLINE
 from tests.servers.model_server import DONE, ModelServer, model_server, said
 from tests.site import Process, Site, eventually
+from tests.stack import Stack
 from workers.guard.stream_convert import convert_stream
 from workers.kafka.reader import read
 
@@ -77,7 +78,7 @@ class Gateways:
 
 
 async def test_a_gateway_cuts_drains_publishes_and_never_ends_a_stream_in_silence(
-    site: Site, tmp_path: Path, checkpoint: Path
+    site: Site, stack: Stack, tmp_path: Path, checkpoint: Path
 ) -> None:
     topics = site.settings().topics
     site.create_topics(topics.stream_verdicts, topics.interventions)
@@ -102,11 +103,20 @@ async def test_a_gateway_cuts_drains_publishes_and_never_ends_a_stream_in_silenc
         await strict.close()
 
         process, mild, strict = gateways.start()
+        with stack.frozen_kafka():  # No answer waits for Kafka, and no cut.
+            assert await whole(mild, "ends") == ("one two three", "stop")
+            assert await whole(strict, "ends") == ("[removed]", "content_filter")
+            await asyncio.to_thread(eventually, lambda: "Kafka does not store" in process.text, "the log says so")
+            assert process.metric("guardline_gateway_unpublished_records") == 3
+            assert process.get("/readyz")[0] == 200
+        await asyncio.to_thread(
+            eventually, lambda: process.metric("guardline_gateway_unpublished_records") == 0, "all is written"
+        )
         killed = await begun(mild)
         process.send(signal.SIGKILL)
         with pytest.raises((httpx.TransportError, openai.APIError)):
             await rest_of(killed)
-        await asyncio.to_thread(eventually, lambda: model.ends[3:] == ["gone"], "the call of the model server ended")
+        await asyncio.to_thread(eventually, lambda: model.ends[5:] == ["gone"], "the call of the model server ended")
         await mild.close()
         await strict.close()
 
@@ -115,13 +125,15 @@ async def test_a_gateway_cuts_drains_publishes_and_never_ends_a_stream_in_silenc
         return [message.value() or b"" for message in found if message is not None]
 
     verdicts = [StreamVerdict.model_validate_json(value) for value in published(topics.stream_verdicts)]
-    (cut,) = [Intervention.model_validate_json(value) for value in published(topics.interventions)]
+    cuts = [Intervention.model_validate_json(value) for value in published(topics.interventions)]
     assert [(one.tenant_id, one.outcome) for one in sorted(verdicts, key=lambda one: one.source.timestamp or 0)] == [
         ("mild", "closed"),
         ("strict", "cut"),
         ("mild", "closed"),
+        ("mild", "closed"),
+        ("strict", "cut"),
     ]
-    assert (cut.tenant_id, cut.shown_chars, cut.replacement) == ("strict", 0, "[removed]")
+    assert [(cut.tenant_id, cut.shown_chars, cut.replacement) for cut in cuts] == [("strict", 0, "[removed]")] * 2
     assert "word" not in process.text
 
 
