@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from fastapi.security import HTTPBearer
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
-from workers.gateway.gate import Admission, Gate
+from workers.gateway.failures import Failures
+from workers.gateway.gate import Admission, Gate, route_of
 from workers.gateway.keys import Caller
 from workers.gateway.problems import Problem
 from workers.process.body_limit import BodyLimit
@@ -53,7 +55,14 @@ def create_app(settings: Gateway, gate: Gate, routers: Iterable[APIRouter]) -> F
     )
     # Added last, so that it comes first.
     app.add_middleware(Admission, gate=gate)
-    app.add_exception_handler(Problem, _problem)
+    failures = Failures()
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        failures.note(error, route_of(request.scope), time.monotonic())
+        return error.answer()
+
+    app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _failed)
     app.add_exception_handler(Exception, _broken)
@@ -72,11 +81,6 @@ class _Application(FastAPI):
         for unused in ("HTTPValidationError", "ValidationError"):
             document.get("components", {}).get("schemas", {}).pop(unused, None)
         return document
-
-
-async def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return error.answer()
 
 
 NO_BODY = "send a JSON object as the body, with the header `Content-Type: application/json`"

@@ -51,7 +51,7 @@ class Keys:
                     tenant=settings.open,
                 )
         self._callers = Bearers(
-            "gateway.keys", [TokenFile(key.name, key.file, _caller(key, settings)) for key in settings.keys]
+            "gateway.keys", [TokenFile(key.name, key.file, _caller(key, settings)) for key in settings.keys], "key"
         )
 
     def caller(self, authorization: str | None) -> Caller | None:

@@ -169,7 +169,7 @@ class ModelServer:
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise Problem(
                 502,
-                f"the model server cannot be reached (gateway.upstream): {type(error).__name__}",
+                f"the model server cannot be reached (gateway.upstream.url): {type(error).__name__}",
                 code="upstream_unavailable",
             ) from None
 

@@ -27,15 +27,15 @@ class TokenFile(NamedTuple, Generic[Owner]):
 class Bearers(Generic[Owner]):
     """The owners of tokens. Every look-up compares all tokens, so it takes the same time for each."""
 
-    def __init__(self, setting: str, files: Iterable[TokenFile[Owner]]) -> None:
-        """Read the files. `setting` names them.
+    def __init__(self, setting: str, files: Iterable[TokenFile[Owner]], noun: str = "token") -> None:
+        """Read the files. `setting` names them, and `noun` what they hold.
 
         Raises:
             Misconfigured: a file cannot be read, or a token is too short, or two tokens are equal.
         """
-        self._owners = [(hash_of(token), file.owner) for file in files for token in _tokens(setting, file)]
+        self._owners = [(hash_of(token), file.owner) for file in files for token in _tokens(setting, file, noun)]
         if len({digest for digest, _ in self._owners}) < len(self._owners):
-            raise Misconfigured(f"{setting}: two files hold the same token: give everybody a token of their own")
+            raise Misconfigured(f"{setting}: two files hold the same {noun}: give everybody a {noun} of their own")
 
     def owner(self, token: str) -> Owner | None:
         """Give the owner of this token; None if it is not valid."""
@@ -49,7 +49,7 @@ class Bearers(Generic[Owner]):
         return self._owners
 
 
-def _tokens(setting: str, file: TokenFile[Owner]) -> list[str]:
+def _tokens(setting: str, file: TokenFile[Owner], noun: str) -> list[str]:
     try:
         text = secret_files.read(file.file)
     except ValueError as error:
@@ -57,7 +57,7 @@ def _tokens(setting: str, file: TokenFile[Owner]) -> list[str]:
     tokens = [line.strip() for line in text.splitlines() if line.strip()]
     if any(len(token) < MIN_TOKEN_CHARS for token in tokens):
         raise Misconfigured(
-            f"{setting}: {file.name}: {file.file} holds a token of fewer than {MIN_TOKEN_CHARS} characters: make one "
+            f"{setting}: {file.name}: {file.file} holds a {noun} of fewer than {MIN_TOKEN_CHARS} characters: make one "
             "with `openssl rand -hex 32`"
         )
     return tokens

@@ -211,7 +211,7 @@ class Lifecycle:
         return call
 
     async def run(self, *, drain: Callable[[], None], left: Callable[[], int]) -> None:
-        """Be running until `end`. The first signal calls `drain`; `left` counts the uncommitted records."""
+        """Be running until `end`. The first signal calls `drain`; `left` counts the unfinished records or requests."""
         self._drain, self._left = drain, left
         if not self._ended.done():
             self._enter(State.RUNNING)
@@ -262,7 +262,7 @@ class Lifecycle:
             self._cause = number.name
             self._enter(State.DRAINING)
             self._drain_began = time.monotonic()
-            log.info("draining", signal=number.name, under_way=self._left())
+            log.info("draining", signal=number.name, unfinished=self._left())
             self._drain()
         else:
             self._cause = f"{number.name} while it was {self._state}: ended at once"

@@ -78,7 +78,7 @@ class Privacy(Section):
 
 
 class Batch(Section):
-    """When a micro-batch closes, and how much may be under way."""
+    """When a micro-batch closes, and how much may be in flight."""
 
     max_count: int = Field(256, ge=1)
     """the most events in a micro-batch"""

@@ -238,7 +238,7 @@ def test_an_open_gateway_serves_everybody_as_its_tenant(tmp_path: Path) -> None:
     [
         (None, "gateway.keys: shop: cannot read"),
         ("", "is empty"),
-        ("too short", "fewer than 32 characters"),
+        ("too short", "holds a key of fewer than 32 characters"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_refused_without_showing_it(
@@ -257,7 +257,7 @@ def test_two_clients_cannot_have_the_same_key(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(KEY)
         keys.append({"name": name, "tenant": name, "file": tmp_path / name})
-    with pytest.raises(Misconfigured, match=r"gateway\.keys: two files hold the same token"):
+    with pytest.raises(Misconfigured, match=r"gateway\.keys: two files hold the same key: give everybody a key"):
         Keys(Gateway.model_validate({"keys": keys}))
 
 

@@ -15,6 +15,7 @@ import openai
 import pytest
 import uvicorn
 from openai.lib.streaming.chat import ContentDeltaEvent
+from structlog.testing import capture_logs
 
 from schemas.policy import HoldBack, StreamPolicy
 from schemas.stream import Intervention, StreamVerdict
@@ -678,9 +679,12 @@ async def test_a_model_server_that_is_down_or_refuses_is_reported(site: Site) ->
     assert "set-cookie" not in headers
     async with serving() as other:
         other.proxy._server._client.base_url = "http://127.0.0.1:9"
-        with pytest.raises(openai.InternalServerError) as down:
+        with pytest.raises(openai.InternalServerError) as down, capture_logs() as lines:
             await other.chat("m")
     assert down.value.code == "upstream_unavailable"
+    assert [line["event"] for line in lines] == [
+        "the model server cannot be reached (gateway.upstream.url): ConnectError"
+    ]
 
 
 async def test_a_client_that_goes_away_ends_the_call_and_frees_the_session(site: Site) -> None:
