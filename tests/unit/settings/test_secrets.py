@@ -74,12 +74,14 @@ def test_a_canary_in_a_setting_is_never_shown(name: str, monkeypatch: pytest.Mon
 def test_a_canary_in_a_file_that_a_variable_names_is_never_shown(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A value of each kind: what is read from a file goes the way of what is in a variable."""
     variable, file = f"{variable_of(name)}_FILE", tmp_path / "secret"
     monkeypatch.setenv(variable, CANARY)  # Somebody writes the secret where the path belongs.
-    assert variable in shown()
-    assert CANARY not in shown()
+    said = shown()
+    assert variable in said
+    assert CANARY not in said
     monkeypatch.setenv(variable, str(file))
-    for value in values(SETTINGS[name]):
+    for value in (TEXTS[0], json.dumps(TEXTS), *(() if is_name(SETTINGS[name]) else (CANARY,))):
         file.write_text(f"{value}\n")
         assert CANARY not in shown(), value
 
