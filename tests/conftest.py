@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from ctypes import CDLL
 from functools import cache
 from importlib.util import find_spec
 from shutil import which
@@ -20,6 +21,8 @@ from tests.stack import Stack, running
 # No deadline: the time of an example depends more on the load of the machine than on the code.
 hypothesis.settings.register_profile("guardline", deadline=None)
 hypothesis.settings.load_profile("guardline")
+# To look for what the usual 100 examples miss: pytest --hypothesis-profile thorough FILE
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2_000)
 # For mutants: the same examples each time, and no shrinking after a mutant is detected.
 hypothesis.settings.register_profile(
     "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
@@ -92,6 +95,14 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for reason, count in sorted(config.stash.get(_left_out, {}).items()):
         terminalreporter.write_line(f"deselected {count} tests that {reason}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _give_back_memory() -> Iterator[None]:
+    """Return what was freed to the system after each file: threads of models leave it in the C library."""
+    yield
+    if (trim := getattr(CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+import pytest
 from tiktoken.load import load_tiktoken_bpe
 
 from workers.guard.byte_pairs import byte_letters
@@ -23,6 +26,17 @@ ADDED = [
     *("<think>", "</think>"),
 ]
 FIRST_NOT_SPECIAL = ADDED.index("<tool_call>")
+
+
+def shared_qwen(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the first process of a test run has written: all others wait for it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "qwen"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            write_qwen(factory.mktemp("written")).rename(folder)
+    return folder
 
 
 def write_qwen(folder: Path) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.checkpoints.checkpoint import Checkpoint, checkpoint
-from tests.checkpoints.qwen import write_qwen
+from tests.checkpoints.qwen import shared_qwen
 from workers.guard.load import checkpoint_folder
 
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return checkpoint(write_qwen(tmp_path_factory.mktemp("qwen")))
+    return checkpoint(shared_qwen(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")

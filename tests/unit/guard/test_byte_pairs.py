@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -41,7 +41,6 @@ TEXT = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1_000, deadline=None)
 @given(st.lists(TEXT, max_size=4))
 def test_the_quick_encoder_gives_the_ids_of_the_library(texts: list[str]) -> None:
     assert QUICK is not None

@@ -77,9 +77,8 @@ def texts(count: int, of: Checkpoint) -> list[str]:
     return made
 
 
-@pytest.mark.parametrize("count", [20_000])
-def test_the_ids_are_those_of_the_template_rendered_as_a_whole(either: Checkpoint, count: int) -> None:
-    requests = [Request(text) for text in REAL + texts(count, either)]
+def test_the_ids_are_those_of_the_template_rendered_as_a_whole(either: Checkpoint) -> None:
+    requests = [Request(text) for text in REAL + texts(4_000, either)]
     different = [
         request.text
         for request, ids in zip(requests, either.built(requests), strict=True)

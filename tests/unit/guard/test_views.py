@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workers.guard.views import LONG_CHARS, Views
@@ -115,7 +115,6 @@ def test_of_a_run_of_marks_in_a_long_text_thirty_are_kept(views: Views) -> None:
     assert views.normalized("k\u200bill א" + "\u05b0" * 100 + rest) == "kill א" + "\u05b0" * 30 + rest
 
 
-@settings(max_examples=500, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_has_at_most_one_view_which_differs(views: Views, text: str) -> None:
     view = views.normalized(text)
@@ -141,7 +140,6 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=500, deadline=None)
 @given(PIECES)
 @example("@k i l la")
 @example("la k i l@")
@@ -151,7 +149,6 @@ def test_the_quick_look_misses_nothing_that_is_undone(views: Views, text: str) -
     assert views.normalized(text) == (None if read == composed or not read.strip() else read)
 
 
-@settings(max_examples=500, deadline=None)
 @given(PIECES)
 def test_a_view_has_no_view_of_its_own(views: Views, text: str) -> None:
     view = views.normalized(text)
@@ -172,7 +169,6 @@ ALPHABETS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_words_of_one_script_in_ordinary_sentences_have_no_second_view(views: Views, data: st.DataObject) -> None:
     script = data.draw(st.sampled_from(ALPHABETS))

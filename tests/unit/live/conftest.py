@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checkpoints.qwen import write_qwen
+from tests.checkpoints.qwen import shared_qwen
 from workers.guard.load import checkpoint_folder
 from workers.guard.tokens import Tokens
 from workers.live.vocabulary import Vocabulary
@@ -16,5 +16,5 @@ Tokenizer = tuple[Tokens, Vocabulary]
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """Each of the two: the encoder of whole texts, and that of deltas."""
     is_qwen = request.param == "qwen"
-    tokens = Tokens(write_qwen(tmp_path_factory.mktemp("qwen")) if is_qwen else checkpoint_folder("guard-nano"))
+    tokens = Tokens(shared_qwen(tmp_path_factory) if is_qwen else checkpoint_folder("guard-nano"))
     return tokens, Vocabulary(tokens.byte_pairs)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.live.conftest import Tokenizer
@@ -121,7 +121,6 @@ def bytes_of(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> bytes:
     return tokenizer[0].byte_pairs.encoding.decode_bytes(ids(pieces))
 
 
-@settings(max_examples=400, deadline=None)
 @given(text=TEXT, sizes=st.lists(st.integers(1, 12), max_size=80))
 def test_deltas_of_any_size_have_the_ids_of_the_whole_text(tokenizer: Tokenizer, text: str, sizes: list[int]) -> None:
     pieces, increments = pushed(tokenizer, divided(text, sizes))
@@ -165,7 +164,6 @@ def test_a_delta_may_end_anywhere(tokenizer: Tokenizer, text: str) -> None:
             assert ids(pieces) == expected, (size, first)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     fragment=st.one_of(st.sampled_from([*FRAGMENTS, *LANGUAGES.values()]), st.text(min_size=1, max_size=5)),
     count=st.integers(2, 120),
@@ -182,7 +180,6 @@ def test_long_runs_have_the_ids_of_the_whole_text(
     assert increments.chars == len(text)
 
 
-@settings(max_examples=150, deadline=None)
 @given(text=TEXT, sizes=st.lists(st.integers(1, 12), max_size=80))
 def test_the_tokens_up_to_a_piece_hold_every_character_that_it_counts(
     tokenizer: Tokenizer, text: str, sizes: list[int]
@@ -200,7 +197,6 @@ def test_the_tokens_up_to_a_piece_hold_every_character_that_it_counts(
         assert pieces[-1].chars == len(text)
 
 
-@settings(max_examples=100, deadline=None)
 @given(text=TEXT, sizes=st.lists(st.integers(1, 7), max_size=80))
 def test_bytes_may_be_divided_within_a_character(tokenizer: Tokenizer, text: str, sizes: list[int]) -> None:
     text = joined(text)
