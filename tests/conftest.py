@@ -41,7 +41,7 @@ RUN_BY = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--registry", action="store_true", help="run the tests that download and start Apicurio")
     parser.addoption("--browser", action="store_true", help="run the tests that need Chromium")
-    parser.addoption("--all-characters", action="store_true", help="push every character of Unicode (two minutes)")
+    parser.addoption("--all-characters", action="store_true", help="push every character of Unicode (five minutes)")
     parser.addoption("--docker", action="store_true", help="run the tests that need a Docker engine and the image")
 
 
