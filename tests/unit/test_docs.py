@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ COMMAND = re.compile(r"^guardline ((?:[a-z-]+(?: |$))+)", re.MULTILINE)
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
+@cache
 def functions_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
@@ -85,7 +87,8 @@ def test_make_alone_lists_every_target() -> None:
 def test_every_command_that_is_named_exists(page: Path) -> None:
     blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     named = [words.split() for block in blocks for words in COMMAND.findall(block)]
-    assert [words for words in named if not exists(words, get_command(app))] == []
+    command = get_command(app)
+    assert [words for words in named if not exists(words, command)] == []
 
 
 def exists(words: list[str], command: Any) -> bool:
