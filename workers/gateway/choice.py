@@ -64,6 +64,13 @@ class Choice:
         """Judge what is left of a finished choice."""
         self._note(await self._session.finish())
 
+    async def permits(self, message: str) -> bool:
+        """Judge the message of an error, in the place of an answer. Returns whether it may be shown."""
+        self._note(await self._session.delta(message))
+        if self.cut is None:
+            await self.end()
+        return self.cut is None and not self.is_unjudged
+
     def released(self) -> list[Piece]:
         """Give what may be shown by now, and was not given yet."""
         return self.held.release(min(self.shown_chars, self.held.taken))

@@ -46,8 +46,6 @@ class Part(NamedTuple):
     """None: nothing of it is shown."""
     plain: Json
     """The fields beside the text: a role, or the id of a tool call. They are shown with the first character."""
-    logprobs: Any = None
-    """They are shown with the last character, because they repeat the whole text."""
 
 
 def parts(api: Api, choice: Json, key: str) -> Iterator[Part]:

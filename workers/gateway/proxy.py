@@ -33,7 +33,7 @@ from workers.gateway.relay import Relay
 from workers.gateway.rollback import Attempt, Rollback, may_help
 from workers.gateway.sse import DONE, compact, event
 from workers.gateway.turns import Prompt
-from workers.gateway.upstream import ModelServer, to_client
+from workers.gateway.upstream import ModelServer, Refused, to_client
 from workers.gateway.whole import judged
 from workers.policy.streams import Cut
 from workers.settings.upstream_sections import Proxy, Upstream
@@ -135,7 +135,23 @@ class ModelProxy:
                 raise not_judged()
             return self._cut_prompt(asked, choices, cut, policy)
         prompt_s = time.monotonic() - began
-        path = PATHS[asked.api]
+        try:
+            return await self._passed_on(request, asked, choices, terms, prompt_s, stack)
+        except Refused as refused:
+            await refused.judge(choices[0].permits)
+            raise
+
+    async def _passed_on(
+        self,
+        request: Request,
+        asked: _Asked,
+        choices: Sequence[Choice],
+        terms: Terms,
+        prompt_s: float,
+        stack: AsyncExitStack,
+    ) -> Response:
+        """Have the model server answer."""
+        policy, path = terms.rules, PATHS[asked.api]
         if not asked.is_stream:
             answered = await self._server.json("POST", path, asked.body, request.headers)
             shown = await judged(asked.api, choices, answered.body, policy)

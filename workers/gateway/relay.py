@@ -234,6 +234,7 @@ class Relay:
             if self._first_arrived is None and choice.held.arrived:
                 self._first_arrived = time.monotonic()
             if (reason := finish_of(part)) is not None:
+                choice.held.end()
                 choice.finish = Finish(reason, {} if usage is None else {"usage": usage})
             flow.arrived.set()
             while choice.held.arrived - choice.held.taken > self._proxy.max_waiting_chars and not choice.is_over:

@@ -81,6 +81,7 @@ class Gateway:
                 listener,
                 "the gateway",
                 max_connections=gateway.max_connections,
+                write_s=gateway.write_s,
             )
             life.watch(server.serve())
             if guard is not None and settings.guard.model == NANO:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,28 @@ TO_CLIENT = (
 )
 TO_CLIENT_PREFIX = "x-ratelimit-"
 MAX_ERROR_BYTES = 65_536
+MAX_MESSAGE_CHARS = 1_000
+"""How much of the message of an error a client gets."""
 WORD = re.compile(r"[A-Za-z0-9_.:/\[\]-]{1,128}")
 """A code, a type or a parameter of an error."""
+
+
+class Refused(Problem):
+    """The model server refuses a request, with a message of its own.
+
+    Some servers quote the answer in it that they could not finish, such as a call of a tool that is no JSON. So the
+    client gets the message only after the guard has judged it.
+    """
+
+    def __init__(self, found: Problem, message: str) -> None:
+        super().__init__(found.status, "the model server refuses the request", kind=found.body.type)
+        self.body.code, self.body.param = found.body.code, found.body.param
+        self._message = message[:MAX_MESSAGE_CHARS]
+
+    async def judge(self, permits: Callable[[str], Awaitable[bool]]) -> None:
+        """Take the message if it is permitted."""
+        if await permits(self._message):
+            self.body.message = self._message
 
 
 class ModelServer:
@@ -248,7 +268,7 @@ def _refusal(response: httpx.Response, content: bytes | None) -> Problem:
     message = error.get("message") if isinstance(error, dict) else error
     problem = upstream_failed(response.status_code, error)
     if response.status_code < 500 and isinstance(message, str) and message:
-        problem.body.message = message
+        problem = Refused(problem, message)
     problem.headers.update(to_client(response.headers))
     return problem
 

@@ -10,7 +10,7 @@ from schemas.policy import StreamPolicy
 from workers import telemetry
 from workers.gateway.choice import Choice, reason_of
 from workers.gateway.faults import BadUpstream
-from workers.gateway.parts import TEXTS, Api, Json, envelope_of, finish_of, usage_of
+from workers.gateway.parts import TEXTS, Api, Json, envelope_of, finish_of, joined, usage_of
 from workers.gateway.upstream import choices_of
 
 
@@ -25,6 +25,7 @@ async def judged(api: Api, choices: Sequence[Choice], answer: Json, policy: Stre
         raise BadUpstream("it has no choices")
     for index, fields in found.items():
         choices[index].held.add(fields, "message")
+        choices[index].held.end()
     async with asyncio.TaskGroup() as group:
         for index in found:
             group.create_task(_judge(choices[index]))
@@ -47,9 +48,11 @@ def _shown(api: Api, choice: Choice, fields: Json, policy: StreamPolicy) -> Json
     logprobs: Any = None
     for piece in choice.released():
         _merge(message, piece.fields)
-        logprobs = piece.logprobs
+        logprobs = joined(logprobs, piece.logprobs)
     reason = finish_of(fields)
-    if choice.cut is not None:
+    if choice.cut is None:
+        logprobs = joined(logprobs, choice.held.rest_of_logprobs())
+    else:
         logprobs, reason = None, "content_filter"
         _merge(message, {"text" if api == "completions" else "content": policy.replacement})
     more = {} if (why := reason_of(choice)) is None else {"guardline": why}

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from workers.errors import Misconfigured
+from workers.process.write_limit import limited
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,8 @@ BACKLOG = 128
 KEEP_ALIVE_S = 30
 FINISH_S = 3.0
 """How long requests in flight may take once the server stops."""
+WRITE_S = 60.0
+"""How long a client may take nothing of its answer."""
 MAX_CONNECTIONS = 1_000
 """A client cannot make the worker hold more than this many connections, or requests, at a time."""
 
@@ -37,7 +40,13 @@ class Server:
     """One listening socket, and the server behind it."""
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, name: str, *, max_connections: int = MAX_CONNECTIONS
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        name: str,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        write_s: float = WRITE_S,
     ) -> None:
         """Take a listening socket. Connections wait until `serve`. `name` says in the log what is served."""
         self._name = name
@@ -46,6 +55,7 @@ class Server:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=limited(write_s),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -65,6 +65,9 @@ class Gateway(Section):
     """how many requests of a client may be in flight, streams included; further ones get 429"""
     max_connections: int = Field(2_000, ge=1)
     """how many connections the gateway holds, of all clients together; further ones get 503"""
+    write_s: float = Field(60, gt=0)
+    """how long a client may take nothing of its answer while bytes wait for it. Then the gateway ends the connection,
+    at the latest after twice this time"""
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     """a larger request gets 413"""
     max_inputs: int = Field(256, ge=1)

@@ -54,6 +54,72 @@ def test_the_name_of_a_function_is_shown_as_a_whole() -> None:
     assert deltas(held, 10) == [{"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}]
 
 
+def call(index: int, text: str, name: str | None = None) -> Json:
+    """Give a delta of a call's arguments; with a name, the first."""
+    if name is None:
+        return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": text}}]}}
+    function = {"name": name, "arguments": text}
+    return {"delta": {"tool_calls": [{"index": index, "id": f"c{index}", "type": "function", "function": function}]}}
+
+
+def test_calls_that_are_written_in_turns_are_judged_one_after_the_other() -> None:
+    held = chat(
+        call(0, "", "f"), call(1, "", "g"), call(0, '{"a": "BO'), call(1, '{"b": '), call(0, 'MB"}'), call(1, "2}")
+    )
+    assert held.take(100) == 'f\n\ng\n\n{"b": 2}'
+    assert '{"a"' not in str(deltas(held, 100))
+
+    held.end()
+
+    assert held.take(100) == '\n\nf\n\n{"a": "BOMB"}'
+    assert deltas(held, 12) == []
+    assert "".join(one["tool_calls"][0]["function"]["arguments"] for one in deltas(held, 100)) == '{"a": "BOMB"}'
+
+
+def test_calls_that_are_written_in_turns_do_not_wait_without_an_end() -> None:
+    held = chat(call(0, "", "f"), call(1, "", "g"))
+    most = told = 0
+    for number in range(3_000):
+        held.add(call(0, f"a{number} "), "delta")
+        held.add(call(1, f"b{number} "), "delta")
+        most = max(most, held._waiting_chars)
+        told += len(held.take(1_000_000))
+    held.end()
+    told += len(held.take(1_000_000))
+
+    assert most <= 5_000
+    written = sum(len(f"a{number} ") for number in range(3_000)) * 2
+    assert told < 1.6 * written
+
+
+@settings(max_examples=50)
+@given(
+    turns=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["ab", "c", "{", " d"])), max_size=24),
+    says=st.sets(st.integers(0, 24), max_size=3),
+)
+def test_the_guard_reads_each_call_as_one_text_and_the_client_gets_it_once(
+    turns: list[tuple[int, str]], says: set[int]
+) -> None:
+    held = Held("chat")
+    texts: dict[int, str] = {}
+    shown: dict[int, str] = {}
+    judged = ""
+    for number, (index, text) in enumerate(turns):
+        if number in says:
+            held.add({"delta": {"content": "so"}}, "delta")
+        held.add(call(index, text), "delta")
+        texts[index] = texts.get(index, "") + text
+        judged += held.take(1_000)
+    held.end()
+    judged += held.take(1_000)
+    for fields in deltas(held, len(judged)):
+        for one in fields.get("tool_calls", []):
+            shown[one["index"]] = shown.get(one["index"], "") + one["function"]["arguments"]
+
+    assert shown == texts
+    assert all(text in judged.split("\n\n") for text in texts.values())
+
+
 def test_custom_tools_and_legacy_functions_are_judged() -> None:
     held = chat(
         {"delta": {"tool_calls": [{"index": 1, "id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls"}}]}},
@@ -66,20 +132,6 @@ def test_custom_tools_and_legacy_functions_are_judged() -> None:
         {"tool_calls": [{"index": 1, "custom": {"input": "ls"}}]},
         {"function_call": {"name": "f", "arguments": ""}},
         {"function_call": {"arguments": "{}"}},
-    ]
-
-
-def test_logprobs_are_shown_with_the_last_character_of_their_text() -> None:
-    held = chat(
-        {"delta": {"content": "ab"}, "logprobs": {"content": [{"token": "ab"}]}},
-        {"delta": {"content": ""}, "logprobs": {"content": [{"token": "\ufffd"}]}},
-        {"delta": {"content": "c"}, "logprobs": {"content": [{"token": "c"}], "refusal": None}},
-    )
-
-    assert [piece.logprobs for piece in held.release(1)] == [None]
-    assert [piece.logprobs for piece in held.release(2)] == [{"content": [{"token": "ab"}]}]
-    assert [piece.logprobs for piece in held.release(3)] == [
-        {"content": [{"token": "\ufffd"}, {"token": "c"}], "refusal": None}
     ]
 
 

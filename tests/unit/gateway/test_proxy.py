@@ -6,14 +6,13 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from openai.lib.streaming.chat import ContentDeltaEvent
 from structlog.testing import capture_logs
 
@@ -28,6 +27,7 @@ from workers.gateway.keys import Keys
 from workers.gateway.proxy import ModelProxy
 from workers.gateway.proxy_routes import router
 from workers.gateway.upstream import ModelServer as Upstreams
+from workers.process.http_server import Server
 from workers.settings import Gateway
 from workers.settings.upstream_sections import Proxy, Upstream
 
@@ -86,23 +86,28 @@ async def gone(asking: asyncio.Task[Any]) -> None:
 
 
 @asynccontextmanager
-async def serving(upstream: Json | None = None, **proxy: Any) -> AsyncIterator[Site]:
+async def serving(
+    upstream: Json | None = None, *, write_s: float = 60, send_bytes: int | None = None, **proxy: Any
+) -> AsyncIterator[Site]:
     async with model_server() as model:
         settings = Upstream(url=f"http://127.0.0.1:{model.port}", **(upstream or {}))
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            if send_bytes is not None:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
             site = Site(model, listener.getsockname()[1], WordGuard())
             servers = Upstreams(settings)
             site.proxy = ModelProxy(site.guard, servers, site.terms_of, Proxy(**proxy), settings, site.publish)
             gateway = Gateway(open="acme")
             app = create_app(gateway, Gate(Keys(gateway)), [router(site.proxy)])
-            server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
-            running = asyncio.create_task(server.serve(sockets=[listener]))
+            server = Server(app, listener, "the gateway", write_s=write_s)
+            running = asyncio.create_task(server.serve())
+            await asyncio.sleep(0)  # So that its line in the log comes before those of a test.
             try:
                 yield site
             finally:
                 await site.client.close()
                 await site.http.aclose()
-                server.should_exit = True
+                await server.stop()
                 await running
                 await servers.close()
 
@@ -261,6 +266,30 @@ THINKS = [chunk(reasoning_content="I think so. "), *said("one ", "BOMB ", "BOMB 
 CALLS = [chunk(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]), *said("BOMB BOMB ")]
 SAYS = [*said("one ", "two ", "three ", "BOMB ", "BOMB ", "x"), DONE]
 """Of this, a client sees `one two three `."""
+
+
+async def test_calls_of_tools_that_are_written_in_turns_are_judged_each(site: Site) -> None:
+    def call(index: int, arguments: str, **more: Any) -> bytes:
+        return chunk(tool_calls=[{"index": index, "function": {"arguments": arguments, **more}}])
+
+    def calls(*turns: tuple[int, str]) -> list[bytes]:
+        begun = [call(index, "", name="find") for index in (0, 1)]
+        return [*begun, *(call(*turn) for turn in turns), chunk(0, "tool_calls"), DONE]
+
+    site.model.script("bad", *calls((0, '{"a": BO'), (1, '{"b": '), (0, "MB BO"), (1, "2 }"), (0, "MB }")))
+    # The two halves of a bad word are in two calls.
+    site.model.script("good", *calls((0, '{"a": BO'), (1, "MB BO"), (0, "x }"), (1, "MBx }")))
+    site.model.script("well", *calls((0, '{"a": '), (1, '{"b": '), (0, "1 }"), (1, "2 }")))
+
+    bad, well = [await site.chat(model) for model in ("bad", "well")]
+
+    assert (ends_of(bad), ends_of(well)) == ({0: "content_filter"}, {0: "tool_calls"})
+    assert "MB" not in "".join(one.model_dump_json() for one in bad)
+    got = {0: "", 1: ""}
+    for one in well:
+        for tool in one.choices[0].delta.tool_calls or []:
+            got[tool.index] += tool.function.arguments
+    assert got == {0: '{"a": 1 }', 1: '{"b": 2 }'}
 
 
 def replies(*attempts: list[Any]) -> Callable[[Json], Reply]:
@@ -633,6 +662,29 @@ async def test_the_message_of_an_error_that_may_quote_the_answer_does_not_reach_
     ]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_message_of_a_refusal_is_judged_and_short(site: Site, stream: bool) -> None:
+    def refuses(message: str) -> Callable[[Json], Reply]:
+        error = {"message": message, "code": "tool_use_failed", "failed_generation": "BOMB"}
+        return lambda _: Reply([json.dumps({"error": error}).encode()], status=400, kind="application/json")
+
+    said_by = {"long": "word " * 1_000, "quotes": "cannot parse: BOMB BOMB BOMB", "fine": "max_tokens is too large"}
+    got = {}
+    for model, message in said_by.items():
+        site.model.scripts[model] = refuses(message)
+        with pytest.raises(openai.BadRequestError) as refused:
+            await site.client.chat.completions.create(model=model, messages=USER, stream=stream)
+        body: Any = refused.value.body
+        got[model] = body["message"]
+        assert body["code"] == "tool_use_failed"
+        assert "BOMB" not in json.dumps(body)
+
+    assert got["fine"] == said_by["fine"]
+    assert got["long"] == said_by["long"][:1_000]
+    assert got["quotes"] == "the model server refuses the request"
+    await site.freed()
+
+
 async def test_a_model_server_that_hangs_is_given_up() -> None:
     never = asyncio.Event()
     async with serving({"first_byte_s": 0.2, "answer_s": 0.2}) as site:
@@ -713,6 +765,35 @@ async def test_a_client_that_leaves_while_its_prompt_is_judged_asks_nothing_of_t
     await gone(asking)
     await site.freed()
     assert site.model.asked == []
+
+
+async def rest_of(client: socket.socket) -> bytes:
+    """Read until the connection ends, in whatever way."""
+    found = b""
+    with suppress(ConnectionResetError):
+        while data := await asyncio.get_running_loop().sock_recv(client, 65_536):
+            found += data
+    return found
+
+
+async def test_a_client_that_stops_reading_loses_its_connection_and_frees_everything() -> None:
+    async with serving(write_s=0.3, send_bytes=4_096) as site:  # So that little waits in the kernel.
+        site.model.script("m", *said(*["word " * 200] * 400)[:-1], asyncio.Event())
+        body = json.dumps({"model": "m", "messages": USER, "stream": True}).encode()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", int(site.url.rpartition(":")[2])))
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+            await loop.sock_sendall(client, head.encode() + b"\r\n\r\n" + body)
+
+            await until(lambda: len(site.published) == 1)
+            await site.freed()
+
+            assert site.model.ends == ["gone"]
+            assert [verdict.outcome for verdict, _ in site.published] == ["closed"]
+            assert b"[DONE]" not in await rest_of(client)
 
 
 async def test_without_the_guard_nothing_is_allowed(site: Site) -> None:
