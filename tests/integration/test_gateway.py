@@ -14,11 +14,13 @@ import httpx
 import openai
 import pytest
 import schemathesis
+from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
 from tests.command import guardline
 from tests.gateway import Door, port_of, running_valkey
+from tests.servers.model_server import ModelServer, anything, model_server
 from tests.site import Process, eventually
 from workers.gateway.moderations import OPENAI_CATEGORIES
 from workers.gateway.openapi import document as published_api
@@ -34,9 +36,18 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
 
 
 @pytest.fixture(scope="module")
-def gateway(door: Door) -> Iterator[Process]:
+def model() -> Iterator[ModelServer]:
+    """A model server that answers everything."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(model_server()) as server:
+        server.otherwise = anything
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(door: Door, model: ModelServer) -> Iterator[Process]:
     """One gateway for all tests that do not end it."""
-    process = door.start()
+    url = f"http://127.0.0.1:{model.port}"
+    process = door.start(GUARDLINE_GATEWAY__UPSTREAM__URL=url, GUARDLINE_STREAMS__THREADS="1")
     yield process
     process.send(signal.SIGTERM)
     assert process.wait() == 0, process.text
@@ -181,29 +192,37 @@ def test_a_trainer_gets_the_reward_of_each_completion(door: Door, gateway: Proce
             assert client.post("/v1/reward", json={**body, **changes}).status_code == 400
 
 
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OPERATIONS = [
     (method.upper(), path, mode)
     for path, methods in published_api()["paths"].items()
     for method, operation in methods.items()
-    if path in ("/v1/moderations", "/v1/classify", "/v1/modelspecs", "/v1/reward")
-    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-    if mode is GenerationMode.POSITIVE or "requestBody" in operation
+    for mode in (POSITIVE, NEGATIVE)
+    if mode is POSITIVE or "requestBody" in operation
 ]
+
+
+# JSON Schema cannot say that two lists have the same length, nor which part of a message is a text.
+MAY_REFUSE = ("/v1/reward", "/v1/chat/completions", "/v1/completions", "/v1/models/{model}")
 
 
 @pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
 def test_every_answer_keeps_the_published_contract(
-    door: Door, gateway: Process, method: str, path: str, mode: GenerationMode
+    door: Door, gateway: Process, model: ModelServer, method: str, path: str, mode: GenerationMode
 ) -> None:
     operation = schemathesis.openapi.from_dict(published_api())[path][method]
     not_here = [schemathesis.checks.ignored_auth]
-    if path == "/v1/reward":
-        # JSON Schema cannot say that two lists have the same length.
+    if path in MAY_REFUSE:
         not_here.append(schemathesis.checks.positive_data_acceptance)
+    is_passed_on = "proxy" in published_api()["paths"][path][method.lower()].get("tags", []) and mode is POSITIVE
+    asked = len(model.asked)
 
     @given(operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=8, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
+        if is_passed_on and method == "POST":
+            # Most numbers are above gateway.proxy.max_choices, and the model server would not be asked.
+            case.body["n"] = (case.body.get("n") or 0) % 3 + 1
         case.call_and_validate(
             base_url=f"http://127.0.0.1:{port_of(gateway)}",
             headers={"Authorization": f"Bearer {door.keys['shop']}"},
@@ -211,6 +230,7 @@ def test_every_answer_keeps_the_published_contract(
         )
 
     check()
+    assert not is_passed_on or len(model.asked) > asked
 
 
 def test_the_log_holds_no_text_and_no_key(door: Door, client: openai.OpenAI, gateway: Process) -> None:
@@ -228,12 +248,14 @@ def test_without_redis_texts_are_judged_and_a_drain_answers_what_is_in_flight(
         request.addfinalizer(door.close)
         gateway = door.start()
     port = port_of(gateway)
+    headers = {"Authorization": f"Bearer {door.keys['shop']}"}
     with openai.OpenAI(api_key=door.keys["shop"], base_url=f"http://127.0.0.1:{port}/v1", max_retries=0) as client:
         flags = [client.moderations.create(input=text).results[0].flagged for text in (THREAT, GREETING)]
     assert flags == [True, False]
+    no_proxy = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", headers=headers, json={})
+    assert (no_proxy.status_code, no_proxy.json()["error"]["code"]) == (404, "route_off")
     eventually(lambda: gateway.metric("guardline_redis_up") == 0, "the metric says that Redis is down")
 
-    headers = {"Authorization": f"Bearer {door.keys['shop']}"}
     body = json.dumps({"input": THREAT}).encode()
     head = (
         f"POST /v1/moderations HTTP/1.1\r\nHost: gateway\r\nAuthorization: {headers['Authorization']}\r\n"

@@ -57,11 +57,32 @@ def said(*texts: str, index: int = 0) -> list[bytes]:
     ]
 
 
+def anything(body: Json) -> Reply:
+    """Answer every request in its own shape: a chat, a completion or a list of models, streamed or not."""
+    if "messages" not in body and "prompt" not in body:
+        return Reply([b'{"object": "list", "data": []}'], kind="application/json")
+    is_chat = "messages" in body
+    prompts = 1 if is_chat or isinstance(body["prompt"], str) else len(body["prompt"])
+    field = "message" if is_chat else "text"
+    answer: Json = {"role": "assistant", "content": "Good morning!"} if is_chat else {field: "Good morning!"}
+    choices = [
+        {"index": index, "finish_reason": "stop", **({field: answer} if is_chat else answer)}
+        for index in range(prompts * (body.get("n") or 1))
+    ]
+    if not body.get("stream"):
+        return Reply([json.dumps({**ENVELOPE, "choices": choices}).encode()], kind="application/json")
+    if is_chat:
+        choices = [{**choice, "delta": choice.pop("message")} for choice in choices]
+    return Reply([*(sse({**ENVELOPE, "choices": [choice]}) for choice in choices), DONE])
+
+
 class ModelServer:
     """The server, its scripts by the names of models, and what it was asked."""
 
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}
+        self.otherwise: Script | None = None
+        """The script of all other models. None: status 404."""
         self.asked: list[Json] = []
         """The bodies of the requests."""
         self.headers: list[dict[str, str]] = []
@@ -93,7 +114,7 @@ class ModelServer:
         body = json.loads(content) if content else {"model": first.split()[1]}
         self.asked.append(body)
         self.headers.append(headers)
-        script = self.scripts.get(str(body.get("model")))
+        script = self.scripts.get(str(body.get("model")), self.otherwise)
         reply = (
             Reply(
                 [b'{"error":{"message":"no such model","code":"model_not_found"}}'], status=404, kind="application/json"
