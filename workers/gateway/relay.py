@@ -66,7 +66,7 @@ class Relay:
         self._prompt_s = prompt_s
         self._rollback = rollback
         self._undone: Choice | None = None
-        """The choice that was cut last, while another attempt may take the place of its cut."""
+        """The choice that was cut last, until something of another attempt takes the place of its cut."""
         self._is_stopped = False
         self._out: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_EVENTS)
         self._flow = [_Flow() for _ in choices]
@@ -119,6 +119,9 @@ class Relay:
         except TimeoutError:
             self.problem = upstream_timeout("end of its answer", self._upstream.answer_s, "answer_s")
         await self._response.aclose()
+        if self._undone is not None and not self._is_stopped:
+            self.problem = None
+            await self._write_cut(self._undone)
         if self.problem is not None:
             await self._out.put(event(self.problem.document()))
         else:
@@ -132,8 +135,10 @@ class Relay:
             return  # Stopped before it began.
         try:
             await self._attempt()
-            while self._undone is not None:
-                await self._attempt_again(self._undone)
+            tried: Choice | None = None
+            while (cut := self._undone) is not None and cut is not tried and self.problem is None:
+                tried = cut
+                await self._attempt_again(cut)
         except ExceptionGroup:
             log.exception("an answer cannot be judged, and ends")
             self.problem = Problem(500, "the gateway failed", code="internal_error")
@@ -149,19 +154,16 @@ class Relay:
                 group.create_task(one)
 
     async def _attempt_again(self, cut: Choice) -> None:
-        """Have the model server go on from what was shown. If it cannot, the client gets the cut."""
+        """Have the model server go on from what was shown. If it cannot, `_undone` stays: the client gets the cut."""
         assert self._rollback is not None
         await self._response.aclose()
         await cut.close()
-        self._undone = None
-        before, shown = self._response, self._rollback.shown.pieces
+        if self.problem is not None:
+            return  # Stopped meanwhile.
+        before = self._response
         await self._all(self._ask_again(self._rollback))
         if self._response is not before and self.problem is None:
             await self._attempt()
-        has_failed = self._response is before or self.problem is not None
-        if has_failed and self._rollback.shown.pieces == shown and not self._is_stopped:
-            self.problem = None
-            await self._write_cut(cut)
 
     async def _ask_again(self, rollback: Rollback) -> None:
         if (attempt := await rollback.again()) is None:
@@ -254,6 +256,8 @@ class Relay:
                 flow.room.set()
             if choice.cut is None:
                 await self._show(choice, choice.released())  # Parts without text, such as the role.
+                if choice.held.arrived > choice.held.taken:
+                    continue  # The client was slow, and more has arrived meanwhile.
                 if choice.finish is not None and self.problem is None:
                     await choice.end()
                     await self._show(choice, choice.released())
@@ -262,6 +266,8 @@ class Relay:
         choice.is_over = True
         flow.room.set()
         if choice.cut is not None:
+            if all(each.is_over for each in self._choices) and self._reader is not None:
+                self._reader.cancel()  # Nobody wants the rest: upstream stops when its connection closes.
             telemetry.GATEWAY_CUTS.labels(choice.cut.reason).inc()
             if self._rollback is not None and self.problem is None and self._rollback.may_undo(choice):
                 self._undone = choice
@@ -269,8 +275,6 @@ class Relay:
                 await self._write_cut(choice)
         elif choice.finish is not None and self.problem is None:
             await self._finish(choice, choice.finish)
-        if all(each.is_over for each in self._choices) and self._reader is not None and choice.cut is not None:
-            self._reader.cancel()  # Nobody wants the rest: upstream stops when its connection closes.
 
     async def _write_cut(self, choice: Choice) -> None:
         if self._replacement:
@@ -284,6 +288,8 @@ class Relay:
         for piece in pieces:
             if self._rollback is not None and not self._rollback.shown.note(piece.fields):
                 continue
+            if "role" not in piece.fields:
+                self._undone = None
             if not self._is_first_shown and self._first_arrived is not None:
                 self._is_first_shown = True
                 telemetry.GATEWAY_FIRST_TEXT.observe(self._prompt_s + time.monotonic() - self._first_arrived)
@@ -293,6 +299,7 @@ class Relay:
         fields: Json = {} if self._api == "chat" else {"text": ""}
         more: Json = {} if (why := reason_of(choice)) is None else {"guardline": why}
         logprobs = choice.held.rest_of_logprobs() if choice.cut is None else None
+        self._undone = None
         await self._put(choice, fields, logprobs, finish.reason, more, finish.fields)
 
     async def _put(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +216,113 @@ async def test_a_drain_ends_a_stream_that_has_not_begun() -> None:
         events = b"".join([data async for data in relay.events()])
 
     assert b"draining" in events
+
+
+class Slow(asyncio.Queue[bytes | None]):
+    """The queue of a relay whose client reads nothing until `reads` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Event()
+
+    async def put(self, item: bytes | None) -> None:
+        await self.reads.wait()
+        await super().put(item)
+
+
+async def to_a_slow_client(answer: Sequence[bytes], policy: StreamPolicy) -> tuple[str, list[str | None]]:
+    """Relay an answer to a client that reads once the model server has said everything. Gives text and ends."""
+    choice, portions = Choice("chat", 0, WordGuard().open(policy)), Portions(answer)
+    relay = Relay("chat", [choice], cast(ModelServer, portions), portions, Proxy(), Upstream(), policy, 0)  # type: ignore[arg-type]
+    queue = Slow()
+    relay._out = cast(Any, queue)
+    async with asyncio.timeout(20):
+        reading = asyncio.create_task(read_all(relay))
+        while relay._reader is None or not relay._reader.done():  # noqa: ASYNC110  # A task that does not exist yet.
+            await asyncio.sleep(0)
+        queue.reads.set()
+        return await reading
+
+
+async def read_all(relay: Relay) -> tuple[str, list[str | None]]:
+    text = ""
+    ends: list[str | None] = []
+    for line in b"".join([data async for data in relay.events()]).decode().split("\n\n"):
+        if line.startswith("data: {"):
+            found = json.loads(line.removeprefix("data: "))
+            if "error" in found:
+                ends.append(found["error"]["code"])
+            else:
+                text += found["choices"][0]["delta"].get("content", "")
+                ends += [end] if (end := found["choices"][0]["finish_reason"]) else []
+    return text, ends
+
+
+async def test_text_that_comes_while_a_client_does_not_take_the_role_is_judged_and_shown() -> None:
+    answer = [chunk(role="assistant"), chunk(content="one two"), chunk(0, "stop"), DONE]
+
+    assert await to_a_slow_client(answer, StreamPolicy()) == ("one two", ["stop"])
+
+
+async def test_text_that_comes_while_a_client_does_not_take_the_role_may_be_cut() -> None:
+    answer = [chunk(role="assistant"), chunk(content="one BOMB BOMB two"), chunk(0, "stop"), DONE]
+
+    _, ends = await to_a_slow_client(answer, StreamPolicy())
+
+    assert ends == ["content_filter"]
+
+
+async def test_a_model_server_that_fails_after_a_cut_does_not_matter() -> None:
+    answer = [chunk(content="BOMB BOMB one two "), b"data: no JSON\n\n"]
+
+    _, ends = await to_a_slow_client(answer, StreamPolicy())
+
+    assert ends == ["content_filter"]
+
+
+async def test_a_further_attempt_that_takes_too_long_leaves_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = StreamPolicy()
+    choice = Choice("chat", 0, WordGuard().open(policy))
+    portions = Portions([chunk(role="assistant"), chunk(content="one BOMB BOMB two "), chunk(0, "stop"), DONE])
+    loop, asked = asyncio.get_running_loop(), False
+
+    async def ask(*_: object) -> Any:
+        nonlocal asked
+        asked, now = True, loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + 2 * Upstream().answer_s)
+        await asyncio.Event().wait()
+
+    rollback = Rollback("chat", {"messages": [{"role": "user", "content": "hi"}]}, 1, ask, continues_chats=True)
+    relay = Relay("chat", [choice], cast(ModelServer, portions), portions, Proxy(), Upstream(), policy, 0, rollback)  # type: ignore[arg-type]
+
+    _, ends = await read_all(relay)
+
+    assert (asked, ends) == (True, ["content_filter"])
+
+
+async def test_a_gateway_that_ends_does_not_ask_again_for_what_was_cut() -> None:
+    policy = StreamPolicy()
+    choice = Choice("chat", 0, WordGuard().open(policy))
+    portions = Portions([chunk(content="one BOMB BOMB two "), chunk(0, "stop"), DONE])
+    asked: list[dict[str, Any]] = []
+
+    async def ask(body: dict[str, Any], _: str) -> Any:
+        asked.append(body)
+        await asyncio.Event().wait()
+
+    rollback = Rollback("chat", {"messages": [{"role": "user", "content": "hi"}]}, 1, ask, continues_chats=True)
+    relay = Relay("chat", [choice], cast(ModelServer, portions), portions, Proxy(), Upstream(), policy, 0, rollback)  # type: ignore[arg-type]
+    close = choice.close
+
+    async def close_while_the_gateway_ends() -> None:
+        await close()
+        relay.stop()
+
+    choice.close = close_while_the_gateway_ends  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        _, ends = await read_all(relay)
+
+    assert (asked, ends) == ([], ["draining"])
 
 
 REAL = RealGuard(ScriptedEngine(by_word), FOLDER, max_tokens=256, anchor_tokens=32, append_within_s=10)
