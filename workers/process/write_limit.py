@@ -16,7 +16,8 @@ class WriteLimited(H11Protocol):
 
     The bytes are checked every `write_s`, while the transport refuses more, or after the end of an answer. A client
     that takes a part of them in between keeps its connection. Otherwise the connection ends, at the latest after
-    twice the time, and its request is told that the client is gone.
+    twice the time, and its request is told that the client is gone. Nothing is checked while the transport takes what
+    the application writes.
     """
 
     write_s: float
@@ -46,12 +47,16 @@ class WriteLimited(H11Protocol):
 
     def _watch(self) -> None:
         size = self.transport.get_write_buffer_size()
-        if self._timer is None and size:
+        if self._timer is not None:
+            self._waiting_bytes = math.inf  # Some of these bytes were written after the last check: count again.
+        elif size:
             self._waiting_bytes = size
             self._timer = self.loop.call_later(self.write_s, self._check)
 
     def _check(self) -> None:
         self._timer = None
+        if not (self.flow.write_paused or self.cycle.response_complete):
+            return
         if 0 < self._waiting_bytes <= self.transport.get_write_buffer_size():
             log.info("a client takes nothing of its answer, and its connection ends", seconds=self.write_s)
             self.transport.abort()

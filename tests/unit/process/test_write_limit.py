@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,9 @@ class Connection:
 
     def get_extra_info(self, _: str) -> None:
         return None
+
+    def is_closing(self) -> bool:
+        return True  # Nothing but the check follows the end of an answer.
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -74,3 +78,33 @@ def test_a_client_that_takes_a_little_each_time_keeps_it(connection: Connection,
     connection.waiting = 0
     connection.time_passes()
     assert (connection.is_aborted, connection.timers) == (False, [])
+
+
+def test_a_client_that_takes_an_answer_before_the_next_one_keeps_its_connection(
+    connection: Connection, protocol: WriteLimited
+) -> None:
+    protocol.cycle = cast(Any, SimpleNamespace(response_complete=True))
+    connection.waiting = 100
+    protocol.on_response_complete()
+    connection.waiting = 200
+    protocol.on_response_complete()
+    connection.time_passes()
+    assert not connection.is_aborted
+
+    connection.time_passes()
+    assert connection.is_aborted
+
+
+def test_a_stream_that_the_transport_takes_keeps_its_connection(connection: Connection, protocol: WriteLimited) -> None:
+    protocol.cycle = cast(Any, SimpleNamespace(response_complete=True))
+    connection.waiting = 100
+    protocol.on_response_complete()
+    protocol.cycle = cast(Any, SimpleNamespace(response_complete=False))
+    connection.waiting = 200
+    connection.time_passes()
+    assert (connection.is_aborted, connection.timers) == (False, [])
+
+    connection.waiting = 70_000
+    protocol.pause_writing()
+    connection.time_passes()
+    assert connection.is_aborted
