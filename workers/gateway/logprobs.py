@@ -61,16 +61,17 @@ class Logprobs:
 
     def shown(self, text: str) -> None:
         """Note a text that leaves now."""
-        self._text += text
-        while (index := self._next()) is not None:
+        text = self._text + text
+        end = 0  # Where the text of the last entry that is ready ends. To cut the text each time would take too long.
+        while (index := self._next(text, end)) is not None:
             token = self._entries[index].token
-            begin = self._text.find(token, 0, NEAR_CHARS + len(token))
+            begin = text.find(token, end, end + NEAR_CHARS + len(token))
             if begin < 0:
                 break
-            self._text = self._text[begin + len(token) :]
+            end = begin + len(token)
             self._ready.extend(self._entries.popleft() for _ in range(index + 1))
         # Further text cannot help an entry whose place has passed: it waits for the end.
-        self._text = self._text[: NEAR_CHARS + MAX_PLAIN_CHARS] if self._entries else self._text[-NEAR_CHARS:]
+        self._text = text[end:][: NEAR_CHARS + MAX_PLAIN_CHARS] if self._entries else text[end:][-NEAR_CHARS:]
 
     def take(self) -> Json | None:
         """Give the entries whose texts were shown; None if there are none."""
@@ -87,15 +88,17 @@ class Logprobs:
         self._entries.clear()
         return self.take()
 
-    def _next(self) -> int | None:
+    def _next(self, text: str, end: int) -> int | None:
         """Give the index of the next entry whose token has a text. Those before it leave with it."""
-        return next((index for index, entry in enumerate(self._entries) if not self._is_placeless(entry.token)), None)
+        entries = enumerate(self._entries)
+        return next((index for index, entry in entries if not _is_placeless(entry.token, text, end)), None)
 
-    def _is_placeless(self, token: str) -> bool:
-        if PLACELESS.fullmatch(token):
-            return True
-        # Model servers strip white space at the borders of a thought or of a call.
-        return token.isspace() and len(self._text) >= len(token) and not self._text.startswith(token)
+
+def _is_placeless(token: str, text: str, begin: int) -> bool:
+    if PLACELESS.fullmatch(token):
+        return True
+    # Model servers strip white space at the borders of a thought or of a call.
+    return token.isspace() and len(text) - begin >= len(token) and not text.startswith(token, begin)
 
 
 def _of_chat(found: Json) -> Iterator[_Entry]:
