@@ -92,10 +92,10 @@ def _work(settings: Settings, work: FileWork[Any], run: Run, source: Path, conso
         raise SystemExit(128 + number) from None
     rows, judged = summary.rows, summary.judged
     typer.echo(f"{work.output}: {rows} rows, {judged} judged now ({judged / took_s:.0f}/s)", err=True)
-    if summary.bad:
-        typer.echo(f"{work.bad_rows_in}: {summary.bad} rows that cannot be judged, and why", err=True)
     if rows and summary.bad == rows:
         raise Fatal(f"{source}: no row could be judged; {work.bad_rows_in} says why")
+    if summary.bad:
+        typer.echo(f"{summary.bad} rows cannot be judged; {work.bad_rows_in} says why", err=True)
     return fingerprint
 
 

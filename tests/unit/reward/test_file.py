@@ -32,7 +32,7 @@ def test_each_row_comes_back_with_its_reward(tmp_path: Path) -> None:
     source.write_bytes(source.read_bytes() + b"no JSON\n")
     said = guardline("reward", source, tmp_path / "guard.jsonl").stderr
     assert "6 rows, 3 judged now" in said
-    assert "guard.jsonl: 3 rows that cannot be judged, and why" in said
+    assert f"3 rows cannot be judged; {tmp_path / 'guard.jsonl'} says why" in said
     found = read_lines(tmp_path / "guard.jsonl")
     assert [row["reward"] for row in found] == [1.0, 0.0, None, None, 1.0, None]
     assert [row["problem"] for row in found][2:4] == [
