@@ -84,7 +84,7 @@ class _Application(FastAPI):
 
 
 NO_BODY = "send a JSON object as the body, with the header `Content-Type: application/json`"
-NO_PATH = "there is no such path: the paths of the gateway begin with /v1, such as /v1/moderations (docs/gateway.md)"
+NO_PATH = "there is no such path: GET /openapi.json lists the paths of this gateway, which begin with /v1"
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -121,11 +121,15 @@ def _is_type(part: object) -> bool:
     return part == "str" or (isinstance(part, str) and part.startswith("list["))
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentence = NO_PATH if (error.status_code, error.detail) == (404, "Not Found") else error.detail
+    sentence, headers = error.detail, error.headers or {}
+    if (error.status_code, sentence) == (404, "Not Found"):
+        sentence = NO_PATH
+    elif error.status_code == 405:
+        sentence = f"{request.method} is not the method of {request.url.path}: use {headers['Allow']}"
     answer = Problem(error.status_code, sentence).answer()
-    answer.headers.update(error.headers or {})
+    answer.headers.update(headers)
     return answer
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from workers.gateway.problems import Problem
 
 GUARD_PATHS = ("/v1/moderations", "/v1/classify", "/v1/modelspecs", "/v1/reward")
-NO_GUARD = "gateway.guard_routes is false, so this gateway judges no texts but those of its model server"
+NO_GUARD = "gateway.guard_routes is false, so this gateway is only a proxy"
 
 PROXY_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model:path}")
 NO_PROXY = "gateway.upstream.url is not set, so this gateway is no proxy"

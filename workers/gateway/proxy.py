@@ -219,7 +219,8 @@ class ModelProxy:
     def _decided(self, choice: Choice, terms: Terms) -> None:
         """Note what was decided about a choice, once its request has ended in whatever way."""
         if choice.cut is not None:
-            log.info("cut an answer", id=choice.id, tenant=terms.tenant, **(reason_of(choice) or {}))
+            event = "cut a prompt" if choice.cut.reason == "prompt" else "cut an answer"
+            log.info(event, id=choice.id, tenant=terms.tenant, **(reason_of(choice) or {}))
         if self._publish is not None:
             self._publish(*records_of(choice, terms, int(time.time() * 1000)))
 

@@ -199,9 +199,11 @@ class ModelServer:
             if found != kind:
                 raise BadUpstream(f"its type is not {kind}")
             return
-        if response.status_code in (401, 403) and self._key is not None:
+        if response.status_code in (401, 403) and not self._settings.pass_authorization:
+            # The key of the client is not at fault: the model server has not seen it.
+            refused = "a request without a key: set" if self._key is None else "the key of"
             raise Problem(
-                502, "the model server refuses the key of gateway.upstream.key_file", code="upstream_unauthorized"
+                502, f"the model server refuses {refused} gateway.upstream.key_file", code="upstream_unauthorized"
             )
         if not 400 <= response.status_code < 600:
             raise BadUpstream(f"its status is {response.status_code}")

@@ -960,6 +960,23 @@ async def test_headers_and_keys_pass_as_the_settings_say(tmp_path: Any) -> None:
             assert "set-cookie" not in response.headers
 
 
+async def test_a_key_that_the_model_server_refuses_is_the_clients_only_if_it_was_passed_on(tmp_path: Any) -> None:
+    (tmp_path / "key").write_text("secret")
+    for upstream, status, sentence in (
+        ({}, 502, "the model server refuses a request without a key: set gateway.upstream.key_file"),
+        ({"key_file": tmp_path / "key"}, 502, "the model server refuses the key of gateway.upstream.key_file"),
+        ({"pass_authorization": True}, 401, "no such key"),
+    ):
+        async with serving(upstream) as site:
+            site.model.scripts["m"] = lambda _: Reply(
+                [b'{"error":{"message":"no such key"}}'], status=401, kind="application/json"
+            )
+
+            answer = await site.http.post(CHAT, json={"model": "m", "messages": USER})
+
+            assert (answer.status_code, answer.json()["error"]["message"]) == (status, sentence)
+
+
 async def test_the_models_of_the_model_server_are_listed(site: Site) -> None:
     listed: Any = {"object": "list", "data": [{"id": "org/m", "object": "model", "created": 1, "owned_by": "o"}]}
     for path, body in (("/v1/models", listed), ("/v1/models/org/m", listed["data"][0])):

@@ -43,7 +43,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": 5}]}
         ),
         ("reward", {"prompts": "a", "completions": ["b"]}, "prompts: has to be a list"),
         ("reward", None, "send a JSON object as the body"),
-        ("../moderations", {"input": "a"}, "there is no such path: the paths of the gateway begin with /v1"),
+        ("../moderations", {"input": "a"}, "there is no such path: GET /openapi.json lists"),
     ],
 )
 async def test_a_request_that_breaks_the_contract_is_told_which_field_does(
@@ -65,3 +65,12 @@ async def test_a_request_that_breaks_the_contract_is_told_which_field_does(
     error = error_of(answer)
     assert error["message"].startswith(sentence)
     assert error["param"] is None or sentence.startswith(f"{error['param']}: ")
+
+
+async def test_a_request_with_another_method_is_told_which_one_the_path_has() -> None:
+    gateway = Gateway(open="acme")
+    app = create_app(gateway, Gate(Keys(gateway)), [proxy_routes.router(cast(ModelProxy, None))])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        answer = await client.get("/v1/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert error_of(answer)["message"] == "GET is not the method of /v1/completions: use POST"
