@@ -22,7 +22,7 @@ def texts() -> dict[str, str]:
         "schemas/gateway-openapi.yaml": gateway_openapi.rendered(),
         "schemas/review-openapi.yaml": review_openapi.rendered(),
         "README.md": nano_stream.readme(guard_nano.readme(_present("README.md"))),
-        "infra/nano/CARD.md": guard_nano.card(_present("infra/nano/CARD.md")),
+        "infra/nano/CARD.md": guard_nano.unseen(guard_nano.card(_present("infra/nano/CARD.md"))),
         "infra/nano_stream/CARD.md": nano_stream.card(_present("infra/nano_stream/CARD.md")),
         "docs/actions.md": configuration.rendered_actions(_present("docs/actions.md")),
         "docs/configuration.md": configuration.rendered(_present("docs/configuration.md")),

@@ -14,6 +14,15 @@ WORST = "<!-- mistakes: `make generated` writes this table from infra/nano/check
 """The table of the README: the whole hold-out, and where the guard is least often right."""
 ALL = "<!-- {}: `make generated` writes this table from infra/nano/checkpoint/figures.json -->\n"
 """A table of the card: all groups of one kind."""
+UNSEEN_FIGURES = FIGURES.with_name("unseen.json")
+UNSEEN = "<!-- {}: `make generated` writes this table from infra/nano/checkpoint/unseen.json -->\n"
+"""A table of the card about sources that a model was not trained on: `folds`, or `folds by language`."""
+UNSEEN_COLUMNS = {
+    "auc": "AUC",
+    "ngram_auc": "n-gram AUC",
+    "macro_f1": "macro F1",
+    "ngram_macro_f1": "n-gram macro F1",
+}
 KINDS = {
     "overall": "texts",
     "language": "language",
@@ -81,6 +90,29 @@ def card(page: str, figures: Figures | None = None) -> str:
         rows = [(name, f"{each['texts']:,}", *map(_score, map(each.get, SPLIT))) for name, each in groups.items()]
         page = replaced(page, ALL.format(kind), table((kind.removeprefix("split by "), "texts", *SPLIT.values()), rows))
     return page
+
+
+def unseen(page: str, figures: Figures | None = None) -> str:
+    """Return the card with its tables of the folds, each measured by a model that saw none of the fold's sources."""
+    found = figures or json.loads(UNSEEN_FIGURES.read_text(encoding="utf-8"))
+    folds = {name.removeprefix("fold "): each for name, each in sorted(found.items()) if name.startswith("fold ")}
+    overall = [each["overall"]["all"] for each in folds.values()]
+    rows = [_fold(name, each["overall"]["all"]) for name, each in folds.items()]
+    means = [sum(each[column] for each in overall) / len(overall) for column in UNSEEN_COLUMNS]
+    rows.append(("**mean**", "", *(f"**{mean:.3f}**" for mean in means)))
+    page = replaced(page, UNSEEN.format("folds"), table(("fold", "texts", *UNSEEN_COLUMNS.values()), rows))
+    rows = [
+        (number, *_fold(lang, each))
+        for number, fold in folds.items()
+        for lang, each in fold["lang"].items()
+        if each["auc"] is not None
+    ]
+    head = ("fold", "language", "texts", *UNSEEN_COLUMNS.values())
+    return replaced(page, UNSEEN.format("folds by language"), table(head, rows))
+
+
+def _fold(name: str, found: Figures) -> tuple[str, ...]:
+    return name, f"{found['texts']:,}", *(_score(found[column]) for column in UNSEEN_COLUMNS)
 
 
 def _described(name: str) -> str:

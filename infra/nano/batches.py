@@ -20,7 +20,7 @@ from infra.nano.targets import Targets
 
 DRAWN = 8_000
 """Texts of an epoch: few enough that a kill costs little, many enough that batches hold texts of similar length."""
-_SHARES = {Kind.AUTHORED: 0.65, Kind.DATA: 0.25, Kind.CORPUS: 0.1}
+_SHARES = {Kind.AUTHORED: 0.55, Kind.DATA: 0.2, Kind.CORPUS: 0.03, Kind.MIXTURE: 0.22}
 _RESPONSE_SHARE = 0.1
 """The fraction of the data's texts shown as an assistant's message, none of which is a refusal. With fewer, the model
 learns to write the refusal line only by chance."""
@@ -91,7 +91,7 @@ class Epochs:
         lesson, targets = self._lessons.lessons[number], self._targets
         contents = [self._content(turn, lesson, rng) for turn in lesson.turns]
         taught = targets.severities[number], targets.vectors[number]
-        if lesson.kind is Kind.CORPUS:
+        if lesson.kind in (Kind.CORPUS, Kind.MIXTURE):
             return Example([*self._prompts.around(contents[0]), *self._forced], None, *taught, None, None)
         refusal = lesson.refusal
         if lesson.kind is Kind.DATA and rng.random() < responses and not _is_jailbreak(lesson):

@@ -23,6 +23,8 @@ LAYERS = (0, 2, 4, 6, 8, 10)
 """The layers whose means are read. The last ones serve the search that the encoder was made for, and judge worse."""
 WIDTH = 384
 FEATURES = len(LAYERS) * WIDTH
+WORD_BEGINS = "\u2581"
+"""What the tokenizer's pieces have for a space."""
 _LONGEST = 64
 """Tokens of a text that the encoder reads."""
 _BATCH_TOKENS = 4_096
@@ -108,6 +110,10 @@ class E5:
     def pieces(self) -> list[tuple[str, float]]:
         """Give the tokenizer's pieces with their scores; a word's first piece begins with a low line, U+2581."""
         return self._pieces
+
+    def cut(self, text: str) -> list[str]:
+        """Cut a text into the tokenizer's pieces; joined, they are the text in its normal form behind a space."""
+        return [piece.replace(WORD_BEGINS, " ") for piece in self._tokenizer.encode(text).tokens]
 
     def means(self, texts: list[str]) -> Floats:
         """Give the mean of each text's pieces before the first layer, shape (texts, WIDTH): words without context."""

@@ -18,7 +18,7 @@ from infra.nano.teacher import FOLDS
 
 _LONGEST = 400
 """Characters of a text of the data: jailbreak prompts run to thousands, and say the same all along."""
-_ROWS = 12_000
+_ROWS = 30_000
 """So many texts of the data are drawn, by their weights: more of them teach little more."""
 _ABUSE_WEIGHT = 0.5
 """How often a text of the corpus with a word of the lexicon is drawn, against 1 for another one."""
@@ -32,6 +32,7 @@ class Kind(StrEnum):
     AUTHORED = "authored"
     DATA = "data"
     CORPUS = "corpus"
+    MIXTURE = "mixture"
 
 
 @dataclass(frozen=True)

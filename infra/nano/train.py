@@ -27,6 +27,7 @@ from infra.nano.features import features_of
 from infra.nano.fit import Fit, Plan
 from infra.nano.lessons import Kind, Lessons, gather
 from infra.nano.measure import measure
+from infra.nano.mixtures import mixtures, with_mixtures
 from infra.nano.network import new_model, start_as_bag, start_with_meanings, write
 from infra.nano.prompts import labels_of
 from infra.nano.targets import Targets, make_targets
@@ -48,6 +49,8 @@ class Recipe:
     layers: int
     teacher_share: float
     """How much of a labelled text's target is the teacher's opinion."""
+    mixtures: int
+    """Texts made of parts of the others."""
     seed: int = SEED
     save_every_s: float = 60.0
 
@@ -67,9 +70,10 @@ def train(
     """Train on `texts`; go on from `state` if it is there. The folder `cache` keeps the encoder's features."""
     encoder = E5(device=device)
     lessons = gather(texts.authored, texts.rows, texts.corpus)
+    tokenizer = vocabulary(lessons, encoder)
+    lessons = with_mixtures(lessons, mixtures(texts.authored, encoder.cut, recipe.mixtures))
     features = features_of([each.marked for each in lessons.lessons], encoder, cache)
     targets = make_targets(lessons, features, recipe.teacher_share)
-    tokenizer = vocabulary(lessons, encoder)
     torch.manual_seed(recipe.seed)
     model = new_model(tokenizer.get_vocab_size(), recipe.hidden, recipe.layers)
     start_as_bag(model)
@@ -119,12 +123,13 @@ def digest_of(recipe: Recipe, texts: Texts) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's features")
-    parser.add_argument("--stages", type=int, nargs="+", default=[500, 1_250, 2_000, 2_100], help="steps at their ends")
+    parser.add_argument("--stages", type=int, nargs="+", default=[700, 1_600, 2_700, 2_820], help="steps at their ends")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=96, help="texts a step")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--teacher-share", type=float, default=0.5, help="0 teaches the labels alone")
+    parser.add_argument("--mixtures", type=int, default=60_000, help="texts made of parts of the others")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -140,6 +145,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         hidden=arguments.hidden,
         layers=arguments.layers,
         teacher_share=arguments.teacher_share,
+        mixtures=arguments.mixtures,
         seed=arguments.seed,
     )
 

@@ -8,7 +8,7 @@ import unicodedata
 from tokenizers import Tokenizer
 
 from infra.nano.data import SEED
-from infra.nano.e5 import E5
+from infra.nano.e5 import E5, WORD_BEGINS
 from infra.nano.lessons import Kind, Lessons
 from infra.nano.prompts import make_tokenizer
 
@@ -21,7 +21,6 @@ _SCRIPTS = (
     *("LATIN", "CYRILLIC", "ARABIC", "DEVANAGARI", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "BENGALI"),
     *("GREEK", "HEBREW"),
 )
-_WORD_BEGINS = "\u2581"
 _FIRST_IDEOGRAPH = "\u2e80"
 
 
@@ -41,7 +40,7 @@ def vocabulary(lessons: Lessons, encoder: E5) -> Tokenizer:
 def words(pieces: list[tuple[str, float]]) -> list[str]:
     """Give whole words of the languages' scripts, each behind a space, and parts of those written without spaces."""
     frequent = sorted(pieces, key=lambda piece: -piece[1])
-    readable = [piece.replace(_WORD_BEGINS, " ") for piece, _ in frequent if not piece.startswith("<")]
+    readable = [piece.replace(WORD_BEGINS, " ") for piece, _ in frequent if not piece.startswith("<")]
     known = [piece for piece in readable if len(piece.strip()) > 1 and _is_of_scripts(piece)][:_WORDS]
     return [piece for piece in known if piece.startswith(" ") or any(letter > _FIRST_IDEOGRAPH for letter in piece)]
 

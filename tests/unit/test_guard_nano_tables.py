@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.docs.guard_nano import ALL, KINDS, WORST, card, readme
+from infra.docs.guard_nano import ALL, KINDS, UNSEEN, WORST, card, readme, unseen
 from infra.docs.metrics import END
 
 
@@ -88,3 +88,24 @@ def test_the_readme_shows_the_kinds_with_the_most_mistakes_and_none_of_few_texts
 )
 def test_the_card_shows_every_group(kind: str, rows: list[str]) -> None:
     assert rows_of(card(CARD, FIGURES), kind) == rows
+
+
+def fold(texts: int, auc: float | None, ngram: float | None) -> dict[str, Any]:
+    return {"texts": texts, "auc": auc, "ngram_auc": ngram, "macro_f1": 0.5, "ngram_macro_f1": 0.25}
+
+
+def test_the_folds_are_shown_with_their_mean_and_the_languages_that_have_texts_of_both_sides() -> None:
+    figures = {
+        "recipe": {},
+        "fold 1": {"overall": {"all": fold(1_000, 0.7, 0.6)}, "lang": {"de": fold(20, None, None)}},
+        "fold 0": {"overall": {"all": fold(2_000, 0.5, 0.4)}, "lang": {"en": fold(30, 0.8, 0.7)}},
+    }
+    markers = [UNSEEN.format(kind) for kind in ("folds", "folds by language")]
+    page = unseen("".join(marker + END for marker in markers), figures)
+    first, second = (page.partition(marker)[2].partition(END)[0].splitlines()[2:] for marker in markers)
+    assert first == [
+        "| 0 | 2,000 | 0.500 | 0.400 | 0.500 | 0.250 |",
+        "| 1 | 1,000 | 0.700 | 0.600 | 0.500 | 0.250 |",
+        "| **mean** |  | **0.600** | **0.500** | **0.500** | **0.250** |",
+    ]
+    assert second == ["| 0 | en | 30 | 0.800 | 0.700 | 0.500 | 0.250 |"]

@@ -72,6 +72,36 @@ def test_a_word_of_the_lexicon_is_taught_as_harm_whatever_the_teacher_says() -> 
     assert targets.severities[-2, 0] > 0.5
 
 
+def test_mixtures_are_the_same_each_time_and_made_of_one_languages_texts() -> None:
+    from infra.nano.lessons import Kind
+    from infra.nano.mixtures import mixtures
+    from tests.unit.infra_nano.tiny_training import authored
+
+    texts = authored()
+    made = mixtures(texts, lambda text: [f" {word}" for word in text.split()], 200)
+    assert made == mixtures(texts, lambda text: [f" {word}" for word in text.split()], 200)
+    words: dict[str, set[str]] = {each.language: set() for each in texts}
+    for each in texts:
+        words[each.language] |= set(each.turns[-1].split())
+    assert all(set(each.turns[0].split()) <= words[each.lang] for each in made)
+    assert {each.kind for each in made} == {Kind.MIXTURE}
+    assert {each.lang for each in made} == set(words)
+    assert not {each.turns[0] for each in made} <= {each.turns[-1] for each in texts}
+
+
+def test_lessons_keep_their_places_before_mixtures() -> None:
+    from infra.nano.lessons import Kind, gather
+    from infra.nano.mixtures import mixtures, with_mixtures
+    from tests.unit.infra_nano.tiny_training import authored, rows, unlabelled
+
+    lessons = gather(authored(), rows(), unlabelled())
+    mixed = mixtures(authored(), str.split, 50)
+    whole = with_mixtures(lessons, mixed)
+    assert whole.lessons == lessons.lessons + mixed
+    assert len(whole.weights) == len(whole.folds) == len(whole.lessons)
+    assert list(whole.of(Kind.MIXTURE)) == list(range(len(lessons.lessons), len(whole.lessons)))
+
+
 def test_cached_features_are_not_made_again(tmp_path: Path) -> None:
     from infra.nano.e5 import E5
     from infra.nano.features import features_of as cached

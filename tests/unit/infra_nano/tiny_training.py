@@ -15,7 +15,9 @@ from infra.nano.corpus import Text
 from infra.nano.data import Row
 from infra.nano.train import Recipe, Texts, train
 
-RECIPE = Recipe(stages=(10, 20, 30), rate=2e-3, batch=16, hidden=64, layers=1, teacher_share=0.5, save_every_s=0)
+RECIPE = Recipe(
+    stages=(10, 20, 30), rate=2e-3, batch=16, hidden=64, layers=1, teacher_share=0.5, mixtures=40, save_every_s=0
+)
 _WORDS = {"Safe": "tea garden river music bread", "Unsafe": "bomb poison knife steal kill"}
 
 
