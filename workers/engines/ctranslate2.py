@@ -43,7 +43,8 @@ class CTranslate2Engine(InProcessEngine):
             raise Misconfigured(f"guard.model: {self._folder} has no CTranslate2 model (model.bin is missing)")
         try:
             config = json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
-            self._check_length(self._folder, config.get("max_position_embeddings"))
+            learnt = config.get("max_position_embeddings") if isinstance(config, dict) else None
+            self._check_length(self._folder, learnt)
             self._tokens = json.loads((self._folder / "vocabulary.json").read_text(encoding="utf-8"))
             return ctranslate2.Generator(str(self._folder), device="cpu", inter_threads=self._batches, intra_threads=1)
         except (RuntimeError, ValueError, OSError) as error:

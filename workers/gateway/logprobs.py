@@ -142,7 +142,7 @@ def _is_token(value: object) -> TypeGuard[str]:
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) else LOWEST
+    return value if -math.inf < value < math.inf else LOWEST  # `isfinite` refuses large integers.
 
 
 def _list(value: object) -> list[Any]:

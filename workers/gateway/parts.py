@@ -5,6 +5,7 @@ Only fields that are named here reach a client. An unknown field may hold text t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -166,7 +167,7 @@ def envelope_of(chunk: Json) -> Json:
 
 
 def usage_of(chunk: Json) -> Json | None:
-    """Give the counts of tokens of a chunk or an answer, without anything that is not a number."""
+    """Give the counts of tokens of a chunk or an answer, without anything else: numbers under plain names."""
     usage = chunk.get("usage")
     return _numbers(usage) if isinstance(usage, dict) else None
 
@@ -184,8 +185,12 @@ def _numbers(counts: Json) -> Json:
     return {
         name: _numbers(value) if isinstance(value, dict) else value
         for name, value in counts.items()
-        if isinstance(value, (int, float, dict)) and len(name) <= MAX_PLAIN_CHARS
+        if (isinstance(value, dict) or _is_number(value)) and PLAIN.fullmatch(name)
     }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and -math.inf < value < math.inf
 
 
 def _is_short(value: object) -> bool:

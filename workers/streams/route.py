@@ -55,7 +55,7 @@ def check_keeping(where: str, keeping: Keeping, settings: Settings, *, is_log: b
     Raises:
         Misconfigured: the topic deletes records of streams that may still be open.
     """
-    age_ms = settings.streams.max_age_s * 1000
+    age_ms = (settings.streams.max_age_s + settings.streams.idle_s) * 1000
     if is_log and "compact" in keeping.policy:
         raise Misconfigured(
             f"{where} has cleanup.policy={keeping.policy}, which deletes all but the newest record of a stream: "
@@ -65,8 +65,9 @@ def check_keeping(where: str, keeping: Keeping, settings: Settings, *, is_log: b
         return
     if 0 <= keeping.retention_ms < age_ms:
         raise Misconfigured(
-            f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream may live for "
-            f"{age_ms / HOUR_MS:g} (streams.max_age_s): raise the topic's retention.ms, or lower the setting"
+            f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream is known for "
+            f"{age_ms / HOUR_MS:g} (streams.max_age_s + streams.idle_s): raise the topic's retention.ms, or lower "
+            "one of the settings"
         )
     if keeping.retention_bytes >= 0:
         raise Misconfigured(

@@ -64,6 +64,13 @@ def test_only_known_fields_of_logprobs_leave() -> None:
     }
 
 
+def test_a_number_that_no_float_can_hold_passes() -> None:
+    held = held_of(said("one", {"token": "one", "logprob": -(10**400)}))
+    (piece,) = held.release(3)
+    assert piece.logprobs is not None
+    assert piece.logprobs["content"][0]["logprob"] == -(10**400)
+
+
 def test_of_completions_too() -> None:
     held = Held("completions")
     logprobs = {
