@@ -14,6 +14,7 @@ import numpy as np
 
 from workers.engines.engine import Refused, checked_row
 from workers.engines.in_process import InProcessEngine
+from workers.engines.lengths import check_length
 from workers.errors import Misconfigured
 
 MAX_BATCH_TOKENS = 4_096
@@ -44,7 +45,7 @@ class CTranslate2Engine(InProcessEngine):
         try:
             config = json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
             learnt = config.get("max_position_embeddings") if isinstance(config, dict) else None
-            self._check_length(self._folder, learnt)
+            check_length("guard.context_tokens", self._context_tokens, self._folder, learnt)
             self._tokens = json.loads((self._folder / "vocabulary.json").read_text(encoding="utf-8"))
             return ctranslate2.Generator(str(self._folder), device="cpu", inter_threads=self._batches, intra_threads=1)
         except (RuntimeError, ValueError, OSError) as error:

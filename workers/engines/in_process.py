@@ -6,11 +6,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from workers.engines.engine import CLOSED, Refused, answer_valid
-from workers.errors import Fatal, Misconfigured, Unavailable
+from workers.errors import Fatal, Unavailable
 
 Result = TypeVar("Result")
 
@@ -44,20 +43,6 @@ class InProcessEngine(ABC):
     @abstractmethod
     def _vocabulary(self) -> int:
         """Return the size of the running model's vocabulary."""
-
-    def _check_length(self, folder: Path, learnt: int | None) -> None:
-        """Refuse prompts that are longer than the model has learnt: its judgements of them mean nothing.
-
-        `learnt`: the checkpoint's `max_position_embeddings`, or None if it has none.
-
-        Raises:
-            Misconfigured: the context is longer.
-        """
-        if learnt is not None and self._context_tokens > learnt:
-            raise Misconfigured(
-                f"guard.context_tokens: {self._context_tokens} is more than {folder} has learnt: {learnt} "
-                "(max_position_embeddings)"
-            )
 
     @property
     def identity(self) -> str:

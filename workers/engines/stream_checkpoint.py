@@ -67,19 +67,6 @@ def read_config(folder: Path, setting: str = "streams.model") -> StreamConfig:
     return parse_config(config, source)
 
 
-def check_length(config: StreamConfig, max_tokens: int, folder: Path) -> None:
-    """Refuse sessions that are longer than the model has learnt: its judgements of later tokens mean nothing.
-
-    Raises:
-        Misconfigured: `max_tokens` is more; the sentence says how many it has learnt.
-    """
-    if max_tokens > config.positions:
-        raise Misconfigured(
-            f"streams.max_tokens: {max_tokens} is more than {folder} has learnt: {config.positions} "
-            "(max_position_embeddings)"
-        )
-
-
 def parse_config(config: Any, source: str) -> StreamConfig:
     """See `read_config`."""
     kind = config.get("architectures") if isinstance(config, dict) else None

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.engines.lengths import check_length
 from workers.engines.stream import Floats
-from workers.engines.stream_checkpoint import StreamConfig, check_length
+from workers.engines.stream_checkpoint import StreamConfig
 from workers.engines.stream_folder import MODEL, read_folder
 from workers.engines.stream_graph import CACHE_KINDS, ONNXRUNTIME, cache_names
 from workers.engines.stream_in_process import PIECE_TOKENS, InProcessStreamEngine, Piece
@@ -58,7 +59,7 @@ class OnnxStreamEngine(InProcessStreamEngine):
             ) from error
         _check_version(onnxruntime)
         config, weights, cache = read_folder(self._folder)
-        check_length(config, self._max_tokens, self._folder)
+        check_length("streams.max_tokens", self._max_tokens, self._folder, config.positions)
         self._types = f" {weights}, cache {cache}"
         threads = self._threads or (1 if config.hidden < SMALL_HIDDEN else len(os.sched_getaffinity(0)))
         options = onnxruntime.SessionOptions()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.engines.lengths import check_length
 from workers.engines.stream import Floats
 from workers.engines.stream_checkpoint import (
     HEAD_WIDTHS,
@@ -15,7 +16,6 @@ from workers.engines.stream_checkpoint import (
     PREFIXES,
     StreamConfig,
     Weights,
-    check_length,
     read_config,
 )
 from workers.engines.stream_in_process import InProcessStreamEngine, Piece
@@ -40,7 +40,7 @@ class TransformersStreamEngine(InProcessStreamEngine):
                 f"streams.engine: 'transformers' needs the extra: {to_install('transformers')} ({error})"
             ) from error
         config = read_config(self._folder)
-        check_length(config, self._max_tokens, self._folder)
+        check_length("streams.max_tokens", self._max_tokens, self._folder, config.positions)
         if self._cores is not None:
             torch.set_num_threads(self._cores)
 

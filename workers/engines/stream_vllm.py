@@ -20,8 +20,9 @@ import structlog
 
 from workers import telemetry
 from workers.engines.engine import CLOSED
+from workers.engines.lengths import check_length
 from workers.engines.stream import Floats, Judged, Session, check_ids
-from workers.engines.stream_checkpoint import StreamConfig, check_length, read_config
+from workers.engines.stream_checkpoint import StreamConfig, read_config
 from workers.engines.stream_vllm_arguments import arguments, check_arguments, check_room
 from workers.engines.stream_vllm_core import Core
 from workers.engines.stream_vllm_rows import ROWS
@@ -118,7 +119,7 @@ class VllmStreamEngine:
         if self._keeping is not None:
             return
         self._config = read_config(self._folder)
-        check_length(self._config, self._max_tokens, self._folder)
+        check_length("streams.max_tokens", self._max_tokens, self._folder, self._config.positions)
         self._core = core = await self._new_core(self._config)
         self._ended = None
         self._ready.set()

@@ -9,6 +9,7 @@ from typing import Any
 
 from workers.engines.engine import Refused, checked_row
 from workers.engines.in_process import InProcessEngine
+from workers.engines.lengths import check_length
 from workers.errors import Misconfigured, to_install
 
 
@@ -38,7 +39,8 @@ class TransformersEngine(InProcessEngine):
             )
         except Exception as error:  # Each file format has its own error, such as SafetensorError.
             raise Misconfigured(f"guard.model: transformers cannot load {self._folder}: {error}") from error
-        self._check_length(self._folder, getattr(model.config, "max_position_embeddings", None))
+        learnt = getattr(model.config, "max_position_embeddings", None)
+        check_length("guard.context_tokens", self._context_tokens, self._folder, learnt)
         ends = model.generation_config.eos_token_id
         self._ends = frozenset([ends] if isinstance(ends, int) else ends or [])
         return model.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from workers.engines.ctranslate2 import CTranslate2Engine
 from workers.engines.engine import Engine, Refused, all_or_refused
+from workers.engines.lengths import keep_length
 from workers.engines.transformers import TransformersEngine
 from workers.errors import Misconfigured, to_install
 from workers.guard import calibration
@@ -46,7 +46,7 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         raise Misconfigured(f"the conversion needs the extra: {to_install('transformers')} ({error})") from error
     try:
         TransformersConverter(str(source)).convert(str(target), quantization=quantization)
-        _keep_length(source, target)
+        keep_length(source, target)
         for name in ALONGSIDE:
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
@@ -55,13 +55,6 @@ def convert(source: Path, target: Path, quantization: str) -> None:
         if isinstance(error, Exception):  # Each kind of file has an error of its own, such as SafetensorError.
             raise Misconfigured(f"cannot convert {source}: {error}") from error
         raise
-
-
-def _keep_length(source: Path, target: Path) -> None:
-    """Write how many tokens the model has learnt to the converted `config.json`, which CTranslate2 leaves out."""
-    learnt, config = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (source, target))
-    config |= {name: learnt[name] for name in ("max_position_embeddings",) if name in learnt}
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 async def agreement(source: Path, target: Path, texts: Sequence[str], *, context_tokens: int) -> Agreement:
