@@ -53,9 +53,7 @@ class Worker:
             redis = await life.wait_for(lambda: redis_client.connect(settings.redis))
             life.close_with(redis.aclose)
             policies = PolicyCache(settings.redis)
-            life.close_with(policies.close)
-            await life.wait_for(policies.start)
-            life.watch(policies.watch())
+            await life.start(policies)
             telemetry.REDIS_UP.set_function(lambda: policies.healthy)
 
             def rules_of(tenant: str) -> CompiledStrikes | None:

@@ -14,7 +14,7 @@ from workers.gateway.judging import Judging
 from workers.gateway.keys import Keys
 from workers.gateway.upstream import ModelServer
 from workers.guard.load import NANO, NANO_JUDGES, load_guard
-from workers.moderation.parts import Parts, start_parts, start_policies
+from workers.moderation.parts import Parts, start_parts
 from workers.policy.document import DEFAULT
 from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
@@ -67,7 +67,8 @@ class Gateway:
                     judging, guard, guard.model, gateway=gateway, batch=settings.batch, fail=life.end
                 )
             else:
-                policies = await start_policies(settings, life)
+                policies = PolicyCache(settings.redis)
+                await life.start(policies)
                 telemetry.REDIS_UP.set_function(lambda: policies.healthy)
                 routers = [off(GUARD_PATHS, NO_GUARD)]
             proxy: ModelProxy | None = None
@@ -133,9 +134,7 @@ async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -
     server = ModelServer(gateway.upstream)
     life.close_with(server.close)
     guard = load_live_guard(settings.streams)
-    life.close_with(guard.close)
-    await life.wait_for(guard.start)
-    life.watch(guard.watch())
+    await life.start(guard)
     publish = await publishing_of(settings, life) if gateway.publish else None
     default = default_strict()
 

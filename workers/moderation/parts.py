@@ -94,16 +94,15 @@ async def start_parts(settings: Settings, guard: Guard, life: Lifecycle) -> Part
     life.close_with(redis.aclose)
     telemetry.REDIS_UP.set(1)
 
-    life.close_with(guard.close)
-    await life.wait_for(guard.start)
-    life.watch(guard.watch())
+    await life.start(guard)
 
     languages = load_languages(settings.language)
     if languages is not None:
         life.close_with(languages.close)
         await life.wait_for(languages.start)
 
-    policies = await start_policies(settings, life)
+    policies = PolicyCache(settings.redis)
+    await life.start(policies)
 
     namespace = settings.redis.namespace
     notes = CrashNotes(
@@ -128,17 +127,3 @@ async def start_parts(settings: Settings, guard: Guard, life: Lifecycle) -> Part
         strikes=StrikeLookups(redis, namespace=namespace, secret=settings.pseudonym_secret),
         memories=memories,
     )
-
-
-async def start_policies(settings: Settings, life: Lifecycle) -> PolicyCache:
-    """Load the policies and follow their changes until the end of the lifecycle.
-
-    Raises:
-        Misconfigured: Redis refuses a required command.
-        Unavailable: Redis does not answer within `worker.start_within_s`.
-    """
-    policies = PolicyCache(settings.redis)
-    life.close_with(policies.close)
-    await life.wait_for(policies.start)
-    life.watch(policies.watch())
-    return policies

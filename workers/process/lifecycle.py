@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from enum import StrEnum
 from traceback import format_exception
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -47,6 +47,19 @@ class State(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+class Part(Protocol):
+    """What runs from the start of a worker to its end, and can fail in between."""
+
+    async def start(self) -> None:
+        """Start. Raises `Unavailable` if a further attempt may succeed."""
+
+    async def watch(self) -> None:
+        """Run until it is cancelled. Raises if the part fails."""
+
+    async def close(self) -> None:
+        """End, also if it has not started."""
 
 
 class _EndedError(Exception):
@@ -187,6 +200,16 @@ class Lifecycle:
             await asyncio.wait([task])
 
         self.close_with(cancel)
+
+    async def start(self, part: Part) -> None:
+        """Start a part as `wait_for` does, watch it, and close it at the end.
+
+        Raises:
+            Unavailable: see `wait_for`.
+        """
+        self.close_with(part.close)
+        await self.wait_for(part.start)
+        self.watch(part.watch())
 
     def from_thread(self, function: Callable[P, None]) -> Callable[P, None]:
         """Return a callable for any thread that runs `function` in the event loop. Its errors fail the worker.

@@ -136,9 +136,7 @@ class Worker:
             await life.wait_for(lambda: asyncio.to_thread(sizes.check, settings))
             frames = await life.wait_for(lambda: asyncio.to_thread(registry.frames, settings))
             policies = PolicyCache(settings.redis)
-            life.close_with(policies.close)
-            await life.wait_for(policies.start)
-            life.watch(policies.watch())
+            await life.start(policies)
 
             def rules_of(tenant_id: str) -> TenantRules:
                 snapshot = policies.snapshot()

@@ -46,13 +46,9 @@ class Worker:
             checked = await life.wait_for(lambda: asyncio.to_thread(topics.check, route, LOOK_S))
             await life.wait_for(lambda: asyncio.to_thread(check_retention, settings))
             policies = PolicyCache(settings.redis)
-            life.close_with(policies.close)
-            await life.wait_for(policies.start)
-            life.watch(policies.watch())
+            await life.start(policies)
             telemetry.REDIS_UP.set_function(lambda: policies.healthy)
-            life.close_with(guard.close)
-            await life.wait_for(guard.start)
-            life.watch(guard.watch())
+            await life.start(guard)
             decode = Decoding(route.dead_letters, Reading(settings.events))
             kafka: KafkaThread[Item] = await life.wait_for(
                 lambda: asyncio.to_thread(
