@@ -65,7 +65,7 @@ def check_keeping(where: str, keeping: Keeping, settings: Settings, *, is_log: b
         return
     if 0 <= keeping.retention_ms < age_ms:
         raise Misconfigured(
-            f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream is known for "
+            f"{where} keeps records for {keeping.retention_ms / HOUR_MS:g} hours, and a stream may live for "
             f"{age_ms / HOUR_MS:g} (streams.max_age_s + streams.idle_s): raise the topic's retention.ms, or lower "
             "one of the settings"
         )

@@ -21,7 +21,7 @@ def keeping(policy: str = "delete", hours: float = 2, size: int = ANY_SIZE) -> K
     [
         (keeping("compact"), True, "cleanup.policy=compact, which deletes all but the newest record of a stream"),
         (keeping("compact,delete"), True, "Set cleanup.policy=delete"),
-        (keeping(hours=1.9), True, "keeps records for 1.9 hours, and a stream is known for 2"),
+        (keeping(hours=1.9), True, "keeps records for 1.9 hours, and a stream may live for 2"),
         (keeping("compact,delete", hours=1.9), False, "raise the topic's retention.ms"),
         (keeping(size=1_000_000), True, "larger than 1,000,000 bytes, also those of streams that are open"),
         (keeping("compact,delete", size=0), False, "set the topic's retention.bytes to -1"),
