@@ -35,6 +35,7 @@ PROMPT_CATEGORIES = (*ANSWER_CATEGORIES, Category.JAILBREAK)
 """The order of the probabilities of the categories of a user's turn."""
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+StreamStep = Literal["open", "user", "delta", "close"]
 StreamText = Annotated[str, StringConstraints(max_length=MAX_STREAM_TEXT_CHARS)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STREAM_TOKENS)]
 
@@ -45,7 +46,7 @@ class StreamEvent(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     schema_version: SchemaVersion = 1
-    kind: Literal["open", "user", "delta", "close"]
+    kind: StreamStep
     """`open` begins a stream. `user` is a whole turn of the user, and comes before the answer to it. `delta` is the
     next part of the answer. `close` ends the stream."""
     stream_id: Id
@@ -93,7 +94,7 @@ class StreamVerdict(BaseModel):
     stream_id: Id
     tenant_id: Id
     seq: int
-    kind: Literal["open", "user", "delta", "close"]
+    kind: StreamStep
     outcome: Literal[
         "opened",
         "judged",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, get_args
 
 from confluent_kafka import KafkaException
 
+from schemas.stream import StreamStep
 from workers.core.decode import Decoded, decode
 from workers.core.json_text import parse
 from workers.errors import Fatal, Misconfigured, Skipped, Undecodable
@@ -19,9 +20,6 @@ from workers.settings import Settings
 
 BEGINNING = 100
 """How many lines without a valid event are read before the input is refused."""
-
-STREAM_STEPS = ("open", "user", "delta", "close")
-"""`kind` of stream events."""
 
 Destination: TypeAlias = tuple[str, bytes | None]
 """A topic and a key."""
@@ -191,7 +189,7 @@ def is_stream_event(value: bytes) -> bool:
         row = parse(value)
     except Undecodable:
         return False
-    return isinstance(row, dict) and "seq" in row and row.get("kind") in STREAM_STEPS
+    return isinstance(row, dict) and "seq" in row and row.get("kind") in get_args(StreamStep)
 
 
 def _destination(inputs: Sequence[str], decoded: Decoded) -> Destination:
