@@ -12,7 +12,7 @@ GUARD_PATHS = ("/v1/moderations", "/v1/classify", "/v1/modelspecs", "/v1/reward"
 NO_GUARD = "gateway.guard_routes is false, so this gateway is only a proxy"
 
 PROXY_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model:path}")
-NO_PROXY = "gateway.upstream.url is not set, so this gateway is no proxy"
+NO_PROXY = "gateway.upstream.url is not set, so this gateway passes nothing on to a model server"
 
 
 def off(paths: Iterable[str], reason: str) -> APIRouter:

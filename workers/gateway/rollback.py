@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Attempt: TypeAlias = "tuple[Choice, httpx.Response]"
 Ask: TypeAlias = Callable[[Json, str], Awaitable[Attempt]]
-"""Takes the body of a request and the text that was shown. Raises `Problem` if there is no further attempt."""
+"""Sends a request with this body, after the guard has read the text that was shown. Raises `Problem` if the model
+server or the guard refuses."""
 
 CONTINUED = frozenset(
     {
@@ -44,7 +45,7 @@ class Shown:
     Attributes:
         is_content: whether there is nothing but content (of `/v1/completions`: text).
         deltas: how many of the model server's deltas were shown completely.
-        pieces: how many chunks had something of the model.
+        is_empty: whether the client has seen nothing of the model yet.
     """
 
     def __init__(self) -> None:
@@ -52,24 +53,19 @@ class Shown:
         self._has_role = False
         self.is_content = True
         self.deltas = 0
-        self.pieces = 0
+        self.is_empty = True
 
     @property
     def text(self) -> str:
         """The content."""
         return "".join(self._texts)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the client has seen nothing of the model yet."""
-        return not self.pieces
-
     def note(self, fields: Json) -> bool:
         """Note what a chunk shows. Returns False for a second role, which clients would append to the first."""
         if "role" in fields:
             is_new, self._has_role = not self._has_role, True
             return is_new
-        self.pieces += 1
+        self.is_empty = False
         text = fields.get("content", fields.get("text"))
         if text is None:
             self.is_content = False
@@ -160,7 +156,7 @@ class Rollback:
             return None  # The client gets the cut that there is.
 
     def _continued(self, text: str) -> Json | None:
-        """Give the request for the rest of the answer after a text; None if there is no exact one."""
+        """Give the request for the rest of the answer after a text; None if no request asks for exactly that."""
         body = dict(self._body)
         if not self.shown.is_content or body.keys() - CONTINUED:
             return None

@@ -24,7 +24,7 @@ POLL_S = 0.1
 FLUSH_S = 5.0
 
 SLOW_S = 3.0
-"""How long records may wait, while none is stored, before the log says so."""
+"""If Kafka has stored none of the waiting records for this long, the log says so."""
 
 SAY_AGAIN_S = 30.0
 """How often the log says that records wait or are lost: thousands may be lost at once."""
