@@ -37,7 +37,7 @@ def test_an_item_is_decided_by_keys_alone_and_the_decision_is_undone(desk: Local
     page.keyboard.press("Escape")
     page.keyboard.press("b")
     expect(page.locator(".notice")).to_contain_text("Blocked.")
-    expect(page).to_have_url(re.compile(verdict_id(2)))
+    expect(page).to_have_url(re.compile(f"/items/{verdict_id(2)}"))
     pending = desk.desk.items[verdict_id(1)].pending
     assert pending is not None
     assert (pending.decision, pending.note, pending.categories) == ("block", "a threat, said with abs", ("PII",))

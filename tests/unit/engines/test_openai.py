@@ -179,7 +179,7 @@ async def test_what_goes_wrong_later_is_worth_another_attempt_and_is_never_an_an
     server: Replay, response: Callable[[], web.StreamResponse]
 ) -> None:
     reference = read_reference()
-    engine = openai_engine(server.url, timeout_s=1)
+    engine = openai_engine(server.url, timeout_s=3)
     await engine.start()
     server.fault = server.asking(response)
     with pytest.raises(Unavailable):
