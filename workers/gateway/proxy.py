@@ -25,6 +25,7 @@ from workers.gateway import turns as turns_of
 from workers.gateway.bodies import ChatBody, CompletionBody
 from workers.gateway.choice import Choice, reason_of
 from workers.gateway.decided import Terms, records_of
+from workers.gateway.failures import Failures
 from workers.gateway.faults import not_judged
 from workers.gateway.guarding import LiveGuard
 from workers.gateway.parts import Api, Json
@@ -80,6 +81,7 @@ class ModelProxy:
         self._proxy = proxy
         self._upstream = upstream
         self._relays: set[Relay] = set()
+        self._failures = Failures()
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -168,8 +170,14 @@ class ModelProxy:
         if self._is_stopped:
             relay.stop()
         stack.callback(self._relays.discard, relay)
+        stack.callback(self._ended, relay, path)
         stack.push_async_callback(relay.close)
         return _Streaming(relay, to_client(response.headers))
+
+    def _ended(self, relay: Relay, path: str) -> None:
+        """Log a stream that ended with an error event: its status was 200."""
+        if relay.problem is not None and not self._is_stopped:
+            self._failures.note(relay.problem, path, time.monotonic())
 
     def _choice(self, asked: _Asked, index: int, terms: Terms, stack: AsyncExitStack) -> Choice:
         choice = Choice(asked.api, index, self._guard.open(terms.rules))

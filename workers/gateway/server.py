@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,6 +20,7 @@ from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
+from workers.shown import without_passwords
 
 if TYPE_CHECKING:
     from workers.gateway.proxy import ModelProxy, Publish
@@ -87,7 +88,10 @@ class Gateway:
             life.watch(server.serve())
             if guard is not None and settings.guard.model == NANO:
                 log.warning(NANO_JUDGES)
-            log.info("gateway started", worker=settings.worker.id, model=guard and guard.model)
+            models: dict[str, Any] = {} if guard is None else {"model": guard.model}
+            if proxy is not None:
+                models |= {"streams_model": settings.streams.model, "upstream": without_passwords(gateway.upstream.url)}
+            log.info("gateway started", worker=settings.worker.id, **models)
 
             async def drain() -> None:
                 # The socket stays open: who still sends here gets 503, and not a connection that is refused.

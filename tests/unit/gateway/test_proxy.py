@@ -437,6 +437,23 @@ async def test_another_attempt_of_which_a_part_was_shown_ends_like_any_stream() 
         await site.freed()
 
 
+async def test_a_stream_that_the_model_server_breaks_off_is_logged_and_one_that_the_gateway_ends_is_not() -> None:
+    async with serving() as site:
+        with capture_logs() as lines:
+            site.model.script("breaks", *said("one ", "two ")[:-1], "reset")
+            site.model.script("drains", *said("one ", "two ")[:-1], asyncio.Event())
+            with pytest.raises(openai.APIError):
+                await site.chat("breaks")
+            asking = asyncio.create_task(site.chat("drains"))
+            await until(lambda: len(site.model.asked) == 2)
+            site.proxy.stop()
+            with pytest.raises(openai.APIError):
+                await asking
+            await site.freed()
+        (line,) = (line for line in lines if "status" in line)
+        assert (line["log_level"], line["path"], line["code"]) == ("warning", CHAT, "upstream_ended")
+
+
 async def test_an_answer_that_is_not_streamed_is_judged_as_a_whole(site: Site) -> None:
     def reply(*texts: str) -> Reply:
         choices = [
