@@ -282,6 +282,26 @@ def test_verdicts_continues_after_records_that_are_not_verdicts(site: Site) -> N
     assert sorted(site.command("verdicts", "--json").stdout.split("\n")) == ["", "7", '{"decision": "allow"}', "{}"]
 
 
+def test_verdicts_prints_those_of_streams_with_their_interventions(site: Site) -> None:
+    topics = site.settings().topics
+    site.create_topics(topics.stream_verdicts, topics.interventions)
+    contracts = Path(__file__).parents[1] / "fixtures" / "contracts"
+    producer = Producer({"bootstrap.servers": site.settings().kafka.bootstrap_servers})
+    verdict, intervention = (
+        (contracts / f"{name}/1.0.json").read_bytes() for name in ("stream_verdict", "intervention")
+    )
+    producer.produce(topics.stream_verdicts, verdict, timestamp=1_000)
+    producer.produce(topics.interventions, intervention, timestamp=2_000)
+    producer.produce(topics.interventions, b"{}", timestamp=3_000)
+    assert producer.flush(30) == 0
+    shown = site.command("verdicts", "--streams")
+    first, second = shown.stdout.splitlines()
+    assert first.startswith("judged          acme  s-1  1 user  Controversial Jailbreak")
+    assert second.startswith("intervention    acme  s-1  3  cut at token 17: unsafe Violent")
+    assert shown.stderr.strip().endswith("is not an intervention: another program writes to topics.interventions")
+    assert site.command("verdicts").stdout == ""
+
+
 def test_a_policy_that_is_read_and_set_again_decides_as_before(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "acme.yaml"
     file.write_text("preset: loose\nrules: [{categories: [PII], min_score: 0.1, decision: block}]\n")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import orjson
 import typer
 from rich.progress import Progress
 
-from schemas.taxonomy import Surface
+from schemas.taxonomy import Severity, Surface
 from workers import settings as settings_module
 from workers.cli.interrupts import Interrupts
 from workers.cli.tables import console, counted, say, say_json
@@ -95,34 +95,57 @@ def _filling(tenant: str, surface: Surface | None) -> Callable[[int], dict[str, 
     return fill
 
 
+class _Kind(NamedTuple):
+    """What the records of a topic are, and how one is printed."""
+
+    noun: str
+    line: Callable[[dict[str, Any]], str]
+
+
 @app.command("verdicts")
-def verdicts_command(follow: Follow = False, as_json: AsJson = False, from_beginning: FromBeginning = False) -> None:
+def verdicts_command(
+    follow: Follow = False,
+    as_json: AsJson = False,
+    from_beginning: FromBeginning = False,
+    streams: Annotated[
+        bool, typer.Option("--streams", help="Those of the streams worker, and its interventions.")
+    ] = False,
+) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
-    _show("verdict", _line, follow=follow, as_json=as_json, from_beginning=from_beginning)
+    kinds = {"verdicts": _Kind("verdict", _line)}
+    if streams:
+        kinds = {
+            "stream_verdicts": _Kind("stream verdict", _stream_line),
+            "interventions": _Kind("intervention", _intervention_line),
+        }
+    _show(kinds, follow=follow, as_json=as_json, from_beginning=from_beginning)
 
 
 @app.command("signals")
 def signals_command(follow: Follow = False, as_json: AsJson = False, from_beginning: FromBeginning = False) -> None:
     """Print signals of the aggregates. Without --follow, those that are there, in the order of their times."""
-    _show("signal", _signal_line, follow=follow, as_json=as_json, from_beginning=from_beginning)
+    kinds = {"signals": _Kind("signal", _signal_line)}
+    _show(kinds, follow=follow, as_json=as_json, from_beginning=from_beginning)
 
 
-def _show(
-    noun: str, line: Callable[[dict[str, Any]], str], *, follow: bool, as_json: bool, from_beginning: bool
-) -> None:
-    """Print the records of `topics.verdicts` or `topics.signals`, one a line."""
+def _show(kinds: Mapping[str, _Kind], *, follow: bool, as_json: bool, from_beginning: bool) -> None:
+    """Print the records of topics, one a line. `kinds`: by the name of each topic's setting."""
     from workers.kafka.reader import read
 
     settings = settings_module.load()
-    topic = getattr(settings.topics, f"{noun}s")
+    settings_of = {getattr(settings.topics, name): name for name in kinds}
     with Interrupts(is_reading=True) as interrupts:
         try:
             if follow and not from_beginning:
-                say(f"waiting for new {noun}s; --from-beginning shows those that are there, too", err=True)
-            for message in read(settings.kafka, [topic], from_beginning=from_beginning or not follow, follow=follow):
+                nouns = " and ".join(f"{kind.noun}s" for kind in kinds.values())
+                say(f"waiting for new {nouns}; --from-beginning shows those that are there, too", err=True)
+            for message in read(
+                settings.kafka, [*settings_of], from_beginning=from_beginning or not follow, follow=follow
+            ):
                 interrupts.check()
                 if message is not None:
-                    _print(message, noun, line, as_json=as_json)
+                    setting = settings_of[message.topic()]
+                    _print(message, setting, kinds[setting], as_json=as_json)
                 elif _is_reader_gone():
                     return
         except (KeyboardInterrupt, Exception):
@@ -132,16 +155,17 @@ def _show(
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
-def _print(message: Message, noun: str, line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
+def _print(message: Message, setting: str, kind: _Kind, *, as_json: bool) -> None:
     value = split(message.value() or b"")[1]
     try:
         if as_json:
             say_json(value)
         else:
-            say(line(orjson.loads(value)))
-    except (orjson.JSONDecodeError, LookupError, TypeError):
+            say(kind.line(orjson.loads(value)))
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        say(f"{place} is not a {noun}: another program writes to topics.{noun}s", err=True)
+        article = "an" if kind.noun[0] in "aeiou" else "a"
+        say(f"{place} is not {article} {kind.noun}: another program writes to topics.{setting}", err=True)
 
 
 def _is_reader_gone() -> bool:
@@ -162,6 +186,27 @@ def _line(verdict: dict[str, Any]) -> str:
         again += f"  (by {verdict.get('decided_by') or 'a person'}, supersedes {verdict['supersedes']})"
     about = f"{verdict['tenant_id']}  {verdict['surface']}  {verdict['event_id']}"
     return f"{verdict['decision']:<6}  {about}  {opinion}{again}"
+
+
+def _stream_line(verdict: dict[str, Any]) -> str:
+    found = ""
+    if (prompt := verdict["prompt"]) is not None:
+        found = "  " + " ".join([prompt["severity"], *prompt["categories"]])
+    elif verdict["risk"]:
+        worst = max(range(len(verdict["risk"])), key=lambda at: 1 - verdict["risk"][at][0])
+        likeliest = list(Severity)[max(range(len(Severity)), key=verdict["risk"][worst].__getitem__)]
+        category = verdict["categories"][worst]
+        tokens = counted(len(verdict["risk"]), "token")
+        found = f"  {likeliest}{f' {category}' if category else ''}, the worst of {tokens}"
+    about = f"{verdict['tenant_id']}  {verdict['stream_id']}  {verdict['seq']} {verdict['kind']}"
+    return f"{verdict['outcome']:<14}  {about}{found}  shown {verdict['shown_chars']}"
+
+
+def _intervention_line(intervention: dict[str, Any]) -> str:
+    reason, position = intervention["reason"], intervention["position"]
+    why = " ".join([f"cut at token {position}: {reason}", *intervention["categories"]])
+    about = f"{intervention['tenant_id']}  {intervention['stream_id']}  {intervention['seq']}"
+    return f"{'intervention':<14}  {about}  {why}  shown {intervention['shown_chars']}"
 
 
 def _signal_line(signal: dict[str, Any]) -> str:
