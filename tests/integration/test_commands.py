@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -290,13 +291,14 @@ def test_verdicts_prints_those_of_streams_with_their_interventions(site: Site) -
     verdict, intervention = (
         (contracts / f"{name}/1.0.json").read_bytes() for name in ("stream_verdict", "intervention")
     )
-    producer.produce(topics.stream_verdicts, verdict, timestamp=1_000)
-    producer.produce(topics.interventions, intervention, timestamp=2_000)
-    producer.produce(topics.interventions, b"{}", timestamp=3_000)
+    now_ms = int(time.time() * 1000)
+    producer.produce(topics.interventions, intervention, timestamp=now_ms)
+    producer.produce(topics.stream_verdicts, verdict, timestamp=now_ms)
+    producer.produce(topics.interventions, b"{}", timestamp=now_ms + 1)
     assert producer.flush(30) == 0
     shown = site.command("verdicts", "--streams")
     first, second = shown.stdout.splitlines()
-    assert first.startswith("judged          acme  s-1  1 user  Controversial Jailbreak")
+    assert first.startswith("judged          acme  s-1  1 user  prompt Controversial Jailbreak")
     assert second.startswith("intervention    acme  s-1  3  cut at token 17: unsafe Violent")
     assert shown.stderr.strip().endswith("is not an intervention: another program writes to topics.interventions")
     assert site.command("verdicts").stdout == ""

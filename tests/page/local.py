@@ -110,7 +110,7 @@ class LocalDesk:
         return application(self.service, Tokens(self.settings.tokens), self.settings, self.now_ms)
 
     def add(self, number: int, **changes: Any) -> str:
-        """Let an item arrive, and give its id. The lower of two numbers is the older item, also in one millisecond."""
+        """Let an item arrive, and give its id. Of two in one millisecond, the lower number is the older item."""
         item = review_item(number, self.now_ms() - 5 * MINUTE_MS + number, **changes)
         self._take(self.topics.review, json.dumps(item).encode(), b"room")
         return verdict_id(number)

@@ -14,6 +14,7 @@ import orjson
 import typer
 from rich.progress import Progress
 
+from schemas.stream import SEVERITIES
 from schemas.taxonomy import Severity, Surface
 from workers import settings as settings_module
 from workers.cli.interrupts import Interrupts
@@ -108,7 +109,8 @@ def verdicts_command(
     as_json: AsJson = False,
     from_beginning: FromBeginning = False,
     streams: Annotated[
-        bool, typer.Option("--streams", help="Those of the streams worker, and its interventions.")
+        bool,
+        typer.Option("--streams", help="Verdicts and interventions of streams, by the streams worker and the gateway."),
     ] = False,
 ) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
@@ -158,14 +160,17 @@ def _show(kinds: Mapping[str, _Kind], *, follow: bool, as_json: bool, from_begin
 def _print(message: Message, setting: str, kind: _Kind, *, as_json: bool) -> None:
     value = split(message.value() or b"")[1]
     try:
-        if as_json:
-            say_json(value)
-        else:
-            say(kind.line(orjson.loads(value)))
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+        record = orjson.loads(value)
+        line = "" if as_json else kind.line(record)
+    except (ValueError, LookupError, TypeError):
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
         article = "an" if kind.noun[0] in "aeiou" else "a"
         say(f"{place} is not {article} {kind.noun}: another program writes to topics.{setting}", err=True)
+    else:
+        if as_json:
+            say_json(value)
+        else:
+            say(line)
 
 
 def _is_reader_gone() -> bool:
@@ -191,22 +196,33 @@ def _line(verdict: dict[str, Any]) -> str:
 def _stream_line(verdict: dict[str, Any]) -> str:
     found = ""
     if (prompt := verdict["prompt"]) is not None:
-        found = "  " + " ".join([prompt["severity"], *prompt["categories"]])
-    elif verdict["risk"]:
-        worst = max(range(len(verdict["risk"])), key=lambda at: 1 - verdict["risk"][at][0])
-        likeliest = list(Severity)[max(range(len(Severity)), key=verdict["risk"][worst].__getitem__)]
-        category = verdict["categories"][worst]
-        tokens = counted(len(verdict["risk"]), "token")
-        found = f"  {likeliest}{f' {category}' if category else ''}, the worst of {tokens}"
+        found += "  " + " ".join(["prompt", prompt["severity"], *prompt["categories"]])
+    if risk := verdict["risk"]:
+        at = max(range(len(risk)), key=lambda token: (*_most_likely(risk[token]), token))
+        severity = SEVERITIES[_most_likely(risk[at])[0]]
+        category = verdict["categories"][at] if severity is not Severity.SAFE else None
+        found += f"  answer {severity}{f' {category}' if category else ''}, the worst of {counted(len(risk), 'token')}"
     about = f"{verdict['tenant_id']}  {verdict['stream_id']}  {verdict['seq']} {verdict['kind']}"
     return f"{verdict['outcome']:<14}  {about}{found}  shown {verdict['shown_chars']}"
 
 
+def _most_likely(risk: list[float]) -> tuple[int, float]:
+    """Give the number of a token's most likely severity, of equal ones the more severe, and its probability."""
+    severity = max(range(len(risk)), key=lambda at: (risk[at], at))
+    return severity, risk[severity]
+
+
 def _intervention_line(intervention: dict[str, Any]) -> str:
     reason, position = intervention["reason"], intervention["position"]
-    why = " ".join([f"cut at token {position}: {reason}", *intervention["categories"]])
+    if reason == "prompt":
+        why = "cut at the user's turn:"
+    elif reason == "unavailable":
+        why = f"not judged from token {position} on"
+    else:
+        why = f"cut at token {position}: {reason}"
     about = f"{intervention['tenant_id']}  {intervention['stream_id']}  {intervention['seq']}"
-    return f"{'intervention':<14}  {about}  {why}  shown {intervention['shown_chars']}"
+    found = " ".join([why, *intervention["categories"]])
+    return f"{'intervention':<14}  {about}  {found}  shown {intervention['shown_chars']}"
 
 
 def _signal_line(signal: dict[str, Any]) -> str:

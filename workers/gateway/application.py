@@ -39,7 +39,9 @@ _DOCUMENTED = Depends(HTTPBearer(auto_error=False, description="A key of `gatewa
 """The gate has checked the key before: this only makes the OpenAPI document say that there is one."""
 
 
-def create_app(settings: Gateway, gate: Gate, routers: Iterable[APIRouter]) -> FastAPI:
+def create_app(
+    settings: Gateway, gate: Gate, routers: Iterable[APIRouter], failures: Failures | None = None
+) -> FastAPI:
     """Make the application of these routes. A route raises `Problem`, and takes its client as `Client`."""
     app = _Application(
         title="Guardline gateway",
@@ -55,7 +57,7 @@ def create_app(settings: Gateway, gate: Gate, routers: Iterable[APIRouter]) -> F
     )
     # Added last, so that it comes first.
     app.add_middleware(Admission, gate=gate)
-    failures = Failures()
+    failures = failures or Failures()
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)

@@ -16,14 +16,17 @@ SAY_AGAIN_S = 30.0
 
 
 class Failures:
-    """Logs each status of 500 and above once in `SAY_AGAIN_S`, with the number of further ones since the last line."""
+    """Logs each status of 500 and above once in `SAY_AGAIN_S`, with the number of further ones since the last line.
+
+    A stream that ends with an error event counts with the status of that error.
+    """
 
     def __init__(self) -> None:
         self._say_at: dict[int, float] = {}
         self._unsaid: Counter[int] = Counter()
 
     def note(self, problem: Problem, path: str, now: float) -> None:
-        """Log an answer, or count it. `now`: in seconds, of a clock that never goes back."""
+        """Log an answer or the end of a stream, or count it. `now`: in seconds, of a clock that never goes back."""
         status = problem.status
         if status < 500:
             return

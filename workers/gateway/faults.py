@@ -24,6 +24,13 @@ def upstream_timeout(what: str, seconds: float, setting: str) -> Problem:
     )
 
 
+def slow_client(seconds: float) -> Problem:
+    """Give the error of an answer that waited for its client."""
+    return Problem(
+        408, f"the client has not read the answer within {seconds:g} s (gateway.upstream.answer_s)", code="slow_client"
+    )
+
+
 def not_judged() -> Problem:
     """Give the error of a prompt or an answer for which the guard is unavailable."""
     return Problem(503, "the guard is unavailable: send the request again", code="guard_unavailable", retry_after_s=1)

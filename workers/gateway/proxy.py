@@ -48,6 +48,8 @@ PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "completions": "/v1/com
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 CLIENT_GONE = 499
 """nginx's status of a client that closed its connection. Nobody reads it; the metric of requests has it."""
+LOGGED_ELSEWHERE = ("draining", "internal_error")
+"""The codes of problems that have a line of their own in the log."""
 
 
 class _Asked(NamedTuple):
@@ -71,9 +73,12 @@ class ModelProxy:
         terms_of: Callable[[str], Terms],
         proxy: Proxy,
         upstream: Upstream,
+        failures: Failures,
         publish: Publish | None = None,
     ) -> None:
-        """`terms_of` gives the rules of a tenant. `publish` takes what was decided, and must not block."""
+        """`terms_of` gives the rules of a tenant. `failures` logs streams that fail. `publish` takes what was decided,
+        and must not block.
+        """
         self._guard = guard
         self._server = server
         self._terms_of = terms_of
@@ -81,7 +86,7 @@ class ModelProxy:
         self._proxy = proxy
         self._upstream = upstream
         self._relays: set[Relay] = set()
-        self._failures = Failures()
+        self._failures = failures
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -176,7 +181,7 @@ class ModelProxy:
 
     def _ended(self, relay: Relay, path: str) -> None:
         """Log a stream that ended with an error event: its status was 200."""
-        if relay.problem is not None and not self._is_stopped:
+        if relay.problem is not None and relay.problem.body.code not in LOGGED_ELSEWHERE:
             self._failures.note(relay.problem, path, time.monotonic())
 
     def _choice(self, asked: _Asked, index: int, terms: Terms, stack: AsyncExitStack) -> Choice:

@@ -17,7 +17,7 @@ import structlog
 from schemas.policy import StreamPolicy
 from workers import telemetry
 from workers.gateway.choice import Choice, Finish, reason_of
-from workers.gateway.faults import BadUpstream, stopping, upstream_ended, upstream_timeout
+from workers.gateway.faults import BadUpstream, slow_client, stopping, upstream_ended, upstream_timeout
 from workers.gateway.held import Piece
 from workers.gateway.parts import Api, Json, envelope_of, finish_of, usage_of
 from workers.gateway.problems import Problem
@@ -117,7 +117,12 @@ class Relay:
             async with asyncio.timeout(self._upstream.answer_s):
                 await self._relay()
         except TimeoutError:
-            self.problem = upstream_timeout("end of its answer", self._upstream.answer_s, "answer_s")
+            is_slow_client = self._out.full()
+            self.problem = (
+                slow_client(self._upstream.answer_s)
+                if is_slow_client
+                else upstream_timeout("end of its answer", self._upstream.answer_s, "answer_s")
+            )
         await self._response.aclose()
         if self._undone is not None and not self._is_stopped:
             self.problem = None

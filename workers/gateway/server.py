@@ -10,6 +10,7 @@ import structlog
 from schemas.stream import Intervention, StreamVerdict
 from workers import telemetry
 from workers.errors import Misconfigured, to_install
+from workers.gateway.failures import Failures
 from workers.gateway.judging import Judging
 from workers.gateway.keys import Keys
 from workers.gateway.upstream import ModelServer
@@ -20,7 +21,6 @@ from workers.policy.policy import default_strict
 from workers.process.lifecycle import Lifecycle
 from workers.redis.policy_cache import PolicyCache
 from workers.settings import Settings
-from workers.shown import without_passwords
 
 if TYPE_CHECKING:
     from workers.gateway.proxy import ModelProxy, Publish
@@ -59,7 +59,7 @@ class Gateway:
             guard = load_guard(settings.guard) if gateway.guard_routes else None
             listener = listening(gateway.host, gateway.port, "gateway")
             life.close_with(lambda: asyncio.to_thread(listener.close))
-            gate = Gate(keys)
+            gate, failures = Gate(keys), Failures()
             if guard is not None:
                 parts = await start_parts(_while_a_client_waits(settings), guard, life)
                 policies = parts.policies
@@ -74,12 +74,12 @@ class Gateway:
                 routers = [off(GUARD_PATHS, NO_GUARD)]
             proxy: ModelProxy | None = None
             if gateway.upstream.url:
-                proxy = await proxy_of(settings, policies, life)
+                proxy = await proxy_of(settings, policies, failures, life)
                 routers.append(proxy_router(proxy))
             else:
                 routers.append(off(PROXY_PATHS, NO_PROXY))
             server = Server(
-                create_app(gateway, gate, routers),
+                create_app(gateway, gate, routers, failures),
                 listener,
                 "the gateway",
                 max_connections=gateway.max_connections,
@@ -90,7 +90,7 @@ class Gateway:
                 log.warning(NANO_JUDGES)
             models: dict[str, Any] = {} if guard is None else {"model": guard.model}
             if proxy is not None:
-                models |= {"streams_model": settings.streams.model, "upstream": without_passwords(gateway.upstream.url)}
+                models["streams_model"] = settings.streams.model
             log.info("gateway started", worker=settings.worker.id, **models)
 
             async def drain() -> None:
@@ -128,8 +128,8 @@ def _while_a_client_waits(settings: Settings) -> Settings:
     return settings.model_copy(update={"worker": worker})
 
 
-async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -> ModelProxy:
-    """Start the guard of streams, and make the proxy on it."""
+async def proxy_of(settings: Settings, policies: PolicyCache, failures: Failures, life: Lifecycle) -> ModelProxy:
+    """Start the guard of streams, and make the proxy on it. `failures` logs streams that fail."""
     from workers.gateway.decided import Terms
     from workers.gateway.proxy import ModelProxy
     from workers.live.load import load_live_guard
@@ -147,7 +147,7 @@ async def proxy_of(settings: Settings, policies: PolicyCache, life: Lifecycle) -
         policy = known.get(tenant, known.get(DEFAULT, default))
         return Terms(tenant, policy.stream_reference, guard.in_force(policy.stream))
 
-    return ModelProxy(guard, server, terms_of, gateway.proxy, gateway.upstream, publish)
+    return ModelProxy(guard, server, terms_of, gateway.proxy, gateway.upstream, failures, publish)
 
 
 async def publishing_of(settings: Settings, life: Lifecycle) -> Publish:

@@ -6,7 +6,7 @@ Guarantee: it gives every record once, and never changes the order within a part
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from heapq import heappop, heappush
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -23,12 +23,15 @@ FULL_BYTES = 16_000_000
 class Merge:
     """Holds records back until no record before them can arrive. Pauses the partitions of which it holds too many."""
 
-    def __init__(self, consumer: Consumer, unread: set[Origin]) -> None:
-        """`unread` are the partitions whose end was not reached; the caller keeps it up to date."""
+    def __init__(self, consumer: Consumer, unread: set[Origin], topics: Sequence[str]) -> None:
+        """`unread` are the partitions whose end was not reached; the caller keeps it up to date. Of records with the
+        same time, those of an earlier one of `topics` come first.
+        """
+        self._ranks = {topic: rank for rank, topic in enumerate(topics)}
         self._consumer = consumer
         self._unread = unread
         self._waiting: dict[Origin, deque[Message]] = {}
-        self._first: list[tuple[int, Origin]] = []
+        self._first: list[tuple[int, int, Origin]] = []
         """A heap with the time of the first record of each partition that has records waiting."""
         self._bytes: dict[Origin, int] = {}
         self._paused: set[Origin] = set()
@@ -38,7 +41,7 @@ class Merge:
         origin = (str(message.topic()), int(message.partition() or 0))
         waiting = self._waiting.setdefault(origin, deque())
         if not waiting:
-            heappush(self._first, (message.timestamp()[1], origin))
+            self._push(message, origin)
         waiting.append(message)
         self._bytes[origin] = self._bytes.get(origin, 0) + len(message) + RECORD_BYTES
         if self._bytes[origin] > FULL_BYTES and origin not in self._paused:
@@ -49,16 +52,19 @@ class Merge:
         """Give the records that no record of another partition can precede."""
         silent = {origin for origin in self._unread if not self._waiting.get(origin)}
         while self._first and not silent:
-            _, origin = heappop(self._first)
+            *_, origin = heappop(self._first)
             waiting = self._waiting[origin]
             message = waiting.popleft()
             self._bytes[origin] -= len(message) + RECORD_BYTES
             if waiting:
-                heappush(self._first, (waiting[0].timestamp()[1], origin))
+                self._push(waiting[0], origin)
             elif origin in self._unread:
                 silent.add(origin)
             yield message
         self._resume({origin for origin in self._paused if 2 * self._bytes[origin] < FULL_BYTES})
+
+    def _push(self, message: Message, origin: Origin) -> None:
+        heappush(self._first, (message.timestamp()[1], self._ranks[origin[0]], origin))
 
     def _resume(self, origins: Collection[Origin]) -> None:
         if origins:

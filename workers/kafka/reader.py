@@ -63,12 +63,13 @@ def read(
     """Yield committed records of the topics, and None after an interval without a record.
 
     Without `follow` it ends at the end of every partition, and gives the records of all partitions in the order of
-    their timestamps. With `follow` it reads added partitions from their beginning. Reads outside any group, commits
-    nothing, and sees only committed transactions. Blocks while the brokers are down. `wait_s`: how long records may
-    wait for others before they are yielded. With `since_ms` it leaves out most records that were written before this
-    time, in milliseconds since 1970. `resume`: the offsets at which it begins with partitions that were read before; a
-    partition that does not have its offset any more is read from the beginning. `until`: the least ends, for a reader
-    without `follow`: a follower, or a new leader, may not have all records that were committed before.
+    their timestamps, and of equal ones in the order of `topics`. With `follow` it reads added partitions from their
+    beginning. Reads outside any group, commits nothing, and sees only committed transactions. Blocks while the
+    brokers are down. `wait_s`: how long records may wait for others before they are yielded. With `since_ms` it
+    leaves out most records that were written before this time, in milliseconds since 1970. `resume`: the offsets at
+    which it begins with partitions that were read before; a partition that does not have its offset any more is
+    read from the beginning. `until`: the least ends, for a reader without `follow`: a follower, or a new leader,
+    may not have all records that were committed before.
 
     Guarantee: without `from_beginning`, it yields every record that is committed after its first value was asked for.
 
@@ -94,7 +95,7 @@ def read(
         consumer.assign([TopicPartition(*origin, start) for origin, start in starts.items()])
         unread = set(partitions.known)
         short_since: float | None = None
-        merge = Merge(consumer, unread)
+        merge = Merge(consumer, unread, topics)
         while follow or unread:
             messages = consumer.consume(500, IDLE_S if fetch_s is None else fetch_s)
             for message in messages:

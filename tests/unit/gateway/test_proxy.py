@@ -22,6 +22,7 @@ from tests.servers.model_server import DONE, ENVELOPE, ModelServer, Reply, Step,
 from tests.unit.gateway.words import WordGuard
 from workers.gateway.application import create_app
 from workers.gateway.decided import Terms
+from workers.gateway.failures import Failures
 from workers.gateway.gate import Gate
 from workers.gateway.keys import Keys
 from workers.gateway.proxy import ModelProxy
@@ -95,10 +96,12 @@ async def serving(
             if send_bytes is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
             site = Site(model, listener.getsockname()[1], WordGuard())
-            servers = Upstreams(settings)
-            site.proxy = ModelProxy(site.guard, servers, site.terms_of, Proxy(**proxy), settings, site.publish)
+            servers, failures = Upstreams(settings), Failures()
+            site.proxy = ModelProxy(
+                site.guard, servers, site.terms_of, Proxy(**proxy), settings, failures, site.publish
+            )
             gateway = Gateway(open="acme")
-            app = create_app(gateway, Gate(Keys(gateway)), [router(site.proxy)])
+            app = create_app(gateway, Gate(Keys(gateway)), [router(site.proxy)], failures)
             server = Server(app, listener, "the gateway", write_s=write_s)
             running = asyncio.create_task(server.serve())
             await asyncio.sleep(0)  # So that its line in the log comes before those of a test.
@@ -437,18 +440,22 @@ async def test_another_attempt_of_which_a_part_was_shown_ends_like_any_stream() 
         await site.freed()
 
 
-async def test_a_stream_that_the_model_server_breaks_off_is_logged_and_one_that_the_gateway_ends_is_not() -> None:
+async def test_a_stream_that_the_model_server_breaks_off_is_logged_and_one_that_others_end_is_not() -> None:
     async with serving() as site:
         with capture_logs() as lines:
             site.model.script("breaks", *said("one ", "two ")[:-1], "reset")
-            site.model.script("drains", *said("one ", "two ")[:-1], asyncio.Event())
+            site.model.script("waits", *said("one ", "two ")[:-1], asyncio.Event())
             with pytest.raises(openai.APIError):
                 await site.chat("breaks")
-            asking = asyncio.create_task(site.chat("drains"))
+            leaving = asyncio.create_task(site.chat("waits"))
             await until(lambda: len(site.model.asked) == 2)
+            await gone(leaving)
+            await site.freed()
+            draining = asyncio.create_task(site.chat("waits"))
+            await until(lambda: len(site.model.asked) == 3)
             site.proxy.stop()
             with pytest.raises(openai.APIError):
-                await asking
+                await draining
             await site.freed()
         (line,) = (line for line in lines if "status" in line)
         assert (line["log_level"], line["path"], line["code"]) == ("warning", CHAT, "upstream_ended")
@@ -784,6 +791,17 @@ async def test_a_client_that_leaves_while_its_prompt_is_judged_asks_nothing_of_t
     assert site.model.asked == []
 
 
+async def ask_by(client: socket.socket, site: Site) -> None:
+    """Send a request for a stream by a socket that takes little before it is read."""
+    body = json.dumps({"model": "m", "messages": USER, "stream": True}).encode()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", int(site.url.rpartition(":")[2])))
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    await loop.sock_sendall(client, head.encode() + b"\r\n\r\n" + body)
+
+
 async def rest_of(client: socket.socket) -> bytes:
     """Read until the connection ends, in whatever way."""
     found = b""
@@ -796,14 +814,8 @@ async def rest_of(client: socket.socket) -> bytes:
 async def test_a_client_that_stops_reading_loses_its_connection_and_frees_everything() -> None:
     async with serving(write_s=0.3, send_bytes=4_096) as site:  # So that little waits in the kernel.
         site.model.script("m", *said(*["word " * 200] * 400)[:-1], asyncio.Event())
-        body = json.dumps({"model": "m", "messages": USER, "stream": True}).encode()
         with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            client.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(client, ("127.0.0.1", int(site.url.rpartition(":")[2])))
-            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-            await loop.sock_sendall(client, head.encode() + b"\r\n\r\n" + body)
+            await ask_by(client, site)
 
             await until(lambda: len(site.published) == 1)
             await site.freed()
@@ -811,6 +823,19 @@ async def test_a_client_that_stops_reading_loses_its_connection_and_frees_everyt
             assert site.model.ends == ["gone"]
             assert [verdict.outcome for verdict, _ in site.published] == ["closed"]
             assert b"[DONE]" not in await rest_of(client)
+
+
+async def test_an_answer_that_waits_for_its_client_too_long_is_no_failure_of_the_model_server() -> None:
+    async with serving({"answer_s": 1}, send_bytes=4_096) as site:
+        site.model.script("m", *said(*["word " * 200] * 400), DONE)
+        site.policy = site.policy.model_copy(update={"hold_back": HoldBack(until="none")})
+        with capture_logs() as lines, socket.socket() as client:
+            await ask_by(client, site)
+            await asyncio.sleep(2)
+
+            assert b'"slow_client"' in await rest_of(client)
+            await site.freed()
+        assert [line for line in lines if "status" in line] == []
 
 
 async def test_without_the_guard_nothing_is_allowed(site: Site) -> None:
