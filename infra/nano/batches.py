@@ -20,7 +20,7 @@ from infra.nano.targets import Targets
 
 DRAWN = 8_000
 """Texts of an epoch: few enough that a kill costs little, many enough that batches hold texts of similar length."""
-_SHARES = {Kind.AUTHORED: 0.55, Kind.DATA: 0.2, Kind.CORPUS: 0.03, Kind.MIXTURE: 0.22}
+_SHARES = {Kind.AUTHORED: 0.47, Kind.DATA: 0.16, Kind.CORPUS: 0.03, Kind.MIXTURE: 0.34}
 _RESPONSE_SHARE = 0.1
 """The fraction of the data's texts shown as an assistant's message, none of which is a refusal. With fewer, the model
 learns to write the refusal line only by chance."""

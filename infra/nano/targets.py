@@ -19,7 +19,7 @@ from infra.nano.teacher import WIDTH, Directions, Heads, Labels, directions, opi
 
 _SMOOTHING = 0.02
 """What a label gives to each severity or category that it does not name."""
-_DATA_WEIGHT = 0.5
+_DATA_WEIGHT = 0.2
 """How much a text of the data weighs for the teacher, against 1 for an authored one."""
 _STRICT, _LOOSE = 1.4, 0.7
 """How much a harmful text weighs for the strict and for the loose model."""

@@ -123,7 +123,9 @@ def digest_of(recipe: Recipe, texts: Texts) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's settings, with those of the shipped checkpoint as defaults."""
     parser.add_argument("--cache", type=Path, default=Path(".nano-cache"), help="a folder for the encoder's features")
-    parser.add_argument("--stages", type=int, nargs="+", default=[700, 1_600, 2_700, 2_820], help="steps at their ends")
+    parser.add_argument(
+        "--stages", type=int, nargs="+", default=[1_200, 2_300, 3_850, 3_970], help="steps at their ends"
+    )
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=96, help="texts a step")
     parser.add_argument("--hidden", type=int, default=256)
