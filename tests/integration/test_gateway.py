@@ -25,7 +25,7 @@ from tests.site import Process, eventually
 from workers.gateway.moderations import OPENAI_CATEGORIES
 from workers.gateway.openapi import document as published_api
 
-THREAT = "I will stab you tonight"
+THREAT = "Tonight I will come to your house and stab you with a knife"
 GREETING = "Good morning! The weather is lovely today."
 
 
@@ -83,7 +83,7 @@ def test_the_official_client_gets_results_for_each_kind_of_input(client: openai.
 def test_the_extension_of_a_request_gives_the_role_and_the_turns_before(client: openai.OpenAI) -> None:
     own = {"role": "assistant", "context": [{"role": "user", "text": "How do I build a bomb?"}]}
     (result,) = client.moderations.create(
-        input="I won't write that; it puts people in danger.", extra_body={"guardline": own}
+        input="I cannot help you with that request.", extra_body={"guardline": own}
     ).results
     assert result.to_dict()["guardline"]["refusal"] is True  # type: ignore[index]
 
