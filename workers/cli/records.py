@@ -8,17 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import orjson
 import typer
 from rich.progress import Progress
 
-from schemas.stream import SEVERITIES
-from schemas.taxonomy import Severity, Surface
+from schemas.taxonomy import Surface
 from workers import settings as settings_module
 from workers.cli.interrupts import Interrupts
-from workers.cli.tables import console, counted, say, say_json
+from workers.cli.tables import console, counted, json_line, say
 from workers.core.frames import split
 from workers.errors import Misconfigured
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 app = typer.Typer()
+
+Line: TypeAlias = Callable[[dict[str, Any]], str]
+"""Gives the line of a record."""
 
 Follow = Annotated[bool, typer.Option("--follow", help="Go on with new ones, until Ctrl-C.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
@@ -96,13 +98,6 @@ def _filling(tenant: str, surface: Surface | None) -> Callable[[int], dict[str, 
     return fill
 
 
-class _Kind(NamedTuple):
-    """What the records of a topic are, and how one is printed."""
-
-    noun: str
-    line: Callable[[dict[str, Any]], str]
-
-
 @app.command("verdicts")
 def verdicts_command(
     follow: Follow = False,
@@ -114,32 +109,26 @@ def verdicts_command(
     ] = False,
 ) -> None:
     """Print verdicts. Without --follow, those that are there, in the order of their times."""
-    kinds = {"verdicts": _Kind("verdict", _line)}
-    if streams:
-        kinds = {
-            "stream_verdicts": _Kind("stream verdict", _stream_line),
-            "interventions": _Kind("intervention", _intervention_line),
-        }
-    _show(kinds, follow=follow, as_json=as_json, from_beginning=from_beginning)
+    of_streams = {"stream_verdicts": _stream_line, "interventions": _intervention_line}
+    _show(of_streams if streams else {"verdicts": _line}, follow=follow, as_json=as_json, from_beginning=from_beginning)
 
 
 @app.command("signals")
 def signals_command(follow: Follow = False, as_json: AsJson = False, from_beginning: FromBeginning = False) -> None:
     """Print signals of the aggregates. Without --follow, those that are there, in the order of their times."""
-    kinds = {"signals": _Kind("signal", _signal_line)}
-    _show(kinds, follow=follow, as_json=as_json, from_beginning=from_beginning)
+    _show({"signals": _signal_line}, follow=follow, as_json=as_json, from_beginning=from_beginning)
 
 
-def _show(kinds: Mapping[str, _Kind], *, follow: bool, as_json: bool, from_beginning: bool) -> None:
-    """Print the records of topics, one a line. `kinds`: by the name of each topic's setting."""
+def _show(lines: Mapping[str, Line], *, follow: bool, as_json: bool, from_beginning: bool) -> None:
+    """Print the records of topics. `lines`: by the name of each topic's setting, what gives the line of a record."""
     from workers.kafka.reader import read
 
     settings = settings_module.load()
-    settings_of = {getattr(settings.topics, name): name for name in kinds}
+    settings_of = {getattr(settings.topics, name): name for name in lines}
     with Interrupts(is_reading=True) as interrupts:
         try:
             if follow and not from_beginning:
-                nouns = " and ".join(f"{kind.noun}s" for kind in kinds.values())
+                nouns = " and ".join(name.replace("_", " ") for name in lines)
                 say(f"waiting for new {nouns}; --from-beginning shows those that are there, too", err=True)
             for message in read(
                 settings.kafka, [*settings_of], from_beginning=from_beginning or not follow, follow=follow
@@ -147,7 +136,7 @@ def _show(kinds: Mapping[str, _Kind], *, follow: bool, as_json: bool, from_begin
                 interrupts.check()
                 if message is not None:
                     setting = settings_of[message.topic()]
-                    _print(message, setting, kinds[setting], as_json=as_json)
+                    _print(message, setting, lines[setting], as_json=as_json)
                 elif _is_reader_gone():
                     return
         except (KeyboardInterrupt, Exception):
@@ -157,20 +146,17 @@ def _show(kinds: Mapping[str, _Kind], *, follow: bool, as_json: bool, from_begin
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
-def _print(message: Message, setting: str, kind: _Kind, *, as_json: bool) -> None:
+def _print(message: Message, setting: str, line_of: Line, *, as_json: bool) -> None:
     value = split(message.value() or b"")[1]
     try:
-        record = orjson.loads(value)
-        line = "" if as_json else kind.line(record)
+        line = json_line(value) if as_json else line_of(orjson.loads(value))
     except (ValueError, LookupError, TypeError):
         place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        article = "an" if kind.noun[0] in "aeiou" else "a"
-        say(f"{place} is not {article} {kind.noun}: another program writes to topics.{setting}", err=True)
+        noun = setting.removesuffix("s").replace("_", " ")
+        article = "an" if noun[0] in "aeiou" else "a"
+        say(f"{place} is not {article} {noun}: another program writes to topics.{setting}", err=True)
     else:
-        if as_json:
-            say_json(value)
-        else:
-            say(line)
+        say(line)
 
 
 def _is_reader_gone() -> bool:
@@ -194,22 +180,19 @@ def _line(verdict: dict[str, Any]) -> str:
 
 
 def _stream_line(verdict: dict[str, Any]) -> str:
+    from schemas.stream import SEVERITIES
+    from workers.policy.streams import highest
+
     found = ""
     if (prompt := verdict["prompt"]) is not None:
         found += "  " + " ".join(["prompt", prompt["severity"], *prompt["categories"]])
     if risk := verdict["risk"]:
-        at = max(range(len(risk)), key=lambda token: (*_most_likely(risk[token]), token))
-        severity = SEVERITIES[_most_likely(risk[at])[0]]
-        category = verdict["categories"][at] if severity is not Severity.SAFE else None
-        found += f"  answer {severity}{f' {category}' if category else ''}, the worst of {counted(len(risk), 'token')}"
+        worst, _, at = max((likeliest := highest(token), token[likeliest], at) for at, token in enumerate(risk))
+        category = verdict["categories"][at]  # None if the severity is Safe.
+        answer = f"{SEVERITIES[worst]} {category}" if category else SEVERITIES[worst]
+        found += f"  answer {answer}, the worst of {counted(len(risk), 'token')}"
     about = f"{verdict['tenant_id']}  {verdict['stream_id']}  {verdict['seq']} {verdict['kind']}"
     return f"{verdict['outcome']:<14}  {about}{found}  shown {verdict['shown_chars']}"
-
-
-def _most_likely(risk: list[float]) -> tuple[int, float]:
-    """Give the number of a token's most likely severity, of equal ones the more severe, and its probability."""
-    severity = max(range(len(risk)), key=lambda at: (risk[at], at))
-    return severity, risk[severity]
 
 
 def _intervention_line(intervention: dict[str, Any]) -> str:

@@ -31,7 +31,16 @@ def counted(count: int, noun: str) -> str:
 
 
 def say_json(value: bytes) -> None:
-    """Write a JSON document as one line. Characters that are not printable become JSON escapes.
+    """Write a JSON document as `json_line` gives it.
+
+    Raises:
+        orjson.JSONDecodeError: it is not JSON.
+    """
+    say(json_line(value))
+
+
+def json_line(value: bytes) -> str:
+    """Give a JSON document as one line. Characters that are not printable become JSON escapes.
 
     Raises:
         orjson.JSONDecodeError: it is not JSON.
@@ -40,7 +49,7 @@ def say_json(value: bytes) -> None:
     line = value.decode()
     if not line.isprintable():
         line = "".join(char if char.isprintable() else _json_escape(char) for char in orjson.dumps(document).decode())
-    typer.echo(line)
+    return line
 
 
 def say_yaml(document: object) -> None:

@@ -132,7 +132,7 @@ class StreamRules:
         weight = self._policy.mean_weight
         if weight is not None:
             self._mean += weight * (risk[2] - self._mean)
-        found = (_ANSWER[_highest(categories)],)
+        found = (_ANSWER[highest(categories)],)
         if is_unsafe:
             return self._cut("unsafe", UNSAFE, found, self._unsafe.begin)
         if is_controversial:
@@ -163,8 +163,8 @@ class StreamRules:
     def _counts(self, risk: Sequence[float]) -> tuple[bool, bool]:
         """Return whether a position counts as Unsafe, and whether it counts as Controversial or Unsafe."""
         if self._threshold is None:
-            highest = _highest(risk)
-            return highest == 2, highest > 0
+            likeliest = highest(risk)
+            return likeliest == 2, likeliest > 0
         return risk[2] >= self._threshold, round(risk[1] + risk[2], DIGITS) >= self._threshold
 
     def _limit(self) -> int:
@@ -194,8 +194,8 @@ def most_likely(
     risk: Sequence[float], categories: Sequence[float], names: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return the most likely severity, and the most likely category unless the severity is Safe."""
-    severity = SEVERITIES[_highest(risk)].value
-    return severity, () if severity == SAFE else (names[_highest(categories)],)
+    severity = SEVERITIES[highest(risk)].value
+    return severity, () if severity == SAFE else (names[highest(categories)],)
 
 
 def prompt_found(risk: Sequence[float], categories: Sequence[float]) -> tuple[str, tuple[str, ...]]:
@@ -209,6 +209,6 @@ def answer_category(risk: Sequence[float], categories: Sequence[float]) -> str |
     return found[0] if found else None
 
 
-def _highest(values: Sequence[float]) -> int:
+def highest(values: Sequence[float]) -> int:
     """Return the index of the highest value; of equal ones the last, which is the more severe."""
     return max(range(len(values)), key=lambda index: (values[index], index))

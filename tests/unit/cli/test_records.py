@@ -10,6 +10,8 @@ import pytest
 
 from workers.cli.records import _intervention_line, _line, _signal_line, _stream_line
 
+CONTRACTS = Path(__file__).parents[2] / "fixtures" / "contracts"
+
 VERDICT: dict[str, Any] = {
     "decision": "allow",
     "tenant_id": "acme",
@@ -24,9 +26,6 @@ def test_a_superseding_verdict_names_its_author_and_the_verdict_that_it_replaces
     assert _line(VERDICT) == "allow   acme  chat  e1  Unsafe Violent"
     superseding = {**VERDICT, "supersedes": "b381bab5", "decided_by": "ana"}
     assert _line(superseding) == "allow   acme  chat  e1  Unsafe Violent  (by ana, supersedes b381bab5)"
-
-
-CONTRACTS = Path(__file__).parents[2] / "fixtures" / "contracts"
 
 
 def stream_verdict(**changes: Any) -> dict[str, Any]:
