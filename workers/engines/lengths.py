@@ -25,5 +25,6 @@ def check_length(setting: str, tokens: int, folder: Path, learnt: int | None) ->
 def keep_length(source: Path, target: Path) -> None:
     """Write the length of the checkpoint `source` to the `config.json` of its conversion: CTranslate2 leaves it out."""
     learnt, config = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (source, target))
-    config |= {name: learnt[name] for name in (FIELD,) if name in learnt}
+    if FIELD in learnt:
+        config[FIELD] = learnt[FIELD]
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

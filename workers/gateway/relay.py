@@ -117,12 +117,11 @@ class Relay:
             async with asyncio.timeout(self._upstream.answer_s):
                 await self._relay()
         except TimeoutError:
-            is_slow_client = self._out.full()
-            self.problem = (
-                slow_client(self._upstream.answer_s)
-                if is_slow_client
-                else upstream_timeout("end of its answer", self._upstream.answer_s, "answer_s")
-            )
+            answer_s = self._upstream.answer_s
+            if self._out.full():
+                self.problem = slow_client(answer_s)
+            else:
+                self.problem = upstream_timeout("end of its answer", answer_s, "answer_s")
         await self._response.aclose()
         if self._undone is not None and not self._is_stopped:
             self.problem = None
