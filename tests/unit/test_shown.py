@@ -71,7 +71,7 @@ def test_a_secret_is_found_as_a_url_writes_it() -> None:
 def test_a_document_is_shown_as_one_printable_line_that_means_the_same(text: str) -> None:
     written: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("typer.echo", written.append)
+        patch.setattr("typer.echo", lambda line, **_: written.append(line))
         tables.say_json(orjson.dumps({"text": text}, option=orjson.OPT_INDENT_2))
     (line,) = written
     assert line.isprintable()
