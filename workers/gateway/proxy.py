@@ -48,8 +48,6 @@ PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "completions": "/v1/com
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 CLIENT_GONE = 499
 """nginx's status of a client that closed its connection. Nobody reads it; the metric of requests has it."""
-LOGGED_ELSEWHERE = ("draining", "internal_error")
-"""The codes of problems that have a line of their own in the log."""
 
 
 class _Asked(NamedTuple):
@@ -181,7 +179,7 @@ class ModelProxy:
 
     def _ended(self, relay: Relay, path: str) -> None:
         """Log a stream that ended with an error event: its status was 200."""
-        if relay.problem is not None and relay.problem.body.code not in LOGGED_ELSEWHERE:
+        if relay.problem is not None:
             self._failures.note(relay.problem, path, time.monotonic())
 
     def _choice(self, asked: _Asked, index: int, terms: Terms, stack: AsyncExitStack) -> Choice:

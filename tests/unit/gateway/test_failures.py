@@ -31,6 +31,14 @@ def test_each_status_is_logged_once_in_a_while_with_the_number_of_the_others() -
     assert (lines[0]["log_level"], lines[0]["code"]) == ("warning", "upstream_unavailable")
 
 
+def test_problems_that_have_a_line_of_their_own_get_no_second_one() -> None:
+    failures = Failures()
+    with capture_logs() as lines:
+        failures.note(Problem(500, "the gateway failed", code="internal_error"), "/v1/completions", 0)
+        failures.note(Problem(503, "the gateway ends", code="draining"), "/v1/completions", 0)
+    assert lines == []
+
+
 async def test_the_gateway_logs_the_failures_of_its_routes() -> None:
     router = APIRouter()
 
