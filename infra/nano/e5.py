@@ -29,7 +29,8 @@ _LONGEST = 64
 """Tokens of a text that the encoder reads."""
 _BATCH_TOKENS = 2_048
 _NUMBERS = torch.bfloat16
-"""What the encoder computes in: with a processor's units for it four times as fast, and no feature moves by 1 %."""
+"""What the encoder computes in: four times as fast on a processor with instructions for it. The features differ from
+those of float32 by 0.4 % of their spread in the mean."""
 _BLOCK = np.dtype([("scale", "<f2"), ("values", "u1", 16)])
 
 
@@ -106,7 +107,8 @@ class E5:
         self._tokenizer = _tokenizer(file.pieces, unknown)
         self._asked = self._tokenizer.encode("query:").ids
         self._weights = {
-            name: torch.from_numpy(values.reshape(_shape(name))).to(device, _NUMBERS) for name, values in file.tensors.items()
+            name: torch.from_numpy(values.reshape(_shape(name))).to(device, _NUMBERS)
+            for name, values in file.tensors.items()
         }
 
     def pieces(self) -> list[tuple[str, float]]:

@@ -14,14 +14,15 @@ log = structlog.get_logger(__name__)
 SAY_AGAIN_S = 30.0
 """How often one status is logged. While a model server is down, every request fails."""
 
-LOGGED_ELSEWHERE = ("draining", "internal_error")
+_LOGGED_ELSEWHERE = ("draining", "internal_error")
 """The codes of problems that have a line of their own in the log."""
 
 
 class Failures:
     """Logs each status of 500 and above once in `SAY_AGAIN_S`, with the number of further ones since the last line.
 
-    A stream that ends with an error event counts with the status of that error.
+    Problems that have a line of their own are left out. A stream that ends with an error event counts with the status
+    of that error.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Failures:
     def note(self, problem: Problem, path: str, now: float) -> None:
         """Log an answer or the end of a stream, or count it. `now`: in seconds, of a clock that never goes back."""
         status = problem.status
-        if status < 500 or problem.body.code in LOGGED_ELSEWHERE:
+        if status < 500 or problem.body.code in _LOGGED_ELSEWHERE:
             return
         if now < self._say_at.get(status, -math.inf):
             self._unsaid[status] += 1
