@@ -213,7 +213,7 @@ class Fit:
         stored = torch.load(state, weights_only=True, map_location=self._model.device)
         if stored["plan"] != asdict(self._plan):
             raise SystemExit(
-                f"{state} is of a training with other texts or settings ({stored['plan']}): remove it, or repeat them"
+                f"{state} is of a training with other texts, code or settings ({stored['plan']}): remove or repeat it"
             )
         self._step, self._epoch, self._batch = stored["at"]
         self._model.load_state_dict(stored["model"])

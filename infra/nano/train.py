@@ -109,9 +109,10 @@ def meanings(tokenizer: Tokenizer, encoder: E5, lessons: Lessons, targets: Targe
     return np.asarray(added / np.maximum(lengths, 1e-6) * np.sqrt(width), dtype=np.float32)
 
 
-def digest_of(recipe: Recipe, texts: Texts) -> str:
-    """Name a recipe and the texts that it is used on."""
+def digest_of(recipe: Recipe, texts: Texts, code: Path = Path(__file__).parent) -> str:
+    """Name a recipe, the texts that it is used on, and the code: a part of the recipe is its constants."""
     inputs = [
+        [path.read_text(encoding="utf-8") for path in sorted(code.glob("*.py"))],
         asdict(recipe),
         [each.model_dump(mode="json") for each in texts.authored],
         texts.rows,

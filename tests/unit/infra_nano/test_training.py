@@ -60,10 +60,21 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 
     short, state = replace(RECIPE, stages=(1, 2, 3)), tmp_path / "state.pt"
     train(texts(), short, tmp_path / "cache", state)
-    with pytest.raises(SystemExit, match="other texts or settings"):
+    with pytest.raises(SystemExit, match="other texts, code or settings"):
         train(texts(), replace(short, stages=(1, 2, 5)), tmp_path / "cache", state)
-    with pytest.raises(SystemExit, match="other texts or settings"):
+    with pytest.raises(SystemExit, match="other texts, code or settings"):
         train(replace(texts(), corpus=texts().corpus[:1]), short, tmp_path / "cache", state)
+
+
+def test_a_change_of_the_code_is_another_training(tmp_path: Path) -> None:
+    from infra.nano.train import digest_of
+    from tests.unit.infra_nano.tiny_training import RECIPE, texts
+
+    digests = []
+    for number in (1, 2, 2):
+        (tmp_path / "fit.py").write_text(f"RATE = {number}")
+        digests.append(digest_of(RECIPE, texts(), tmp_path))
+    assert digests[0] != digests[1] == digests[2] != digest_of(RECIPE, texts())
 
 
 def test_stages_that_do_not_rise_are_refused() -> None:
