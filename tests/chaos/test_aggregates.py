@@ -124,8 +124,12 @@ def counts(process: Process) -> None:
     eventually(lambda: process.metric(COUNTED) > 0, "the worker counts")
 
 
-def lag(process: Process) -> tuple[float, float]:
-    return process.metric("guardline_lag_records"), process.metric("guardline_lag_seconds")
+def lag(process: Process) -> tuple[float, float] | None:
+    """Give the lag in records and seconds, or None until a worker that has new partitions has measured it."""
+    names = ("guardline_lag_records", "guardline_lag_seconds")
+    if not all(f"\n{name}" in process.get("/metrics")[1] for name in names):
+        return None
+    return process.metric(names[0]), process.metric(names[1])
 
 
 def stopped(process: Process) -> None:
