@@ -125,11 +125,11 @@ def counts(process: Process) -> None:
 
 
 def lag(process: Process) -> tuple[float, float] | None:
-    """Give the lag in records and seconds, or None until a worker that has new partitions has measured it."""
-    names = ("guardline_lag_records", "guardline_lag_seconds")
-    if not all(f"\n{name}" in process.get("/metrics")[1] for name in names):
+    """Give the lag in records and seconds, or None before the worker has measured it."""
+    try:
+        return process.metric("guardline_lag_records"), process.metric("guardline_lag_seconds")
+    except StopIteration:
         return None
-    return process.metric(names[0]), process.metric(names[1])
 
 
 def stopped(process: Process) -> None:
